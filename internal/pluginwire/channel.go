@@ -1,0 +1,231 @@
+package pluginwire
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// Channel is one end of the descriptor channel. Send may be called by several
+// goroutines at once, Receive by one. The zero value is not useful: see Pair
+// and Inherit.
+type Channel struct {
+	conn *net.UnixConn
+	send sync.Mutex
+}
+
+// Received is a record and the descriptor that came with it.
+type Received struct {
+	Record
+	// File is the descriptor of a Handoff, else nil; it is non-blocking and
+	// close-on-exec. The receiver owns it.
+	File *os.File
+}
+
+// BadRecordError is a record that cannot be understood. The channel is still in
+// step: the next Receive reads the next record.
+type BadRecordError struct{ Err error }
+
+func (e *BadRecordError) Error() string { return "descriptor channel: " + e.Err.Error() }
+
+func (e *BadRecordError) Unwrap() error { return e.Err }
+
+// Pair makes a channel: the daemon's end, and the plugin's as a file to be
+// inherited. The caller closes the file once the plugin has been started.
+func Pair() (*Channel, *os.File, error) {
+	fds, err := socketpair(channelType)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make descriptor channel: %w", err)
+	}
+	plugin := os.NewFile(uintptr(fds[1]), "descriptor channel")
+	core, err := open(os.NewFile(uintptr(fds[0]), "descriptor channel"))
+	if err != nil {
+		return nil, nil, errors.Join(err, plugin.Close())
+	}
+	return core, plugin, nil
+}
+
+// Inherit opens the plugin's end of the channel, whose descriptor's number is
+// fd, and takes the descriptor over.
+func Inherit(fd uintptr) (*Channel, error) {
+	return open(os.NewFile(fd, "descriptor channel"))
+}
+
+func open(f *os.File) (*Channel, error) {
+	conn, err := unixConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("open descriptor channel: %w", err)
+	}
+	return &Channel{conn: conn}, nil
+}
+
+// RelayPair makes the two ends of a relay tunnel: connected stream sockets,
+// close-on-exec. The caller owns both.
+func RelayPair() (near *net.UnixConn, far *net.UnixConn, err error) {
+	fds, err := socketpair(syscall.SOCK_STREAM)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make relay: %w", err)
+	}
+	a, b := os.NewFile(uintptr(fds[0]), "relay"), os.NewFile(uintptr(fds[1]), "relay")
+	near, err = unixConn(a)
+	if err != nil {
+		return nil, nil, errors.Join(err, b.Close())
+	}
+	far, err = unixConn(b)
+	if err != nil {
+		return nil, nil, errors.Join(err, near.Close())
+	}
+	return near, far, nil
+}
+
+// unixConn turns f into a connection and closes f.
+func unixConn(f *os.File) (*net.UnixConn, error) {
+	c, err := net.FileConn(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("a %s socket, not a unix one", c.LocalAddr().Network()), c.Close())
+	}
+	return u, nil
+}
+
+// Send writes one record, with the descriptor of conn where conn is not nil.
+// The caller keeps conn and closes its copy after a Handoff was sent.
+func (c *Channel) Send(r Record, conn syscall.Conn) error {
+	b := r.Encode()
+	if conn == nil {
+		return c.write(b[:], nil)
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("descriptor channel: %w", err)
+	}
+	// Within Control the descriptor stays open and keeps its mode; File would
+	// make the description blocking for everyone who shares it.
+	var sendErr error
+	if err := raw.Control(func(fd uintptr) { sendErr = c.write(b[:], syscall.UnixRights(int(fd))) }); err != nil {
+		return fmt.Errorf("descriptor channel: %w", err)
+	}
+	return sendErr
+}
+
+func (c *Channel) write(b, oob []byte) error {
+	c.send.Lock()
+	defer c.send.Unlock()
+	n, _, err := c.conn.WriteMsgUnix(b, oob, nil)
+	for err == nil && n < len(b) {
+		var more int
+		more, err = c.conn.Write(b[n:])
+		n += more
+	}
+	if err != nil {
+		return fmt.Errorf("descriptor channel: %w", err)
+	}
+	return nil
+}
+
+// Receive waits for the next record. It returns io.EOF when the other process
+// is gone, and a *BadRecordError, after which it may be called again, for a
+// record that cannot be used: descriptors that came with it are closed.
+func (c *Channel) Receive() (Received, error) {
+	var b [RecordSize]byte
+	oob := make([]byte, syscall.CmsgSpace(4*maxDescriptors))
+	var files []*os.File
+	var truncated bool
+	for n := 0; n < len(b); {
+		m, oobn, flags, _, err := c.conn.ReadMsgUnix(b[n:], oob)
+		if err != nil {
+			return Received{}, errors.Join(eof(err), closeAll(files))
+		}
+		if m == 0 && oobn == 0 {
+			return Received{}, errors.Join(io.EOF, closeAll(files))
+		}
+		truncated = truncated || flags&syscall.MSG_CTRUNC != 0
+		more, err := descriptors(oob[:oobn])
+		files = append(files, more...)
+		if err != nil {
+			return Received{}, errors.Join(&BadRecordError{Err: err}, closeAll(files))
+		}
+		n += m
+		if channelType != syscall.SOCK_STREAM {
+			if n < len(b) {
+				return Received{}, errors.Join(&BadRecordError{Err: fmt.Errorf("record of %d bytes, not %d", n, len(b))}, closeAll(files))
+			}
+			if flags&syscall.MSG_TRUNC != 0 {
+				return Received{}, errors.Join(&BadRecordError{Err: fmt.Errorf("record of more than %d bytes", len(b))}, closeAll(files))
+			}
+		}
+	}
+	r, err := Decode(b[:])
+	switch {
+	case err != nil:
+	case truncated:
+		err = fmt.Errorf("descriptor of tunnel %d was lost (MSG_CTRUNC): the process may have no descriptors left", r.Token)
+	case r.Kind == Handoff && len(files) != 1:
+		err = fmt.Errorf("handoff of tunnel %d with %d descriptors, not 1", r.Token, len(files))
+	case r.Kind != Handoff && len(files) != 0:
+		err = fmt.Errorf("record of kind %d with a descriptor", r.Kind)
+	}
+	if err != nil {
+		return Received{Record: r}, errors.Join(&BadRecordError{Err: err}, closeAll(files))
+	}
+	got := Received{Record: r}
+	if len(files) == 1 {
+		got.File = files[0]
+	}
+	return got, nil
+}
+
+// Close closes this end; the other reads the end of file.
+func (c *Channel) Close() error { return c.conn.Close() }
+
+// maxDescriptors is how many descriptors a careless message can bring before
+// the kernel drops them.
+const maxDescriptors = 4
+
+func descriptors(oob []byte) ([]*os.File, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	messages, err := syscall.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	var files []*os.File
+	for _, m := range messages {
+		fds, err := syscall.ParseUnixRights(&m)
+		if err != nil {
+			return files, err
+		}
+		for _, fd := range fds {
+			syscall.CloseOnExec(fd)
+			if err := syscall.SetNonblock(fd, true); err != nil {
+				return files, errors.Join(err, syscall.Close(fd))
+			}
+			files = append(files, os.NewFile(uintptr(fd), "handed over"))
+		}
+	}
+	return files, nil
+}
+
+func closeAll(files []*os.File) error {
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// eof maps what a vanished peer looks like to io.EOF.
+func eof(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return io.EOF
+	}
+	return fmt.Errorf("descriptor channel: %w", err)
+}
