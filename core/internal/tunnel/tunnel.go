@@ -1,0 +1,148 @@
+// Package tunnel holds the types that the core's packages share: what is
+// dialed, what a dial returns and how a tunnel ends. It has no behaviour of its
+// own and imports none of its siblings.
+package tunnel
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Target is where a client wants to go: a name that nobody has resolved, an IP
+// literal without brackets, or a label with port 0.
+type Target struct {
+	Host string
+	Port uint16
+}
+
+// String returns "host:port", or the label alone.
+func (t Target) String() string {
+	if t.Port == 0 {
+		return t.Host
+	}
+	return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
+}
+
+// SocketOptions are set on a TCP socket. Zero durations and counts mean the
+// system's default, a zero KeepaliveIdle no keep-alive.
+type SocketOptions struct {
+	Nodelay           bool
+	KeepaliveIdle     time.Duration
+	KeepaliveInterval time.Duration
+	KeepaliveCount    int
+	UserTimeout       time.Duration
+}
+
+// Dial is what an upstream is asked for.
+type Dial struct {
+	Target Target
+	// Source is the client's address, "host:port".
+	Source string
+	// Listener, Route and Connection name the connection in the log.
+	Listener, Route, Connection string
+	// Socket is for the sockets towards the far end.
+	Socket SocketOptions
+}
+
+// Dialer is one upstream of one generation of the configuration. Dial's errors
+// are *DialError; it returns soon after ctx is done.
+type Dialer interface {
+	Dial(ctx context.Context, d Dial) (*Conn, error)
+}
+
+// Path is how a tunnel's bytes travel.
+type Path = pluginv1.DataPath
+
+// Conn is the upstream's side of a tunnel. Whoever holds it closes Stream.
+type Conn struct {
+	// Stream is a bare *net.TCPConn or *net.UnixConn, so that the pump can
+	// splice it; never a wrapper.
+	Stream net.Conn
+	// ReadAhead are bytes from the far end that come before Stream's.
+	ReadAhead []byte
+	Path      Path
+	// Local and Remote are the two ends of the connection towards the far end.
+	Local, Remote string
+	// Stages is how long each stage of the dial took.
+	Stages []StageTime
+	// Relay tells and learns how the tunnel ends; nil on the direct path, where
+	// the socket itself does.
+	Relay Relay
+}
+
+// Relay is the other process's word on a tunnel whose bytes it pumps: on a
+// socketpair a crash and a clean end look alike.
+type Relay interface {
+	// AnnounceEOF is called before the write side of Stream is shut down.
+	AnnounceEOF() error
+	// ConfirmEOF is called after Stream's read returned io.EOF: nil if the
+	// plugin had announced it. It waits for the announcement, bounded by
+	// itself.
+	ConfirmEOF() error
+	// ConfirmEnd is called once both directions have ended: nil if the plugin
+	// says that the tunnel ended cleanly. It waits, bounded by itself and by
+	// ctx.
+	ConfirmEnd(ctx context.Context) error
+	// Abort is called before Stream is closed in any way but a clean one.
+	Abort(reason string)
+	// Ended is called after Stream was closed, exactly once.
+	Ended()
+}
+
+// StageTime is how long one stage of a dial took.
+type StageTime struct {
+	Stage    pluginv1.Stage
+	Duration time.Duration
+}
+
+// DialError is a failed dial: the one taxonomy, from the plugin to the client.
+type DialError struct {
+	Upstream string // "sapsocks.onprem"
+	Stage    pluginv1.Stage
+	Reason   pluginv1.Reason
+	// Retryable says that the next upstream of the route is worth a try.
+	Retryable  bool
+	Message    string
+	Hint       string
+	RetryAfter time.Duration
+	Stages     []StageTime
+	Err        error
+}
+
+// Error returns "dial upstream "sapsocks.onprem": connect: message".
+func (e *DialError) Error() string {
+	if e.Upstream == "" {
+		return fmt.Sprintf("%s: %s", e.Stage.Text(), e.Message)
+	}
+	return fmt.Sprintf("dial upstream %q: %s: %s", e.Upstream, e.Stage.Text(), e.Message)
+}
+
+// Unwrap returns the cause.
+func (e *DialError) Unwrap() error { return e.Err }
+
+// CloseReason is why a tunnel ended, as the log and the metrics name it.
+type CloseReason string
+
+// The reasons.
+const (
+	// CloseClientEOF and CloseUpstreamEOF: both directions ended cleanly, the
+	// named side first.
+	CloseClientEOF   CloseReason = "client_eof"
+	CloseUpstreamEOF CloseReason = "upstream_eof"
+	// CloseClientReset and CloseUpstreamReset: the named side broke off.
+	CloseClientReset   CloseReason = "client_reset"
+	CloseUpstreamReset CloseReason = "upstream_reset"
+	// ClosePluginDied: the process that pumped a relay is gone.
+	ClosePluginDied CloseReason = "plugin_died"
+	// CloseIdle, CloseHalfClosed and CloseLifetime: a timeout of the listener.
+	CloseIdle       CloseReason = "idle"
+	CloseHalfClosed CloseReason = "half_close"
+	CloseLifetime   CloseReason = "lifetime"
+	// CloseKilled: the daemon ended it, at shutdown.
+	CloseKilled CloseReason = "killed"
+)

@@ -1,0 +1,92 @@
+// Package sdk is what a plugin's author imports. A plugin is a struct, which is
+// the configuration of one upstream block, with a Dial method:
+//
+//	type Config struct {
+//		Proxy    string     `tunneld:"proxy,required" doc:"host:port of the proxy"`
+//		Password sdk.Secret `tunneld:"password" doc:"the proxy's password"`
+//	}
+//
+//	func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
+//		conn, err := req.Dialer().DialContext(ctx, "tcp", c.Proxy)
+//		…
+//		return sdk.Direct(conn, nil), nil
+//	}
+//
+//	func main() {
+//		os.Exit(sdk.Serve(sdk.Plugin{Name: "acme", Version: "1.0.0", New: func() sdk.Dialer { return new(Config) }}))
+//	}
+//
+// Everything else is the daemon's: listeners, routes, limits, moving the bytes,
+// metrics, reload. The package does not parse configuration files; values
+// arrive checked and defaulted.
+package sdk
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// Plugin describes a plugin. Name, Version and New are required.
+type Plugin struct {
+	// Name is what stands in upstream "NAME" "…": ^[a-z][a-z0-9_]{0,31}$.
+	Name    string
+	Version string
+	// Summary is one line on what the plugin is for.
+	Summary string
+	// New returns a pointer to a new, zero configuration struct. Its fields are
+	// the schema; see SchemaOf for their tags. Besides Dialer it may implement
+	// Validator, Starter and io.Closer.
+	New func() Dialer
+	// NoHalfClose says that the protocol cannot end one direction alone. A
+	// client's end of file then reaches CloseWrite all the same, and the far
+	// end's ends the tunnel.
+	NoHalfClose bool
+}
+
+// Dialer makes connections through one configured upstream. An instance lives
+// as long as a generation of the configuration has an upstream of that name and
+// those values: what it caches is kept over a reload that leaves them alone.
+type Dialer interface {
+	// Dial connects to req.Target and returns once bytes can flow both ways and
+	// not before. It is called by many goroutines at once, and must return soon
+	// after ctx is done. On an error it leaves nothing open. An error should be
+	// a *DialError; any other is classified by the stage that req.Enter last
+	// named and by what it wraps.
+	Dial(ctx context.Context, req *Request) (*Tunnel, error)
+}
+
+// Validator checks what the schema cannot. It has no side effects: it neither
+// dials nor keeps anything, and is called on an instance that may never be
+// used. No text of a diagnostic may hold a secret.
+type Validator interface {
+	Validate() []Diagnostic
+}
+
+// Starter is told when an instance is about to be used: once, before its first
+// Dial. It must not block; background work that it begins ends with Close.
+type Starter interface {
+	Start(env *Env) error
+}
+
+// Env is what an instance is given at its start. All of it may be used by
+// several goroutines at once.
+type Env struct {
+	// Upstream is the name of the upstream block.
+	Upstream string
+	// Log goes to the daemon's log with the upstream's name.
+	Log *slog.Logger
+	// Report tells the upstream's state to the daemon. It does not block; the
+	// newest report wins.
+	Report func(Status)
+}
+
+// Status is the state of an upstream.
+type Status struct {
+	Health Health
+	// Message says why it is failing; no secret in it.
+	Message string
+	// CredentialExpires and CredentialRenewed are zero where there is none.
+	CredentialExpires time.Time
+	CredentialRenewed time.Time
+}

@@ -1,0 +1,62 @@
+package sdk
+
+import (
+	"io"
+	"net"
+)
+
+// Tunnel is a connection that was made: see Direct, Relay and RelayConn.
+type Tunnel struct {
+	conn       net.Conn // the kernel socket of a direct tunnel
+	prefetched []byte
+	stream     Stream // of a relay tunnel
+	local      string
+	remote     string
+}
+
+// Stream is a tunnel whose bytes the plugin has to frame or encrypt. One
+// goroutine reads while another writes; CloseWrite comes from the writing one,
+// Abort from anywhere. Exactly one of Close and Abort is called, once, and ends
+// a Read or Write under way. A panic in any of them ends that tunnel alone.
+type Stream interface {
+	// Read returns io.EOF only where the far end has ended its direction
+	// cleanly. Any other error ends the tunnel, and the client is reset.
+	io.Reader
+	// Write returns once the bytes are the transport's. Any error ends the
+	// tunnel, and the client is reset.
+	io.Writer
+	// CloseWrite tells the far end that no more bytes come; reading goes on.
+	CloseWrite() error
+	// Close ends a tunnel of which both directions have ended cleanly.
+	Close() error
+	// Abort ends the tunnel so that the far end does not see a clean end, as
+	// far as the protocol can tell the difference.
+	Abort(reason string)
+}
+
+// Direct hands a kernel socket over to the daemon: after the handshake the
+// tunnel's bytes are the connection's own, and the plugin is out of the way.
+// conn is a *net.TCPConn or a *net.UnixConn, and the SDK's from here on.
+// prefetched is what the handshake read too far; it is copied.
+func Direct(conn net.Conn, prefetched []byte) *Tunnel {
+	return &Tunnel{
+		conn:       conn,
+		prefetched: append([]byte(nil), prefetched...),
+		local:      address(conn.LocalAddr()),
+		remote:     address(conn.RemoteAddr()),
+	}
+}
+
+// Relay lets the SDK pump the bytes between the daemon and s, which is the
+// SDK's from here on. local and remote are the transport's two ends, for the
+// log; either may be nil.
+func Relay(s Stream, local, remote net.Addr) *Tunnel {
+	return &Tunnel{stream: s, local: address(local), remote: address(remote)}
+}
+
+func address(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
+}
