@@ -5,6 +5,7 @@ package tunnel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -74,6 +75,10 @@ type Conn struct {
 	// the socket itself does.
 	Relay Relay
 }
+
+// ErrPluginDied is what a Relay's errors wrap where the process is gone without
+// a word.
+var ErrPluginDied = errors.New("the plugin died")
 
 // Relay is the other process's word on a tunnel whose bytes it pumps: on a
 // socketpair a crash and a clean end look alike.

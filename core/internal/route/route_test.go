@@ -1,0 +1,144 @@
+package route
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+)
+
+func TestFind(t *testing.T) {
+	rules := []Rule{
+		0: {Listeners: []string{"tcp.orders"}, Ports: []PortRange{{5432, 5432}}},
+		1: {Hosts: []string{"*.corp", "db.Example."}, Ports: []PortRange{{1, 1023}, {9000, 9100}}},
+		2: {Hosts: []string{"10.0.0.0/8", "fd00::/8"}},
+		3: {Hosts: []string{"db-?.*.example"}},
+		4: {Listeners: []string{"socks5.apps"}, Hosts: []string{"*"}},
+		5: {Hosts: []string{"::ffff:192.168.0.0/112", "192.168.9.9"}},
+		6: {Hosts: []string{"*.corp"}},
+	}
+	tests := []struct {
+		name, listener, host string
+		port                 uint16
+		want                 int
+	}{
+		{"listener and port", "tcp.orders", "anything", 5432, 0},
+		{"listener alone is not enough", "tcp.orders", "anything", 5433, -1},
+		{"glob", "tcp.x", "db.corp", 443, 1},
+		{"glob spans labels", "tcp.x", "a.b.corp", 443, 1},
+		{"glob needs a label", "tcp.x", ".corp", 443, -1},
+		{"glob is no suffix of a name", "tcp.x", "xcorp", 443, -1},
+		{"port range start", "tcp.x", "a.corp", 9000, 1},
+		{"port range end", "tcp.x", "a.corp", 9100, 1},
+		{"past the range falls to a later rule", "tcp.x", "a.corp", 9101, 6},
+		{"case and trailing dot", "tcp.x", "DB.EXAMPLE.", 443, 1},
+		{"cidr", "tcp.x", "10.200.0.1", 1, 2},
+		{"ipv4-mapped is ipv4", "tcp.x", "::ffff:10.1.2.3", 1, 2},
+		{"cidr v6", "tcp.x", "fd12::1", 1, 2},
+		{"cidr matches literals only", "tcp.x", "10.0.0.1.nip.example", 1, -1},
+		{"glob with question mark", "tcp.x", "db-1.eu.example", 1, 3},
+		{"question mark is one", "tcp.x", "db-12.eu.example", 1, -1},
+		{"star for one listener", "socks5.apps", "whatever", 1, 4},
+		{"earlier rule of all listeners wins", "socks5.apps", "10.1.1.1", 1, 2},
+		{"mapped cidr", "tcp.x", "192.168.0.1", 1, 5},
+		{"literal as name", "tcp.x", "192.168.9.9", 1, 5},
+		{"outside of the mapped cidr", "tcp.x", "192.169.0.1", 1, -1},
+		{"nothing", "tcp.x", "example.org", 1, -1},
+	}
+	table := New(rules)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, ok := table.Find(tt.listener, tunnel.Target{Host: tt.host, Port: tt.port})
+			if !ok {
+				got = -1
+			}
+			if got != tt.want {
+				t.Errorf("Find(%s, %s:%d) = %d, want %d", tt.listener, tt.host, tt.port, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestNoMatchBlockMatchesAll(t *testing.T) {
+	n, ok := New([]Rule{{}}).Find("tcp.a", tunnel.Target{Host: "label"})
+	if n != 0 || !ok {
+		t.Fatalf("Find = %d, %v", n, ok)
+	}
+	if _, ok := New(nil).Find("tcp.a", tunnel.Target{Host: "label"}); ok {
+		t.Fatal("an empty table found a rule")
+	}
+}
+
+// TestFindLikeScan compares the indexes with a scan over the rules in order.
+func TestFindLikeScan(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	pick := func(s ...string) string { return s[rnd.IntN(len(s))] }
+	listeners := []string{"tcp.a", "tcp.b", "socks5.c"}
+	for range 200 {
+		var rules []Rule
+		for range rnd.IntN(12) {
+			var r Rule
+			for range rnd.IntN(2) {
+				r.Listeners = append(r.Listeners, pick(listeners...))
+			}
+			for range rnd.IntN(3) {
+				r.Hosts = append(r.Hosts, pick("*.corp", "a.corp", "*", "b?.corp", "*b*", "10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "10.1.2.3"))
+			}
+			for range rnd.IntN(2) {
+				from := uint16(rnd.IntN(4))
+				r.Ports = append(r.Ports, PortRange{from, from + uint16(rnd.IntN(3))})
+			}
+			rules = append(rules, r)
+		}
+		table := New(rules)
+		for range 50 {
+			l := pick(listeners...)
+			target := tunnel.Target{Host: pick("a.corp", "b1.corp", "x.b.corp", "10.1.2.3", "10.9.9.9", "c"), Port: uint16(rnd.IntN(6))}
+			want := -1
+			for i, r := range rules {
+				if n, ok := New([]Rule{r}).Find(l, target); ok && n == 0 {
+					want = i
+					break
+				}
+			}
+			got, ok := table.Find(l, target)
+			if !ok {
+				got = -1
+			}
+			if got != want {
+				t.Fatalf("rules %+v, %s %v: got %d, want %d", rules, l, target, got, want)
+			}
+		}
+	}
+}
+
+func FuzzGlob(f *testing.F) {
+	f.Add("*.corp", "a.corp")
+	f.Add("a*b?c", "aXXbYc")
+	f.Fuzz(func(t *testing.T, pattern, s string) {
+		got := Glob(pattern, s)
+		if !strings.ContainsAny(pattern, "*?") && got != (pattern == s) {
+			t.Fatalf("Glob(%q, %q) = %v", pattern, s, got)
+		}
+		if got && !Glob(pattern+"*", s+"x") {
+			t.Fatalf("Glob(%q, %q) holds, but not with more at the end", pattern, s)
+		}
+	})
+}
+
+func BenchmarkFind10000Routes(b *testing.B) {
+	var rules []Rule
+	for i := range 10000 {
+		rules = append(rules, Rule{Listeners: []string{fmt.Sprintf("tcp.l%d", i%1000)}, Hosts: []string{fmt.Sprintf("*.h%d.corp", i), fmt.Sprintf("db%d.example", i)}})
+	}
+	table := New(rules)
+	target := tunnel.Target{Host: "a.h9999.corp", Port: 5432}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, ok := table.Find("tcp.l999", target); !ok {
+			b.Fatal("not found")
+		}
+	}
+}
