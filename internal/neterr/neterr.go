@@ -1,0 +1,74 @@
+// Package neterr says what an error of the net, tls and context packages means
+// for a dial: a reason, whether another try may succeed, and a hint. Plugins
+// and the built-in upstream classify with the same words.
+package neterr
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Meaning is what a failure means.
+type Meaning struct {
+	Reason    pluginv1.Reason
+	Retryable bool
+	// Hint says what to check; empty where nothing sensible can be said.
+	Hint string
+}
+
+// Classify returns the meaning of err, which is not nil. What it does not know
+// is unavailable and retryable.
+func Classify(err error) Meaning {
+	var (
+		dns         *net.DNSError
+		unknownCA   x509.UnknownAuthorityError
+		wrongHost   x509.HostnameError
+		invalidCert x509.CertificateInvalidError
+		record      tls.RecordHeaderError
+		alert       tls.AlertError
+		timeout     net.Error
+	)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return Meaning{Reason: pluginv1.Reason_REASON_CANCELED}
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return Meaning{pluginv1.Reason_REASON_NOT_FOUND, true, fmt.Sprintf("check the name %q and that this machine can resolve it", dns.Name)}
+	case errors.As(err, &dns):
+		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, fmt.Sprintf("the name server did not answer for %q: check this machine's DNS", dns.Name)}
+	case errors.As(err, &unknownCA):
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server's certificate is signed by an authority that is not trusted here: set tls.ca_file"}
+	case errors.As(err, &wrongHost):
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server's certificate is for another name: check the address, or set tls.server_name"}
+	case errors.As(err, &invalidCert):
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server's certificate is not valid: check its dates and both clocks"}
+	case errors.As(err, &record):
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server does not speak TLS on this port: check port and scheme"}
+	case errors.As(err, &alert):
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server refused the TLS handshake: check tls.min_version and the client certificate"}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return Meaning{pluginv1.Reason_REASON_REFUSED, true, "nothing listens there: check host and port, and that the service runs"}
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return Meaning{pluginv1.Reason_REASON_UNREACHABLE, true, "no network path from this machine: check routes and firewalls"}
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return Meaning{pluginv1.Reason_REASON_DENIED, true, "this machine does not allow the connection: check its firewall and sandbox"}
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, "no file descriptors are left: raise LimitNOFILE or lower max_connections"}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT), errors.As(err, &timeout) && timeout.Timeout():
+		return Meaning{pluginv1.Reason_REASON_TIMEOUT, true, "no answer in time: check that the address is reachable from this machine"}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, true, "the far end closed the connection in the middle of the handshake: check that it speaks this protocol on this port"}
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, "the far end broke the connection off"}
+	default:
+		return Meaning{Reason: pluginv1.Reason_REASON_UNAVAILABLE, Retryable: true}
+	}
+}
