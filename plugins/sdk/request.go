@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/sockopt"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -45,15 +46,8 @@ type Request struct {
 	times   []StageTime
 }
 
-// SocketOptions are set on sockets towards the far end. Zero durations and
-// counts mean the system's default, a zero KeepaliveIdle no keep-alive.
-type SocketOptions struct {
-	Nodelay           bool
-	KeepaliveIdle     time.Duration
-	KeepaliveInterval time.Duration
-	KeepaliveCount    int
-	UserTimeout       time.Duration
-}
+// SocketOptions are set on sockets towards the far end; see Request.Dialer.
+type SocketOptions = sockopt.Options
 
 // StageTime is how long one stage took.
 type StageTime struct {

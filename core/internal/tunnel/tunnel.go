@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/sockopt"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -29,15 +30,8 @@ func (t Target) String() string {
 	return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
 }
 
-// SocketOptions are set on a TCP socket. Zero durations and counts mean the
-// system's default, a zero KeepaliveIdle no keep-alive.
-type SocketOptions struct {
-	Nodelay           bool
-	KeepaliveIdle     time.Duration
-	KeepaliveInterval time.Duration
-	KeepaliveCount    int
-	UserTimeout       time.Duration
-}
+// SocketOptions are set on a TCP socket.
+type SocketOptions = sockopt.Options
 
 // Dial is what an upstream is asked for.
 type Dial struct {
