@@ -1,0 +1,118 @@
+// Package listen owns the sockets that clients connect to and the conversation
+// with a client until its target is known and its answer told. It routes and
+// dials nothing.
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Socket is a bound, listening socket. It outlives the configurations that name
+// its address: connections that queue in it are not lost by a reload.
+type Socket struct {
+	address string
+	ln      *net.TCPListener
+	serving sync.WaitGroup
+}
+
+// Bind binds address ("host:port") and listens. backlog is the length of the
+// queue of connections that nobody has accepted yet; 0 means the system's
+// limit, which also bounds it.
+func Bind(ctx context.Context, address string, backlog int) (*Socket, error) {
+	// Keep-alive is set on each connection, as its listener has it.
+	lc := net.ListenConfig{KeepAlive: -1}
+	ln, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	s := &Socket{address: address, ln: ln.(*net.TCPListener)}
+	if err := s.SetBacklog(backlog); err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	return s, nil
+}
+
+// SetBacklog changes the length of the queue; 0 leaves it alone.
+func (s *Socket) SetBacklog(backlog int) error {
+	if backlog <= 0 {
+		return nil
+	}
+	raw, err := s.ln.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("set backlog of %s: %w", s.address, err)
+	}
+	var listenErr error
+	// listen(2) on a listening socket changes its backlog alone.
+	err = raw.Control(func(fd uintptr) { listenErr = syscall.Listen(int(fd), backlog) })
+	if err = errors.Join(err, listenErr); err != nil {
+		return fmt.Errorf("set backlog of %s: %w", s.address, err)
+	}
+	return nil
+}
+
+// Address is the address as it was written.
+func (s *Socket) Address() string { return s.address }
+
+// Addr is the address that the system bound.
+func (s *Socket) Addr() *net.TCPAddr { return s.ln.Addr().(*net.TCPAddr) }
+
+// The pauses after a failed accept double from the first to the last.
+const (
+	firstPause = 5 * time.Millisecond
+	lastPause  = time.Second
+)
+
+// Serve accepts connections in a goroutine of its own until Close and gives
+// each to handle, which must not block. An error of one accept never ends the
+// others: where the process has no descriptors left, clients wait in the queue
+// until one is free.
+func (s *Socket) Serve(log *slog.Logger, handle func(*net.TCPConn)) {
+	s.serving.Go(func() {
+		pause := firstPause
+		for {
+			c, err := s.ln.AcceptTCP()
+			switch {
+			case err == nil:
+				pause = firstPause
+				handle(c)
+			case errors.Is(err, net.ErrClosed):
+				return
+			case clientGone(err):
+			default:
+				log.Warn("cannot accept connections", "address", s.address, "err", err, "hint", acceptHint(err), "retry_in", pause)
+				time.Sleep(pause)
+				pause = min(2*pause, lastPause)
+			}
+		}
+	})
+}
+
+// clientGone says that err is of the one connection that was to be accepted.
+func clientGone(err error) bool {
+	return errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.ECONNRESET)
+}
+
+func acceptHint(err error) string {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return "no file descriptors are left: raise LimitNOFILE or lower daemon.max_connections"
+	}
+	return ""
+}
+
+// Close stops listening and returns once Serve has returned. Connections that
+// wait in the queue are reset by the system.
+func (s *Socket) Close() error {
+	err := s.ln.Close()
+	s.serving.Wait()
+	if err != nil {
+		return fmt.Errorf("close listener %s: %w", s.address, err)
+	}
+	return nil
+}

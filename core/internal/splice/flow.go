@@ -1,0 +1,235 @@
+package splice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+)
+
+// endWait bounds how long a relay's plugin may take to say how a tunnel ended
+// whose both directions are over.
+const endWait = 5 * time.Second
+
+// bufferSize is what one read takes at most.
+const bufferSize = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// flow is one tunnel under way. Its two directions each have a goroutine.
+type flow struct {
+	Tunnel
+	start  time.Time
+	active atomic.Int64 // when the last byte moved, in nanoseconds after start
+	half   atomic.Bool  // one direction has ended
+
+	mu     sync.Mutex
+	reason tunnel.CloseReason // empty until decided
+	err    error
+	broken bool // breakOff was called: both connections are closed
+}
+
+func newFlow(t Tunnel) *flow {
+	if t.Count == nil {
+		t.Count = &Count{}
+	}
+	return &flow{Tunnel: t, start: time.Now()}
+}
+
+func (f *flow) run() Result {
+	var wg sync.WaitGroup
+	wg.Go(f.up)
+	f.down()
+	wg.Wait()
+	f.finish()
+	return Result{Reason: f.reason, Err: f.err, Up: f.Count.Up.Load(), Down: f.Count.Down.Load()}
+}
+
+// up carries the client's bytes to the upstream.
+func (f *flow) up() {
+	readErr, writeErr := f.carry(f.Upstream.Stream, f.Client, f.ClientAhead, &f.Count.Up)
+	f.ClientAhead = nil
+	switch {
+	case writeErr != nil:
+		f.upstreamWriteFailed(writeErr)
+	case readErr != nil:
+		f.breakOff(tunnel.CloseClientReset, fmt.Errorf("read from client: %w", readErr))
+	default:
+		f.ended(tunnel.CloseClientEOF)
+		if r := f.Upstream.Relay; r != nil {
+			if err := r.AnnounceEOF(); err != nil {
+				f.breakOff(relayReason(err), fmt.Errorf("end upstream: %w", err))
+				return
+			}
+		}
+		if err := closeWrite(f.Upstream.Stream); err != nil {
+			f.upstreamWriteFailed(err)
+		}
+	}
+}
+
+// upstreamWriteFailed ends the tunnel after the upstream took no more bytes:
+// cleanly where a relay's plugin says that the tunnel is over.
+func (f *flow) upstreamWriteFailed(cause error) {
+	if r := f.Upstream.Relay; r != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), endWait)
+		defer cancel()
+		err := r.ConfirmEnd(ctx)
+		if err == nil {
+			f.ended(tunnel.CloseUpstreamEOF)
+			return
+		}
+		cause = err
+	}
+	f.breakOff(relayReason(cause), fmt.Errorf("write to upstream: %w", cause))
+}
+
+// down carries the upstream's bytes to the client.
+func (f *flow) down() {
+	readErr, writeErr := f.carry(f.Client, f.Upstream.Stream, f.Upstream.ReadAhead, &f.Count.Down)
+	f.Upstream.ReadAhead = nil
+	if r := f.Upstream.Relay; r != nil && writeErr == nil && readErr == nil {
+		readErr = r.ConfirmEOF()
+	}
+	switch {
+	case writeErr != nil:
+		f.breakOff(tunnel.CloseClientReset, fmt.Errorf("write to client: %w", writeErr))
+	case readErr != nil:
+		f.breakOff(relayReason(readErr), fmt.Errorf("read from upstream: %w", readErr))
+	default:
+		f.ended(tunnel.CloseUpstreamEOF)
+		if err := closeWrite(f.Client); err != nil {
+			f.breakOff(tunnel.CloseClientReset, fmt.Errorf("end client: %w", err))
+		}
+	}
+}
+
+func relayReason(err error) tunnel.CloseReason {
+	if errors.Is(err, tunnel.ErrPluginDied) {
+		return tunnel.ClosePluginDied
+	}
+	return tunnel.CloseUpstreamReset
+}
+
+// carry copies ahead and then src to dst, until src ends (nil, nil) or one of
+// them fails.
+func (f *flow) carry(dst, src net.Conn, ahead []byte, count *atomic.Int64) (readErr, writeErr error) {
+	if len(ahead) > 0 {
+		if err := f.write(dst, ahead, count); err != nil {
+			return nil, err
+		}
+	}
+	buf := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := src.Read(buf[:])
+		if n > 0 {
+			if err := f.write(dst, buf[:n], count); err != nil {
+				return nil, err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		if err != nil {
+			return err, nil
+		}
+	}
+}
+
+func (f *flow) write(dst net.Conn, b []byte, count *atomic.Int64) error {
+	n, err := dst.Write(b)
+	count.Add(int64(n))
+	f.active.Store(int64(time.Since(f.start)))
+	return err
+}
+
+// ended notes that one direction is over; the first one names the reason.
+func (f *flow) ended(reason tunnel.CloseReason) {
+	f.active.Store(int64(time.Since(f.start)))
+	f.half.Store(true)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.reason == "" {
+		f.reason = reason
+	}
+}
+
+// breakOff ends the tunnel at once and tells both sides that it was not a clean
+// end. The first call decides the reason, over a clean end as well.
+func (f *flow) breakOff(reason tunnel.CloseReason, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken {
+		return
+	}
+	f.broken, f.reason, f.err = true, reason, err
+	if r := f.Upstream.Relay; r != nil {
+		r.Abort(err.Error())
+	}
+	reset(f.Upstream.Stream)
+	reset(f.Client)
+}
+
+// finish closes both connections after both directions have ended.
+func (f *flow) finish() {
+	r := f.Upstream.Relay
+	if r != nil && !f.isBroken() {
+		ctx, cancel := context.WithTimeout(context.Background(), endWait)
+		err := r.ConfirmEnd(ctx)
+		cancel()
+		if err != nil {
+			f.breakOff(relayReason(err), fmt.Errorf("end of upstream: %w", err))
+		}
+	}
+	if !f.isBroken() {
+		// The descriptors are gone after Close, whatever it returns.
+		_ = f.Upstream.Stream.Close()
+		_ = f.Client.Close()
+	}
+	if r != nil {
+		r.Ended()
+	}
+}
+
+func (f *flow) isBroken() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.broken
+}
+
+func (f *flow) checkTimeouts(now time.Time) {
+	age := now.Sub(f.start)
+	quiet := age - time.Duration(f.active.Load())
+	over := func(limit, d time.Duration) bool { return limit > 0 && d > limit }
+	switch t := f.Timeouts; {
+	case over(t.Lifetime, age):
+		f.breakOff(tunnel.CloseLifetime, fmt.Errorf("lifetime of %s is over", t.Lifetime))
+	case f.half.Load() && over(t.HalfClose, quiet):
+		f.breakOff(tunnel.CloseHalfClosed, fmt.Errorf("no byte for %s after one side had ended", t.HalfClose))
+	case over(t.Idle, quiet):
+		f.breakOff(tunnel.CloseIdle, fmt.Errorf("no byte for %s", t.Idle))
+	}
+}
+
+func closeWrite(c net.Conn) error {
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return c.Close()
+}
+
+// reset closes c such that a TCP peer is reset.
+func reset(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		// It fails on a connection that is reset already.
+		_ = t.SetLinger(0)
+	}
+	_ = c.Close()
+}
