@@ -1,0 +1,105 @@
+package sdk
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// Timeouts is the timeouts block that plugins share. As a plain struct field
+// it is filled with its defaults where the user wrote no block.
+type Timeouts struct {
+	Connect   time.Duration `tunneld:"connect" default:"10s" doc:"how long the connection to the far end may take"`
+	Handshake time.Duration `tunneld:"handshake" default:"10s" doc:"how long the handshake on that connection may take"`
+}
+
+// TLS is the tls block that plugins share. It is used as a plain struct, or as
+// a pointer where the absence of the block means something.
+type TLS struct {
+	CAFile             string `tunneld:"ca_file" doc:"PEM file with the authorities to trust instead of the system's"`
+	CertFile           string `tunneld:"cert_file" doc:"PEM file with the client's certificate chain"`
+	KeyFile            string `tunneld:"key_file" doc:"PEM file with the client's private key"`
+	ServerName         string `tunneld:"server_name" doc:"the name to ask for and to check, instead of the far end's host"`
+	MinVersion         string `tunneld:"min_version" default:"1.2" doc:"the oldest version to accept: 1.2 or 1.3"`
+	InsecureSkipVerify bool   `tunneld:"insecure_skip_verify" default:"false" doc:"accept any certificate: whoever answers can read and change everything"`
+}
+
+var tlsVersions = map[string]uint16{"": tls.VersionTLS12, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
+// Config returns the configuration for a connection to host, a name or IP
+// literal without port. It reads the block's files, so that calling it for
+// each dial follows their rotation. The caller may change the result.
+func (t TLS) Config(host string) (*tls.Config, error) {
+	version, ok := tlsVersions[t.MinVersion]
+	if !ok {
+		return nil, fmt.Errorf("tls: min_version is neither 1.2 nor 1.3")
+	}
+	c := &tls.Config{
+		MinVersion:         version,
+		ServerName:         host,
+		InsecureSkipVerify: t.InsecureSkipVerify,
+	}
+	if t.ServerName != "" {
+		c.ServerName = t.ServerName
+	}
+	if t.CAFile != "" {
+		pool, err := readPool(t.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("tls: ca_file: %w", err)
+		}
+		c.RootCAs = pool
+	}
+	if t.CertFile != "" || t.KeyFile != "" {
+		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("tls: cert_file and key_file: %w", err)
+		}
+		c.Certificates = []tls.Certificate{cert}
+	}
+	return c, nil
+}
+
+// Validate checks the block; path is where the block stands in the upstream's
+// body, usually "tls". It reads the files that the block names.
+func (t TLS) Validate(path ...string) []Diagnostic {
+	at := func(name string) []string { return append(slices.Clone(path), name) }
+	var ds []Diagnostic
+	if _, ok := tlsVersions[t.MinVersion]; !ok {
+		ds = append(ds, Diagnostic{Summary: "unknown TLS version", Detail: `Write "1.2" or "1.3".`, Path: at("min_version")})
+	}
+	if t.CAFile != "" {
+		if _, err := readPool(t.CAFile); err != nil {
+			ds = append(ds, Diagnostic{Summary: "cannot use the authorities: " + err.Error(), Detail: "Name a readable PEM file with at least one certificate.", Path: at("ca_file")})
+		}
+	}
+	switch {
+	case t.CertFile == "" && t.KeyFile == "":
+	case t.KeyFile == "":
+		ds = append(ds, Diagnostic{Summary: "a certificate without its private key", Detail: "Set key_file as well.", Path: at("cert_file")})
+	case t.CertFile == "":
+		ds = append(ds, Diagnostic{Summary: "a private key without its certificate", Detail: "Set cert_file as well.", Path: at("key_file")})
+	default:
+		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
+			ds = append(ds, Diagnostic{Summary: "cannot use the client's certificate: " + err.Error(), Detail: "Name readable PEM files that belong together.", Path: at("cert_file")})
+		}
+	}
+	if t.InsecureSkipVerify {
+		ds = append(ds, Diagnostic{Warning: true, Summary: "the far end's certificate is not checked", Detail: "Whoever answers can read and change everything. Set ca_file instead.", Path: at("insecure_skip_verify")})
+	}
+	return ds
+}
+
+func readPool(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("no certificate in %s", file)
+	}
+	return pool, nil
+}

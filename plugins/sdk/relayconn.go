@@ -1,0 +1,68 @@
+package sdk
+
+import (
+	"net"
+	"time"
+)
+
+// RelayConn is Relay for a connection that carries the tunnel's bytes as they
+// are, but is not a bare kernel socket: a *tls.Conn and the like. conn is the
+// SDK's from here on; deadlines set on it are lifted. A client's end of file
+// becomes CloseWrite where conn has that method, and is kept from the far end
+// where it has not. Abort resets the socket under conn, found through NetConn,
+// so that no close_notify makes it look like a clean end.
+func RelayConn(conn net.Conn) *Tunnel {
+	return Relay(newConnStream(conn, nil), conn.LocalAddr(), conn.RemoteAddr())
+}
+
+// connStream is a Stream over a connection.
+type connStream struct {
+	net.Conn
+	prefix []byte // read before the connection
+}
+
+func newConnStream(conn net.Conn, prefix []byte) *connStream {
+	// A handshake's deadline must not end the tunnel.
+	_ = conn.SetDeadline(time.Time{})
+	return &connStream{Conn: conn, prefix: prefix}
+}
+
+func (s *connStream) Read(b []byte) (int, error) {
+	if len(s.prefix) > 0 {
+		n := copy(b, s.prefix)
+		s.prefix = s.prefix[n:]
+		return n, nil
+	}
+	return s.Conn.Read(b)
+}
+
+func (s *connStream) CloseWrite() error {
+	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+func (s *connStream) Abort(string) {
+	c := innermost(s.Conn)
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	_ = c.Close()
+}
+
+// innermost follows NetConn down to the socket.
+func innermost(c net.Conn) net.Conn {
+	for range 8 {
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		inner := w.NetConn()
+		if inner == nil {
+			break
+		}
+		c = inner
+	}
+	return c
+}
