@@ -1,0 +1,273 @@
+package sdk
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"strings"
+	"time"
+
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// SchemaOf derives the body of an upstream block from the struct that d points
+// to. Every exported field needs a tag
+//
+//	`tunneld:"name[,required][,sensitive]"`
+//
+// or `tunneld:"-"`, which leaves it out; unexported fields are left out
+// anyway. Further tags:
+//
+//	`default:"…"`     the value of an absent attribute as a user would write it:
+//	                  "30s", "32KiB", "true"; JSON for lists and maps
+//	`doc:"…"`         what it is for; of a block, too
+//	`deprecated:"…"`  what to use instead
+//
+// The type of a field decides the attribute's:
+//
+//	string                string
+//	Secret                string, sensitive
+//	bool                  bool
+//	int, int64            int
+//	float64               float
+//	time.Duration         duration
+//	Size                  size
+//	[]T, map[string]T     list and map of the above or of one another
+//	struct, *struct       a single block; absent it is filled with its
+//	                      defaults, or nil
+//	[]struct              a repeated block
+//	map[string]struct     a block with one label
+//
+// The error names every field that breaks these rules, not just the first.
+func SchemaOf(d Dialer) (*pluginv1.Block, error) {
+	v := reflect.ValueOf(d)
+	if !v.IsValid() || v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
+		return nil, fmt.Errorf("schema of %T: not a pointer to a struct", d)
+	}
+	t := v.Elem().Type()
+	var b schemaBuilder
+	block := b.block(t, t.Name(), 0)
+	if err := errors.Join(b.errs...); err != nil {
+		return nil, fmt.Errorf("schema of %s: %w", t, err)
+	}
+	return block, nil
+}
+
+// maxDepth bounds nesting, so that a struct that contains itself is an error
+// and not an endless loop.
+const maxDepth = 8
+
+var (
+	nameRule     = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
+	secretType   = reflect.TypeFor[Secret]()
+	durationType = reflect.TypeFor[time.Duration]()
+	sizeType     = reflect.TypeFor[Size]()
+)
+
+type schemaBuilder struct{ errs []error }
+
+func (b *schemaBuilder) failf(where, format string, args ...any) {
+	b.errs = append(b.errs, fmt.Errorf("%s: %s", where, fmt.Sprintf(format, args...)))
+}
+
+func (b *schemaBuilder) block(t reflect.Type, where string, depth int) *pluginv1.Block {
+	block := &pluginv1.Block{}
+	if depth > maxDepth {
+		b.failf(where, "blocks nest deeper than %d: does the struct contain itself?", maxDepth)
+		return block
+	}
+	seen := make(map[string]string)
+	for i := range t.NumField() {
+		f, ok, err := fieldOf(t.Field(i))
+		at := where + "." + t.Field(i).Name
+		if err != nil {
+			b.failf(at, "%v", err)
+			continue
+		}
+		if !ok {
+			continue
+		}
+		if other, dup := seen[f.name]; dup {
+			b.failf(at, "the name %q is %s's already", f.name, other)
+			continue
+		}
+		seen[f.name] = t.Field(i).Name
+		if f.nesting != pluginv1.Nesting_NESTING_UNSPECIFIED {
+			block.Blocks = append(block.Blocks, b.nested(f, at, depth))
+		} else {
+			block.Attributes = append(block.Attributes, b.attribute(f, at))
+		}
+	}
+	return block
+}
+
+func (b *schemaBuilder) nested(f field, at string, depth int) *pluginv1.NestedBlock {
+	if f.sensitive || f.hasDefault || f.deprecated != "" {
+		b.failf(at, "a block is neither sensitive nor deprecated and has no default: its attributes may be")
+	}
+	body := b.block(f.structType, at, depth+1)
+	body.Doc = f.doc
+	if f.plainStruct && !f.required {
+		for _, a := range body.Attributes {
+			if a.Required {
+				b.failf(at, "the block is optional and %q in it is required: make the field a pointer, or the block required", a.Name)
+			}
+		}
+	}
+	return &pluginv1.NestedBlock{Name: f.name, Nesting: f.nesting, Body: body, Required: f.required}
+}
+
+func (b *schemaBuilder) attribute(f field, at string) *pluginv1.Attribute {
+	a := &pluginv1.Attribute{
+		Name:       f.name,
+		Required:   f.required,
+		Sensitive:  f.sensitive,
+		Doc:        f.doc,
+		Deprecated: f.deprecated,
+	}
+	typ, secret, err := typeOf(f.typ, 0)
+	if err != nil {
+		b.failf(at, "%v", err)
+		return a
+	}
+	a.Type = typ
+	a.Sensitive = a.Sensitive || secret
+	if !f.hasDefault {
+		return a
+	}
+	if f.required {
+		b.failf(at, "a required attribute has no default")
+	}
+	if a.Sensitive && f.defaultText != "" {
+		b.failf(at, "a sensitive attribute has no default")
+		return a
+	}
+	value, err := defaultValue(typ, f.defaultText)
+	if err != nil {
+		b.failf(at, "default %q: %v", f.defaultText, err)
+		return a
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		b.failf(at, "default %q: %v", f.defaultText, err)
+		return a
+	}
+	a.DefaultJson = string(text)
+	return a
+}
+
+// field is one tagged field of a configuration struct.
+type field struct {
+	index       int
+	name        string
+	typ         reflect.Type
+	required    bool
+	sensitive   bool
+	hasDefault  bool
+	defaultText string
+	doc         string
+	deprecated  string
+
+	// Of a block: how it nests, its struct, and whether the field is the
+	// struct itself and not a pointer to it.
+	nesting     pluginv1.Nesting
+	structType  reflect.Type
+	plainStruct bool
+}
+
+// fieldOf reads a field's tags; false means that the field is left out.
+func fieldOf(sf reflect.StructField) (field, bool, error) {
+	tag, tagged := sf.Tag.Lookup("tunneld")
+	switch {
+	case tag == "-":
+		return field{}, false, nil
+	case !sf.IsExported() && tagged:
+		return field{}, false, errors.New("an unexported field cannot be set: export it or drop the tag")
+	case !sf.IsExported():
+		return field{}, false, nil
+	case !tagged:
+		return field{}, false, errors.New(`no tunneld tag: give it a name, or "-" to leave the field out`)
+	}
+	name, options, _ := strings.Cut(tag, ",")
+	f := field{index: sf.Index[0], name: name, typ: sf.Type, doc: sf.Tag.Get("doc"), deprecated: sf.Tag.Get("deprecated")}
+	f.defaultText, f.hasDefault = sf.Tag.Lookup("default")
+	if !nameRule.MatchString(name) {
+		return field{}, false, fmt.Errorf("name %q: use lower-case letters, digits and underscores, a letter first", name)
+	}
+	for o := range strings.SplitSeq(options, ",") {
+		switch o {
+		case "":
+		case "required":
+			f.required = true
+		case "sensitive":
+			f.sensitive = true
+		default:
+			return field{}, false, fmt.Errorf("unknown option %q: there are required and sensitive", o)
+		}
+	}
+	f.asBlock()
+	return f, true, nil
+}
+
+// asBlock finds out whether the field is a block.
+func (f *field) asBlock() {
+	t := f.typ
+	switch {
+	case isStruct(t):
+		f.nesting, f.structType, f.plainStruct = pluginv1.Nesting_NESTING_SINGLE, t, true
+	case t.Kind() == reflect.Pointer && isStruct(t.Elem()):
+		f.nesting, f.structType = pluginv1.Nesting_NESTING_SINGLE, t.Elem()
+	case t.Kind() == reflect.Slice && isStruct(t.Elem()):
+		f.nesting, f.structType = pluginv1.Nesting_NESTING_REPEATED, t.Elem()
+	case t.Kind() == reflect.Map && t.Key().Kind() == reflect.String && isStruct(t.Elem()):
+		f.nesting, f.structType = pluginv1.Nesting_NESTING_LABELLED, t.Elem()
+	}
+}
+
+func isStruct(t reflect.Type) bool { return t.Kind() == reflect.Struct && t != secretType }
+
+// typeOf returns the schema's type of a Go type, and whether secrets are in it.
+func typeOf(t reflect.Type, depth int) (typ *pluginv1.Type, secret bool, err error) {
+	if depth > maxDepth {
+		return nil, false, fmt.Errorf("lists and maps nest deeper than %d", maxDepth)
+	}
+	switch t {
+	case secretType:
+		return &pluginv1.Type{Kind: pluginv1.Kind_KIND_STRING}, true, nil
+	case durationType:
+		return &pluginv1.Type{Kind: pluginv1.Kind_KIND_DURATION}, false, nil
+	case sizeType:
+		return &pluginv1.Type{Kind: pluginv1.Kind_KIND_SIZE}, false, nil
+	}
+	var kind pluginv1.Kind
+	switch t.Kind() {
+	case reflect.String:
+		kind = pluginv1.Kind_KIND_STRING
+	case reflect.Bool:
+		kind = pluginv1.Kind_KIND_BOOL
+	case reflect.Int, reflect.Int64:
+		kind = pluginv1.Kind_KIND_INT
+	case reflect.Float64:
+		kind = pluginv1.Kind_KIND_FLOAT
+	case reflect.Slice:
+		kind = pluginv1.Kind_KIND_LIST
+	case reflect.Map:
+		if t.Key().Kind() != reflect.String {
+			return nil, false, fmt.Errorf("type %s: a map's keys are strings", t)
+		}
+		kind = pluginv1.Kind_KIND_MAP
+	case reflect.Pointer:
+		return nil, false, fmt.Errorf("type %s: only a block may be a pointer; give the attribute a default instead", t)
+	default:
+		return nil, false, fmt.Errorf("type %s is not one of the schema's: see SchemaOf", t)
+	}
+	typ = &pluginv1.Type{Kind: kind}
+	if kind == pluginv1.Kind_KIND_LIST || kind == pluginv1.Kind_KIND_MAP {
+		if typ.Element, secret, err = typeOf(t.Elem(), depth+1); err != nil {
+			return nil, false, err
+		}
+	}
+	return typ, secret, nil
+}
