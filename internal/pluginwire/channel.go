@@ -42,7 +42,7 @@ func Pair() (*Channel, *os.File, error) {
 		return nil, nil, fmt.Errorf("make descriptor channel: %w", err)
 	}
 	plugin := os.NewFile(uintptr(fds[1]), "descriptor channel")
-	core, err := open(os.NewFile(uintptr(fds[0]), "descriptor channel"))
+	core, err := Open(os.NewFile(uintptr(fds[0]), "descriptor channel"))
 	if err != nil {
 		return nil, nil, errors.Join(err, plugin.Close())
 	}
@@ -50,12 +50,17 @@ func Pair() (*Channel, *os.File, error) {
 }
 
 // Inherit opens the plugin's end of the channel, whose descriptor's number is
-// fd, and takes the descriptor over.
+// fd, and takes the descriptor over. No process that the plugin starts gets it.
 func Inherit(fd uintptr) (*Channel, error) {
-	return open(os.NewFile(fd, "descriptor channel"))
+	syscall.CloseOnExec(int(fd))
+	return Open(os.NewFile(fd, "descriptor channel"))
 }
 
-func open(f *os.File) (*Channel, error) {
+// Open makes a channel of one end of a socketpair and closes f.
+func Open(f *os.File) (*Channel, error) {
+	if f == nil {
+		return nil, errors.New("open descriptor channel: not a descriptor")
+	}
 	conn, err := unixConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("open descriptor channel: %w", err)
@@ -132,54 +137,72 @@ func (c *Channel) write(b, oob []byte) error {
 
 // Receive waits for the next record. It returns io.EOF when the other process
 // is gone, and a *BadRecordError, after which it may be called again, for a
-// record that cannot be used: descriptors that came with it are closed.
+// record that cannot be used: descriptors that came with it are closed, and the
+// record is returned as far as it was understood, so that the tunnel it speaks
+// of can be failed.
 func (c *Channel) Receive() (Received, error) {
 	var b [RecordSize]byte
-	oob := make([]byte, syscall.CmsgSpace(4*maxDescriptors))
-	var files []*os.File
-	var truncated bool
-	for n := 0; n < len(b); {
-		m, oobn, flags, _, err := c.conn.ReadMsgUnix(b[n:], oob)
-		if err != nil {
-			return Received{}, errors.Join(eof(err), closeAll(files))
-		}
-		if m == 0 && oobn == 0 {
-			return Received{}, errors.Join(io.EOF, closeAll(files))
-		}
-		truncated = truncated || flags&syscall.MSG_CTRUNC != 0
-		more, err := descriptors(oob[:oobn])
-		files = append(files, more...)
-		if err != nil {
-			return Received{}, errors.Join(&BadRecordError{Err: err}, closeAll(files))
-		}
-		n += m
-		if channelType != syscall.SOCK_STREAM {
-			if n < len(b) {
-				return Received{}, errors.Join(&BadRecordError{Err: fmt.Errorf("record of %d bytes, not %d", n, len(b))}, closeAll(files))
-			}
-			if flags&syscall.MSG_TRUNC != 0 {
-				return Received{}, errors.Join(&BadRecordError{Err: fmt.Errorf("record of more than %d bytes", len(b))}, closeAll(files))
-			}
-		}
+	m, err := c.readMessage(b[:])
+	if err != nil {
+		closeAll(m.files)
+		return Received{}, err
 	}
-	r, err := Decode(b[:])
+	r, err := Decode(b[:m.n])
 	switch {
+	case m.bad != nil:
+		err = m.bad
+	case m.flags&syscall.MSG_TRUNC != 0:
+		err = fmt.Errorf("record of more than %d bytes", len(b))
 	case err != nil:
-	case truncated:
+	case m.flags&syscall.MSG_CTRUNC != 0:
 		err = fmt.Errorf("descriptor of tunnel %d was lost (MSG_CTRUNC): the process may have no descriptors left", r.Token)
-	case r.Kind == Handoff && len(files) != 1:
-		err = fmt.Errorf("handoff of tunnel %d with %d descriptors, not 1", r.Token, len(files))
-	case r.Kind != Handoff && len(files) != 0:
+	case r.Kind == Handoff && len(m.files) != 1:
+		err = fmt.Errorf("handoff of tunnel %d with %d descriptors, not 1", r.Token, len(m.files))
+	case r.Kind != Handoff && len(m.files) != 0:
 		err = fmt.Errorf("record of kind %d with a descriptor", r.Kind)
 	}
 	if err != nil {
-		return Received{Record: r}, errors.Join(&BadRecordError{Err: err}, closeAll(files))
+		closeAll(m.files)
+		return Received{Record: r}, &BadRecordError{Err: err}
 	}
 	got := Received{Record: r}
-	if len(files) == 1 {
-		got.File = files[0]
+	if len(m.files) == 1 {
+		got.File = m.files[0]
 	}
 	return got, nil
+}
+
+// message is what came in place of one record.
+type message struct {
+	n     int
+	flags int
+	files []*os.File
+	bad   error // descriptors that could not be taken over
+}
+
+// readMessage reads one message, or on a stream as many as make up a record.
+func (c *Channel) readMessage(b []byte) (message, error) {
+	var m message
+	oob := make([]byte, syscall.CmsgSpace(4*maxDescriptors))
+	for {
+		n, oobn, flags, _, err := c.conn.ReadMsgUnix(b[m.n:], oob)
+		// First of all, since they are this process's already, whatever err is.
+		files, bad := descriptors(oob[:oobn])
+		m.files = append(m.files, files...)
+		if m.bad == nil {
+			m.bad = bad
+		}
+		m.n += n
+		m.flags |= flags
+		switch {
+		case err != nil:
+			return m, eof(err)
+		case n == 0 && oobn == 0:
+			return m, io.EOF
+		case channelType != syscall.SOCK_STREAM || m.n == len(b):
+			return m, nil
+		}
+	}
 }
 
 // Close closes this end; the other reads the end of file.
@@ -189,37 +212,42 @@ func (c *Channel) Close() error { return c.conn.Close() }
 // the kernel drops them.
 const maxDescriptors = 4
 
+// descriptors takes over the descriptors of a control message, all that are
+// good even if another is not.
 func descriptors(oob []byte) ([]*os.File, error) {
 	if len(oob) == 0 {
 		return nil, nil
 	}
 	messages, err := syscall.ParseSocketControlMessage(oob)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("control message: %w", err)
 	}
 	var files []*os.File
+	var errs []error
 	for _, m := range messages {
 		fds, err := syscall.ParseUnixRights(&m)
 		if err != nil {
-			return files, err
+			errs = append(errs, fmt.Errorf("control message: %w", err))
+			continue
 		}
 		for _, fd := range fds {
 			syscall.CloseOnExec(fd)
 			if err := syscall.SetNonblock(fd, true); err != nil {
-				return files, errors.Join(err, syscall.Close(fd))
+				errs = append(errs, fmt.Errorf("descriptor: %w", err), syscall.Close(fd))
+				continue
 			}
 			files = append(files, os.NewFile(uintptr(fd), "handed over"))
 		}
 	}
-	return files, nil
+	return files, errors.Join(errs...)
 }
 
-func closeAll(files []*os.File) error {
-	var errs []error
+// closeAll closes descriptors that nobody uses; how that ends is of no
+// consequence.
+func closeAll(files []*os.File) {
 	for _, f := range files {
-		errs = append(errs, f.Close())
+		_ = f.Close()
 	}
-	return errors.Join(errs...)
 }
 
 // eof maps what a vanished peer looks like to io.EOF.

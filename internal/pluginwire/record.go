@@ -117,11 +117,17 @@ func Decode(b []byte) (Record, error) {
 	if n > MaxText {
 		return Record{}, fmt.Errorf("record text of %d bytes, at most %d", n, MaxText)
 	}
-	r.Text = strings.ToValidUTF8(string(b[textOffset:textOffset+n]), "\uFFFD")
+	text := b[textOffset : textOffset+n]
+	if !utf8.Valid(text) {
+		return Record{}, fmt.Errorf("record text is not UTF-8")
+	}
+	r.Text = string(text)
 	return r, nil
 }
 
+// cut makes a text valid UTF-8 and no longer than a record's.
 func cut(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
 	if len(s) <= MaxText {
 		return s
 	}

@@ -1,0 +1,211 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"regexp"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tunneld/tunneld/plugins/sdk/internal/serve"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+var pluginNameRule = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+
+// Build checks the plugin, its schema included, and returns it in the form that
+// Serve and package sdktest run. Its error names everything that is wrong.
+func (p Plugin) Build() (serve.Plugin, error) {
+	var errs []error
+	if !pluginNameRule.MatchString(p.Name) {
+		errs = append(errs, fmt.Errorf("name %q does not match %s", p.Name, pluginNameRule))
+	}
+	if p.Version == "" {
+		errs = append(errs, errors.New("no version"))
+	}
+	if p.New == nil {
+		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, errors.Join(append(errs, errors.New("no New"))...))
+	}
+	schema, err := SchemaOf(p.New())
+	if err = errors.Join(append(errs, err)...); err != nil {
+		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, err)
+	}
+	return serve.Plugin{
+		Info: &pluginv1.GetInfoResponse{
+			Name:        p.Name,
+			Version:     p.Version,
+			Summary:     p.Summary,
+			NoHalfClose: p.NoHalfClose,
+			DataPaths:   []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_DIRECT, pluginv1.DataPath_DATA_PATH_RELAY},
+		},
+		Schema: schema,
+		New:    func() serve.Instance { return &instance{dialer: p.New(), log: slog.New(slog.DiscardHandler)} },
+	}, nil
+}
+
+// instance is an author's struct as package serve knows it.
+type instance struct {
+	dialer Dialer
+	log    *slog.Logger
+}
+
+func (i *instance) Decode(config []byte) []*pluginv1.Diagnostic {
+	return wireDiagnostics(decodeConfig(config, i.dialer))
+}
+
+func (i *instance) Validate() []*pluginv1.Diagnostic {
+	v, ok := i.dialer.(Validator)
+	if !ok {
+		return nil
+	}
+	return wireDiagnostics(v.Validate())
+}
+
+func (i *instance) Start(env serve.Env) error {
+	i.log = env.Log
+	s, ok := i.dialer.(Starter)
+	if !ok {
+		return nil
+	}
+	return s.Start(&Env{
+		Upstream: env.Upstream,
+		Log:      env.Log,
+		Report:   func(st Status) { env.Report(wireStatus(st)) },
+	})
+}
+
+func (i *instance) Close() error {
+	if c, ok := i.dialer.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+func (i *instance) Dial(ctx context.Context, wire *pluginv1.DialRequest) (*serve.Tunnel, []*pluginv1.StageTime, *pluginv1.DialError) {
+	req := newRequest(wire)
+	t, err := i.dial(ctx, req)
+	if t == nil && err == nil {
+		err = &DialError{Reason: ReasonProtocol, Message: "the plugin returned neither a tunnel nor an error"}
+	}
+	stage, times := req.finish()
+	stages := make([]*pluginv1.StageTime, len(times))
+	for n, st := range times {
+		stages[n] = &pluginv1.StageTime{Stage: st.Stage, Duration: durationpb.New(st.Duration)}
+	}
+	if err != nil {
+		return nil, stages, dialFailure(ctx, err, stage)
+	}
+	out, err := t.handover(req.Options.Nodelay)
+	if err != nil {
+		return nil, stages, dialFailure(ctx, err, stage)
+	}
+	return out, stages, nil
+}
+
+// dial calls the author's code. A panic fails this dial alone.
+func (i *instance) dial(ctx context.Context, req *Request) (t *Tunnel, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			i.log.Error("the plugin panicked", "doing", "dial", "conn", req.Connection,
+				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			t, err = nil, &DialError{
+				Reason:  ReasonProtocol,
+				Message: "the plugin panicked",
+				Hint:    "This is a mistake in the plugin; its log has the details.",
+			}
+		}
+	}()
+	return i.dialer.Dial(ctx, req)
+}
+
+func newRequest(wire *pluginv1.DialRequest) *Request {
+	o := wire.GetSocketOptions()
+	return &Request{
+		Target:      Target{Host: wire.GetTarget().GetHost(), Port: uint16(wire.GetTarget().GetPort())},
+		Source:      wire.GetSource(),
+		Listener:    wire.GetListener(),
+		Route:       wire.GetRoute(),
+		Connection:  wire.GetConnection(),
+		Traceparent: wire.GetTraceparent(),
+		Tracestate:  wire.GetTracestate(),
+		Options: SocketOptions{
+			Nodelay:           o.GetNodelay(),
+			KeepaliveIdle:     o.GetKeepaliveIdle().AsDuration(),
+			KeepaliveInterval: o.GetKeepaliveInterval().AsDuration(),
+			KeepaliveCount:    int(o.GetKeepaliveCount()),
+			UserTimeout:       o.GetUserTimeout().AsDuration(),
+		},
+	}
+}
+
+// handover checks a tunnel and returns it as package serve takes it. On an
+// error the tunnel is taken down.
+func (t *Tunnel) handover(nodelay bool) (*serve.Tunnel, error) {
+	out := &serve.Tunnel{Stream: t.stream, Local: t.local, Remote: t.remote}
+	if t.conn == nil {
+		if s, ok := t.stream.(*connStream); ok {
+			setNodelay(innermost(s.Conn), nodelay)
+		}
+		return out, nil
+	}
+	switch c := t.conn.(type) {
+	case *net.TCPConn:
+		setNodelay(c, nodelay)
+		out.Conn = c
+	case *net.UnixConn:
+		out.Conn = c
+	default:
+		_ = c.Close()
+		return nil, &DialError{
+			Reason:  ReasonProtocol,
+			Message: fmt.Sprintf("sdk.Direct was given a %T, which is not a kernel socket", c),
+			Hint:    "This is a mistake in the plugin: it has to use sdk.RelayConn.",
+		}
+	}
+	out.Prefetched = t.prefetched
+	out.Stream = newConnStream(t.conn, t.prefetched)
+	return out, nil
+}
+
+// setNodelay sets what net.Dialer cannot: it turns the option on after the
+// connection is made.
+func setNodelay(c net.Conn, nodelay bool) {
+	if t, ok := c.(*net.TCPConn); ok && !nodelay {
+		_ = t.SetNoDelay(false)
+	}
+}
+
+func wireDiagnostics(ds []Diagnostic) []*pluginv1.Diagnostic {
+	out := make([]*pluginv1.Diagnostic, len(ds))
+	for i, d := range ds {
+		severity := pluginv1.Severity_SEVERITY_ERROR
+		if d.Warning {
+			severity = pluginv1.Severity_SEVERITY_WARNING
+		}
+		out[i] = &pluginv1.Diagnostic{Severity: severity, Summary: d.Summary, Detail: d.Detail, Path: d.Path}
+	}
+	return out
+}
+
+func wireStatus(st Status) *pluginv1.UpstreamStatus {
+	return &pluginv1.UpstreamStatus{
+		Health:            st.Health,
+		Message:           st.Message,
+		CredentialExpires: wireTime(st.CredentialExpires),
+		CredentialRenewed: wireTime(st.CredentialRenewed),
+	}
+}
+
+func wireTime(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
