@@ -1,0 +1,157 @@
+package websocks
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/neterr"
+	"github.com/tunneld/tunneld/internal/socks5"
+	"github.com/tunneld/tunneld/plugins/sdk"
+	"github.com/tunneld/tunneld/plugins/websocks/internal/wire"
+)
+
+// maxAnswer bounds, in bytes, what the server may send during the handshake.
+const maxAnswer = 64 << 10
+
+// past is a deadline that ends what is under way.
+var past = time.Unix(1, 0)
+
+// Dial connects to the server, upgrades and asks for the target, in two round
+// trips after TCP and TLS. That it succeeds says nothing about the target: the
+// server connects there after the client's first byte.
+func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
+	far, err := parseURL(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	opening, err := openingFor(req.Target)
+	if err != nil {
+		return nil, err
+	}
+	req.Enter(sdk.StageConnect)
+	conn, err := c.connect(ctx, req, far)
+	if err != nil {
+		return nil, err
+	}
+	tunnel, err := c.handshake(ctx, req, far, conn, opening)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return tunnel, nil
+}
+
+func (c *Config) connect(ctx context.Context, req *sdk.Request, far farEnd) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Connect)
+	defer cancel()
+	conn, err := req.Dialer().DialContext(ctx, "tcp", far.address)
+	if err != nil {
+		e := failed(sdk.StageConnect, "connect to "+far.address, err)
+		var dns *net.DNSError
+		if errors.As(err, &dns) {
+			e.Stage = sdk.StageResolve
+		}
+		return nil, e
+	}
+	return conn, nil
+}
+
+// openingFor returns all that is sent after the upgrade: the ten bytes, the
+// greeting and the request, in one packet. The server answers CONNECT with a
+// refusal if a byte more comes with it.
+func openingFor(target sdk.Target) ([]byte, error) {
+	wrong := func(message, hint string, err error) error {
+		return &sdk.DialError{Stage: sdk.StageRequest, Reason: sdk.ReasonProtocol, Message: message, Hint: hint, Err: err}
+	}
+	if target.Port == 0 {
+		return nil, wrong(fmt.Sprintf("target %q has no port", target.Host), `write the listener's target as "host:port"`, nil)
+	}
+	frame := wire.Frame()
+	b, err := socks5.AppendGreeting(frame[:], socks5.MethodNone)
+	if err == nil {
+		b, err = socks5.AppendRequest(b, socks5.Request{
+			Command: socks5.Connect,
+			Address: socks5.Address{Host: target.Host, Port: target.Port},
+		})
+	}
+	if err != nil {
+		return nil, wrong(err.Error(), "SOCKS carries host names of 1 to 255 bytes and IP addresses without a zone", err)
+	}
+	return b, nil
+}
+
+// handshake does everything behind the TCP connection. On an error the caller
+// closes conn.
+func (c *Config) handshake(ctx context.Context, req *sdk.Request, far farEnd, conn net.Conn, opening []byte) (*sdk.Tunnel, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Handshake)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
+	defer stop()
+
+	h := &handshake{ctx: ctx, config: c, far: far, socket: conn, stream: conn}
+	if far.secure {
+		req.Enter(sdk.StageTLS)
+		if err := h.secure(); err != nil {
+			return nil, err
+		}
+	}
+	h.limit = &io.LimitedReader{R: h.stream, N: maxAnswer}
+	h.in = bufio.NewReader(h.limit)
+	req.Enter(sdk.StageHandshake)
+	if err := h.upgrade(); err != nil {
+		return nil, err
+	}
+	if err := h.greet(opening); err != nil {
+		return nil, err
+	}
+	req.Enter(sdk.StageRequest)
+	if err := h.request(); err != nil {
+		return nil, err
+	}
+	if !stop() {
+		return nil, failed(sdk.StageRequest, "finish the handshake", context.Cause(ctx))
+	}
+	ahead, _ := h.in.Peek(h.in.Buffered())
+	if t, ok := h.stream.(*tls.Conn); ok {
+		return sdk.RelayConn(&aheadConn{Conn: t, ahead: ahead}), nil
+	}
+	return sdk.Direct(conn, ahead), nil
+}
+
+// aheadConn is a TLS connection of which some bytes were read already.
+type aheadConn struct {
+	*tls.Conn
+	ahead []byte
+}
+
+func (c *aheadConn) Read(b []byte) (int, error) {
+	if len(c.ahead) == 0 {
+		return c.Conn.Read(b)
+	}
+	n := copy(b, c.ahead)
+	c.ahead = c.ahead[n:]
+	return n, nil
+}
+
+// failed is the error of a step that failed by the network's doing.
+func failed(stage sdk.Stage, step string, err error) *sdk.DialError {
+	m := neterr.Classify(err)
+	text := err.Error()
+	if m.Reason == sdk.ReasonTimeout {
+		text = "no answer in time"
+	}
+	return &sdk.DialError{
+		Stage:     stage,
+		Reason:    m.Reason,
+		Retryable: m.Retryable,
+		Message:   step + ": " + text,
+		Hint:      m.Hint,
+		Err:       err,
+	}
+}

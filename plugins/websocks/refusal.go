@@ -1,0 +1,177 @@
+package websocks
+
+import (
+	"fmt"
+	"html"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/tunneld/tunneld/internal/socks5"
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+const (
+	// maxBody bounds what is read of a refusal's body, bodyTime how long that
+	// may take: what is there by then has to do.
+	maxBody  = 4 << 10
+	bodyTime = time.Second
+	// maxExcerpt bounds what is shown of a text of the server's, in characters.
+	maxExcerpt = 200
+	// maxRetryAfter bounds a server's Retry-After.
+	maxRetryAfter = time.Hour
+)
+
+// refusal is the error of an HTTP answer other than 101.
+func (h *handshake) refusal(resp *http.Response) error {
+	_ = h.socket.SetReadDeadline(time.Now().Add(bodyTime))
+	if h.ctx.Err() != nil {
+		_ = h.socket.SetReadDeadline(past) // it may have been overwritten
+	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	e := statusError(resp.StatusCode)
+	e.Message = "the server answered " + excerpt(resp.Status)
+	if text := excerpt(h.config.redact(string(body))); text != "" {
+		e.Message += fmt.Sprintf(": %q", text)
+	}
+	e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized && h.config.Username == "":
+		e.Hint = "the server wants a user: set username and password"
+	case resp.StatusCode == http.StatusUnauthorized:
+		e.Hint += clockHint(resp.Header.Get("Date"), h.config.clock())
+	case resp.StatusCode/100 == 3 && resp.Header.Get("Location") != "":
+		e.Hint = "set url to where the server now is: " + excerpt(resp.Header.Get("Location"))
+	}
+	return e
+}
+
+// statusError is the meaning of an HTTP status.
+func statusError(status int) *sdk.DialError {
+	e := &sdk.DialError{Stage: sdk.StageHandshake, Reason: sdk.ReasonProtocol}
+	switch {
+	case status == http.StatusUnauthorized:
+		e.Reason = sdk.ReasonUnauthenticated
+		e.Hint = "check username and password, and this machine's clock: the password is salted with the minute, and a clock that is two minutes off is refused"
+	case status == http.StatusProxyAuthRequired:
+		e.Reason, e.Hint = sdk.ReasonUnauthenticated, "a proxy in front of the server wants credentials of its own: give them in headers"
+	case status == http.StatusForbidden:
+		e.Reason, e.Hint = sdk.ReasonDenied, "the gateway or the server does not allow this client: check its rules"
+	case status == http.StatusNotFound, status == http.StatusGone:
+		e.Reason, e.Hint = sdk.ReasonNotFound, "check the url's path, and the Host header that the gateway routes by"
+	case status == http.StatusBadRequest:
+		e.Hint = "the server takes the upgrade only in exact words: check that the gateway in front of it passes Upgrade and Connection on unchanged and adds no body, and that the url's scheme fits the port"
+	case status == http.StatusRequestTimeout, status == http.StatusGatewayTimeout:
+		e.Reason, e.Retryable, e.Hint = sdk.ReasonTimeout, true, "the gateway had no answer from the server behind it: check that the server runs"
+	case status == http.StatusTooManyRequests:
+		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "the gateway limits how often clients may connect"
+	case status == http.StatusNotImplemented, status == http.StatusHTTPVersionNotSupported:
+		e.Hint = "the gateway does not pass WebSocket on"
+	case status >= 500:
+		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "the gateway does not reach the server behind it: check that the server runs"
+	case status >= 400:
+		e.Hint = "the gateway or the server does not take the upgrade: check url and headers"
+	case status >= 300:
+		e.Hint = "the server is elsewhere, or wants a login first: check the url"
+	default:
+		e.Hint = "what answers there is no WebSocket server: check the url's path"
+	}
+	return e
+}
+
+// replyError is the meaning of a refusal of CONNECT (RFC 1928, section 6).
+func replyError(code socks5.Code) *sdk.DialError {
+	e := &sdk.DialError{
+		Stage:   sdk.StageRequest,
+		Reason:  sdk.ReasonProtocol,
+		Message: fmt.Sprintf("the server refused CONNECT: %s (%d)", code.Text(), byte(code)),
+	}
+	switch code {
+	case socks5.GeneralFailure:
+		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "the server's own log may say why"
+	case socks5.NotAllowed:
+		e.Reason, e.Hint = sdk.ReasonDenied, "the server's rules do not allow this target"
+	case socks5.NetworkUnreachable, socks5.HostUnreachable, socks5.TTLExpired:
+		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnreachable, true, "check that the server's network reaches the target"
+	case socks5.ConnectionRefused:
+		e.Reason, e.Retryable, e.Hint = sdk.ReasonRefused, true, "nothing listens at the target, as the server sees it"
+	case socks5.AddressTypeNotSupported:
+		e.Hint = "the server does not take IPv6 literals or does not take IP literals: use a name"
+	default:
+		e.Hint = noWebSocks
+	}
+	return e
+}
+
+// dateLayouts are the forms of the Date header: HTTP's, which a gateway writes,
+// and the one of the original server, where it can be understood.
+var dateLayouts = []string{http.TimeFormat, "Mon Jan 02 15:04:05 UTC 2006", "Mon Jan 02 15:04:05 GMT 2006"}
+
+// clockHint compares the clocks, where the server tells its own.
+func clockHint(date string, now time.Time) string {
+	for _, layout := range dateLayouts {
+		t, err := time.Parse(layout, date)
+		if err != nil {
+			continue
+		}
+		off := now.Sub(t).Round(time.Second)
+		switch {
+		case off >= time.Minute:
+			return fmt.Sprintf("; it is %s ahead of the server's", off)
+		case off <= -time.Minute:
+			return fmt.Sprintf("; it is %s behind the server's", -off)
+		default:
+			return "; it agrees with the server's"
+		}
+	}
+	return ""
+}
+
+// retryAfter reads the header of that name (RFC 9110, section 10.2.3).
+func retryAfter(s string, now time.Time) time.Duration {
+	var d time.Duration
+	if seconds, err := strconv.ParseUint(s, 10, 31); err == nil {
+		d = time.Duration(seconds) * time.Second
+	} else if t, err := http.ParseTime(s); err == nil {
+		d = t.Sub(now)
+	}
+	return min(max(d, 0), maxRetryAfter)
+}
+
+// redact takes out of a server's text what it may have been sent in confidence:
+// there are servers that answer with the request.
+func (c *Config) redact(s string) string {
+	for _, at := range []time.Duration{-time.Minute, 0} {
+		s = strings.ReplaceAll(s, c.credentials(c.clock().Add(at)), "[redacted]")
+	}
+	for name, value := range c.Headers {
+		// A shorter value is no secret, and would redact anything.
+		if len(value) >= 8 && !strings.EqualFold(name, "Host") {
+			s = strings.ReplaceAll(s, value, "[redacted]")
+		}
+	}
+	return s
+}
+
+// excerpt makes a line of a server's text: without markup, with single spaces,
+// printable and cut short.
+func excerpt(s string) string {
+	var plain strings.Builder
+	for s != "" {
+		text, rest, _ := strings.Cut(s, "<")
+		plain.WriteString(text + " ")
+		_, s, _ = strings.Cut(rest, ">")
+	}
+	words := strings.FieldsFunc(strings.ToValidUTF8(html.UnescapeString(plain.String()), "\uFFFD"), func(r rune) bool {
+		return unicode.IsSpace(r) || !unicode.IsPrint(r)
+	})
+	line := strings.Join(words, " ")
+	if utf8.RuneCountInString(line) > maxExcerpt {
+		line = string([]rune(line)[:maxExcerpt]) + "…"
+	}
+	return line
+}

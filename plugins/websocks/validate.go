@@ -1,0 +1,169 @@
+package websocks
+
+import (
+	"errors"
+	"maps"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// farEnd is what a URL says.
+type farEnd struct {
+	secure  bool
+	address string // "host:port", to connect to
+	host    string // without port and brackets, to verify a certificate for
+	header  string // the Host header
+	path    string // of the request line, with the query
+}
+
+// parseURL takes a URL apart. Its errors do not repeat the URL, which may hold
+// a password by mistake.
+func parseURL(s string) (farEnd, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return farEnd{}, errors.New("not a URL")
+	}
+	var f farEnd
+	port := "80"
+	switch u.Scheme {
+	case "ws":
+	case "wss":
+		f.secure, port = true, "443"
+	default:
+		return farEnd{}, errors.New("the scheme is neither ws nor wss")
+	}
+	switch {
+	case u.User != nil:
+		return farEnd{}, errors.New("user name and password belong into attributes of their own")
+	case u.Hostname() == "":
+		return farEnd{}, errors.New("no host")
+	case u.Fragment != "" || strings.HasSuffix(s, "#"):
+		return farEnd{}, errors.New("a fragment (#…) has no meaning here") // RFC 6455, section 3
+	case strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return farEnd{}, errors.New("the host has characters beyond ASCII: write it in its xn-- form")
+	}
+	host, zone, scoped := strings.Cut(u.Hostname(), "%")
+	f.host, f.header = host, host
+	if strings.Contains(host, ":") {
+		f.header = "[" + host + "]"
+	}
+	if p := u.Port(); p != "" && p != port {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return farEnd{}, errors.New("the port is not 1 to 65535")
+		}
+		port = p
+		f.header += ":" + p
+	}
+	if scoped {
+		host += "%" + zone
+	}
+	f.address = net.JoinHostPort(host, port)
+	f.path = u.RequestURI()
+	if strings.ContainsFunc(f.path, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return farEnd{}, errors.New("the query has a space or a character beyond ASCII: percent-encode it")
+	}
+	return f, nil
+}
+
+// Validate checks what the schema cannot.
+func (c *Config) Validate() []sdk.Diagnostic {
+	var ds []sdk.Diagnostic
+	add := func(summary, detail string, path ...string) {
+		ds = append(ds, sdk.Diagnostic{Summary: summary, Detail: detail, Path: path})
+	}
+	far, err := parseURL(c.URL)
+	if err != nil {
+		add("unusable url: "+err.Error(), `Write it as "wss://host/path" or "ws://host:port/path".`, "url")
+	}
+	if c.TLS != nil {
+		if err == nil && !far.secure {
+			add("a tls block, but the url is not encrypted", "Write the url with wss://, or remove the block.", "tls")
+		}
+		ds = append(ds, c.TLS.Validate("tls")...)
+	}
+	switch {
+	case strings.Contains(c.Username, ":"):
+		// RFC 7617, section 2; the server splits at it.
+		add("a user name cannot hold a colon", "Use the name that the server knows; the password may hold anything.", "username")
+	case strings.ContainsFunc(c.Username, control):
+		add("a user name cannot hold control characters", "Wrap the value in trimspace(…) if it comes from a file.", "username")
+	case c.Username != strings.TrimSpace(c.Username):
+		add("the user name begins or ends with a space", "Remove it: the server drops it and then compares.", "username")
+	case c.Username == "" && !c.Password.IsZero():
+		add("a password without a user name", "Set username as well.", "username")
+	case c.Username != "" && c.Password.IsZero():
+		add("a user name without a password", "Set password as well.", "password")
+	}
+	if strings.HasSuffix(c.Password.Reveal(), "\n") {
+		ds = append(ds, sdk.Diagnostic{
+			Warning: true,
+			Summary: "the password ends in a line break, which is taken as part of it",
+			Detail:  "Wrap the value in trimspace(…) if it comes from a file.",
+			Path:    []string{"password"},
+		})
+	}
+	if c.Timeouts.Connect <= 0 {
+		add("a connection without a bound", unbounded, "timeouts", "connect")
+	}
+	if c.Timeouts.Handshake <= 0 {
+		add("a handshake without a bound", unbounded, "timeouts", "handshake")
+	}
+	return append(ds, c.validateHeaders()...)
+}
+
+const unbounded = `Write a duration above zero, as in "10s".`
+
+// The headers that are the upgrade's own. A body would be refused.
+var ownHeaders = []string{
+	"Connection", "Content-Length", "Sec-Websocket-Extensions", "Sec-Websocket-Key", "Sec-Websocket-Protocol",
+	"Sec-Websocket-Version", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+func (c *Config) validateHeaders() []sdk.Diagnostic {
+	var ds []sdk.Diagnostic
+	add := func(summary, detail, name string) {
+		ds = append(ds, sdk.Diagnostic{Summary: summary, Detail: detail, Path: []string{"headers", name}})
+	}
+	seen := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+		lower := strings.ToLower(name)
+		switch value := c.Headers[name]; {
+		case !token(name):
+			add("not the name of a header", "Use letters, digits and hyphens.", name)
+		case slices.ContainsFunc(ownHeaders, func(own string) bool { return strings.EqualFold(own, name) }):
+			add("the header is the upgrade's own", "Remove it.", name)
+		case lower == "authorization" && c.Username != "":
+			add("the header is made from username and password", "Remove either.", name)
+		case seen[lower]:
+			add("the header is given twice, in different case", "Remove one.", name)
+		case lower == "host" && !hostHeader(value):
+			add("not a host", `Write "host" or "host:port".`, name)
+		case strings.ContainsFunc(value, control) || value != strings.TrimSpace(value):
+			add("the header's value has a line break, a control character or outer spaces", "Wrap the value in trimspace(…) if it comes from a file.", name)
+		}
+		seen[lower] = true
+	}
+	return ds
+}
+
+// control is what no header's value may hold (RFC 9110, section 5.5).
+func control(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+
+// token is a header's name (RFC 9110, section 5.6.2).
+func token(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	})
+}
+
+func hostHeader(s string) bool {
+	u, err := url.Parse("ws://" + s)
+	return err == nil && u.Host == s && u.Hostname() != "" &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '%' })
+}

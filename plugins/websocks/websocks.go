@@ -1,0 +1,44 @@
+// Package websocks is the plugin that connects through a WebSocks server: a TCP
+// tunnel that passes a gateway as one WebSocket message which never ends.
+//
+// An HTTP upgrade is followed by the header of a frame of 2^63-1 bytes, and
+// that by SOCKS5, after which the connection carries plain bytes. Over ws:// it
+// is therefore handed to the daemon as it is; over wss:// the plugin pumps.
+// README.md is the user's page.
+package websocks
+
+import (
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// Plugin describes the plugin.
+func Plugin() sdk.Plugin {
+	return sdk.Plugin{
+		Name:    "websocks",
+		Version: "1.0.0",
+		Summary: "connects through a WebSocks server behind a gateway that passes only HTTP and WebSocket",
+		New:     func() sdk.Dialer { return new(Config) },
+	}
+}
+
+// Config is the body of an upstream "websocks" block.
+type Config struct {
+	URL      string            `tunneld:"url,required" doc:"where the server is: ws:// or wss://, its host and port, and any path"`
+	Username string            `tunneld:"username" doc:"the user's name at the server, without a colon; with password"`
+	Password sdk.Secret        `tunneld:"password" doc:"the user's password; it is sent hashed and salted with the minute, so both clocks have to agree"`
+	Headers  map[string]string `tunneld:"headers" doc:"further headers of the upgrade request; Host replaces the URL's host there"`
+	TLS      *sdk.TLS          `tunneld:"tls" doc:"how wss:// is secured; server_name replaces the URL's host"`
+	Timeouts sdk.Timeouts      `tunneld:"timeouts" doc:"connect bounds the TCP connection, handshake everything from there to the server's answer"`
+
+	// now is the clock that the password is salted by; nil: time.Now.
+	now func() time.Time
+}
+
+func (c *Config) clock() time.Time {
+	if c.now == nil {
+		return time.Now()
+	}
+	return c.now()
+}

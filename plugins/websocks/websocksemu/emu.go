@@ -1,0 +1,227 @@
+// Package websocksemu is a far end of the WebSocks protocol for tests,
+// demonstrations and work without a network: it behaves as the protocol's
+// original server was seen to, its oddities included, and fails in every way
+// that it is told to. It listens on loopback, connects to loopback only, and is
+// no server to put into production.
+package websocksemu
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// EchoTarget is a target that every server knows: it sends back what it gets,
+// and ends its direction once the client has ended its own.
+const EchoTarget = "echo.internal:7"
+
+// Options are what a server is started with. The zero value is a ws:// server
+// that lets everybody in.
+type Options struct {
+	// TLS makes it a wss:// server: see Server.CAFile.
+	TLS bool
+	// Names are further DNS names and IP literals of the certificate, besides
+	// localhost and 127.0.0.1.
+	Names []string
+	// Users are the passwords by user name; nil: nobody is asked for one.
+	Users map[string]string
+	// Targets maps what a client may ask for, "host:port", to loopback
+	// addresses, "127.0.0.1:port". A loopback address needs no entry; anything
+	// else cannot be reached.
+	Targets map[string]string
+	// Now is the server's clock; nil: time.Now.
+	Now func() time.Time
+	// Faults is the behaviour to begin with; SetFaults changes it.
+	Faults Faults
+}
+
+// Server is a running server. Its methods may be called by several goroutines
+// at once.
+type Server struct {
+	options  Options
+	listener *net.TCPListener
+	echo     *net.TCPListener
+	identity *identity // nil over ws://
+	faults   atomic.Pointer[Faults]
+	done     chan struct{} // closed by Close
+	wait     sync.WaitGroup
+
+	mu        sync.Mutex
+	closed    bool
+	conns     map[*net.TCPConn]struct{}
+	exchanges []*Exchange
+}
+
+// Start starts a server on a free loopback port.
+func Start(o Options) (*Server, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Server{options: o, done: make(chan struct{}), conns: map[*net.TCPConn]struct{}{}}
+	s.SetFaults(o.Faults)
+	if o.TLS {
+		var err error
+		if s.identity, err = newIdentity(o.Names); err != nil {
+			return nil, fmt.Errorf("start websocks emulator: %w", err)
+		}
+	}
+	var err error
+	if s.listener, err = listen(); err == nil {
+		s.echo, err = listen()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start websocks emulator: %w", err), s.Close())
+	}
+	s.accept(s.listener, s.serve)
+	s.accept(s.echo, echo)
+	return s, nil
+}
+
+func listen() (*net.TCPListener, error) {
+	return net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+}
+
+// Close ends the server and its connections, and returns once nothing of it is
+// left. It may be called more than once.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.done)
+	var errs []error
+	for _, l := range []*net.TCPListener{s.listener, s.echo} {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
+	}
+	for c := range s.conns {
+		_ = c.Close()
+	}
+	s.mu.Unlock()
+	s.wait.Wait()
+	if s.identity != nil {
+		errs = append(errs, os.RemoveAll(s.identity.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// URL returns "ws://127.0.0.1:port", or with wss://.
+func (s *Server) URL() string {
+	scheme := "ws://"
+	if s.identity != nil {
+		scheme = "wss://"
+	}
+	return scheme + s.Address()
+}
+
+// Address returns the host and port that the server listens on.
+func (s *Server) Address() string { return s.listener.Addr().String() }
+
+// CAFile returns the path of a PEM file with the authority of the server's
+// certificate, or an empty string over ws://. Close removes it.
+func (s *Server) CAFile() string {
+	if s.identity == nil {
+		return ""
+	}
+	return s.identity.CAFile
+}
+
+// SetFaults changes the behaviour towards connections that are accepted from
+// now on.
+func (s *Server) SetFaults(f Faults) { s.faults.Store(&f) }
+
+// ResetAll resets every connection of the server, those to the targets
+// included.
+func (s *Server) ResetAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		reset(c)
+	}
+}
+
+// Exchanges returns what was seen on each connection of late, the newest last.
+func (s *Server) Exchanges() []Exchange {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Exchange
+	for _, e := range s.exchanges {
+		c := *e
+		c.Reads = slices.Clone(e.Reads)
+		all = append(all, c)
+	}
+	return all
+}
+
+// maxExchanges bounds the memory of a server that runs for long.
+const maxExchanges = 256
+
+func (s *Server) newExchange() *Exchange {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.exchanges) == maxExchanges {
+		s.exchanges = slices.Delete(s.exchanges, 0, 1)
+	}
+	e := new(Exchange)
+	s.exchanges = append(s.exchanges, e)
+	return e
+}
+
+// note changes an exchange under the lock that Exchanges reads it under.
+func (s *Server) note(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+// accept serves each connection of l in a goroutine that Close waits for.
+func (s *Server) accept(l *net.TCPListener, serve func(*net.TCPConn)) {
+	s.wait.Go(func() {
+		for {
+			c, err := l.AcceptTCP()
+			if err != nil {
+				return
+			}
+			if !s.own(c) {
+				continue
+			}
+			s.wait.Go(func() {
+				defer s.disown(c)
+				serve(c)
+			})
+		}
+	})
+}
+
+// own takes charge of a connection, or closes it where the server is closing.
+func (s *Server) own(c *net.TCPConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = c.Close()
+		return false
+	}
+	s.conns[c] = struct{}{}
+	return true
+}
+
+func (s *Server) disown(c *net.TCPConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	_ = c.Close()
+}
+
+// reset makes c's end a RST, which no peer takes for a clean one.
+func reset(c *net.TCPConn) {
+	_ = c.SetLinger(0)
+	_ = c.Close()
+}
