@@ -88,6 +88,11 @@ func FuzzReadUserPass(f *testing.F) {
 }
 
 func FuzzReadUserPassStatus(f *testing.F) {
-	fuzz(f, ReadUserPassStatus, func(ok bool) ([]byte, error) { return AppendUserPassStatus(nil, ok), nil },
+	fuzz(f, ReadUserPassStatus, func(status byte) ([]byte, error) {
+		if status > 1 {
+			return nil, errors.New("a refusal, but not this side's")
+		}
+		return AppendUserPassStatus(nil, status == 0), nil
+	},
 		"\x01\x00", "\x01\x01")
 }

@@ -58,8 +58,8 @@ func TestMessages(t *testing.T) {
 		{"unassigned refusal", "\x05\x63", nil, reply, Reply{Code: 0x63}},
 		{"username and password", "\x01\x05alice\x02pw", must(AppendUserPass(nil, UserPass{"alice", "pw"})), userPass, UserPass{"alice", "pw"}},
 		{"empty password", "\x01\x01a\x00", must(AppendUserPass(nil, UserPass{"a", ""})), userPass, UserPass{"a", ""}},
-		{"accepted", "\x01\x00", AppendUserPassStatus(nil, true), status, true},
-		{"refused", "\x01\x01", AppendUserPassStatus(nil, false), status, false},
+		{"accepted", "\x01\x00", AppendUserPassStatus(nil, true), status, byte(0)},
+		{"refused", "\x01\x01", AppendUserPassStatus(nil, false), status, byte(1)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -66,9 +66,11 @@ func AppendUserPassStatus(b []byte, ok bool) []byte {
 }
 
 // ReadUserPassStatus reads a server's answer to a username and password: any
-// status but 0 is a refusal.
-func ReadUserPassStatus(r io.Reader) (ok bool, err error) {
+// status but 0 is a refusal. Methods for private use tend to have the same form.
+func ReadUserPassStatus(r io.Reader) (status byte, err error) {
 	var b [2]byte
-	err = readHead(r, "SOCKS authentication status", userPassVersion, b[:])
-	return err == nil && b[1] == 0, err
+	if err := readHead(r, "SOCKS authentication status", userPassVersion, b[:]); err != nil {
+		return 0, err
+	}
+	return b[1], nil
 }

@@ -1,0 +1,175 @@
+package sapsocks
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// maxRetryAfter bounds what a token service may say of its own recovery.
+const maxRetryAfter = 10 * time.Minute
+
+// fetch asks the token service for a token, once. Its errors are *sdk.DialError.
+// The request and the reading of the answer (at most 1 MiB) are those of
+// golang.org/x/oauth2; keeping tokens is not, see tokens.
+func (s *tokenService) fetch(ctx context.Context, t sdk.TLS, limits sdk.Timeouts) (*oauth2.Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, limits.Connect+limits.Handshake)
+	defer cancel()
+	client, err := s.client(t, limits)
+	if err != nil {
+		return nil, s.words().failure(BindingUnreadable, err.Error(), err)
+	}
+	defer client.CloseIdleConnections()
+	cc := clientcredentials.Config{
+		ClientID:     s.clientID,
+		ClientSecret: s.clientSecret.Reveal(),
+		TokenURL:     s.url,
+		AuthStyle:    oauth2.AuthStyleInParams,
+	}
+	if s.resource != "" {
+		cc.EndpointParams = url.Values{"resource": {s.resource}}
+	}
+	got, err := cc.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+	if err != nil {
+		return nil, s.failure(err)
+	}
+	if len(got.AccessToken) > maxToken {
+		return nil, s.words().failure(TokenUnreadable, fmt.Sprintf("a token of %d bytes", len(got.AccessToken)), nil)
+	}
+	return got, nil
+}
+
+func (s *tokenService) words() words { return words{tokenURL: s.url} }
+
+// client is made anew for each fetch, which is once in hours: files that were
+// rotated are read, and no idle connection is left.
+func (s *tokenService) client(t sdk.TLS, limits sdk.Timeouts) (*http.Client, error) {
+	u, err := url.Parse(s.url)
+	if err != nil {
+		return nil, errors.New("the token service's address is no URL")
+	}
+	config, err := t.Config(u.Hostname())
+	if err != nil {
+		return nil, err
+	}
+	if s.x509() {
+		pair, err := s.keyPair()
+		if err != nil {
+			return nil, fmt.Errorf("the client's certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: limits.Connect}).DialContext,
+			TLSClientConfig:        config,
+			TLSHandshakeTimeout:    limits.Handshake,
+			ResponseHeaderTimeout:  limits.Handshake,
+			MaxResponseHeaderBytes: 64 << 10,
+			DisableKeepAlives:      true,
+			DisableCompression:     true,
+		},
+		// A redirect would carry the client's secret to wherever it points.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
+}
+
+// failure turns an error of the oauth2 package into the user's. Its texts are
+// not used: they hold the whole answer.
+func (s *tokenService) failure(err error) *sdk.DialError {
+	w := s.words()
+	var refused *oauth2.RetrieveError
+	var transport *url.Error
+	var op *net.OpError
+	switch {
+	case errors.As(err, &refused):
+		return s.refusal(refused)
+	case s.x509() && errors.As(err, &op) && op.Op == "remote error":
+		// A TLS alert: with TLS 1.3 it comes when the handshake seems done.
+		return w.failure(TokenRefused, oneLine(op.Err.Error()), err)
+	case errors.As(err, &transport):
+		return w.network(TokenUnreachable, s.scrub(transport.Err.Error()), err)
+	case errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "cannot fetch token"):
+		// The body broke off; the package drops the cause.
+		return w.failure(TokenUnavailable, "the answer breaks off", err)
+	default:
+		return w.failure(TokenUnreadable, "neither a token nor an error in what it answered", err)
+	}
+}
+
+// refusal is an answer with a status that is no success, or with an error in it.
+func (s *tokenService) refusal(e *oauth2.RetrieveError) *sdk.DialError {
+	code := e.Response.StatusCode
+	detail := fmt.Sprintf("HTTP status %d", code)
+	if e.ErrorCode != "" {
+		detail += ", " + s.scrub(e.ErrorCode)
+		if e.ErrorDescription != "" {
+			detail += " (" + s.scrub(e.ErrorDescription) + ")"
+		}
+	}
+	w := s.words()
+	switch {
+	case code == http.StatusUnauthorized, code == http.StatusForbidden,
+		e.ErrorCode == "invalid_client", e.ErrorCode == "unauthorized_client":
+		return w.failure(TokenRefused, detail, nil)
+	case code == http.StatusTooManyRequests, code >= 500:
+		f := w.failure(TokenUnavailable, detail, nil)
+		f.RetryAfter = retryAfter(e.Response.Header.Get("Retry-After"))
+		return f
+	case code >= 300 && code < 400:
+		return w.failure(TokenRedirected, detail, nil)
+	default:
+		return w.failure(TokenRejected, detail, nil)
+	}
+}
+
+// scrub makes a text of a peer fit for a log: short, in one line, and without
+// the secret, should the peer repeat it.
+func (s *tokenService) scrub(text string) string {
+	if secret := s.clientSecret.Reveal(); secret != "" {
+		text = strings.ReplaceAll(text, secret, sdk.Secret{}.String())
+	}
+	return oneLine(text)
+}
+
+// oneLine cuts a text of a peer to a length for a log line and replaces what
+// could break it.
+func oneLine(text string) string {
+	const most = 200
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) > most {
+		n := most
+		for !utf8.RuneStart(text[n]) {
+			n--
+		}
+		text = text[:n] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
+func retryAfter(header string) time.Duration {
+	n, err := strconv.Atoi(header)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return min(time.Duration(n)*time.Second, maxRetryAfter)
+}

@@ -1,0 +1,208 @@
+package sapsocks
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// The bounds of a service binding's folder.
+const (
+	maxBindingFile  = 1 << 20 // bytes
+	maxBindingFiles = 256
+)
+
+// errRotated is a folder that changed while it was read.
+var errRotated = errors.New("its files are being replaced")
+
+// readBinding reads a service binding's folder on Kubernetes: a file for each
+// credential, with or without a .metadata file (servicebinding.io, and SAP's
+// service operator). All of it is from one moment: the symbolic links may be
+// swapped while it is read.
+func readBinding(folder string) (binding, error) {
+	var err error
+	for range 5 {
+		var before, after string
+		var c credentials
+		if before, err = fingerprint(folder); err != nil {
+			break
+		}
+		if c, err = readCredentials(folder); err == nil {
+			after, err = fingerprint(folder)
+		}
+		switch {
+		case err == nil && before == after:
+			return c.binding()
+		case err == nil:
+			err = errRotated
+		case !errors.Is(err, os.ErrNotExist):
+			return binding{}, err
+		}
+	}
+	return binding{}, err
+}
+
+// fingerprint is equal for two looks at a folder that found the same files. It
+// resolves their links, which is what changes on a rotation.
+func fingerprint(folder string) (string, error) {
+	names, err := fileNames(folder)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for _, name := range names {
+		real, err := filepath.EvalSymlinks(filepath.Join(folder, name))
+		if err != nil {
+			return "", err
+		}
+		info, err := os.Stat(real)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "%q %d %d\n", real, info.Size(), info.ModTime().UnixNano())
+	}
+	return b.String(), nil
+}
+
+// fileNames lists a folder without Kubernetes' own ..data and its targets.
+func fileNames(folder string) ([]string, error) {
+	f, err := os.Open(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	all, err := f.Readdirnames(maxBindingFiles + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if len(all) > maxBindingFiles {
+		return nil, fmt.Errorf("%s has more than %d entries", folder, maxBindingFiles)
+	}
+	var names []string
+	for _, name := range all {
+		if !strings.HasPrefix(name, "..") {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// metadata is the .metadata file.
+type metadata struct {
+	Credentials []property `json:"credentialProperties"`
+}
+
+// property is one file. A container's content is a JSON object with the
+// credentials themselves.
+type property struct {
+	Name      string `json:"name"`
+	Format    string `json:"format"` // "text" or "json"
+	Container bool   `json:"container"`
+}
+
+func readCredentials(folder string) (credentials, error) {
+	var c credentials
+	properties, err := readMetadata(folder)
+	if err != nil {
+		return c, err
+	}
+	values := map[string]json.RawMessage{}
+	for _, p := range properties {
+		if err := p.read(folder, values); err != nil {
+			return c, err
+		}
+	}
+	document, err := json.Marshal(values)
+	if err == nil {
+		err = json.Unmarshal(document, &c)
+	}
+	if err != nil {
+		return c, fmt.Errorf("%s: %s", folder, jsonProblem(err))
+	}
+	return c, nil
+}
+
+// readMetadata says which files hold credentials: without .metadata, all whose
+// names are a credential's.
+func readMetadata(folder string) ([]property, error) {
+	text, err := readFile(folder, ".metadata")
+	if err == nil {
+		var m metadata
+		if err := json.Unmarshal([]byte(text), &m); err != nil {
+			return nil, fmt.Errorf(".metadata is not what it should be: %s", jsonProblem(err))
+		}
+		if len(m.Credentials) > maxBindingFiles {
+			return nil, fmt.Errorf(".metadata names more than %d credentials", maxBindingFiles)
+		}
+		return m.Credentials, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	names, err := fileNames(folder)
+	if err != nil {
+		return nil, err
+	}
+	var properties []property
+	for _, name := range names {
+		switch name {
+		case "clientid", "clientsecret", "token_service_url", "url", "onpremise_proxy_host",
+			"onpremise_socks5_proxy_port", "certificate", "key", "certurl":
+			properties = append(properties, property{Name: name, Format: "text"})
+		}
+	}
+	if len(properties) == 0 {
+		return nil, fmt.Errorf("no credential in %s: neither .metadata nor clientid, onpremise_proxy_host and the like", folder)
+	}
+	return properties, nil
+}
+
+func (p property) read(folder string, values map[string]json.RawMessage) error {
+	if p.Name == "" || p.Name != filepath.Base(p.Name) || strings.HasPrefix(p.Name, "..") {
+		return fmt.Errorf(".metadata names %q, which is no file of the folder", p.Name)
+	}
+	text, err := readFile(folder, p.Name)
+	if err != nil {
+		return err
+	}
+	switch {
+	case p.Container:
+		if err := json.Unmarshal([]byte(text), &values); err != nil {
+			return fmt.Errorf("%s is no JSON object: %s", p.Name, jsonProblem(err))
+		}
+	case p.Format == "json":
+		if !json.Valid([]byte(text)) {
+			return fmt.Errorf("%s is not JSON, which .metadata says it is", p.Name)
+		}
+		values[p.Name] = json.RawMessage(text)
+	default:
+		quoted, err := json.Marshal(text)
+		if err != nil {
+			return err
+		}
+		values[p.Name] = quoted
+	}
+	return nil
+}
+
+// readFile reads a file without the white space around its content, which some
+// editors and most shells add.
+func readFile(folder, name string) (string, error) {
+	f, err := os.Open(filepath.Join(folder, name))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxBindingFile+1))
+	if err != nil {
+		return "", err
+	}
+	if len(b) > maxBindingFile {
+		return "", fmt.Errorf("%s is longer than %d bytes", name, maxBindingFile)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

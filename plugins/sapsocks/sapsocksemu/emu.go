@@ -1,0 +1,335 @@
+// Package sapsocksemu is SAP BTP Connectivity in one process on loopback: the
+// SOCKS5 proxy with method 0x80, the Cloud Connectors behind it and the token
+// service. It serves tests, "tunneld demo" and work without a network, and
+// plays every failure on demand.
+//
+// It speaks to nothing but loopback. Its tokens are worth nothing elsewhere.
+package sapsocksemu
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/socks5"
+)
+
+// Grant is how a client proves itself to the token service.
+type Grant string
+
+// The grants.
+const (
+	// GrantSecret is a client secret at /oauth/token.
+	GrantSecret Grant = "secret"
+	// GrantX509 is a client certificate at /oauth/token, over mutual TLS.
+	GrantX509 Grant = "x509"
+	// GrantIAS is a client secret and the resource at /oauth2/token, as SAP
+	// Cloud Identity Services want them.
+	GrantIAS Grant = "ias"
+)
+
+// Options say what is emulated. The zero value is a proxy with authentication, a
+// token service for a client secret and no Cloud Connector.
+type Options struct {
+	// Trusted is the proxy's trusted mode: it takes method 00 alone.
+	Trusted bool
+	// Connectors are the Cloud Connectors that are connected: by location id,
+	// "" being the one without, the mapping of each from virtual host and port
+	// ("orders-db:5432") to an address on loopback.
+	Connectors map[string]map[string]string
+	// Grant is GrantSecret by default.
+	Grant Grant
+	// ClientID and ClientSecret are what the token service takes; by default an
+	// id as SAP forms them and a random secret.
+	ClientID, ClientSecret string
+	// TokenLife is how long a token is good; 0 means an hour. Whole seconds.
+	TokenLife time.Duration
+	// TokenSize is how long a token is at least, in bytes.
+	TokenSize int
+	// Faults is what goes wrong from the start; see SetFaults.
+	Faults Faults
+}
+
+// Server is a running emulator. Its methods may be called by several goroutines
+// at once.
+type Server struct {
+	options Options
+	key     []byte // signs tokens
+	ca      *authority
+	proxy   net.Listener
+	web     net.Listener
+	http    *http.Server
+	closing chan struct{}
+	wg      sync.WaitGroup
+
+	mu         sync.Mutex
+	faults     Faults
+	connectors map[string]map[string]string
+	epoch      int // tokens of an earlier one are revoked
+	issued     int
+	seen       []Conversation
+	conns      map[net.Conn]struct{}
+	closed     bool
+}
+
+// Conversation is what one client said to the proxy, as far as it came.
+type Conversation struct {
+	Methods  []socks5.Method
+	Token    string
+	Location string // decoded
+	Request  socks5.Request
+	// Reply is the answer to the request, or to what came before it.
+	Reply socks5.Code
+}
+
+// maxSeen bounds the conversations that are remembered.
+const maxSeen = 1024
+
+// Start runs an emulator until Close.
+func Start(o Options) (*Server, error) {
+	if o.Grant == "" {
+		o.Grant = GrantSecret
+	}
+	if o.ClientID == "" {
+		o.ClientID = "sb-emulated!b42|connectivity!b7"
+	}
+	if o.ClientSecret == "" {
+		o.ClientSecret = rand.Text()
+	}
+	if o.TokenLife == 0 {
+		o.TokenLife = time.Hour
+	}
+	s := &Server{
+		options:    o,
+		key:        []byte(rand.Text()),
+		closing:    make(chan struct{}),
+		faults:     o.Faults,
+		connectors: map[string]map[string]string{},
+		conns:      map[net.Conn]struct{}{},
+	}
+	for location, mappings := range o.Connectors {
+		if err := s.SetConnector(location, mappings); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.listen(); err != nil {
+		return nil, fmt.Errorf("start SAP emulator: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Server) listen() error {
+	var err error
+	if s.options.Grant == GrantX509 {
+		if s.ca, err = newAuthority(s.options.ClientID); err != nil {
+			return err
+		}
+	}
+	if s.proxy, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return err
+	}
+	if s.web, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return errors.Join(err, s.proxy.Close())
+	}
+	s.http = s.tokenServer()
+	s.wg.Go(s.accept)
+	s.wg.Go(func() {
+		// Both return with ErrServerClosed at Close.
+		if s.ca != nil {
+			_ = s.http.ServeTLS(s.web, "", "")
+		} else {
+			_ = s.http.Serve(s.web)
+		}
+	})
+	return nil
+}
+
+// Close ends all connections and waits for every goroutine.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.closing)
+	for c := range s.conns {
+		_ = c.Close()
+	}
+	s.mu.Unlock()
+	err := errors.Join(s.proxy.Close(), s.http.Close())
+	s.wg.Wait()
+	return err
+}
+
+// Proxy returns the SOCKS5 proxy's address, "host:port".
+func (s *Server) Proxy() string { return s.proxy.Addr().String() }
+
+// TokenService returns the token service's URL without a path.
+func (s *Server) TokenService() string {
+	if s.ca != nil {
+		return "https://" + s.web.Addr().String()
+	}
+	return "http://" + s.web.Addr().String()
+}
+
+// ClientID returns the id of the client that is granted tokens.
+func (s *Server) ClientID() string { return s.options.ClientID }
+
+// ClientSecret returns the secret of the client that is granted tokens.
+func (s *Server) ClientSecret() string { return s.options.ClientSecret }
+
+// Authority returns the certificate that the token service is to be trusted by,
+// in PEM; empty unless it speaks TLS.
+func (s *Server) Authority() string {
+	if s.ca == nil {
+		return ""
+	}
+	return s.ca.certificate
+}
+
+// Instance is the name of the service instance of VCAPServices.
+const Instance = "emulated-connectivity"
+
+// InstanceGUID is its id.
+const InstanceGUID = "6e0b2c3a-9d4f-4a4e-8c5b-1f2e3d4c5b6a"
+
+// Credentials returns what a binding to the emulated service holds.
+func (s *Server) Credentials() map[string]string {
+	host, port, _ := net.SplitHostPort(s.Proxy())
+	c := map[string]string{
+		"clientid":                    s.options.ClientID,
+		"token_service_url":           s.TokenService(),
+		"url":                         s.TokenService(),
+		"credential-type":             "binding-secret",
+		"onpremise_proxy_host":        host,
+		"onpremise_proxy_port":        "20003",
+		"onpremise_socks5_proxy_port": port,
+	}
+	if s.ca == nil {
+		c["clientsecret"] = s.options.ClientSecret
+		return c
+	}
+	c["credential-type"] = "x509"
+	c["certificate"], c["key"] = s.ca.clientCertificate, s.ca.clientKey
+	c["certurl"] = s.TokenService()
+	return c
+}
+
+// VCAPServices returns the VCAP_SERVICES of an application that is bound to the
+// emulated service.
+func (s *Server) VCAPServices() string {
+	entry := map[string]any{
+		"name":          "my-connectivity",
+		"instance_name": Instance,
+		"instance_guid": InstanceGUID,
+		"label":         "connectivity",
+		"plan":          "lite",
+		"tags":          []string{"connectivity", "conn", "connsvc"},
+		"credentials":   s.Credentials(),
+	}
+	b, err := json.Marshal(map[string]any{"connectivity": []any{entry}})
+	if err != nil {
+		panic(err) // maps of strings cannot fail
+	}
+	return string(b)
+}
+
+// SetConnector connects the Cloud Connector of a location id with its mappings,
+// or disconnects it where mappings is nil. Tunnels live on.
+func (s *Server) SetConnector(location string, mappings map[string]string) error {
+	own := map[string]string{}
+	for virtual, real := range mappings {
+		host, _, err := net.SplitHostPort(real)
+		if err != nil {
+			return fmt.Errorf("map %q: %w", virtual, err)
+		}
+		if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+			return fmt.Errorf("map %q: %q is not an address on loopback", virtual, real)
+		}
+		host, port, err := net.SplitHostPort(virtual)
+		if err != nil {
+			return fmt.Errorf("map %q: %w", virtual, err)
+		}
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return fmt.Errorf("map %q: %q is no port", virtual, port)
+		}
+		own[net.JoinHostPort(host, port)] = real
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mappings == nil {
+		delete(s.connectors, location)
+	} else {
+		s.connectors[location] = own
+	}
+	return nil
+}
+
+// SetFaults replaces what goes wrong, from the next step of each conversation.
+func (s *Server) SetFaults(f Faults) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = f
+}
+
+// RevokeTokens makes the proxy refuse all tokens issued so far.
+func (s *Server) RevokeTokens() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.epoch++
+}
+
+// TokensIssued returns how many tokens the token service has issued.
+func (s *Server) TokensIssued() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.issued
+}
+
+// Conversations returns the last conversations with the proxy that have ended or
+// come to their reply, oldest first.
+func (s *Server) Conversations() []Conversation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.seen)
+}
+
+func (s *Server) note(c Conversation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.seen) == maxSeen {
+		s.seen = slices.Delete(s.seen, 0, 1)
+	}
+	s.seen = append(s.seen, c)
+}
+
+func (s *Server) now() Faults {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.faults
+}
+
+// keep notes a connection for Close; false: it is too late.
+func (s *Server) keep(c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.conns[c] = struct{}{}
+	}
+	return !s.closed
+}
+
+func (s *Server) forget(c net.Conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	_ = c.Close()
+}

@@ -1,0 +1,323 @@
+package sapsocksemu
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/socks5"
+)
+
+const (
+	methodJWT socks5.Method = 0x80
+	// maxJWT bounds the token that a client may announce.
+	maxJWT = 1 << 20
+	// patience bounds a handshake and the connection to a backend.
+	patience = 30 * time.Second
+	// apart is the time between the packets of Faults.Bytewise.
+	apart = time.Millisecond
+)
+
+func (s *Server) accept() {
+	for {
+		c, err := s.proxy.Accept()
+		if err != nil {
+			return // closed
+		}
+		client := c.(*net.TCPConn)
+		if !s.keep(client) {
+			_ = client.Close()
+			return
+		}
+		s.wg.Go(func() {
+			defer s.forget(client)
+			s.serve(client)
+		})
+	}
+}
+
+// errOver is a conversation that has ended as the faults want it.
+var errOver = errors.New("over")
+
+// client is one conversation.
+type client struct {
+	*net.TCPConn
+	server *Server
+	said   Conversation
+}
+
+func (s *Server) serve(conn *net.TCPConn) {
+	c := &client{TCPConn: conn, server: s}
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	backend, first, err := c.handshake()
+	s.note(c.said)
+	if err != nil {
+		return
+	}
+	defer s.forget(backend)
+	bound := s.now().Bound
+	if bound.Host == "" {
+		bound = address(backend.LocalAddr())
+	}
+	if c.answer(StepRequest, append(reply(socks5.Succeeded, bound), first...)) != nil {
+		return
+	}
+	_ = conn.SetDeadline(time.Time{})
+	pipe(conn, backend)
+}
+
+// handshake reads and answers up to the request, which it answers where it
+// refuses it.
+func (c *client) handshake() (backend *net.TCPConn, first []byte, err error) {
+	if err := c.greet(); err != nil {
+		return nil, nil, err
+	}
+	refused := false
+	if !c.server.options.Trusted {
+		if refused, err = c.authenticate(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if c.said.Request, err = socks5.ReadRequest(c); err != nil {
+		var kind *socks5.AddressTypeError
+		if errors.As(err, &kind) {
+			return nil, nil, c.refuse(socks5.AddressTypeNotSupported)
+		}
+		return nil, nil, err
+	}
+	if refused {
+		return nil, nil, c.refuse(socks5.ConnectionRefused)
+	}
+	backend, code := c.reach()
+	if code != socks5.Succeeded {
+		return nil, nil, c.refuse(code)
+	}
+	if c.server.now().WithData {
+		b := make([]byte, 4096)
+		_ = backend.SetReadDeadline(time.Now().Add(patience))
+		n, err := backend.Read(b)
+		if err != nil {
+			c.server.forget(backend)
+			return nil, nil, err
+		}
+		_ = backend.SetReadDeadline(time.Time{})
+		first = b[:n]
+	}
+	return backend, first, nil
+}
+
+func (c *client) greet() error {
+	methods, err := socks5.ReadGreeting(c)
+	if err != nil {
+		return err
+	}
+	c.said.Methods = methods
+	wanted := methodJWT
+	if c.server.options.Trusted {
+		wanted = socks5.MethodNone
+	}
+	chosen := wanted
+	if !slices.Contains(methods, wanted) {
+		chosen = socks5.MethodUnacceptable
+	}
+	if forced := c.server.now().Method; forced != nil {
+		chosen = *forced
+	}
+	if err := c.answer(StepGreeting, socks5.AppendMethod(nil, chosen)); err != nil {
+		return err
+	}
+	if chosen != wanted {
+		return errOver
+	}
+	return nil
+}
+
+// authenticate says whether a refusal is to be told by the reply.
+func (c *client) authenticate() (refused bool, err error) {
+	token, location, err := readJWT(c)
+	if err != nil {
+		return false, err
+	}
+	c.said.Token = token
+	id, err := base64.StdEncoding.Strict().DecodeString(location)
+	c.said.Location = string(id)
+	f := c.server.now()
+	status := f.AuthStatus
+	if status == 0 && (err != nil || c.server.verify(token) != nil) {
+		status = 1
+	}
+	if status != 0 && f.RefuseByReply {
+		refused, status = true, 0
+	}
+	if err := c.answer(StepAuth, []byte{1, status}); err != nil {
+		return false, err
+	}
+	if status != 0 {
+		return false, errOver
+	}
+	return refused, nil
+}
+
+// readJWT reads the message of method 0x80 and nothing behind it.
+func readJWT(r io.Reader) (token, location string, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return "", "", err
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if head[0] != 1 || n > maxJWT {
+		return "", "", fmt.Errorf("authentication of version %d with a token of %d bytes", head[0], n)
+	}
+	b := make([]byte, n+1)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return "", "", err
+	}
+	l := make([]byte, b[n])
+	_, err = io.ReadFull(r, l)
+	return string(b[:n]), string(l), err
+}
+
+// reach connects to the backend that the request's virtual host and port are
+// mapped to.
+func (c *client) reach() (*net.TCPConn, socks5.Code) {
+	s := c.server
+	if code := s.now().Reply; code != socks5.Succeeded {
+		return nil, code
+	}
+	if c.said.Request.Command != socks5.Connect {
+		return nil, socks5.CommandNotSupported
+	}
+	if ip, err := netip.ParseAddr(c.said.Request.Address.Host); err == nil && !ip.Is4() {
+		return nil, socks5.AddressTypeNotSupported
+	}
+	s.mu.Lock()
+	mappings, connected := s.connectors[c.said.Location]
+	real, mapped := mappings[c.said.Request.Address.String()]
+	s.mu.Unlock()
+	switch {
+	case !connected:
+		return nil, socks5.NetworkUnreachable
+	case !mapped:
+		return nil, socks5.NotAllowed
+	}
+	conn, err := net.DialTimeout("tcp", real, patience)
+	if err != nil {
+		return nil, socks5.HostUnreachable
+	}
+	if !s.keep(conn) {
+		_ = conn.Close()
+		return nil, socks5.GeneralFailure
+	}
+	return conn.(*net.TCPConn), socks5.Succeeded
+}
+
+func (c *client) refuse(code socks5.Code) error {
+	c.said.Reply = code
+	b := reply(code, socks5.Address{})
+	f := c.server.now()
+	if f.ShortReply || f.HalfReply {
+		b = b[:2]
+	}
+	if err := c.answer(StepRequest, b); err != nil {
+		return err
+	}
+	if f.HalfReply {
+		c.wait()
+	}
+	return errOver
+}
+
+// answer sends one answer, as well as the faults let it.
+func (c *client) answer(step Step, b []byte) error {
+	f := c.server.now()
+	if f.Delay > 0 && !c.server.pause(f.Delay) {
+		return errOver
+	}
+	switch step {
+	case f.Silent:
+		c.wait()
+		return errOver
+	case f.CloseAt:
+		if f.Reset {
+			_ = c.SetLinger(0)
+		}
+		return errOver
+	case f.Garbage:
+		b = []byte("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+	}
+	if !f.Bytewise {
+		_, err := c.Write(b)
+		return err
+	}
+	for i := range b {
+		if _, err := c.Write(b[i : i+1]); err != nil {
+			return err
+		}
+		if !c.server.pause(apart) {
+			return errOver
+		}
+	}
+	return nil
+}
+
+// wait lets the client wait: until it closes, or Close.
+func (c *client) wait() {
+	_ = c.SetDeadline(time.Time{})
+	_, _ = io.Copy(io.Discard, c.TCPConn)
+}
+
+// pause waits; false: the server is closing.
+func (s *Server) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-s.closing:
+		return false
+	}
+}
+
+func reply(code socks5.Code, bound socks5.Address) []byte {
+	b, err := socks5.AppendReply(nil, socks5.Reply{Code: code, Bound: bound})
+	if err != nil {
+		// A fault's address that SOCKS cannot carry: any other will do.
+		return append([]byte{socks5.Version, byte(code)}, bytes.Repeat([]byte{1}, 8)...)
+	}
+	return b
+}
+
+func address(a net.Addr) socks5.Address {
+	t := a.(*net.TCPAddr)
+	return socks5.Address{Host: t.IP.String(), Port: uint16(t.Port)}
+}
+
+// pipe carries both directions to their ends: an end of file is passed on as
+// one, anything else as a reset.
+func pipe(a, b *net.TCPConn) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		half(a, b)
+	}()
+	half(b, a)
+	<-done
+}
+
+func half(dst, src *net.TCPConn) {
+	_, err := io.Copy(dst, src)
+	if err == nil {
+		err = dst.CloseWrite()
+	}
+	if err != nil {
+		_, _ = dst.SetLinger(0), src.SetLinger(0)
+		_, _ = dst.Close(), src.Close()
+	}
+}
