@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -8,14 +9,25 @@ import (
 )
 
 // Config is a validated configuration. It never changes: a reload builds a new
-// one. Every duration and size is a Go value, every default filled in.
+// one. Every duration and size is a Go value, every default filled in. It holds
+// secrets, and prints none of them.
 type Config struct {
 	Log       Log
+	Metrics   Metrics
+	Control   Control
 	Daemon    Daemon
 	Plugins   []Plugin
 	Upstreams []Upstream
 	Listeners []Listener
 	Routes    []Route
+
+	src *source
+}
+
+// Format prints the counts of what is configured, whatever the verb.
+func (c *Config) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "config(%d plugins, %d upstreams, %d listeners, %d routes)",
+		len(c.Plugins), len(c.Upstreams), len(c.Listeners), len(c.Routes))
 }
 
 // Log is the log block.
@@ -23,6 +35,16 @@ type Log struct {
 	Level  slog.Level
 	Format string // "text" or "json"
 	Access bool
+}
+
+// Metrics is the metrics block.
+type Metrics struct {
+	Address string // "host:port" as written; empty: no metrics server
+}
+
+// Control is the control block.
+type Control struct {
+	Address string // "unix:///path" as written; empty: the default
 }
 
 // Daemon is the daemon block.
@@ -37,34 +59,42 @@ type Daemon struct {
 // Plugin is a plugin block. Env may hold secrets: it is never printed.
 type Plugin struct {
 	Name    string
-	Command []string
-	SHA256  string
+	Command []string // Command[0] is an absolute path
+	SHA256  string   // in lower case; empty: not pinned
 	Files   map[string]string
-	Env     map[string]string
+	Env     map[string]string `json:"-"`
 }
 
-// Upstream is an upstream block.
+// Format prints the name alone, whatever the verb.
+func (p Plugin) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "plugin %q", p.Name) }
+
+// Upstream is an upstream block. JSON may hold secrets: it is never printed.
 type Upstream struct {
 	// Type is the plugin's name, or "direct".
 	Type string
 	Name string
-	// Socket is the tcp block of upstream "direct".
+	// Socket is the tcp block of upstream "direct", and that block's defaults
+	// for any other type.
 	Socket tunnel.SocketOptions
 	// JSON is the body of a plugin's upstream as Configure takes it, and Hash
-	// the hash of name and values. Both are empty before DecodeUpstreams.
-	JSON []byte
+	// the hash of name and values. Both are empty before DecodeUpstreams, and
+	// stay so for "direct".
+	JSON []byte `json:"-"`
 	Hash string
 }
 
 // ID returns "type.name".
 func (u Upstream) ID() string { return u.Type + "." + u.Name }
 
+// Format prints the ID alone, whatever the verb.
+func (u Upstream) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "upstream %q", u.ID()) }
+
 // Listener is a listener block.
 type Listener struct {
-	Kind    string // "tcp"
+	Kind    string // "tcp", "socks5" or "http"
 	Name    string
-	Address string // "host:port" as written
-	Target  tunnel.Target
+	Address string        // "host:port" as written
+	Target  tunnel.Target // of kind "tcp" only
 	Limits  Limits
 	Timeout Timeouts
 	Socket  tunnel.SocketOptions
@@ -108,6 +138,4 @@ type Match struct {
 }
 
 // PortRange is From to To, both included.
-type PortRange struct {
-	From, To uint16
-}
+type PortRange struct{ From, To uint16 }

@@ -1,0 +1,182 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+)
+
+var hostRE = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?$`)
+
+// validHost says whether s is a DNS name, with or without a trailing dot, or an
+// IP literal without brackets.
+func validHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	return len(s) <= 254 && hostRE.MatchString(s) && !strings.Contains(s, "..")
+}
+
+// parsePort reads a port in decimal, without sign or leading zeros.
+func parsePort(s string) (uint16, bool) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return uint16(n), err == nil && strconv.FormatUint(n, 10) == s
+}
+
+// listenAddress is where a socket listens.
+type listenAddress struct {
+	host string     // in lower case
+	ip   netip.Addr // unset where host is a name
+	port uint16
+}
+
+func parseListenAddress(s string) (listenAddress, bool) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return listenAddress{}, false
+	}
+	a := listenAddress{host: strings.ToLower(host)}
+	var ok bool
+	if a.port, ok = parsePort(port); !ok {
+		return a, false
+	}
+	switch {
+	case host == "":
+		a.ip = netip.IPv6Unspecified()
+	case validHost(host):
+		if ip, err := netip.ParseAddr(host); err == nil {
+			a.ip = ip.Unmap()
+		}
+	default:
+		return a, false
+	}
+	return a, true
+}
+
+// loopback says whether only this machine reaches the address. Of names only
+// localhost is known to be so; others are not resolved here.
+func (a listenAddress) loopback() bool { return a.host == "localhost" || a.ip.IsLoopback() }
+
+// overlaps says whether the two cannot be bound at once. The unspecified
+// address takes all, of both families: that is how Go listens on it.
+func (a listenAddress) overlaps(b listenAddress) bool {
+	switch {
+	case a.port != b.port || a.port == 0:
+		return false
+	case a.ip.IsUnspecified() || b.ip.IsUnspecified() || a.host == b.host:
+		return true
+	case a.ip.IsValid() && b.ip.IsValid():
+		return a.ip == b.ip
+	}
+	named, other := a, b
+	if named.ip.IsValid() {
+		named, other = b, a
+	}
+	return named.host == "localhost" && (other.ip == netip.AddrFrom4([4]byte{127, 0, 0, 1}) || other.ip == netip.IPv6Loopback())
+}
+
+// listenPlace is an address that is to be bound, and by whom.
+type listenPlace struct {
+	address listenAddress
+	block   string // its header
+	at      hcl.Range
+}
+
+// address checks the attribute address of a block that listens.
+func (p *parser) address(b *hclsyntax.Block, id string, v schema.Values) (listenAddress, bool) {
+	written, given := v["address"].(string)
+	if !given {
+		return listenAddress{}, false
+	}
+	at := locate(b, "address")
+	a, ok := parseListenAddress(written)
+	if !ok {
+		p.errorAt(at, `Wrong value for "address"`, `Write host:port, with a port from 0 (any) to 65535: "127.0.0.1:5432", "[::1]:5432", "localhost:5432".`)
+		return a, false
+	}
+	if p.src.blocks[id] == b {
+		p.listen = append(p.listen, listenPlace{a, headerText(b.Type, b.Labels), at})
+	}
+	return a, true
+}
+
+// addresses reports sockets that cannot be bound at once.
+func (p *parser) addresses() {
+	byPort := map[uint16][]listenPlace{}
+	for _, l := range p.listen {
+		for _, earlier := range byPort[l.address.port] {
+			if l.address.overlaps(earlier.address) {
+				p.errorAt(l.at, "Two listeners on one address",
+					fmt.Sprintf("It is the address, or part of the address, of %s in %s on line %d. Give one of them another port.", earlier.block, earlier.at.Filename, earlier.at.Start.Line))
+				break
+			}
+		}
+		byPort[l.address.port] = append(byPort[l.address.port], l)
+	}
+}
+
+// parseTarget reads a target: host:port, or a label for upstreams that need no
+// target. problem is empty, or a sentence for the user.
+func parseTarget(s string) (t tunnel.Target, problem string) {
+	const want = `Write host:port: "orders-db.corp:5432", "10.1.2.3:5432", "[fd00::1]:5432". A name alone is a label, for upstreams that need no target.`
+	if strings.Contains(s, "://") {
+		return t, "It is a URL. " + want
+	}
+	if !strings.Contains(s, ":") {
+		if !validHost(s) {
+			return t, want
+		}
+		return tunnel.Target{Host: s}, ""
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || !validHost(host) {
+		return t, want
+	}
+	n, ok := parsePort(port)
+	if !ok || n == 0 {
+		return t, "A port lies between 1 and 65535. " + want
+	}
+	return tunnel.Target{Host: host, Port: n}, ""
+}
+
+// checkHost checks one pattern of a match block. It returns an empty text, or a
+// sentence for the user.
+func checkHost(s string) string {
+	if strings.Contains(s, "/") {
+		prefix, err := netip.ParsePrefix(s)
+		switch {
+		case err != nil:
+			return `A CIDR is an address and the length of its prefix: "10.0.0.0/8", "fd00::/8".`
+		case prefix.Masked() != prefix:
+			return `The address of a CIDR has only zeros after its prefix: "10.1.0.0/16", not "10.1.2.3/16".`
+		case prefix.Addr().Is4In6() && prefix.Bits() < 96:
+			return "An IPv4-mapped CIDR has a prefix of at least 96. Write it as IPv4."
+		}
+		return ""
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return ""
+	}
+	switch {
+	case strings.HasPrefix(s, "["):
+		return `An IPv6 address is written without brackets here: "fd00::1".`
+	case strings.Contains(s, ":"):
+		return "It is neither a name nor an IP address. A port belongs into ports = [ … ]."
+	case strings.ContainsFunc(s, func(r rune) bool { return r > 127 }):
+		return "Names are compared as DNS has them. Write the name in its ASCII form, with xn--."
+	}
+	plain := strings.NewReplacer("*", "x", "?", "x").Replace(s)
+	if !validHost(plain) {
+		return `A host is a name, a glob of * and ?, an IP address or a CIDR: "db.corp", "*.corp", "10.0.0.0/8".`
+	}
+	return ""
+}

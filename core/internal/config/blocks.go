@@ -1,0 +1,249 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+)
+
+var (
+	pluginNameRE = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+	sha256RE     = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
+	envRE        = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+var levels = map[string]slog.Level{
+	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+}
+
+// decode decodes a block whose header is right.
+func (p *parser) decode(b *hclsyntax.Block) {
+	if b.Type == "upstream" && b.Labels[0] != "direct" {
+		p.pluginUpstream(b)
+		return
+	}
+	v := p.values(b)
+	p.bounds(v, b)
+	switch b.Type {
+	case "log":
+		p.cfg.Log = p.log(v, b)
+	case "metrics":
+		p.cfg.Metrics.Address = v.Text("address")
+		p.address(b, "metrics", v)
+	case "control":
+		p.cfg.Control.Address = v.Text("address")
+		path, isUnix := strings.CutPrefix(p.cfg.Control.Address, "unix://")
+		if v["address"] != nil && (!isUnix || !filepath.IsAbs(path)) {
+			p.errorAt(locate(b, "address"), "Wrong address for the control socket", `Write unix:// and an absolute path: "unix:///run/tunneld/control.sock".`)
+		}
+	case "daemon":
+		p.cfg.Daemon = p.daemon(v, b)
+	case "plugin":
+		p.plugin(v, b)
+	case "upstream":
+		p.cfg.Upstreams = append(p.cfg.Upstreams, Upstream{Type: "direct", Name: b.Labels[1], Socket: socket(v.Block("tcp"))})
+	case "listener":
+		p.listener(v, b)
+	case "route":
+		p.route(v, b)
+	}
+}
+
+// bounds checks whole numbers and durations, also those of inner blocks.
+func (p *parser) bounds(v schema.Values, b *hclsyntax.Block) {
+	for name, value := range v {
+		if inner, ok := value.(schema.Values); ok {
+			if i := slices.IndexFunc(b.Body.Blocks, func(b *hclsyntax.Block) bool { return b.Type == name }); i >= 0 {
+				p.bounds(inner, b.Body.Blocks[i])
+			}
+			continue
+		}
+		if b.Body.Attributes[name] == nil {
+			continue
+		}
+		limit, bounded := bounds[name]
+		summary := fmt.Sprintf("%q is out of range", name)
+		switch value := value.(type) {
+		case int64:
+			if bounded && (value < limit.least || value > limit.most) {
+				p.errorAt(locate(b, name), summary, fmt.Sprintf("It must lie between %d and %d.", limit.least, limit.most))
+			}
+		case time.Duration:
+			if bounded && value != 0 && (value < time.Duration(limit.least)*time.Second || value > time.Duration(limit.most)*time.Second) {
+				p.errorAt(locate(b, name), summary, fmt.Sprintf(`It must be "0s", or lie between "%d%s" and "%d%s".`, limit.least, limit.unit, limit.most, limit.unit))
+			}
+			if value > 0 && value < time.Millisecond {
+				p.errorAt(locate(b, name), summary, `It must be "0s" or at least a millisecond: "1ms".`)
+			}
+		}
+	}
+}
+
+func (p *parser) log(v schema.Values, b *hclsyntax.Block) Log {
+	level, ok := levels[v.Text("level")]
+	if !ok {
+		p.choice(b, "level", v.Text("level"), []string{"debug", "info", "warn", "error"})
+	}
+	format := v.Text("format")
+	if format != "text" && format != "json" {
+		p.choice(b, "format", format, []string{"text", "json"})
+	}
+	return Log{Level: level, Format: format, Access: v.Bool("access")}
+}
+
+// choice reports a text that is none of the possible ones.
+func (p *parser) choice(b *hclsyntax.Block, name, given string, possible []string) {
+	detail := `It is one of "` + strings.Join(possible, `", "`) + `".`
+	if similar := schema.Suggest(given, possible); similar != "" {
+		detail = fmt.Sprintf("Did you mean %q? %s", similar, detail)
+	}
+	p.errorAt(locate(b, name), fmt.Sprintf("Wrong value for %q", name), detail)
+}
+
+func (p *parser) daemon(v schema.Values, b *hclsyntax.Block) Daemon {
+	for _, name := range []string{"run_dir", "plugin_dir"} {
+		if path := v.Text(name); path != "" && !filepath.IsAbs(path) {
+			p.errorAt(locate(b, name), fmt.Sprintf("Wrong value for %q", name), "It must be an absolute path, from / on.")
+		}
+	}
+	return Daemon{
+		RunDir:          v.Text("run_dir"),
+		PluginDir:       v.Text("plugin_dir"),
+		ShutdownTimeout: v.Duration("shutdown_timeout"),
+		DrainTimeout:    v.Duration("drain_timeout"),
+		MaxConnections:  v.Int("max_connections"),
+	}
+}
+
+func (p *parser) plugin(v schema.Values, b *hclsyntax.Block) {
+	pl := Plugin{
+		Name:    b.Labels[0],
+		Command: v.List("command"),
+		SHA256:  strings.ToLower(v.Text("sha256")),
+		Files:   v.Map("files"),
+		Env:     v.Map("env"),
+	}
+	switch at := locate(b, "command"); {
+	case v["command"] == nil:
+	case len(pl.Command) == 0:
+		p.errorAt(at, `"command" is empty`, `Name the program: command = ["/usr/lib/tunneld/tunneld-plugin-NAME"]`)
+	case !filepath.IsAbs(pl.Command[0]):
+		p.errorAt(at, "The program of a plugin needs an absolute path", "It is not looked for in $PATH or the current folder. Write its path from / on.")
+	}
+	if slices.ContainsFunc(pl.Command, hasNUL) {
+		p.errorAt(locate(b, "command"), `Wrong value for "command"`, "An argument cannot hold a zero byte.")
+	}
+	const hash = "It is the SHA-256 of the file in hex, 64 digits, as sha256sum prints it."
+	if pl.SHA256 != "" && !sha256RE.MatchString(pl.SHA256) {
+		p.errorAt(locate(b, "sha256"), `Wrong value for "sha256"`, hash)
+	}
+	for _, path := range slices.Sorted(maps.Keys(pl.Files)) {
+		if !filepath.IsAbs(path) || !sha256RE.MatchString(pl.Files[path]) {
+			p.errorAt(locate(b, "files"), `Wrong value for "files"`, `Each entry is an absolute path and a hash: { "/path" = "…" }. `+hash)
+			break
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(pl.Env)) {
+		if !envRE.MatchString(name) || hasNUL(pl.Env[name]) {
+			p.errorAt(locate(b, "env"), `Wrong value for "env"`, "A variable's name is letters, digits and _, not a digit first; its value holds no zero byte.")
+			break
+		}
+	}
+	p.cfg.Plugins = append(p.cfg.Plugins, pl)
+}
+
+func hasNUL(s string) bool { return strings.ContainsRune(s, 0) }
+
+func socket(v schema.Values) tunnel.SocketOptions {
+	return tunnel.SocketOptions{
+		Nodelay:           v.Bool("nodelay"),
+		KeepaliveIdle:     v.Duration("keepalive_idle"),
+		KeepaliveInterval: v.Duration("keepalive_interval"),
+		KeepaliveCount:    v.Int("keepalive_count"),
+		UserTimeout:       v.Duration("user_timeout"),
+	}
+}
+
+func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
+	limits, timeouts, tcp := v.Block("limits"), v.Block("timeouts"), v.Block("tcp")
+	l := Listener{
+		Kind:    b.Labels[0],
+		Name:    b.Labels[1],
+		Address: v.Text("address"),
+		Limits:  Limits{MaxConnections: limits.Int("max_connections"), MaxPerSource: limits.Int("max_per_source")},
+		Timeout: Timeouts{
+			Handshake: timeouts.Duration("handshake"),
+			Dial:      timeouts.Duration("dial"),
+			Idle:      timeouts.Duration("idle"),
+			HalfClose: timeouts.Duration("half_close"),
+			Lifetime:  timeouts.Duration("lifetime"),
+		},
+		Socket:  socket(tcp),
+		Backlog: tcp.Int("backlog"),
+		Open:    v.Bool("open"),
+	}
+	if addr, ok := p.address(b, "listener."+l.ID(), v); ok && !addr.loopback() && !l.Open {
+		p.errorAt(locate(b, "address"), "The listener can be reached from beyond this machine",
+			"Whoever reaches it uses its upstreams, without a password. Listen on 127.0.0.1, [::1] or localhost, or, if it is meant so, write: open = true")
+	}
+	if written, given := v["target"].(string); given && l.Kind == "tcp" {
+		target, problem := parseTarget(written)
+		if problem != "" {
+			p.errorAt(locate(b, "target"), `Wrong value for "target"`, problem)
+		}
+		l.Target = target
+	}
+	p.cfg.Listeners = append(p.cfg.Listeners, l)
+}
+
+// locate returns the place of what a path of names leads to within a block: an
+// attribute, an element of a list that is written out, an inner block. A path
+// that leads nowhere ends at the last block on it.
+func locate(b *hclsyntax.Block, path ...string) hcl.Range {
+	for len(path) > 0 {
+		if a := b.Body.Attributes[path[0]]; a != nil {
+			if list, ok := a.Expr.(*hclsyntax.TupleConsExpr); ok && len(path) > 1 {
+				if i, ok := index(path[1], len(list.Exprs)); ok {
+					return list.Exprs[i].StartRange()
+				}
+			}
+			return a.NameRange
+		}
+		var same []*hclsyntax.Block
+		for _, inner := range b.Body.Blocks {
+			if inner.Type == path[0] {
+				same = append(same, inner)
+			}
+		}
+		if len(same) == 0 {
+			break
+		}
+		b, path = same[0], path[1:]
+		if len(path) == 0 {
+			break
+		}
+		if i := slices.IndexFunc(same, func(b *hclsyntax.Block) bool { return len(b.Labels) == 1 && b.Labels[0] == path[0] }); i >= 0 {
+			b, path = same[i], path[1:]
+		} else if i, ok := index(path[0], len(same)); ok {
+			b, path = same[i], path[1:]
+		}
+	}
+	return b.TypeRange
+}
+
+func index(s string, length int) (int, bool) {
+	i, err := strconv.Atoi(s)
+	return i, err == nil && i >= 0 && i < length
+}

@@ -1,0 +1,148 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Diagnostic is something that a user is told about the configuration. None of
+// its texts holds a value that came from env or file, or that stands in an
+// upstream, auth or plugin body.
+type Diagnostic struct {
+	// Warning makes it a warning; a diagnostic is an error otherwise.
+	Warning bool
+	// Summary says what is wrong in a line, Detail what to do next.
+	Summary string
+	Detail  string
+	// File is the file's name as it was given, or empty; Line counts from 1, 0
+	// is no line.
+	File string
+	Line int
+	// Block is the header of the block: `upstream "sapsocks" "onprem"`.
+	Block string
+	// Source is as much of line SourceLine as may be shown, or empty. It is
+	// the line where the attribute begins, which may be above Line.
+	Source     string
+	SourceLine int
+}
+
+// Diagnostics are diagnostics in the order of the source. They are an error to
+// those who want one.
+type Diagnostics []Diagnostic
+
+// HasErrors says whether one of them is an error rather than a warning.
+func (d Diagnostics) HasErrors() bool {
+	return slices.ContainsFunc(d, func(d Diagnostic) bool { return !d.Warning })
+}
+
+// Error returns the first error and how many more there are.
+func (d Diagnostics) Error() string {
+	var first string
+	errors := 0
+	for _, one := range d {
+		if one.Warning {
+			continue
+		}
+		if errors++; errors == 1 {
+			first = one.inline()
+		}
+	}
+	switch errors {
+	case 0:
+		return "no errors"
+	case 1:
+		return first
+	}
+	return fmt.Sprintf("%s (and %d more errors)", first, errors-1)
+}
+
+// inline is the diagnostic in one line, as a compiler would print it.
+func (d Diagnostic) inline() string {
+	s := printable(d.Summary)
+	if d.Detail != "" {
+		s += ": " + printable(d.Detail)
+	}
+	switch {
+	case d.Line > 0:
+		return fmt.Sprintf("%s:%d: %s", printable(d.File), d.Line, s)
+	case d.File != "":
+		return printable(d.File) + ": " + s
+	}
+	return s
+}
+
+// Sort brings diagnostics of several steps into the order of the source; those
+// without a place come first.
+func (d Diagnostics) Sort() {
+	slices.SortStableFunc(d, func(a, b Diagnostic) int {
+		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+	})
+}
+
+// Write prints them for a terminal or a log, each followed by an empty line.
+func (d Diagnostics) Write(w io.Writer) error {
+	for _, one := range d {
+		if _, err := io.WriteString(w, one.String()+"\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// String returns the diagnostic as Write prints it.
+func (d Diagnostic) String() string {
+	var b strings.Builder
+	severity := "Error"
+	if d.Warning {
+		severity = "Warning"
+	}
+	fmt.Fprintf(&b, "%s: %s\n", severity, printable(d.Summary))
+	if d.File != "" {
+		fmt.Fprintf(&b, "  on %s", printable(d.File))
+		if d.Line > 0 {
+			fmt.Fprintf(&b, " line %d", d.Line)
+		}
+		if d.Block != "" {
+			fmt.Fprintf(&b, ", in %s", printable(d.Block))
+		}
+		b.WriteString(":\n")
+	}
+	if d.Source != "" {
+		fmt.Fprintf(&b, "%4d: %s\n", d.SourceLine, printable(d.Source))
+	}
+	if d.Detail != "" {
+		fmt.Fprintf(&b, "\n  %s\n", printable(d.Detail))
+	}
+	return b.String()
+}
+
+// maxPrinted bounds a line of a diagnostic, in characters.
+const maxPrinted = 400
+
+// printable keeps what a terminal could be steered with, and endless lines, out
+// of the output: names and texts come from files and plugins.
+func printable(s string) string {
+	var b strings.Builder
+	n := 0
+	for _, r := range s {
+		if n++; n > maxPrinted {
+			b.WriteString("…")
+			break
+		}
+		switch {
+		case r == '\t':
+			b.WriteString("  ")
+		case r == '\n':
+			b.WriteByte(' ')
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			b.WriteRune(unicode.ReplacementChar)
+		}
+	}
+	return b.String()
+}

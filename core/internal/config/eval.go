@@ -1,0 +1,228 @@
+package config
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+	"github.com/zclconf/go-cty/cty/function/stdlib"
+
+	"github.com/tunneld/tunneld/core/internal/schema"
+)
+
+// maxValueFile bounds what file reads: secrets and certificates are small.
+const maxValueFile = 1 << 20
+
+// callError is what a function of the language says. Its texts hold nothing of
+// its arguments: %s in summary stands for the argument, and is filled in only
+// where it is written in the source and looks like what it should be.
+type callError struct{ summary, detail string }
+
+func (e *callError) Error() string { return e.summary }
+
+// functionNames are the functions of the language.
+var functionNames = []string{"env", "file", "trimspace", "base64decode", "jsondecode", "jsonencode"}
+
+// evalContext holds the functions; file starts from folder.
+func evalContext(folder string) *hcl.EvalContext {
+	return &hcl.EvalContext{Functions: map[string]function.Function{
+		"env":       textFunc(envValue),
+		"file":      textFunc(func(path string) (string, *callError) { return fileValue(folder, path) }),
+		"trimspace": textFunc(func(s string) (string, *callError) { return strings.TrimSpace(s), nil }),
+		"base64decode": textFunc(func(s string) (string, *callError) {
+			b, err := base64.StdEncoding.DecodeString(s)
+			if err != nil || !utf8.Valid(b) {
+				return "", &callError{"Not base64", "base64decode needs base64 of UTF-8 text. trimspace( … ) removes white space around it."}
+			}
+			return string(b), nil
+		}),
+		"jsondecode": quiet(stdlib.JSONDecodeFunc, "str", cty.String, "Not JSON", "jsondecode needs a text that is one JSON value."),
+		"jsonencode": quiet(stdlib.JSONEncodeFunc, "val", cty.DynamicPseudoType, "Not to be put into JSON", "jsonencode needs texts, numbers, true, false, lists and maps."),
+	}}
+}
+
+func textFunc(f func(string) (string, *callError)) function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "text", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.String),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			s, bad := f(args[0].AsString())
+			if bad != nil {
+				return cty.NilVal, bad
+			}
+			return cty.StringVal(s), nil
+		},
+	})
+}
+
+// quiet wraps a function of the library, whose errors repeat their arguments.
+func quiet(f function.Function, param string, ty cty.Type, summary, detail string) function.Function {
+	silence := &callError{summary, detail}
+	return function.New(&function.Spec{
+		Params: []function.Parameter{{Name: param, Type: ty, AllowNull: true, AllowDynamicType: true}},
+		Type: func(args []cty.Value) (cty.Type, error) {
+			t, err := f.ReturnTypeForValues(args)
+			if err != nil {
+				return cty.NilType, silence
+			}
+			return t, nil
+		},
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			v, err := f.Call(args)
+			if err != nil {
+				return cty.NilVal, silence
+			}
+			return v, nil
+		},
+	})
+}
+
+func envValue(name string) (string, *callError) {
+	v, ok := os.LookupEnv(name)
+	switch {
+	case !ok:
+		return "", &callError{"The environment variable%s is not set", "Set it where tunneld is started, or write the value another way."}
+	case !utf8.ValidString(v):
+		return "", &callError{"The environment variable%s is not UTF-8", "Only text can be used. Put it into base64 and use base64decode."}
+	}
+	return v, nil
+}
+
+func fileValue(folder, path string) (string, *callError) {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(folder, path)
+	}
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	var data []byte
+	if err == nil {
+		data, err = readBounded(path, maxValueFile)
+	}
+	switch {
+	case err != nil:
+		return "", &callError{"The file%s cannot be read", "The reason: " + reason(err) + ". A relative path starts from the configuration's folder."}
+	case !utf8.Valid(data):
+		return "", &callError{"The file%s is not UTF-8", "Only text can be used. Put it into base64 and use base64decode."}
+	}
+	return string(data), nil
+}
+
+// eval computes an expression, once, and reports what is wrong with it, once.
+func (s *source) eval(expr hclsyntax.Expression) (evaluated, []schema.Problem) {
+	if e, done := s.evals[expr]; done {
+		return e, nil
+	}
+	value, diags := expr.Value(s.funcs)
+	e := evaluated{value: value, ok: !diags.HasErrors()}
+	s.evals[expr] = e
+	if e.ok {
+		return e, nil
+	}
+	var problems []schema.Problem
+	for _, d := range diags {
+		if d.Severity == hcl.DiagError {
+			problems = append(problems, evalProblem(expr, d))
+		}
+	}
+	return e, problems
+}
+
+// evalProblem translates what hcl says about an expression. Its own words are
+// not used: they repeat names, keys and values.
+func evalProblem(expr hclsyntax.Expression, d *hcl.Diagnostic) schema.Problem {
+	p := schema.Problem{Range: expr.StartRange()}
+	if d.Subject != nil {
+		p.Range = *d.Subject
+	}
+	if extra, ok := hcl.DiagnosticExtra[hclsyntax.FunctionCallDiagExtra](d); ok {
+		var call *callError
+		if errors.As(extra.FunctionCallError(), &call) {
+			p.Summary, p.Detail = call.summary, call.detail
+			if strings.Contains(p.Summary, "%s") {
+				p.Summary = fmt.Sprintf(p.Summary, writtenArgument(d.Expression))
+			}
+			return p
+		}
+	}
+	p.Summary, p.Detail = evalText(d, expr)
+	return p
+}
+
+var (
+	envNameRE  = regexp.MustCompile(`^[A-Z_][A-Z0-9_]{0,127}$`)
+	filePathRE = regexp.MustCompile(`^\.{0,2}/[\w./@%+-]{0,255}$`)
+)
+
+// writtenArgument returns ` "NAME"` where the call's argument is written out
+// and can be nothing but the name of a variable or a path; else "".
+func writtenArgument(expr hcl.Expression) string {
+	call, ok := expr.(*hclsyntax.FunctionCallExpr)
+	if !ok || len(call.Args) != 1 {
+		return ""
+	}
+	if t, ok := call.Args[0].(*hclsyntax.TemplateExpr); !ok || !t.IsStringLiteral() {
+		return ""
+	}
+	v, diags := call.Args[0].Value(nil)
+	if diags.HasErrors() || v.Type() != cty.String {
+		return ""
+	}
+	arg := v.AsString()
+	if call.Name == "env" && envNameRE.MatchString(arg) || call.Name == "file" && filePathRE.MatchString(arg) {
+		return fmt.Sprintf(" %q", arg)
+	}
+	return ""
+}
+
+func evalText(d *hcl.Diagnostic, expr hclsyntax.Expression) (summary, detail string) {
+	functions := "The functions are " + strings.Join(functionNames, ", ") + "."
+	switch d.Summary {
+	case "Unknown variable", "Variables not allowed":
+		return "Text without quotes", `Write a text in double quotes: "text". The only names without quotes are references to blocks, in upstreams and listeners of a route.`
+	case "Call to unknown function":
+		if similar := schema.Suggest(calledName(d.Expression), functionNames); similar != "" {
+			return "Unknown function", fmt.Sprintf("Did you mean %q? %s", similar, functions)
+		}
+		return "Unknown function", functions
+	case "Not enough function arguments", "Too many function arguments":
+		return "Wrong number of arguments for a function", `Each function takes one, such as env("NAME") or trimspace(file("token")).`
+	case "Invalid function argument":
+		return "Wrong argument for a function", "It is of another type than the function takes, or null. " + argumentHint(d.Expression)
+	case "Invalid template interpolation value":
+		return "Wrong value in a text", "Only texts, numbers, true and false can stand in ${ … }. jsonencode( … ) makes a text of a list or map."
+	case "Unsupported attribute", "Invalid index", "Missing map element", "Attempt to get attribute from null value", "Attempt to index null value":
+		return "No such element", "What is asked for with . or [ ] is not in the value. Check its structure."
+	case "Duplicate object key", "Ambiguous attribute key", "Invalid object key", "Null value as key":
+		return "Wrong key in a map", "Keys are different texts: { name = value }."
+	}
+	if slices.Contains([]string{"Invalid operand", "Operation failed", "Division by zero"}, d.Summary) {
+		return "The value cannot be computed", "An operator does not fit what stands beside it. A text with such a sign needs quotes."
+	}
+	return "The value cannot be computed", "Write a simpler value."
+}
+
+func argumentHint(expr hcl.Expression) string {
+	if _, isCall := expr.(*hclsyntax.FunctionCallExpr); isCall {
+		return "Check what the inner function gives."
+	}
+	return `Most functions take a text: env("NAME").`
+}
+
+func calledName(expr hcl.Expression) string {
+	if call, ok := expr.(*hclsyntax.FunctionCallExpr); ok {
+		return call.Name
+	}
+	return ""
+}

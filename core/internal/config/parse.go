@@ -1,0 +1,241 @@
+// Package config reads the configuration language: it parses files, checks all
+// that can be checked without a plugin, decodes the bodies of upstreams against
+// their plugins' schemas, and tells the user all that is wrong with file and
+// line and without a secret. It starts nothing and opens no socket.
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/tunneld/tunneld/core/internal/schema"
+)
+
+// parser collects a configuration and what is wrong with it.
+type parser struct {
+	cfg   *Config
+	src   *source
+	diags Diagnostics
+	// places are the headers of the blocks by ID, also of those that are wrong:
+	// who refers to one that is there but wrong need not hear that it is not.
+	places map[string]hcl.Range
+	routes []routePlace
+	listen []listenPlace
+	// dangling says that a reference leads nowhere, so that who is not referred
+	// to may only be misspelt.
+	dangling bool
+}
+
+// Parse reads one file, or a folder's *.hcl in name order, and checks all that
+// needs no plugin. It returns everything that is wrong at once. The Config is
+// whole only if no diagnostic is an error; otherwise it serves to find more
+// errors, and must not be run.
+func Parse(path string) (*Config, Diagnostics) {
+	cfg := &Config{src: &source{
+		files:   map[string]*file{},
+		blocks:  map[string]*hclsyntax.Block{},
+		evals:   map[hclsyntax.Expression]evaluated{},
+		secrets: map[string][]string{},
+	}}
+	p := &parser{cfg: cfg, src: cfg.src, places: map[string]hcl.Range{}}
+	names, folder, problem := configFiles(path)
+	if problem != "" {
+		return cfg, Diagnostics{{Summary: "No configuration", Detail: problem, File: path}}
+	}
+	cfg.src.funcs = evalContext(folder)
+	var files []*file
+	broken := false
+	for _, name := range names {
+		data, err := readBounded(name, maxFile)
+		if err != nil {
+			p.diags = append(p.diags, Diagnostic{Summary: "File cannot be read", Detail: "The reason: " + reason(err) + ".", File: name})
+			broken = true
+			continue
+		}
+		f, problems := parseFile(name, data)
+		cfg.src.files[name] = f
+		files = append(files, f)
+		p.report(problems...)
+		broken = broken || f.broken > 0
+	}
+	p.defaults()
+	for _, f := range files {
+		p.file(f)
+	}
+	p.addresses()
+	if !broken {
+		p.references()
+	}
+	p.diags.Sort()
+	return cfg, p.diags
+}
+
+func (p *parser) report(problems ...schema.Problem) {
+	for _, one := range problems {
+		p.diags = append(p.diags, p.src.diagnostic(one))
+	}
+}
+
+func (p *parser) errorAt(at hcl.Range, summary, detail string) {
+	p.report(schema.Problem{Summary: summary, Detail: detail, Range: at})
+}
+
+func (p *parser) warnAt(at hcl.Range, summary, detail string) {
+	p.report(schema.Problem{Warning: true, Summary: summary, Detail: detail, Range: at})
+}
+
+// defaults fills in what an absent block stands for.
+func (p *parser) defaults() {
+	empty := &hclsyntax.Body{}
+	d := schema.Decoder{}
+	values, _ := d.Decode(tables["log"], empty, hcl.Range{})
+	p.cfg.Log = p.log(values, nil)
+	values, _ = d.Decode(tables["daemon"], empty, hcl.Range{})
+	p.cfg.Daemon = p.daemon(values, nil)
+}
+
+// file decodes the blocks of a file: in a broken one, those that end before the
+// first error.
+func (p *parser) file(f *file) {
+	for name, a := range f.body.Attributes {
+		if f.broken > 0 && a.SrcRange.End.Line >= f.broken {
+			continue
+		}
+		p.errorAt(a.NameRange, fmt.Sprintf("Attribute %q outside a block", name), "Attributes stand in blocks: "+blockNames()+".")
+	}
+	for _, b := range f.body.Blocks {
+		if f.broken == 0 || b.CloseBraceRange.End.Line < f.broken {
+			p.block(b)
+		}
+	}
+}
+
+func blockNames() string {
+	var names []string
+	for n := range labelNames {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+func (p *parser) block(b *hclsyntax.Block) {
+	labels, known := labelNames[b.Type]
+	if !known {
+		var names []string
+		for n := range labelNames {
+			names = append(names, n)
+		}
+		slices.Sort(names)
+		detail := "The blocks are " + strings.Join(names, ", ") + "."
+		if similar := schema.Suggest(b.Type, names); similar != "" {
+			detail = fmt.Sprintf("Did you mean %q?", similar)
+		}
+		p.errorAt(b.TypeRange, fmt.Sprintf("Unknown block %q", b.Type), detail)
+		return
+	}
+	if len(b.Labels) != len(labels) {
+		p.errorAt(b.TypeRange, fmt.Sprintf("Wrong number of labels for %q", b.Type), "Write: "+wantedHeader(b.Type)+" { … }")
+		return
+	}
+	id, ok := p.identify(b)
+	if !ok {
+		return
+	}
+	if first, twice := p.places[id]; twice {
+		what := headerText(b.Type, b.Labels)
+		detail := fmt.Sprintf("The first is in %s on line %d. ", first.Filename, first.Start.Line)
+		if len(labels) == 0 {
+			detail += "One is allowed: join the two."
+		} else {
+			detail += "Give this one another name."
+		}
+		p.errorAt(b.TypeRange, fmt.Sprintf("Block %s is there twice", what), detail)
+	} else {
+		p.places[id] = b.DefRange()
+		p.src.blocks[id] = b
+	}
+	p.decode(b)
+}
+
+func wantedHeader(blockType string) string {
+	s := blockType
+	for _, n := range labelNames[blockType] {
+		s += ` "` + n + `"`
+	}
+	return s
+}
+
+// identify checks the labels and returns the block's ID.
+func (p *parser) identify(b *hclsyntax.Block) (string, bool) {
+	if len(b.Labels) == 0 {
+		return b.Type, true
+	}
+	name := b.Labels[len(b.Labels)-1]
+	ok := true
+	if !nameRE.MatchString(name) {
+		p.errorAt(b.TypeRange, fmt.Sprintf("Wrong name for %s", b.Type), "A name is a letter and then letters, digits, _ or -, at most 64.")
+		ok = false
+	}
+	switch b.Type {
+	case "listener":
+		ok = p.listenerKind(b) && ok
+	case "upstream", "plugin":
+		if !pluginNameRE.MatchString(b.Labels[0]) {
+			p.errorAt(b.TypeRange, fmt.Sprintf("Wrong plugin name for %s", b.Type), "The name of a plugin is a small letter and then small letters, digits or _, at most 32.")
+			ok = false
+		}
+		if b.Type == "plugin" && b.Labels[0] == "direct" {
+			p.errorAt(b.TypeRange, `The name "direct" is taken`, `Upstreams of type "direct" are built in. Give the plugin another name.`)
+			ok = false
+		}
+	}
+	return strings.Join(append([]string{b.Type}, b.Labels...), "."), ok
+}
+
+func (p *parser) listenerKind(b *hclsyntax.Block) bool {
+	kind := b.Labels[0]
+	switch {
+	case slices.Contains(listenerKinds, kind):
+		return true
+	case slices.Contains(laterKinds, kind):
+		p.errorAt(b.TypeRange, fmt.Sprintf("Listeners of kind %q are not built yet", kind), "The name is taken for a later version of tunneld. The kinds are "+strings.Join(listenerKinds, ", ")+".")
+	default:
+		detail := "The kinds are " + strings.Join(listenerKinds, ", ") + "."
+		if similar := schema.Suggest(kind, listenerKinds); similar != "" {
+			detail = fmt.Sprintf("Did you mean %q? %s", similar, detail)
+		}
+		p.errorAt(b.TypeRange, "Unknown kind of listener", detail)
+	}
+	return false
+}
+
+// eval computes an expression and reports what is wrong with it.
+func (p *parser) eval(expr hclsyntax.Expression) (cty.Value, bool) {
+	e, problems := p.src.eval(expr)
+	p.report(problems...)
+	return e.value, e.ok
+}
+
+// values decodes the body of one of the language's own blocks.
+func (p *parser) values(b *hclsyntax.Block) schema.Values {
+	d := schema.Decoder{
+		Eval: p.eval,
+		Fill: true,
+		Later: func(path []string, name string) bool {
+			in := b.Type
+			if len(path) > 0 {
+				in = path[len(path)-1]
+			}
+			return slices.Contains(later[in], name)
+		},
+	}
+	values, problems := d.Decode(tableOf(b), b.Body, b.DefRange())
+	p.report(problems...)
+	return values
+}

@@ -1,0 +1,329 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/tunneld/tunneld/core/internal/schema"
+)
+
+// routePlace is a route with its place and its references, which are checked
+// once all blocks are known.
+type routePlace struct {
+	route     Route
+	at        hcl.Range
+	upstreams []reference
+	listeners []reference
+}
+
+// reference is upstream.TYPE.NAME or listener.KIND.NAME as written.
+type reference struct {
+	id string // "upstream.sapsocks.onprem"
+	at hcl.Range
+}
+
+func (p *parser) route(v schema.Values, b *hclsyntax.Block) {
+	r := routePlace{route: Route{Name: b.Labels[0]}, at: b.TypeRange}
+	if a := b.Body.Attributes["upstreams"]; a != nil {
+		var ok bool
+		if r.upstreams, ok = p.referenceList(a, "upstream"); ok && len(r.upstreams) == 0 {
+			p.errorAt(a.NameRange, "Route without upstreams", "Name at least one: upstreams = [upstream.TYPE.NAME]")
+		}
+	}
+	for _, u := range r.upstreams {
+		r.route.Upstreams = append(r.route.Upstreams, strings.TrimPrefix(u.id, "upstream."))
+	}
+	for _, m := range b.Body.Blocks {
+		if m.Type != "match" || r.route.Match != nil {
+			continue
+		}
+		r.route.Match = &Match{Hosts: v.Block("match").List("hosts")}
+		p.hosts(m, v.Block("match"))
+		if a := m.Body.Attributes["listeners"]; a != nil {
+			var ok bool
+			if r.listeners, ok = p.referenceList(a, "listener"); ok && len(r.listeners) == 0 {
+				p.empty(a)
+			}
+		}
+		for _, l := range r.listeners {
+			r.route.Match.Listeners = append(r.route.Match.Listeners, strings.TrimPrefix(l.id, "listener."))
+		}
+		if a := m.Body.Attributes["ports"]; a != nil {
+			r.route.Match.Ports = p.ports(a)
+		}
+	}
+	p.routes = append(p.routes, r)
+	p.cfg.Routes = append(p.cfg.Routes, r.route)
+}
+
+func (p *parser) empty(a *hclsyntax.Attribute) {
+	p.errorAt(a.NameRange, fmt.Sprintf("%q is empty", a.Name), "An empty list matches nothing. Leave the attribute out to match everything.")
+}
+
+func (p *parser) hosts(m *hclsyntax.Block, v schema.Values) {
+	list, given := v["hosts"].([]any)
+	if given && len(list) == 0 {
+		p.empty(m.Body.Attributes["hosts"])
+	}
+	for i, h := range v.List("hosts") {
+		if problem := checkHost(h); problem != "" {
+			p.errorAt(locate(m, "hosts", fmt.Sprint(i)), fmt.Sprintf("Wrong value for element %d of %q", i+1, "hosts"), problem)
+		}
+	}
+}
+
+// ports reads a list of numbers and "from-to" texts.
+func (p *parser) ports(a *hclsyntax.Attribute) []PortRange {
+	v, ok := p.eval(a.Expr)
+	if !ok || v.IsNull() {
+		return nil
+	}
+	if ty := v.Type(); !ty.IsTupleType() && !ty.IsListType() {
+		p.errorAt(a.Expr.StartRange(), `Wrong value for "ports"`, `It must be a list: ports = [5432, "9000-9100"]`)
+		return nil
+	}
+	if v.LengthInt() == 0 {
+		p.empty(a)
+	}
+	var ranges []PortRange
+	for it := v.ElementIterator(); it.Next(); {
+		_, e := it.Element()
+		r, problem := portRange(e)
+		if problem != "" {
+			at := a.Expr.StartRange()
+			if l, ok := a.Expr.(*hclsyntax.TupleConsExpr); ok {
+				at = l.Exprs[len(ranges)].StartRange()
+			}
+			p.errorAt(at, fmt.Sprintf("Wrong value for element %d of %q", len(ranges)+1, "ports"), problem)
+		}
+		ranges = append(ranges, r)
+	}
+	return ranges
+}
+
+func portRange(v cty.Value) (PortRange, string) {
+	const want = `Write a port from 1 to 65535, or a range in quotes: 5432, "9000-9100".`
+	if v.IsNull() {
+		return PortRange{}, want
+	}
+	switch v.Type() {
+	case cty.Number:
+		f := v.AsBigFloat()
+		n, _ := f.Int64()
+		if !f.IsInt() || n < 1 || n > 65535 {
+			return PortRange{}, want
+		}
+		return PortRange{uint16(n), uint16(n)}, ""
+	case cty.String:
+		first, last, isRange := strings.Cut(v.AsString(), "-")
+		if !isRange {
+			last = first
+		}
+		from, ok1 := parsePort(first)
+		to, ok2 := parsePort(last)
+		switch {
+		case !ok1 || !ok2 || from == 0 || to == 0:
+			return PortRange{}, want
+		case from > to:
+			return PortRange{}, "The range is the wrong way round. Write the smaller port first."
+		}
+		return PortRange{from, to}, ""
+	}
+	return PortRange{}, want
+}
+
+// referenceList reads a list of references to blocks of a type ("upstream").
+func (p *parser) referenceList(a *hclsyntax.Attribute, blockType string) ([]reference, bool) {
+	want := fmt.Sprintf("%s.%s", blockType, strings.Join(labelNames[blockType], "."))
+	list, ok := a.Expr.(*hclsyntax.TupleConsExpr)
+	if !ok {
+		p.errorAt(a.Expr.StartRange(), fmt.Sprintf("Wrong value for %q", a.Name), fmt.Sprintf("It must be a list of references: %s = [%s]", a.Name, want))
+		return nil, false
+	}
+	ok = true
+	var refs []reference
+	for i, e := range list.Exprs {
+		id, problem := referenceID(e, blockType)
+		switch {
+		case problem != "":
+			p.errorAt(e.StartRange(), fmt.Sprintf("Wrong value for element %d of %q", i+1, a.Name), problem+" Write: "+want)
+			ok = false
+		case slices.ContainsFunc(refs, func(r reference) bool { return r.id == id }):
+			p.errorAt(e.StartRange(), fmt.Sprintf("Element %d of %q is there twice", i+1, a.Name), "Each is named once: remove one of the two.")
+		default:
+			refs = append(refs, reference{id, e.StartRange()})
+		}
+	}
+	p.dangling = p.dangling || !ok
+	return refs, ok
+}
+
+func referenceID(e hclsyntax.Expression, blockType string) (id, problem string) {
+	traversal, diags := hcl.AbsTraversalForExpr(e)
+	if diags.HasErrors() {
+		if _, isText := e.(*hclsyntax.TemplateExpr); isText {
+			return "", "A reference is written without quotes."
+		}
+		return "", "It must be a reference to a block."
+	}
+	if traversal.RootName() != blockType {
+		return "", fmt.Sprintf("It must be a reference to a block of type %s.", blockType)
+	}
+	id = blockType
+	for _, step := range traversal[1:] {
+		switch step := step.(type) {
+		case hcl.TraverseAttr:
+			id += "." + step.Name
+		case hcl.TraverseIndex:
+			if step.Key.Type() != cty.String {
+				return "", "The reference has a number for a name."
+			}
+			id += "." + step.Key.AsString()
+		}
+	}
+	if strings.Count(id, ".") != len(labelNames[blockType]) {
+		return "", "The reference does not have the right number of names."
+	}
+	return id, ""
+}
+
+// references checks what blocks say of each other: references that lead
+// nowhere, what nothing refers to, and routes that are never reached.
+func (p *parser) references() {
+	used := map[string]bool{}
+	for _, r := range p.routes {
+		for _, ref := range slices.Concat(r.upstreams, r.listeners) {
+			used[ref.id] = true
+			if _, ok := p.places[ref.id]; !ok {
+				p.danglingReference(ref)
+			}
+		}
+	}
+	p.reachable()
+	if p.dangling {
+		return
+	}
+	p.unused(used)
+}
+
+func (p *parser) danglingReference(ref reference) {
+	p.dangling = true
+	blockType, _, _ := strings.Cut(ref.id, ".")
+	var known []string
+	for id := range p.places {
+		if strings.HasPrefix(id, blockType+".") {
+			known = append(known, id)
+		}
+	}
+	slices.Sort(known)
+	detail := fmt.Sprintf("There is no %s at all. Add one.", blockType)
+	similar := schema.Suggest(ref.id, known)
+	name := ref.id[strings.LastIndexByte(ref.id, '.'):]
+	if i := slices.IndexFunc(known, func(id string) bool { return strings.HasSuffix(id, name) }); i >= 0 {
+		similar = known[i]
+	}
+	switch {
+	case similar != "":
+		detail = fmt.Sprintf("Did you mean %s?", similar)
+	case len(known) > 8:
+		detail = "Add the block, or refer to one that is there."
+	case len(known) > 0:
+		detail = "There are " + strings.Join(known, ", ") + "."
+	}
+	p.errorAt(ref.at, fmt.Sprintf("There is no %s", ref.id), detail)
+}
+
+// unused warns of blocks that no route leads to.
+func (p *parser) unused(used map[string]bool) {
+	all := slices.ContainsFunc(p.routes, func(r routePlace) bool { return len(r.listeners) == 0 })
+	types := map[string]bool{}
+	for _, u := range p.cfg.Upstreams {
+		types[u.Type] = true
+		if id := "upstream." + u.ID(); !used[id] {
+			p.warnAt(p.places[id], "Upstream that no route uses", "Name it in the upstreams of a route, or remove it.")
+		}
+	}
+	for _, l := range p.cfg.Listeners {
+		if id := "listener." + l.ID(); !all && !used[id] {
+			p.warnAt(p.places[id], "Listener that no route takes up", "All its connections will be refused. Add a route whose match names it, or one without a match block.")
+		}
+	}
+	for _, pl := range p.cfg.Plugins {
+		if !types[pl.Name] {
+			p.warnAt(p.places["plugin."+pl.Name], "Plugin that no upstream uses", fmt.Sprintf("It will not be started. Add an upstream %q, or remove it.", pl.Name))
+		}
+	}
+	if len(p.cfg.Listeners) == 0 {
+		p.diags = append(p.diags, Diagnostic{Warning: true, Summary: "No listener", Detail: `Nothing will be accepted. Add a block: listener "tcp" "NAME" { … }`})
+	}
+}
+
+// reachable reports routes that an earlier one hides.
+func (p *parser) reachable() {
+	var all *routePlace
+	byListener := map[string]routePlace{}
+	byKey := map[string]routePlace{}
+	for i, r := range p.routes {
+		if len(r.upstreams) == 0 {
+			continue
+		}
+		m := Match{}
+		if r.route.Match != nil {
+			m = *r.route.Match
+		}
+		key, anyListener, anyTarget := matchKey(m)
+		hidden := func(by routePlace, why string) {
+			p.errorAt(r.at, "Route that is never reached",
+				fmt.Sprintf("Route %q in %s on line %d comes before it and %s. Put this one first, or remove it.", by.route.Name, by.at.Filename, by.at.Start.Line, why))
+		}
+		first, twice := byKey[key]
+		switch {
+		case all != nil:
+			hidden(*all, "matches everything")
+		case twice:
+			hidden(first, "matches the same")
+		case !anyListener && !slices.ContainsFunc(m.Listeners, func(l string) bool { return byListener[l].at.Empty() }):
+			hidden(byListener[m.Listeners[0]], "matches everything from the listener")
+		case anyListener && anyTarget:
+			all = &p.routes[i]
+		}
+		byKey[key] = r
+		for _, l := range m.Listeners {
+			if _, covered := byListener[l]; anyTarget && !covered {
+				byListener[l] = r
+			}
+		}
+	}
+}
+
+// matchKey is equal for matches that match the same. It also says whether any
+// listener and any target is matched.
+func matchKey(m Match) (key string, anyListener, anyTarget bool) {
+	var hosts []string
+	for _, h := range m.Hosts {
+		if strings.Trim(h, "*") == "" {
+			hosts = nil
+			break
+		}
+		hosts = append(hosts, strings.TrimSuffix(strings.ToLower(h), "."))
+	}
+	ports := slices.SortedFunc(slices.Values(m.Ports), func(a, b PortRange) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To)) })
+	var merged []PortRange
+	for _, r := range ports {
+		if n := len(merged); n > 0 && int(r.From) <= int(merged[n-1].To)+1 {
+			merged[n-1].To = max(merged[n-1].To, r.To)
+			continue
+		}
+		merged = append(merged, r)
+	}
+	anyListener = len(m.Listeners) == 0
+	anyTarget = len(hosts) == 0 && len(merged) == 0
+	set := func(s []string) []string { return slices.Compact(slices.Sorted(slices.Values(s))) }
+	return fmt.Sprintf("%q %q %v", set(m.Listeners), set(hosts), merged), anyListener, anyTarget
+}

@@ -1,0 +1,169 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/tunneld/tunneld/core/internal/schema"
+)
+
+// maxFile bounds a configuration file: ten thousand routes are about 2 MB.
+const maxFile = 16 << 20
+
+// source is what a configuration was made from: it places diagnostics.
+type source struct {
+	files  map[string]*file
+	blocks map[string]*hclsyntax.Block // by ID: "listener.tcp.orders", "log"
+	funcs  *hcl.EvalContext
+	evals  map[hclsyntax.Expression]evaluated
+	// secrets are the sensitive values of each upstream, to keep them out of
+	// what its plugin says.
+	secrets map[string][]string
+}
+
+// evaluated is an expression's value. Each expression is computed once, so
+// that a file or variable that changes meanwhile gives one value.
+type evaluated struct {
+	value cty.Value
+	ok    bool
+}
+
+// file is one configuration file.
+type file struct {
+	name string
+	src  []byte
+	body *hclsyntax.Body
+	// broken is the line of the first syntax error, 0 if there is none. What
+	// the parser made of the rest cannot be trusted.
+	broken int
+	tokens hclsyntax.Tokens // of a broken file
+}
+
+// configFiles returns the files that path stands for, in order, and the folder
+// that relative paths in them start from.
+func configFiles(path string) (names []string, folder string, problem string) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, "", "It cannot be opened: " + reason(err) + "."
+	}
+	if !info.IsDir() {
+		return []string{path}, filepath.Dir(path), ""
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, "", "The folder cannot be read: " + reason(err) + "."
+	}
+	for _, e := range entries {
+		if n := e.Name(); strings.HasSuffix(n, ".hcl") && !strings.HasPrefix(n, ".") && !e.IsDir() {
+			names = append(names, filepath.Join(path, n))
+		}
+	}
+	if len(names) == 0 {
+		return nil, "", "The folder has no file whose name ends in .hcl. Put one there, or name another path."
+	}
+	slices.Sort(names)
+	return names, path, ""
+}
+
+// reason is why a file operation failed, without the path.
+func reason(err error) string {
+	var pe *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "there is no such file"
+	case errors.Is(err, fs.ErrPermission):
+		return "permission denied"
+	case errors.As(err, &pe):
+		return pe.Err.Error()
+	}
+	return err.Error()
+}
+
+// readBounded reads a file of at most limit bytes.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("it is larger than %d MiB", limit>>20)
+	}
+	return data, nil
+}
+
+// blockAt returns the outermost block that holds the position, or nil.
+func (f *file) blockAt(pos hcl.Pos) *hclsyntax.Block {
+	blocks := f.body.Blocks
+	i := sort.Search(len(blocks), func(i int) bool { return blocks[i].TypeRange.Start.Byte > pos.Byte }) - 1
+	if i < 0 || blocks[i].Range().End.Byte < pos.Byte {
+		return nil
+	}
+	return blocks[i]
+}
+
+// attributeAt returns the attribute of the body that holds the position, or
+// nil.
+func attributeAt(body *hclsyntax.Body, pos hcl.Pos) *hclsyntax.Attribute {
+	for _, a := range body.Attributes {
+		if a.SrcRange.Start.Byte <= pos.Byte && pos.Byte <= a.SrcRange.End.Byte {
+			return a
+		}
+	}
+	return nil
+}
+
+// nestedAt returns the block of the body that holds the position, or nil.
+func nestedAt(body *hclsyntax.Body, pos hcl.Pos) *hclsyntax.Block {
+	for _, b := range body.Blocks {
+		if r := b.Range(); r.Start.Byte <= pos.Byte && pos.Byte <= r.End.Byte {
+			return b
+		}
+	}
+	return nil
+}
+
+// lineAt returns the line of the position, without its end.
+func (f *file) lineAt(pos hcl.Pos) string {
+	n := min(pos.Byte, len(f.src))
+	start := bytes.LastIndexByte(f.src[:n], '\n') + 1
+	line, _, _ := bytes.Cut(f.src[start:], []byte("\n"))
+	return strings.TrimRight(string(line), "\r")
+}
+
+// diagnostic places a problem: file, line, block, and as much of the source as
+// may be shown.
+func (s *source) diagnostic(p schema.Problem) Diagnostic {
+	d := Diagnostic{Warning: p.Warning, Summary: p.Summary, Detail: p.Detail}
+	f := s.files[p.Range.Filename]
+	if f == nil {
+		return d
+	}
+	d.File, d.Line = f.name, p.Range.Start.Line
+	if f.broken > 0 {
+		d.Block = f.brokenHeader(p.Range.Start)
+		d.Source, d.SourceLine = f.brokenSnippet(d.Line), d.Line
+		return d
+	}
+	if b := f.blockAt(p.Range.Start); b != nil {
+		d.Block = headerText(b.Type, b.Labels)
+	}
+	d.Source, d.SourceLine = f.snippet(p.Range.Start)
+	return d
+}

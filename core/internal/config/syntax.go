@@ -1,0 +1,169 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/tunneld/tunneld/core/internal/schema"
+)
+
+// maxNesting bounds brackets within brackets and runs of operators, and so the
+// recursion of the parser, whose stack nothing else bounds.
+const maxNesting = 100
+
+// parseFile parses one file and returns its syntax errors.
+func parseFile(name string, src []byte) (*file, []schema.Problem) {
+	f := &file{name: name, src: src, body: &hclsyntax.Body{}}
+	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
+	if at := tooDeep(tokens); at != nil {
+		f.broken, f.tokens = at.Start.Line, tokens
+		return f, []schema.Problem{{
+			Summary: "Nested too deeply",
+			Detail:  fmt.Sprintf("Brackets or operators are nested more than %d deep here. Write it in a simpler way.", maxNesting),
+			Range:   *at,
+		}}
+	}
+	parsed, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	f.body = parsed.Body.(*hclsyntax.Body)
+	problems := syntaxProblems(f, diags)
+	for _, p := range problems {
+		if p.Summary != summaryTwice && (f.broken == 0 || p.Range.Start.Line < f.broken) {
+			f.broken = max(p.Range.Start.Line, 1)
+			f.tokens = tokens
+		}
+	}
+	return f, problems
+}
+
+// tooDeep returns the place where the tokens nest too deeply, or nil.
+func tooDeep(tokens hclsyntax.Tokens) *hcl.Range {
+	var open []hclsyntax.TokenType
+	unary, conditional := 0, 0
+	for _, t := range tokens {
+		switch t.Type {
+		case hclsyntax.TokenBang, hclsyntax.TokenMinus:
+			unary++
+		default:
+			unary = 0
+		}
+		switch t.Type {
+		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenOQuote,
+			hclsyntax.TokenOHeredoc, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl:
+			open = append(open, t.Type)
+		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenCQuote,
+			hclsyntax.TokenCHeredoc, hclsyntax.TokenTemplateSeqEnd:
+			open = open[:max(len(open)-1, 0)]
+		case hclsyntax.TokenQuestion:
+			conditional++
+		case hclsyntax.TokenNewline:
+			if len(open) == 0 || open[len(open)-1] == hclsyntax.TokenOBrace {
+				conditional = 0
+			}
+		}
+		if len(open) > maxNesting || unary > maxNesting || conditional > maxNesting {
+			return &t.Range
+		}
+	}
+	return nil
+}
+
+const (
+	summaryTwice    = "Attribute set twice"
+	summaryNewline  = "Text without its closing quote"
+	summaryTemplate = "Text or template without its end"
+)
+
+// syntaxProblems translates what the parser says. Its own words are not used:
+// they repeat pieces of the source. Of one line only the first complaint is
+// kept, and none after a text without its closing quote, since from there on
+// text and code have changed places.
+func syntaxProblems(f *file, diags hcl.Diagnostics) []schema.Problem {
+	var problems []schema.Problem
+	for _, d := range diags {
+		p := schema.Problem{Range: hcl.Range{Filename: f.name, Start: hcl.InitialPos}}
+		if d.Subject != nil {
+			p.Range = *d.Subject
+		}
+		if d.Summary == "Attribute redefined" {
+			p.Summary, p.Detail = summaryTwice, twiceDetail(f, p.Range)
+		} else {
+			p.Summary, p.Detail = syntaxText(d.Summary)
+		}
+		problems = append(problems, p)
+	}
+	slices.SortStableFunc(problems, func(a, b schema.Problem) int { return a.Range.Start.Byte - b.Range.Start.Byte })
+	var kept []schema.Problem
+	for _, p := range problems {
+		if n := len(kept); n > 0 && (kept[n-1].Range.Start.Line == p.Range.Start.Line || kept[n-1].Summary == summaryNewline) {
+			continue
+		}
+		kept = append(kept, p)
+	}
+	return kept
+}
+
+// twiceDetail says where an attribute was set first.
+func twiceDetail(f *file, second hcl.Range) string {
+	const next = "Each is set once: remove one of the two."
+	body := f.body
+	for {
+		b := nestedAt(body, second.Start)
+		if b == nil {
+			break
+		}
+		body = b.Body
+	}
+	if first := body.Attributes[string(second.SliceBytes(f.src))]; first != nil {
+		return fmt.Sprintf("The first is on line %d. %s", first.NameRange.Start.Line, next)
+	}
+	return next
+}
+
+// syntaxTexts are the parser's complaints by a piece of their summaries, with
+// what the user is told.
+var syntaxTexts = []struct{ piece, summary, detail string }{
+	{"Invalid multi-line string", summaryNewline, `The text in quotes does not end on its line. Close it with ", or write a text of several lines as <<EOT … EOT. What comes after it in this file has not been checked.`},
+	{"Unterminated template string", summaryTemplate, `The text does not end before the end of the file. Close it with ", or end a <<EOT text with EOT on a line of its own.`},
+	{"Unterminated string literal", summaryTemplate, `The text does not end before the end of the file. Close it with ".`},
+	{"Unclosed template interpolation", summaryTemplate, `A ${ or %{ in the text has no }. Close it, or write $${ or %%{ where the signs are meant.`},
+	{"Extra characters after interpolation", "Text and code are mixed up", `A ${ … } in the text holds more than one expression. Where the signs are meant, write $${.`},
+	{"template", "Wrong template in a text", `A ${ or %{ in the text begins a template. Where the signs are meant, write $${ or %%{.`},
+	{"directive", "Wrong template in a text", `A %{ in the text begins a template. Where the signs are meant, write %%{.`},
+	{"Invalid escape sequence", "Unknown escape in a text", `A backslash in quotes begins one of \n, \r, \t, \", \\, \uNNNN. Where a backslash is meant, write \\.`},
+	{"Unclosed configuration", "Block without its closing brace", `This block has no } before the end of the file. A brace is missing here or in a block after it.`},
+	{"Missing newline after argument", "More on the line than one attribute", `Each attribute stands on a line of its own. A text with spaces needs quotes.`},
+	{"Unexpected comma after argument", "Comma after an attribute", `Attributes of a block are separated by new lines. Remove the comma.`},
+	{"Missing newline after block", "More on the line than one block", `A block ends its line: begin a new one after the brace.`},
+	{"Invalid single-argument block", "Block on one line with more than one attribute", `A block on one line holds one attribute. Write each attribute on a line of its own, and the closing brace as well.`},
+	{"Argument definition required", "Block within a block on one line", `A block on one line holds one attribute. Write the inner block on lines of its own.`},
+	{"Invalid block definition", "Neither an attribute nor a block", `An attribute is written as: name = value. A block is written as: name "LABEL" { … }, with the brace on the same line.`},
+	{"Argument or block definition required", "Neither an attribute nor a block", `An attribute is written as: name = value. A block is written as: name "LABEL" { … }.`},
+	{"Invalid argument name", "Attribute name in quotes", `Names of attributes are written without quotes: name = value.`},
+	{"Invalid expression", "Value expected", `After the equals sign or in the list comes a value: "text", a number, true, false, [ … ], { … } or a function such as env("NAME").`},
+	{"Missing item separator", "Elements without a comma", `Elements of a list are separated by commas: ["a", "b"].`},
+	{"Unterminated tuple", "List without its closing bracket", `The list has no ] that belongs to it. Close it.`},
+	{"Unterminated object", "Map without its closing brace", `The map has no } that belongs to it. Close it.`},
+	{"Missing attribute value", "Map with a name and no value", `Write: { name = value }.`},
+	{"Missing key/value separator", "Map with a name and no value", `Write: { name = value }.`},
+	{"Missing attribute separator", "Map entries without a comma", `Entries of a map on one line are separated by commas: { a = "1", b = "2" }.`},
+	{"Unterminated function call", "Function call without its closing parenthesis", `Write: env("NAME").`},
+	{"Missing argument separator", "Function arguments without a comma", `Arguments of a function are separated by commas.`},
+	{"parenthes", "Parentheses that do not match", `Each ( needs its ).`},
+	{"Invalid character encoding", "Not UTF-8", `The file holds bytes that are not UTF-8. Save it as UTF-8.`},
+	{"Invalid character", "Character that has no meaning here", `Texts are written in straight double quotes: "text".`},
+	{"Unsupported operator", "Operator that does not exist", `A text that holds such a sign needs quotes.`},
+	{"Invalid number literal", "Not a number", `A text that begins with a digit needs quotes.`},
+}
+
+func syntaxText(summary string) (string, string) {
+	for _, t := range syntaxTexts {
+		if strings.Contains(summary, t.piece) {
+			return t.summary, t.detail
+		}
+	}
+	return "Syntax error", "The parser cannot make sense of this place. Look for a quote, bracket or comma that is missing."
+}

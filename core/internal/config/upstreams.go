@@ -1,0 +1,176 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/tunneld/tunneld/core/internal/schema"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// maxUpstream bounds the JSON of one upstream: it has to fit into a gRPC
+// message with room to spare.
+const maxUpstream = 2 << 20
+
+// pluginUpstream takes an upstream whose body only its plugin knows. Its
+// expressions need no schema, and are computed at once.
+func (p *parser) pluginUpstream(b *hclsyntax.Block) {
+	defaults, _ := (&schema.Decoder{Fill: true}).Decode(tables["upstream.direct"], &hclsyntax.Body{}, b.DefRange())
+	p.cfg.Upstreams = append(p.cfg.Upstreams, Upstream{Type: b.Labels[0], Name: b.Labels[1], Socket: socket(defaults.Block("tcp"))})
+	p.evalBody(b.Body)
+}
+
+func (p *parser) evalBody(body *hclsyntax.Body) {
+	for _, a := range body.Attributes {
+		p.eval(a.Expr)
+	}
+	for _, b := range body.Blocks {
+		p.evalBody(b.Body)
+	}
+}
+
+// PluginTypes returns the types of the upstreams other than "direct", each
+// once, in order of appearance.
+func (c *Config) PluginTypes() []string {
+	var types []string
+	for _, u := range c.Upstreams {
+		if u.Type != "direct" && !slices.Contains(types, u.Type) {
+			types = append(types, u.Type)
+		}
+	}
+	return types
+}
+
+// DecodeUpstreams decodes the bodies of the upstreams against the schemas of
+// their types, and fills in JSON and Hash of those that are right. Upstreams
+// whose type has no schema here are left as they are. The schemas have passed
+// schema.Check. It is called once, on what Parse returned, also where that had
+// errors: what Parse has reported is not reported again.
+func (c *Config) DecodeUpstreams(schemas map[string]*pluginv1.Block) Diagnostics {
+	var diags Diagnostics
+	done := map[*hclsyntax.Block]bool{}
+	for i, u := range c.Upstreams {
+		spec := schemas[u.Type]
+		b := c.src.block("upstream." + u.ID())
+		if u.Type == "direct" || spec == nil || b == nil || done[b] {
+			continue
+		}
+		done[b] = true
+		evaluated := true
+		d := schema.Decoder{
+			Eval: func(expr hclsyntax.Expression) (cty.Value, bool) {
+				e, _ := c.src.eval(expr)
+				evaluated = evaluated && e.ok
+				return e.value, e.ok
+			},
+			Later: func(path []string, name string) bool { return len(path) == 0 && schema.Reserved(name) },
+		}
+		values, problems := d.Decode(spec, b.Body, b.DefRange())
+		wrong := !evaluated
+		for _, p := range problems {
+			diags = append(diags, c.src.diagnostic(p))
+			wrong = wrong || !p.Warning
+		}
+		secrets := secretsOf(spec, values, nil)
+		slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+		c.src.secrets[u.ID()] = secrets
+		json := schema.JSON(values)
+		if len(json) > maxUpstream {
+			diags = append(diags, c.BlockDiagnostic("upstream."+u.ID(), "", "Upstream is too large", fmt.Sprintf("Its values are more than %d MiB. Look for a file that is not meant here.", maxUpstream>>20)))
+			wrong = true
+		}
+		if !wrong {
+			c.Upstreams[i].JSON, c.Upstreams[i].Hash = json, schema.Hash(u.Name, json)
+		}
+	}
+	diags.Sort()
+	return diags
+}
+
+// secretsOf collects the sensitive texts of an upstream. The longest is cut out
+// first, since one may hold another.
+func secretsOf(spec *pluginv1.Block, v schema.Values, found []string) []string {
+	for _, a := range spec.GetAttributes() {
+		if a.GetSensitive() {
+			found = texts(v[a.GetName()], found)
+		}
+	}
+	for _, n := range spec.GetBlocks() {
+		switch inner := v[n.GetName()].(type) {
+		case schema.Values:
+			found = secretsOf(n.GetBody(), inner, found)
+		case []any:
+			for _, e := range inner {
+				e, _ := e.(schema.Values)
+				found = secretsOf(n.GetBody(), e, found)
+			}
+		case map[string]any:
+			for _, e := range inner {
+				e, _ := e.(schema.Values)
+				found = secretsOf(n.GetBody(), e, found)
+			}
+		}
+	}
+	return found
+}
+
+func texts(v any, found []string) []string {
+	switch v := v.(type) {
+	case string:
+		if len(strings.TrimSpace(v)) >= 4 {
+			found = append(found, v, strings.TrimSpace(v))
+		}
+	case []any:
+		for _, e := range v {
+			found = texts(e, found)
+		}
+	case map[string]any:
+		for _, e := range v {
+			found = texts(e, found)
+		}
+	}
+	return found
+}
+
+func (s *source) block(id string) *hclsyntax.Block {
+	if s == nil {
+		return nil
+	}
+	return s.blocks[id]
+}
+
+// PluginDiagnostic places what a plugin says about an upstream ("sapsocks.onprem")
+// at its line in the upstream's body. The plugin promises to name no secret;
+// should it name a sensitive value all the same, that is cut out.
+func (c *Config) PluginDiagnostic(upstreamID string, d *pluginv1.Diagnostic) Diagnostic {
+	out := Diagnostic{Summary: d.GetSummary(), Detail: d.GetDetail()}
+	if b := c.src.block("upstream." + upstreamID); b != nil {
+		for _, secret := range c.src.secrets[upstreamID] {
+			out.Summary = strings.ReplaceAll(out.Summary, secret, "(sensitive)")
+			out.Detail = strings.ReplaceAll(out.Detail, secret, "(sensitive)")
+		}
+		out = c.src.diagnostic(schema.Problem{Summary: out.Summary, Detail: out.Detail, Range: locate(b, d.GetPath()...)})
+	}
+	out.Warning = d.GetSeverity() == pluginv1.Severity_SEVERITY_WARNING
+	return out
+}
+
+// BlockDiagnostic makes an error of the daemon's own about a block
+// ("listener.tcp.orders", "log") or an attribute in it ("address",
+// "tcp.backlog"; empty: the block as a whole). The texts must hold no value of
+// an upstream or plugin.
+func (c *Config) BlockDiagnostic(blockID, attribute, summary, detail string) Diagnostic {
+	b := c.src.block(blockID)
+	if b == nil {
+		return Diagnostic{Summary: summary, Detail: detail}
+	}
+	var path []string
+	if attribute != "" {
+		path = strings.Split(attribute, ".")
+	}
+	return c.src.diagnostic(schema.Problem{Summary: summary, Detail: detail, Range: locate(b, path...)})
+}

@@ -1,0 +1,158 @@
+package schema
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// The bounds of a plugin's schema: far beyond what a person would write, and
+// small enough that a broken plugin costs nothing.
+const (
+	maxNames    = 256  // in one body
+	maxTotal    = 2048 // in all bodies
+	maxText     = 8192 // bytes of a doc, a default or a deprecation
+	maxProblems = 16   // reported of one schema
+)
+
+var nameRE = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
+
+// reserved are the names at the root of an upstream's body that the
+// configuration language keeps for itself.
+var reserved = map[string]bool{"pool": true, "bandwidth": true}
+
+// Reserved says that the language keeps the name at the root of an upstream's
+// body for what is to come.
+func Reserved(name string) bool { return reserved[name] }
+
+// Check says whether a plugin's schema is sane: names, bounds, types, defaults
+// that are of their types. The error names all that is wrong.
+func Check(block *pluginv1.Block) error {
+	if block == nil {
+		return errors.New("check schema: there is none")
+	}
+	c := checker{}
+	for _, a := range block.GetAttributes() {
+		c.reserved(a.GetName())
+	}
+	for _, b := range block.GetBlocks() {
+		c.reserved(b.GetName())
+	}
+	c.block(block, "", 1)
+	if len(c.errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("check schema: %w", errors.Join(c.errs...))
+}
+
+type checker struct {
+	errs  []error
+	total int
+}
+
+func (c *checker) errorf(format string, args ...any) {
+	if len(c.errs) < maxProblems {
+		c.errs = append(c.errs, fmt.Errorf(format, args...))
+	}
+}
+
+func (c *checker) reserved(name string) {
+	if reserved[name] {
+		c.errorf("%q: the configuration language keeps this name for itself", name)
+	}
+}
+
+func (c *checker) block(b *pluginv1.Block, path string, depth int) {
+	count := len(b.GetAttributes()) + len(b.GetBlocks())
+	c.total += count
+	switch {
+	case depth > maxDepth:
+		c.errorf("%s: blocks are nested deeper than %d", path, maxDepth)
+		return
+	case count > maxNames:
+		c.errorf("%q: more than %d names in one body", path, maxNames)
+		return
+	case c.total > maxTotal:
+		c.errorf("more than %d names in all", maxTotal)
+		return
+	}
+	c.text(path, b.GetDoc())
+	seen := map[string]bool{}
+	for _, a := range b.GetAttributes() {
+		at := path + a.GetName()
+		c.name(a.GetName(), at, seen)
+		c.attribute(a, at)
+	}
+	for _, n := range b.GetBlocks() {
+		at := path + n.GetName()
+		c.name(n.GetName(), at, seen)
+		if _, known := pluginv1.Nesting_name[int32(n.GetNesting())]; !known || n.GetNesting() == pluginv1.Nesting_NESTING_UNSPECIFIED {
+			c.errorf("%q: unknown nesting %d", at, n.GetNesting())
+		}
+		if n.GetBody() == nil {
+			c.errorf("%q: the block has no body", at)
+			continue
+		}
+		c.block(n.GetBody(), at+".", depth+1)
+	}
+}
+
+func (c *checker) name(name, at string, seen map[string]bool) {
+	if !nameRE.MatchString(name) {
+		c.errorf("%.80q: not a name (%s)", at, nameRE)
+	}
+	if seen[name] {
+		c.errorf("%q: there twice", at)
+	}
+	seen[name] = true
+}
+
+func (c *checker) text(at string, texts ...string) {
+	for _, t := range texts {
+		if len(t) > maxText {
+			c.errorf("%q: a text of more than %d bytes", at, maxText)
+		}
+	}
+}
+
+func (c *checker) attribute(a *pluginv1.Attribute, at string) {
+	c.text(at, a.GetDoc(), a.GetDeprecated(), a.GetDefaultJson())
+	if err := checkType(a.GetType(), 1); err != nil {
+		c.errorf("%q: %w", at, err)
+		return
+	}
+	if a.GetDefaultJson() == "" || len(a.GetDefaultJson()) > maxText {
+		return
+	}
+	if a.GetRequired() {
+		c.errorf("%q: required, and has a default", at)
+	}
+	if _, err := parseJSON(a.GetType(), a.GetDefaultJson()); err != nil {
+		if a.GetSensitive() {
+			err = errors.New("does not fit its type")
+		}
+		c.errorf("%q: default: %w", at, err)
+	}
+}
+
+func checkType(t *pluginv1.Type, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("the type is nested deeper than %d", maxDepth)
+	}
+	switch t.GetKind() {
+	case pluginv1.Kind_KIND_LIST, pluginv1.Kind_KIND_MAP:
+		if t.GetElement() == nil {
+			return fmt.Errorf("a %s without the type of its elements", t.GetKind().Text())
+		}
+		return checkType(t.GetElement(), depth+1)
+	case pluginv1.Kind_KIND_STRING, pluginv1.Kind_KIND_BOOL, pluginv1.Kind_KIND_INT, pluginv1.Kind_KIND_FLOAT,
+		pluginv1.Kind_KIND_DURATION, pluginv1.Kind_KIND_SIZE:
+		if t.GetElement() != nil {
+			return fmt.Errorf("a %s with elements", t.GetKind().Text())
+		}
+		return nil
+	}
+	return fmt.Errorf("unknown type %d", t.GetKind())
+}

@@ -1,0 +1,265 @@
+package schema
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Decoder decodes bodies. It is not safe for concurrent use.
+type Decoder struct {
+	// Eval computes an expression. It tells the user itself what is wrong with
+	// one, and then returns false.
+	Eval func(hclsyntax.Expression) (cty.Value, bool)
+	// Later says that a name which the schema does not have is taken for what
+	// is to come; nil: none is.
+	Later func(path []string, name string) bool
+	// Fill fills in the defaults of single blocks that are absent. Without it
+	// such a block is left out.
+	Fill bool
+
+	problems []Problem
+}
+
+// Decode decodes the body against block, which Check has found sane, and
+// returns all that is wrong with it. header is the place of the block's header,
+// for what is missing. Attributes without a type are left to the caller. The
+// values are whole only if no problem is an error and Eval always returned
+// true.
+func (d *Decoder) Decode(block *pluginv1.Block, body *hclsyntax.Body, header hcl.Range) (Values, []Problem) {
+	d.problems = nil
+	v := d.body(scope{block: block, body: body, header: header})
+	slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Range.Start.Byte - b.Range.Start.Byte })
+	return v, d.problems
+}
+
+// scope is a body at work: what it may hold, what it holds, where it is.
+type scope struct {
+	block  *pluginv1.Block
+	body   *hclsyntax.Body
+	header hcl.Range
+	path   []string
+}
+
+func (d *Decoder) problem(at hcl.Range, summary, detail string) {
+	d.problems = append(d.problems, Problem{Summary: summary, Detail: detail, Range: at})
+}
+
+func (d *Decoder) body(s scope) Values {
+	values := Values{}
+	for _, spec := range s.block.GetAttributes() {
+		d.attribute(s, spec, values)
+	}
+	for _, spec := range s.block.GetBlocks() {
+		d.nested(s, spec, values)
+	}
+	d.unknown(s)
+	return values
+}
+
+func (d *Decoder) attribute(s scope, spec *pluginv1.Attribute, values Values) {
+	name := spec.GetName()
+	if value, ok := defaultValue(spec); ok {
+		values[name] = value
+	}
+	attr, given := s.body.Attributes[name]
+	if given && spec.GetDeprecated() != "" {
+		d.problems = append(d.problems, Problem{
+			Warning: true,
+			Summary: fmt.Sprintf("Deprecated attribute %q", name),
+			Detail:  spec.GetDeprecated(),
+			Range:   attr.NameRange,
+		})
+	}
+	if given && spec.GetType() == nil {
+		return
+	}
+	var v cty.Value
+	if given {
+		var ok bool
+		if v, ok = d.Eval(attr.Expr); !ok {
+			return
+		}
+	}
+	if !given || v.IsNull() {
+		if spec.GetRequired() && (given || !s.misspelt(name)) {
+			d.problem(s.header, fmt.Sprintf("Missing attribute %q", name), fmt.Sprintf("It is required here. Write: %s = %s", name, example(spec.GetType())))
+		}
+		return
+	}
+	value, bad := toGo(spec.GetType(), v)
+	if bad == nil {
+		values[name] = value
+		return
+	}
+	at, summary := attr.Expr.StartRange(), fmt.Sprintf("Wrong value for %q", name)
+	if bad.index >= 0 {
+		summary = fmt.Sprintf("Wrong value for element %d of %q", bad.index+1, name)
+		if list, ok := attr.Expr.(*hclsyntax.TupleConsExpr); ok && bad.index < len(list.Exprs) {
+			at = list.Exprs[bad.index].StartRange()
+		}
+	}
+	d.problem(at, summary, bad.detail)
+}
+
+func (d *Decoder) nested(s scope, spec *pluginv1.NestedBlock, values Values) {
+	name := spec.GetName()
+	var found []*hclsyntax.Block
+	for _, b := range s.body.Blocks {
+		if b.Type == name {
+			found = append(found, b)
+		}
+	}
+	if len(found) == 0 {
+		if _, asAttribute := s.body.Attributes[name]; spec.GetRequired() && !asAttribute {
+			d.problem(s.header, fmt.Sprintf("Missing block %q", name), fmt.Sprintf("It is required here. Write: %s { … }", header(spec)))
+		}
+		if d.Fill && spec.GetNesting() == pluginv1.Nesting_NESTING_SINGLE {
+			values[name] = defaults(spec.GetBody())
+		}
+		return
+	}
+	switch spec.GetNesting() {
+	case pluginv1.Nesting_NESTING_SINGLE:
+		for _, extra := range found[1:] {
+			d.problem(extra.TypeRange, fmt.Sprintf("Block %q is there twice", name), fmt.Sprintf("One is allowed; the first is on line %d. Join the two.", found[0].TypeRange.Start.Line))
+		}
+		d.labels(found[0], 0)
+		values[name] = d.body(s.step(spec, found[0], name))
+	case pluginv1.Nesting_NESTING_REPEATED:
+		list := make([]any, 0, len(found))
+		for i, b := range found {
+			d.labels(b, 0)
+			list = append(list, d.body(s.step(spec, b, name, strconv.Itoa(i))))
+		}
+		values[name] = list
+	case pluginv1.Nesting_NESTING_LABELLED:
+		values[name] = d.labelled(s, spec, found)
+	}
+}
+
+func (d *Decoder) labelled(s scope, spec *pluginv1.NestedBlock, found []*hclsyntax.Block) map[string]any {
+	byLabel := map[string]any{}
+	lines := map[string]int{}
+	for _, b := range found {
+		if !d.labels(b, 1) {
+			continue
+		}
+		label := b.Labels[0]
+		if line, twice := lines[label]; twice {
+			d.problem(b.TypeRange, fmt.Sprintf("Block %q has the label of another", b.Type), fmt.Sprintf("The first with it is on line %d. Give each a label of its own.", line))
+			continue
+		}
+		lines[label] = b.TypeRange.Start.Line
+		byLabel[label] = d.body(s.step(spec, b, spec.GetName(), label))
+	}
+	return byLabel
+}
+
+func (s scope) step(spec *pluginv1.NestedBlock, b *hclsyntax.Block, steps ...string) scope {
+	return scope{block: spec.GetBody(), body: b.Body, header: b.TypeRange, path: append(slices.Clip(s.path), steps...)}
+}
+
+// labels checks the number of labels. A label may be a secret whose equals sign
+// was forgotten, so none is repeated.
+func (d *Decoder) labels(b *hclsyntax.Block, want int) bool {
+	if len(b.Labels) == want {
+		return true
+	}
+	detail := fmt.Sprintf("A block of this name has no labels. Write: %s { … }", b.Type)
+	if want == 1 {
+		detail = fmt.Sprintf("A block of this name has one label. Write: %s \"NAME\" { … }", b.Type)
+	}
+	d.problem(b.TypeRange, fmt.Sprintf("Wrong number of labels for %q", b.Type), detail)
+	return false
+}
+
+// unknown reports what the schema does not have.
+func (d *Decoder) unknown(s scope) {
+	for name, attr := range s.body.Attributes {
+		switch {
+		case Attribute(s.block, name) != nil:
+		case Nested(s.block, name) != nil:
+			d.problem(attr.NameRange, fmt.Sprintf("%q is a block", name), fmt.Sprintf("Write it without the equals sign: %s { … }", header(Nested(s.block, name))))
+		default:
+			d.unknownName(s, attr.NameRange, "attribute", name)
+		}
+	}
+	for _, b := range s.body.Blocks {
+		switch {
+		case Nested(s.block, b.Type) != nil:
+		case Attribute(s.block, b.Type) != nil:
+			d.problem(b.TypeRange, fmt.Sprintf("%q is an attribute", b.Type), fmt.Sprintf("Write it with an equals sign: %s = %s", b.Type, example(Attribute(s.block, b.Type).GetType())))
+		default:
+			d.unknownName(s, b.TypeRange, "block", b.Type)
+		}
+	}
+}
+
+// misspelt says whether an unknown attribute of the body was meant to be name:
+// then the one complaint is enough.
+func (s scope) misspelt(name string) bool {
+	for given := range s.body.Attributes {
+		if Attribute(s.block, given) == nil && Suggest(given, s.known()) == name {
+			return true
+		}
+	}
+	return false
+}
+
+// known are the names that the body may hold.
+func (s scope) known() []string {
+	var names []string
+	for _, a := range s.block.GetAttributes() {
+		names = append(names, a.GetName())
+	}
+	for _, b := range s.block.GetBlocks() {
+		names = append(names, b.GetName())
+	}
+	return names
+}
+
+func (d *Decoder) unknownName(s scope, at hcl.Range, what, name string) {
+	if d.Later != nil && d.Later(s.path, name) {
+		d.problem(at, fmt.Sprintf("%q is not built yet", name), "The name is taken for a later version of tunneld. Remove it.")
+		return
+	}
+	known := s.known()
+	detail := "Nothing can be set here. Remove it."
+	if similar := Suggest(name, known); similar != "" {
+		detail = fmt.Sprintf("Did you mean %q?", similar)
+	} else if len(known) > 0 {
+		slices.Sort(known)
+		detail = "Known here: " + list(known) + "."
+	}
+	d.problem(at, fmt.Sprintf("Unknown %s %q", what, name), detail)
+}
+
+// list joins names for a sentence, and not more than a reader takes in.
+func list(names []string) string {
+	const most = 24
+	s := ""
+	for i, n := range names {
+		switch {
+		case i == most:
+			return fmt.Sprintf("%s and %d more", s, len(names)-most)
+		case i > 0:
+			s += ", "
+		}
+		s += n
+	}
+	return s
+}
+
+func header(b *pluginv1.NestedBlock) string {
+	if b.GetNesting() == pluginv1.Nesting_NESTING_LABELLED {
+		return b.GetName() + ` "NAME"`
+	}
+	return b.GetName()
+}
