@@ -1,0 +1,86 @@
+// Package azrelay is the plugin for Azure Relay's Hybrid Connections, the
+// sender's side. It dials; listening is the far end's, Microsoft's azbridge or
+// any other listener.
+package azrelay
+
+import (
+	"sync"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// version is the plugin's own.
+const version = "0.1.0"
+
+// Plugin describes the plugin for sdk.Serve.
+func Plugin() sdk.Plugin {
+	return sdk.Plugin{
+		Name:    "azrelay",
+		Version: version,
+		Summary: "Azure Relay Hybrid Connections, through a WebSocket per connection",
+		New:     func() sdk.Dialer { return new(Config) },
+	}
+}
+
+// The values of Config.TokenIn and Config.Framing.
+const (
+	InHeader        = "header"
+	InQuery         = "query"
+	FramingRaw      = "raw"
+	FramingAzbridge = "azbridge"
+)
+
+// Config is the body of an upstream block. It does not change once Start was
+// called.
+type Config struct {
+	Namespace        string        `tunneld:"namespace" doc:"the relay's host name, such as myrelay.servicebus.windows.net"`
+	HybridConnection string        `tunneld:"hybrid_connection" doc:"the hybrid connection's path; a suffix and a query reach the listener"`
+	KeyName          string        `tunneld:"key_name" doc:"the shared access policy to sign with; it needs the right Send"`
+	Key              sdk.Secret    `tunneld:"key" doc:"the policy's primary or secondary key, as the portal shows it"`
+	ConnectionString sdk.Secret    `tunneld:"connection_string" doc:"instead of namespace, hybrid_connection, key_name and key"`
+	ReadyToken       sdk.Secret    `tunneld:"token" doc:"a ready-made shared access signature, instead of a key"`
+	TokenTTL         time.Duration `tunneld:"token_ttl" default:"1h" doc:"how long the tokens that are signed here are valid"`
+	TokenIn          string        `tunneld:"token_in" default:"header" doc:"where the token goes: header or query"`
+	Endpoint         string        `tunneld:"endpoint" doc:"host:port to connect to instead of namespace:443; ws:// in front for plain connections"`
+	Framing          string        `tunneld:"framing" default:"raw" doc:"raw, or azbridge where Microsoft's azbridge listens"`
+	PortName         string        `tunneld:"port_name" doc:"azbridge: the port's name; default the target's port in decimal"`
+	Via              sdk.Secret    `tunneld:"via" doc:"proxy to go through: http://, https:// or socks5://, with user:password@ where it wants them"`
+	PingInterval     time.Duration `tunneld:"ping_interval" default:"30s" doc:"how long a direction may be silent before a ping; 0s for none"`
+	TLS              sdk.TLS       `tunneld:"tls" doc:"TLS towards the service"`
+	Timeouts         Timeouts      `tunneld:"timeouts" doc:"how long the parts of a dial may take"`
+
+	env   sdk.Env
+	token tokenSource
+
+	mu     sync.Mutex
+	status sdk.Status // as last reported
+}
+
+// Timeouts is the timeouts block.
+type Timeouts struct {
+	Connect   time.Duration `tunneld:"connect" default:"10s" doc:"how long the connection may take, a proxy's part included"`
+	Handshake time.Duration `tunneld:"handshake" default:"10s" doc:"how long the TLS handshake may take, and azbridge's answer"`
+	Accept    time.Duration `tunneld:"accept" default:"35s" doc:"how long the service may take to answer; it waits up to 30s for a listener"`
+}
+
+// Start keeps the environment for reports.
+func (c *Config) Start(env *sdk.Env) error {
+	c.env = *env
+	return nil
+}
+
+// report tells the daemon the upstream's state where it has changed.
+func (c *Config) report(health sdk.Health, message string) {
+	if c.env.Report == nil {
+		return
+	}
+	expires, renewed := c.token.validity()
+	st := sdk.Status{Health: health, Message: message, CredentialExpires: expires, CredentialRenewed: renewed}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if st != c.status {
+		c.status = st
+		c.env.Report(st)
+	}
+}

@@ -1,0 +1,192 @@
+package azrelay
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/azrelay/internal/bridge"
+	"github.com/tunneld/tunneld/plugins/azrelay/internal/wsstream"
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// Dial makes one WebSocket through the relay. It returns once a listener has
+// accepted and, with azbridge, has taken the port.
+func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
+	s, _ := c.settings()
+	t, err := c.dial(ctx, s, req)
+	if err != nil {
+		c.report(sdk.HealthFailing, err.Error())
+		return nil, err
+	}
+	c.report(sdk.HealthOK, "")
+	return t, nil
+}
+
+func (c *Config) dial(ctx context.Context, s *settings, req *sdk.Request) (*sdk.Tunnel, error) {
+	port, err := c.portName(req.Target)
+	if err != nil {
+		return nil, err
+	}
+	req.Enter(sdk.StageCredential)
+	token := c.token.get(s, c.TokenTTL)
+
+	req.Enter(sdk.StageConnect)
+	socket, conn, err := c.connect(ctx, s, req)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := c.open(ctx, s, req, socket, conn, token)
+	if err != nil {
+		_ = socket.Close()
+		return nil, err
+	}
+	if c.Framing == FramingAzbridge {
+		req.Enter(sdk.StageRequest)
+		if err := c.preamble(ctx, stream, port); err != nil {
+			stream.Abort()
+			return nil, c.bridgeFailure(ctx, err, port)
+		}
+	}
+	return sdk.Relay(relay{stream}, socket.LocalAddr(), socket.RemoteAddr()), nil
+}
+
+// connect makes the TCP connection, through the proxy where there is one. conn
+// is what to speak on, socket the TCP connection at its bottom.
+func (c *Config) connect(ctx context.Context, s *settings, req *sdk.Request) (socket, conn net.Conn, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Connect)
+	defer cancel()
+	address := s.address
+	if s.via != nil {
+		address = viaAddress(s.via)
+	}
+	socket, err = req.Dialer().DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, nil, connectFailure(err, address, s.via != nil)
+	}
+	if s.via == nil {
+		return socket, socket, nil
+	}
+	conn, err = c.tunnelVia(ctx, s, socket)
+	if err != nil {
+		_ = socket.Close()
+		return nil, nil, viaFailure(ctx, err, s.via)
+	}
+	return socket, conn, nil
+}
+
+// open does the handshakes of TLS and WebSocket on conn.
+func (c *Config) open(ctx context.Context, s *settings, req *sdk.Request, socket, conn net.Conn, token string) (*wsstream.Conn, error) {
+	if s.scheme == "wss" {
+		req.Enter(sdk.StageTLS)
+		config, err := c.TLS.Config(s.host)
+		if err != nil {
+			return nil, fmt.Errorf("configure tls: %w", err)
+		}
+		secured := wsstream.NewTLS(conn, config)
+		hctx, cancel := context.WithTimeout(ctx, c.Timeouts.Handshake)
+		err = secured.HandshakeContext(hctx)
+		cancel()
+		if err != nil {
+			return nil, tlsFailure(ctx, err, s.address)
+		}
+		conn = secured
+	}
+	req.Enter(sdk.StageHandshake)
+	u, header := request(s, token, c.TokenIn, newID())
+	actx, cancel := context.WithTimeout(ctx, c.Timeouts.Accept)
+	defer cancel()
+	ahead, err := wsstream.Handshake(actx, conn, u, s.namespace, header)
+	if err != nil {
+		return nil, c.handshakeFailure(ctx, s, err, token)
+	}
+	return wsstream.New(wsstream.Options{Conn: conn, Socket: socket, Ahead: ahead, Ping: c.PingInterval}), nil
+}
+
+// request returns what the opening handshake asks for.
+func request(s *settings, token, tokenIn, id string) (*url.URL, http.Header) {
+	query := "sb-hc-action=connect&sb-hc-id=" + id
+	if s.query != "" {
+		query = s.query + "&" + query
+	}
+	header := http.Header{}
+	switch {
+	case token == "":
+	case tokenIn == InQuery:
+		query += "&sb-hc-token=" + url.QueryEscape(token)
+	default:
+		header.Set("ServiceBusAuthorization", token)
+	}
+	return &url.URL{Scheme: s.scheme, Host: s.address, Path: "/$hc/" + s.path, RawQuery: query}, header
+}
+
+// portName returns the azbridge port for a target.
+func (c *Config) portName(t sdk.Target) (string, error) {
+	switch {
+	case c.Framing != FramingAzbridge || c.PortName != "":
+		return c.PortName, nil
+	case t.Port == 0:
+		return "", &sdk.DialError{
+			Stage: sdk.StageRequest, Reason: sdk.ReasonNotFound,
+			Message: fmt.Sprintf("the target %q has no port for azbridge", t.Host),
+			Hint:    "set port_name on the upstream, or give the listener's target a port",
+		}
+	}
+	return strconv.Itoa(int(t.Port)), nil
+}
+
+// preamble asks azbridge for a port and waits for its answer.
+func (c *Config) preamble(ctx context.Context, stream *wsstream.Conn, port string) error {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Handshake)
+	defer cancel()
+	stop := context.AfterFunc(ctx, stream.Abort)
+	defer stop()
+	_, err := stream.Write(bridge.AppendRequest(nil, bridge.Stream, port))
+	if err == nil {
+		err = bridge.ReadAnswer(stream, bridge.Stream)
+	}
+	if !stop() && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// relay is the stream as the SDK pumps it.
+type relay struct{ *wsstream.Conn }
+
+// Abort resets the connection. The reason stays here: a Close frame with any
+// code would be an end of file to azbridge.
+func (r relay) Abort(string) { r.Conn.Abort() }
+
+// newID returns a random sb-hc-id in the form of a GUID.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// timedOut says whether err is the end of a dial's time, its own or the
+// caller's.
+func timedOut(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &t) && t.Timeout()
+}
+
+// clockSkew is how far this machine's clock is behind the service's, or 0 where
+// the response's date is missing or close.
+func clockSkew(h http.Header, now time.Time) time.Duration {
+	date, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return 0
+	}
+	if d := date.Sub(now); d.Abs() > time.Minute {
+		return d.Round(time.Second)
+	}
+	return 0
+}

@@ -1,0 +1,197 @@
+package azrelay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/neterr"
+	"github.com/tunneld/tunneld/internal/socks5"
+	"github.com/tunneld/tunneld/plugins/azrelay/internal/bridge"
+	"github.com/tunneld/tunneld/plugins/azrelay/internal/wsstream"
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// maxReason bounds a peer's text in an error, in bytes.
+const maxReason = 512
+
+// failure is an error of the connection, in the words that all plugins use.
+func failure(stage sdk.Stage, err error, message string) *sdk.DialError {
+	m := neterr.Classify(err)
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		stage = sdk.StageResolve
+	}
+	return &sdk.DialError{Stage: stage, Reason: m.Reason, Retryable: m.Retryable, Message: message + ": " + err.Error(), Hint: m.Hint, Err: err}
+}
+
+func connectFailure(err error, address string, proxy bool) *sdk.DialError {
+	what := "connect to the service at "
+	if proxy {
+		what = "connect to the proxy at "
+	}
+	return failure(sdk.StageConnect, err, what+address)
+}
+
+func viaFailure(ctx context.Context, err error, via *url.URL) *sdk.DialError {
+	e := failure(sdk.StageConnect, outer(ctx, err), "through the proxy at "+viaAddress(via))
+	var refused *viaError
+	if !errors.As(err, &refused) {
+		return e
+	}
+	e.Hint = "check that the proxy allows connections to the namespace"
+	switch {
+	case refused.auth:
+		e.Reason, e.Retryable = sdk.ReasonUnauthenticated, false
+		e.Hint = "check user and password in via"
+	case refused.status == http.StatusBadGateway, refused.status == http.StatusServiceUnavailable,
+		refused.code == socks5.GeneralFailure, refused.code == socks5.HostUnreachable, refused.code == socks5.NetworkUnreachable:
+		e.Reason, e.Retryable = sdk.ReasonUnreachable, true
+		e.Hint = "the proxy cannot reach the namespace: check its name, and the proxy's own network"
+	case refused.status == http.StatusGatewayTimeout, refused.code == socks5.TTLExpired:
+		e.Reason, e.Retryable = sdk.ReasonTimeout, true
+	case refused.code == socks5.ConnectionRefused:
+		e.Reason, e.Retryable = sdk.ReasonRefused, true
+	default:
+		e.Reason, e.Retryable = sdk.ReasonDenied, false
+	}
+	return e
+}
+
+func tlsFailure(ctx context.Context, err error, address string) *sdk.DialError {
+	return failure(sdk.StageTLS, outer(ctx, err), "tls handshake with "+address)
+}
+
+// handshakeFailure is why the WebSocket did not come about.
+func (c *Config) handshakeFailure(ctx context.Context, s *settings, err error, token string) *sdk.DialError {
+	var refused *wsstream.RefusedError
+	if errors.As(err, &refused) {
+		e := refusal(s, refused, c.token.clock())
+		e.Message = strings.ReplaceAll(e.Message, orDefault(token, "\x00"), "[redacted]")
+		if e.Reason == sdk.ReasonUnauthenticated {
+			c.token.drop(token)
+		}
+		return e
+	}
+	e := failure(sdk.StageHandshake, outer(ctx, err), "websocket handshake with "+s.address)
+	if e.Reason == sdk.ReasonTimeout {
+		e.Hint = "no listener has accepted: check that it runs and is not overloaded"
+	}
+	return e
+}
+
+// refusal reads the service's status and reason. The service says in the status
+// line's text what is wrong, and adds a TrackingId that its support asks for.
+func refusal(s *settings, r *wsstream.RefusedError, now time.Time) *sdk.DialError {
+	text := clean(r.Reason)
+	e := &sdk.DialError{Stage: sdk.StageHandshake, Message: fmt.Sprintf("the service answered %d %s", r.Status, text), Err: r}
+	lower := strings.ToLower(text)
+	switch r.Status {
+	case http.StatusUnauthorized:
+		e.Reason, e.Hint = sdk.ReasonUnauthenticated, unauthorizedHint(s, lower, r.Header, now)
+	case http.StatusForbidden:
+		e.Reason, e.Hint = sdk.ReasonDenied, "the policy lacks the right Send: add it, or use a key of another policy"
+	case http.StatusNotFound:
+		switch {
+		case strings.Contains(lower, "listener"):
+			e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "no listener is connected: start the one for this hybrid connection"
+		case strings.Contains(lower, "endpoint does not exist"):
+			e.Reason, e.Hint = sdk.ReasonNotFound, fmt.Sprintf("check the path %q and the namespace %q", s.path, s.namespace)
+		default:
+			e.Reason, e.Retryable, e.Hint = sdk.ReasonNotFound, true, fmt.Sprintf("check the path %q, and that a listener is connected", s.path)
+		}
+	case http.StatusRequestTimeout, http.StatusGatewayTimeout:
+		e.Reason, e.Retryable, e.Hint = sdk.ReasonTimeout, true, "no listener has accepted in time: check that it runs and is not overloaded"
+	case http.StatusTooManyRequests:
+		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "the namespace is throttled: lower the rate, or check its quotas"
+	default:
+		switch {
+		case r.Status >= 500:
+			e.Reason, e.Retryable = sdk.ReasonUnavailable, true
+		case r.Status >= 400:
+			e.Reason, e.Hint = sdk.ReasonDenied, "the listener, or a gateway on the way, rejected the connection"
+		default:
+			e.Reason, e.Hint = sdk.ReasonProtocol, "what answers there is no relay: check namespace and endpoint"
+		}
+	}
+	if seconds, err := strconv.Atoi(r.Header.Get("Retry-After")); err == nil && seconds > 0 && e.Retryable {
+		e.RetryAfter = time.Duration(min(seconds, 3600)) * time.Second
+	}
+	return e
+}
+
+// unauthorizedHint tells apart what a 401 may mean.
+func unauthorizedHint(s *settings, text string, h http.Header, now time.Time) string {
+	skew := clockSkew(h, now)
+	switch {
+	case strings.Contains(text, "audience"):
+		return fmt.Sprintf("the token is for another address: it has to be for %s", s.audience())
+	case strings.Contains(text, "expired") && !s.token.IsZero():
+		return "the ready-made token has ended: set a new one, or key_name and key"
+	case skew > 0:
+		return fmt.Sprintf("this machine's clock is %s behind the service's: set it", skew)
+	case skew < 0:
+		return fmt.Sprintf("this machine's clock is %s ahead of the service's: set it", -skew)
+	case strings.Contains(text, "expired"):
+		return "check this machine's clock: the token was made just now"
+	case strings.Contains(text, "signature") && s.token.IsZero():
+		return fmt.Sprintf("the key is not the one of policy %q: copy it whole, with the = at its end", s.keyName)
+	case s.token.IsZero() && s.key.IsZero():
+		return "the hybrid connection wants a token: set key_name and key"
+	case !s.token.IsZero():
+		return "check the ready-made token"
+	}
+	return fmt.Sprintf("check that policy %q exists, its key, and this machine's clock", s.keyName)
+}
+
+// bridgeFailure is why azbridge did not take the port.
+func (c *Config) bridgeFailure(ctx context.Context, err error, port string) *sdk.DialError {
+	e := &sdk.DialError{Stage: sdk.StageRequest, Reason: sdk.ReasonProtocol, Message: err.Error(), Err: err}
+	var closed *wsstream.CloseError
+	switch {
+	case errors.Is(err, bridge.ErrName):
+		e.Reason = sdk.ReasonNotFound
+		e.Hint = fmt.Sprintf("check that azbridge forwards a port named %q, or set port_name", port)
+	case errors.Is(err, bridge.ErrVersion):
+		e.Hint = "check that azbridge is of a version with preamble 1.0"
+	case errors.Is(err, bridge.ErrDatagram):
+		e.Hint = fmt.Sprintf("check that azbridge forwards port %q as TCP", port)
+	case errors.As(err, &closed):
+		e.Reason, e.Retryable = sdk.ReasonUnavailable, closed.Code != wsstream.CodeGone
+	case timedOut(err), errors.Is(err, context.Canceled), errors.Is(err, wsstream.ErrNoClose):
+		e = failure(sdk.StageRequest, outer(ctx, err), "wait for azbridge's answer")
+		e.Hint = `check that the listener is azbridge: a plain one needs framing = "raw"`
+	default:
+		e.Hint = `check that the listener is azbridge: a plain one needs framing = "raw"`
+	}
+	return e
+}
+
+// outer prefers the end of the dial itself over what it looked like in a part
+// of it.
+func outer(ctx context.Context, err error) error {
+	if cause := ctx.Err(); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// clean makes a peer's text fit for a log line: one line, bounded.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > maxReason {
+		s = strings.ToValidUTF8(s[:maxReason], "") + "…"
+	}
+	return strings.TrimSpace(s)
+}

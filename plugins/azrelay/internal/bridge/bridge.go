@@ -1,0 +1,106 @@
+// Package bridge is the preamble with which Azure's relay bridge (azbridge)
+// begins each connection, inside the stream's bytes:
+//
+//	-> 01 00 MM LL <LL bytes: the port name in UTF-8>
+//	<- 01 00 MM   accepted
+//	   00 00 00   the version is not known
+//	   00 00 ff   a datagram was asked of a TCP forwarder
+//
+// A port name that is not known is answered with the end of the stream.
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+)
+
+// Modes of a connection: MM.
+const (
+	Stream   = 0x00
+	Datagram = 0xff
+)
+
+// MaxName bounds a port name, in bytes: its length is one byte.
+const MaxName = 255
+
+const major, minor = 1, 0
+
+var (
+	// ErrVersion says that the far end does not know the preamble's version.
+	ErrVersion = errors.New("the far end's azbridge does not know version 1.0 of the preamble")
+	// ErrDatagram says that the far end's forwarder is for TCP and was asked
+	// for datagrams.
+	ErrDatagram = errors.New("the far end's azbridge forwards TCP and was asked for datagrams")
+	// ErrName says that the far end knows no such port name.
+	ErrName = errors.New("the far end's azbridge closed the connection: it knows no such port name")
+)
+
+// CheckName says what is wrong with a port name.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("the port name is empty")
+	case len(name) > MaxName:
+		return fmt.Errorf("the port name has %d bytes, and %d is the most", len(name), MaxName)
+	case !utf8.ValidString(name):
+		return errors.New("the port name is not UTF-8")
+	}
+	return nil
+}
+
+// AppendRequest appends the preamble of a connection for a name that CheckName
+// has passed.
+func AppendRequest(b []byte, mode byte, name string) []byte {
+	return append(append(b, major, minor, mode, byte(len(name))), name...)
+}
+
+// ReadRequest reads a preamble, and not one byte more. Of an unknown version it
+// returns ErrVersion after the first two bytes.
+func ReadRequest(r io.Reader) (mode byte, name string, err error) {
+	var b [4 + MaxName]byte
+	if _, err := io.ReadFull(r, b[:2]); err != nil {
+		return 0, "", fmt.Errorf("read preamble: %w", err)
+	}
+	if b[0] != major || b[1] != minor {
+		return 0, "", ErrVersion
+	}
+	if _, err := io.ReadFull(r, b[2:4]); err != nil {
+		return 0, "", fmt.Errorf("read preamble: %w", err)
+	}
+	raw := b[4 : 4+int(b[3])]
+	if _, err := io.ReadFull(r, raw); err != nil {
+		return 0, "", fmt.Errorf("read port name: %w", err)
+	}
+	return b[2], string(raw), CheckName(string(raw))
+}
+
+// Accept, BadVersion and NoDatagram are the answers.
+func Accept(mode byte) []byte { return []byte{major, minor, mode} }
+
+// BadVersion refuses a preamble of another version.
+func BadVersion() []byte { return []byte{0, 0, 0} }
+
+// NoDatagram refuses datagrams.
+func NoDatagram() []byte { return []byte{0, 0, Datagram} }
+
+// ReadAnswer reads the answer to a preamble of the given mode, and not one byte
+// more: data may follow in the same message.
+func ReadAnswer(r io.Reader, mode byte) error {
+	var b [3]byte
+	n, err := io.ReadFull(r, b[:])
+	switch {
+	case n == 0 && err == io.EOF:
+		return ErrName
+	case err != nil:
+		return fmt.Errorf("read azbridge's answer: %w", err)
+	case b == [3]byte{major, minor, mode}:
+		return nil
+	case b == [3]byte{0, 0, 0}:
+		return ErrVersion
+	case b == [3]byte{0, 0, Datagram}:
+		return ErrDatagram
+	}
+	return fmt.Errorf("azbridge answered % x, and % x was expected", b, Accept(mode))
+}

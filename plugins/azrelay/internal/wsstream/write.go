@@ -1,0 +1,64 @@
+package wsstream
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"sync"
+
+	"github.com/gobwas/ws"
+)
+
+// maxPayload bounds the payload of one message that is sent, in bytes. A
+// message of this size, its header and what TLS adds go out in one write.
+const maxPayload = 64 << 10
+
+// frames holds buffers for one frame, header in front of payload.
+var frames = sync.Pool{New: func() any { b := make([]byte, ws.MaxHeaderSize+maxPayload); return &b }}
+
+// writeFrame sends p, at most maxPayload bytes, as one frame.
+func (c *Conn) writeFrame(op ws.OpCode, p []byte) error {
+	c.write.Lock()
+	defer c.write.Unlock()
+	return c.writeLocked(op, p)
+}
+
+func (c *Conn) writeLocked(op ws.OpCode, p []byte) error {
+	if c.sentClose && !op.IsControl() {
+		return ErrWriteClosed
+	}
+	if op == ws.OpClose {
+		if c.sentClose {
+			return nil
+		}
+		c.sentClose = true
+	}
+	buf := frames.Get().(*[]byte)
+	defer frames.Put(buf)
+	frame, err := appendFrame((*buf)[:0], op, p)
+	if err != nil {
+		return err
+	}
+	if err := c.send(frame); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+// appendFrame appends p as one final, masked frame. Each frame has a key of its
+// own from the system's random source (RFC 6455, 5.3).
+func appendFrame(b []byte, op ws.OpCode, p []byte) ([]byte, error) {
+	h := ws.Header{Fin: true, OpCode: op, Masked: true, Length: int64(len(p))}
+	if _, err := rand.Read(h.Mask[:]); err != nil {
+		return nil, fmt.Errorf("masking key: %w", err)
+	}
+	at := len(b)
+	var scratch [ws.MaxHeaderSize]byte
+	w := bytes.NewBuffer(b)
+	if err := ws.WriteHeaderBuffer(w, h, scratch[:]); err != nil {
+		return nil, fmt.Errorf("frame header: %w", err)
+	}
+	b = append(w.Bytes(), p...)
+	ws.Cipher(b[at+ws.HeaderSize(h):], h.Mask, 0)
+	return b, nil
+}

@@ -1,0 +1,238 @@
+// Package wsstream is a byte stream inside a WebSocket (RFC 6455) as Azure
+// Relay's peers use it: binary messages whose borders mean nothing, and a Close
+// frame as TCP's FIN. It is the client's side, which masks. It makes no
+// connection.
+package wsstream
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+// The Close codes that mean something here (RFC 6455, 7.4.1).
+const (
+	// CodeNormal is the end of a direction, as a Close without a code is.
+	CodeNormal = 1000
+	// CodeGone says that the hybrid connection was deleted.
+	CodeGone = 1001
+	// CodePolicy says that the token has expired.
+	CodePolicy = 1008
+	// CodeInternal is an error in the service.
+	CodeInternal = 1011
+)
+
+// lingerTime bounds the wait for the peer to close the transport, which is the
+// server's to do first (RFC 6455, 7.1.1).
+const lingerTime = 2 * time.Second
+
+// maxLinger bounds what is read and thrown away meanwhile, in bytes.
+const maxLinger = 1 << 20
+
+var (
+	// ErrNoClose says that the transport ended without a Close frame.
+	ErrNoClose = errors.New("the connection ended without a Close frame")
+	// ErrWriteClosed says that a write came after CloseWrite.
+	ErrWriteClosed = errors.New("write after the direction was closed")
+	// ErrClosed says that the stream was closed or aborted on this side.
+	ErrClosed = errors.New("the stream is closed")
+)
+
+// CloseError is a Close frame that is no clean end of a direction.
+type CloseError struct {
+	Code   int
+	Reason string
+}
+
+// Error says what the code means where the service gives it a meaning.
+func (e *CloseError) Error() string {
+	s := fmt.Sprintf("closed by the far end with code %d", e.Code)
+	switch e.Code {
+	case CodeGone:
+		s += " (the hybrid connection was deleted)"
+	case CodePolicy:
+		s += " (the token has expired)"
+	case CodeInternal:
+		s += " (error in the service)"
+	}
+	if e.Reason != "" {
+		s += fmt.Sprintf(": %q", e.Reason)
+	}
+	return s
+}
+
+// Options is what New needs; Conn is required.
+type Options struct {
+	// Conn is the connection after the opening handshake: TCP, or TLS as NewTLS
+	// makes it.
+	Conn net.Conn
+	// Socket is the TCP connection at the bottom, which Abort resets. Nil: Conn.
+	Socket net.Conn
+	// Ahead is what the handshake read too far.
+	Ahead []byte
+	// Ping is how long either direction may be silent before a ping goes out;
+	// 0: no pings.
+	Ping time.Duration
+}
+
+// Conn is the stream. One goroutine reads while another writes; CloseWrite
+// comes from the writing one, Close and Abort from anywhere.
+type Conn struct {
+	conn   net.Conn
+	socket net.Conn
+	batch  *batcher // of a Conn made by NewTLS, else nil
+
+	ahead   []byte
+	decoder decoder
+	readErr error
+
+	write     sync.Mutex // held for a whole frame
+	sentClose bool       // under write
+
+	start    time.Time
+	lastRead atomic.Int64 // time since start
+	lastSent atomic.Int64
+	gotClose atomic.Bool
+	ping     time.Duration
+
+	mu       sync.Mutex // guards what follows
+	closed   bool
+	timer    *time.Timer
+	pong     []byte // the newest ping that is not answered yet
+	ponging  bool
+	controls sync.WaitGroup // goroutines that send pings and pongs
+}
+
+// New takes over o.Conn.
+func New(o Options) *Conn {
+	c := &Conn{conn: o.Conn, socket: o.Socket, ahead: o.Ahead, ping: o.Ping, start: time.Now()}
+	if c.socket == nil {
+		c.socket = o.Conn
+	}
+	if t, ok := o.Conn.(*TLS); ok {
+		c.batch = t.batch
+	}
+	if c.ping > 0 {
+		c.mu.Lock()
+		c.timer = time.AfterFunc(c.ping, c.tick)
+		c.mu.Unlock()
+	}
+	return c
+}
+
+// Read reads the stream's bytes, whatever messages carry them. It returns
+// io.EOF after a Close frame that is a clean end, a *CloseError after any
+// other, and ErrNoClose where the transport ends without one. It decodes in p,
+// so that an idle stream holds no buffer, and answers pings on the way.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for c.readErr == nil {
+		var n int
+		var err error
+		if len(c.ahead) > 0 {
+			n = copy(p, c.ahead)
+			if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
+				c.ahead = nil
+			}
+		} else {
+			n, err = c.conn.Read(p)
+		}
+		c.lastRead.Store(int64(time.Since(c.start)))
+		m, derr := c.decoder.decode(p[:n], c.answer)
+		switch {
+		case derr != nil:
+			c.readErr = derr
+			if derr == io.EOF {
+				c.gotClose.Store(true)
+			}
+		case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
+			c.readErr = ErrNoClose
+		case err != nil:
+			c.readErr = fmt.Errorf("read: %w", err)
+		}
+		if m > 0 {
+			return m, nil
+		}
+	}
+	return 0, c.readErr
+}
+
+// Write sends p as binary messages and returns once they are the transport's.
+// An empty p sends nothing: an empty message means end of file to azbridge.
+func (c *Conn) Write(p []byte) (int, error) {
+	for n := 0; n < len(p); {
+		chunk := p[n:min(n+maxPayload, len(p))]
+		if err := c.writeFrame(ws.OpBinary, chunk); err != nil {
+			return n, err
+		}
+		n += len(chunk)
+	}
+	return len(p), nil
+}
+
+// CloseWrite sends Close with code 1000, which ends this direction alone.
+func (c *Conn) CloseWrite() error {
+	return c.writeFrame(ws.OpClose, ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))
+}
+
+// Close closes the transport. Where both directions have ended it waits for the
+// peer to close first, for at most two seconds, so that nothing on the way is
+// lost to a reset.
+func (c *Conn) Close() error {
+	if !c.shut() {
+		return nil
+	}
+	if c.gotClose.Load() && c.ended() {
+		if c.socket.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+			_, _ = io.CopyN(io.Discard, c.socket, maxLinger)
+		}
+	}
+	err := c.conn.Close()
+	c.controls.Wait()
+	if err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	return nil
+}
+
+// Abort resets the transport, without a Close frame and without TLS's
+// close_notify: the far end cannot take it for a clean end.
+func (c *Conn) Abort() {
+	if !c.shut() {
+		return
+	}
+	if tcp, ok := c.socket.(interface{ SetLinger(sec int) error }); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.socket.Close()
+	c.controls.Wait()
+}
+
+// shut keeps new pings and pongs from starting. It returns false where the
+// stream was shut before.
+func (c *Conn) shut() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.closed = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	return true
+}
+
+func (c *Conn) ended() bool {
+	c.write.Lock()
+	defer c.write.Unlock()
+	return c.sentClose
+}

@@ -1,0 +1,230 @@
+package azrelay
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/azrelay/internal/bridge"
+	"github.com/tunneld/tunneld/plugins/azrelay/internal/sas"
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// minTokenTTL keeps a token valid for longer than a dial takes.
+const minTokenTTL = time.Minute
+
+// settings is what a Config means, worked out.
+type settings struct {
+	// namespace is the host of the Host header and of the token's audience.
+	namespace string
+	// path is the hybrid connection with its suffix, query what it brings along.
+	path, query string
+	// scheme is ws or wss; address is what to connect to, and host its name.
+	scheme, address, host string
+	keyName               string
+	key, token            sdk.Secret
+	via                   *url.URL // nil: no proxy
+}
+
+// audience is the URI that tokens are signed for, in the form of Microsoft's
+// own client.
+func (s *settings) audience() string { return "http://" + s.namespace + "/" + s.path + "/" }
+
+// settings works out what c means. The diagnostics hold no secret.
+func (c *Config) settings() (*settings, []sdk.Diagnostic) {
+	var ds diagnostics
+	s := &settings{namespace: c.Namespace, key: c.Key, keyName: c.KeyName, token: c.ReadyToken}
+	entity := c.HybridConnection
+	port := ""
+	if !c.ConnectionString.IsZero() {
+		entity, port = c.fromConnectionString(s, &ds)
+	}
+	s.setPath(entity, &ds)
+	s.setEndpoint(c.Endpoint, port, &ds)
+	s.checkCredentials(&ds)
+	s.setVia(c.Via, &ds)
+	return s, ds
+}
+
+// fromConnectionString fills s and returns the entity's path and the endpoint's
+// port.
+func (c *Config) fromConnectionString(s *settings, ds *diagnostics) (entity, port string) {
+	for _, a := range []struct {
+		name string
+		set  bool
+	}{{"namespace", c.Namespace != ""}, {"key_name", c.KeyName != ""}, {"key", !c.Key.IsZero()}} {
+		if a.set {
+			ds.add(a.name, "connection_string says this already", "Leave one of the two out.")
+		}
+	}
+	p, err := parseConnectionString(c.ConnectionString.Reveal())
+	if err != nil {
+		ds.add("connection_string", "cannot read the connection string: "+err.Error(),
+			"Copy it whole from the portal: Endpoint=sb://…/;SharedAccessKeyName=…;SharedAccessKey=…;EntityPath=…")
+		return c.HybridConnection, ""
+	}
+	s.namespace, s.keyName, s.key = p.host, p.keyName, p.key
+	if !p.token.IsZero() {
+		if !c.ReadyToken.IsZero() {
+			ds.add("token", "connection_string has a token already", "Leave one of the two out.")
+		}
+		s.token = p.token
+	}
+	switch {
+	case p.entity == "":
+		return c.HybridConnection, p.port
+	case c.HybridConnection != "":
+		ds.add("hybrid_connection", "connection_string names a hybrid connection already", "Leave one of the two out.")
+	}
+	return p.entity, p.port
+}
+
+func (s *settings) setPath(entity string, ds *diagnostics) {
+	path, query, _ := strings.Cut(entity, "?")
+	s.path, s.query = strings.Trim(path, "/"), query
+	if s.path == "" {
+		ds.add("hybrid_connection", "no hybrid connection is named", "Set hybrid_connection to the path of the hybrid connection.")
+		return
+	}
+	if strings.ContainsFunc(entity, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }) {
+		ds.add("hybrid_connection", "the path has a character that cannot stand there", "Leave out spaces, control characters and #.")
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		ds.add("hybrid_connection", "the query is not escaped well", "Escape % as %25 and ; as %3B.")
+	}
+	for k := range values {
+		if strings.HasPrefix(strings.ToLower(k), "sb-hc-") {
+			ds.add("hybrid_connection", fmt.Sprintf("the query has %s, which is the protocol's own", k), "Leave it out; tunneld sets what the protocol needs.")
+		}
+	}
+}
+
+// setEndpoint works out where to connect. port is the connection string's.
+func (s *settings) setEndpoint(endpoint, port string, ds *diagnostics) {
+	s.scheme = "wss"
+	if scheme, rest, ok := strings.Cut(endpoint, "://"); ok {
+		s.scheme, endpoint = scheme, strings.TrimSuffix(rest, "/")
+		if s.scheme != "ws" && s.scheme != "wss" {
+			ds.add("endpoint", "the scheme is neither ws nor wss", `Write host:port, or "ws://host:port" for plain connections.`)
+			return
+		}
+	}
+	if strings.Contains(s.namespace, "/") || strings.ContainsFunc(s.namespace, func(r rune) bool { return r <= ' ' }) {
+		ds.add("namespace", "the namespace is a host name", "Leave out the scheme and the path: myrelay.servicebus.windows.net")
+		return
+	}
+	if endpoint == "" {
+		if s.namespace == "" {
+			ds.add("namespace", "no namespace is named", "Set namespace, or connection_string, or endpoint.")
+			return
+		}
+		endpoint = net.JoinHostPort(strings.Trim(s.namespace, "[]"), orDefault(port, "443"))
+	}
+	host, port, err := net.SplitHostPort(endpoint)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || perr != nil || n == 0 {
+		ds.add("endpoint", "the endpoint is not host:port", "Write the port, too: relay.example:443, or [::1]:8080.")
+		return
+	}
+	s.address, s.host = endpoint, host
+	if s.namespace == "" {
+		s.namespace = host
+	}
+}
+
+func (s *settings) checkCredentials(ds *diagnostics) {
+	switch {
+	case s.keyName != "" && s.key.IsZero():
+		ds.add("key_name", "a key's name without the key", "Set key.")
+	case s.keyName == "" && !s.key.IsZero():
+		ds.add("key", "a key without its name", "Set key_name to the name of the shared access policy.")
+	case !s.key.IsZero() && !s.token.IsZero():
+		ds.add("token", "both a key and a ready-made token", "Leave one of the two out.")
+	}
+	if s.token.IsZero() {
+		return
+	}
+	if _, err := sas.Parse(s.token.Reveal()); err != nil {
+		ds.add("token", "the token is no shared access signature: "+err.Error(), "It reads SharedAccessSignature sr=…&sig=…&se=…&skn=…")
+	}
+}
+
+func (s *settings) setVia(via sdk.Secret, ds *diagnostics) {
+	if via.IsZero() {
+		return
+	}
+	u, err := url.Parse(via.Reveal())
+	if err != nil || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		ds.add("via", "the proxy's address is not a URL of scheme, host and port", `Write "http://proxy:3128", with user:password@ in front of the host where the proxy wants them.`)
+		return
+	}
+	if _, ok := viaPorts[u.Scheme]; !ok {
+		ds.add("via", "the proxy's scheme is none of http, https and socks5", `Write "http://proxy:3128" or the like.`)
+		return
+	}
+	s.via = u
+}
+
+// Validate checks what the schema cannot.
+func (c *Config) Validate() []sdk.Diagnostic {
+	s, out := c.settings()
+	ds := diagnostics(out)
+	if c.TokenIn != InHeader && c.TokenIn != InQuery {
+		ds.add("token_in", "the token goes neither into the header nor into the query", `Write "header" or "query".`)
+	}
+	if c.TokenTTL < minTokenTTL {
+		ds.add("token_ttl", "tokens would end before they are of use", "Set at least 1m.")
+	}
+	switch {
+	case c.Framing != FramingRaw && c.Framing != FramingAzbridge:
+		ds.add("framing", "the framing is neither raw nor azbridge", `Write "raw", or "azbridge" where Microsoft's azbridge listens.`)
+	case c.PortName == "":
+	case c.Framing == FramingRaw:
+		ds.add("port_name", "a port name means something to azbridge alone", `Set framing = "azbridge", or leave it out.`)
+	default:
+		if err := bridge.CheckName(c.PortName); err != nil {
+			ds.add("port_name", err.Error(), "Use the name that stands in azbridge's configuration.")
+		}
+	}
+	if c.PingInterval < 0 {
+		ds.add("ping_interval", "the interval is negative", "Write 0s for no pings.")
+	}
+	for _, a := range []struct {
+		name string
+		time time.Duration
+	}{{"connect", c.Timeouts.Connect}, {"handshake", c.Timeouts.Handshake}, {"accept", c.Timeouts.Accept}} {
+		if a.time <= 0 {
+			ds = append(ds, sdk.Diagnostic{Summary: "the time is not positive", Detail: "Write a duration such as 10s.", Path: []string{"timeouts", a.name}})
+		}
+	}
+	if s.scheme == "ws" && s.host != "" && !isLoopback(s.host) {
+		ds.warn("endpoint", "the connection is plain: the token and all data can be read on the way", "Use ws:// for an emulator on this machine only.")
+	}
+	return append(ds, c.TLS.Validate("tls")...)
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func orDefault(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+// diagnostics gathers what is wrong.
+type diagnostics []sdk.Diagnostic
+
+func (d *diagnostics) add(attribute, summary, detail string) {
+	*d = append(*d, sdk.Diagnostic{Summary: summary, Detail: detail, Path: []string{attribute}})
+}
+
+func (d *diagnostics) warn(attribute, summary, detail string) {
+	*d = append(*d, sdk.Diagnostic{Warning: true, Summary: summary, Detail: detail, Path: []string{attribute}})
+}
