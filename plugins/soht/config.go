@@ -1,0 +1,162 @@
+package soht
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// Validate checks what the schema cannot.
+func (c *Config) Validate() []sdk.Diagnostic {
+	var ds []sdk.Diagnostic
+	fail := func(summary, detail string, path ...string) {
+		ds = append(ds, sdk.Diagnostic{Summary: summary, Detail: detail, Path: path})
+	}
+	warn := func(summary, detail string, path ...string) {
+		ds = append(ds, sdk.Diagnostic{Warning: true, Summary: summary, Detail: detail, Path: path})
+	}
+	https := false
+	switch u, err := url.Parse(c.URL); {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		fail("url is not the address of a service", `Write it as "https://host/soht/service".`, "url")
+	case u.User != nil:
+		fail("url holds credentials", "Set username and password for the SOHT server, or headers for a gateway.", "url")
+	case u.Fragment != "":
+		fail("url holds a fragment", "Leave out the # and what follows: it is never sent.", "url")
+	default:
+		https = u.Scheme == "https"
+		if !https && c.Username != "" {
+			warn("the login travels in the clear", "Use an https url: everybody on the way can read the password.", "url")
+		}
+		if !https && c.TLS != nil {
+			fail("tls without https", "Use an https url, or leave the tls block out.", "tls")
+		}
+	}
+	if c.Mode != modeStateful && c.Mode != modeStateless {
+		fail("unknown mode", `Write "stateful" or "stateless".`, "mode")
+	}
+	switch {
+	case c.Username != "" && c.Password.IsZero():
+		fail("username without password", "Set password as well: the server takes either both or none.", "username")
+	case c.Username == "" && !c.Password.IsZero():
+		fail("password without username", "Set username as well: the server takes either both or none.", "password")
+	}
+	if c.WriteSize < 1 || c.WriteSize > maxWriteSize {
+		fail("write_size is out of range", fmt.Sprintf("Write a size from 1 to %s: the server takes forms of up to %d encoded bytes, three for each byte at worst.", sdk.Size(maxWriteSize), maxForm), "write_size")
+	}
+	if !c.Via.IsZero() {
+		if _, err := parseVia(c.Via); err != nil {
+			fail("via is not an HTTP proxy: "+err.Error(), `Write it as "http://user:password@host:port", with %40 for an @ in the password.`, "via")
+		}
+	}
+	for name, value := range c.Headers {
+		if err := checkHeader(name, value); err != nil {
+			fail("header cannot be sent: "+err.Error(), "Leave it out or write it differently.", "headers", name)
+		}
+	}
+	if c.Timeouts.Connect <= 0 {
+		fail("no time to connect", "Set a time above 0.", "timeouts", "connect")
+	}
+	if c.Timeouts.Handshake <= 0 {
+		fail("no time for the handshake", "Set a time above 0.", "timeouts", "handshake")
+	}
+	if c.TLS != nil {
+		ds = append(ds, c.TLS.Validate("tls")...)
+	}
+	return ds
+}
+
+// parseVia reads the proxy's address. Its errors hold no part of it.
+func parseVia(s sdk.Secret) (*url.URL, error) {
+	u, err := url.Parse(s.Reveal())
+	switch {
+	case err != nil:
+		return nil, errors.New("it cannot be read as a URL")
+	case u.Scheme != "http":
+		return nil, errors.New(`it does not start with "http://"`)
+	case u.Hostname() == "":
+		return nil, errors.New("it names no host")
+	case u.Port() == "":
+		return nil, errors.New("it names no port")
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("something follows the port")
+	}
+	return u, nil
+}
+
+// ownHeaders are the plugin's, or the connection's.
+var ownHeaders = []string{
+	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect",
+	"Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+// checkHeader says why a header cannot be sent (RFC 9110, sections 5.5 and
+// 5.6.2). It does not repeat the value.
+func checkHeader(name, value string) error {
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	}) {
+		return errors.New("the name has a character that no header's name may have")
+	}
+	for _, own := range ownHeaders {
+		if http.CanonicalHeaderKey(name) == own {
+			return fmt.Errorf("%s is set by the plugin", own)
+		}
+	}
+	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		return errors.New("the value has a control character")
+	}
+	return nil
+}
+
+// header returns the headers of each request, and the Host where one is set.
+func (c *Config) header() (h http.Header, host string) {
+	h = http.Header{
+		"Content-Type": {"application/x-www-form-urlencoded"},
+		"User-Agent":   {"tunneld-soht/" + Version},
+	}
+	for name, value := range c.Headers {
+		if http.CanonicalHeaderKey(name) == "Host" {
+			host = value
+			continue
+		}
+		h.Set(name, value)
+	}
+	return h, host
+}
+
+// tlsConfig returns what https connections to host are made with. The client's
+// certificate is read anew for each, so that a rotated one is followed.
+func (c *Config) tlsConfig(host string) (*tls.Config, error) {
+	settings := sdk.TLS{}
+	if c.TLS != nil {
+		settings = *c.TLS
+	}
+	conf, err := settings.Config(host)
+	if err != nil || settings.CertFile == "" {
+		return conf, err
+	}
+	conf.Certificates = nil
+	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		now, err := settings.Config(host)
+		if err != nil {
+			return nil, err
+		}
+		return &now.Certificates[0], nil
+	}
+	return conf, nil
+}
+
+// credentials are the login at the SOHT server; the user name is empty where
+// there is none.
+type credentials struct {
+	username string
+	password sdk.Secret
+}
+
+func (c *Config) login() credentials { return credentials{c.Username, c.Password} }

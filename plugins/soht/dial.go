@@ -1,0 +1,160 @@
+package soht
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// abandonTime is how long an open whose dial was cancelled may go on, so that
+// its connection at the server can be closed.
+const abandonTime = 5 * time.Second
+
+// opened is a connection that the server has made.
+type opened struct {
+	id            string
+	local, remote net.Addr // of the HTTP connection that it was asked for on
+}
+
+// openTrace follows the HTTP side of an open.
+type openTrace struct {
+	req  *sdk.Request
+	sent atomic.Bool // the server may have begun
+	over atomic.Bool // the dial has returned
+
+	mu            sync.Mutex
+	timer         *time.Timer
+	local, remote net.Addr
+}
+
+// hooks returns the trace. Once a connection is there, expired is called after
+// limit, unless stop comes first.
+func (t *openTrace) hooks(limit time.Duration, expired func()) *httptrace.ClientTrace {
+	enter := func(s sdk.Stage) {
+		if !t.over.Load() {
+			t.req.Enter(s)
+		}
+	}
+	return &httptrace.ClientTrace{
+		DNSStart:          func(httptrace.DNSStartInfo) { enter(sdk.StageResolve) },
+		DNSDone:           func(httptrace.DNSDoneInfo) { enter(sdk.StageConnect) },
+		TLSHandshakeStart: func() { enter(sdk.StageTLS) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			enter(sdk.StageRequest)
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.local, t.remote = info.Conn.LocalAddr(), info.Conn.RemoteAddr()
+			if t.timer == nil {
+				t.timer = time.AfterFunc(limit, expired)
+			}
+		},
+		WroteHeaders: func() { t.sent.Store(true) },
+	}
+}
+
+// stop ends the time limit and returns the connection's two ends.
+func (t *openTrace) stop() (local, remote net.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	return t.local, t.remote
+}
+
+// open asks the server for the target. Cut short by ctx it returns at once, and
+// sees to it in the background that the server keeps nothing.
+func (c *Config) open(ctx context.Context, cl *client, req *sdk.Request) (opened, error) {
+	octx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	trace := &openTrace{req: req}
+	defer trace.over.Store(true)
+	hooks := trace.hooks(c.Timeouts.Handshake, func() {
+		cancel(&Error{
+			Action: "open", Reason: sdk.ReasonTimeout, Err: ErrExchange,
+			Message: "no answer within " + c.Timeouts.Handshake.String(),
+			Hint:    "the server answers once it has reached " + req.Target.String() + ": check the way between them, or raise timeouts.handshake",
+		})
+	})
+
+	type result struct {
+		opened
+		err error
+	}
+	answer := make(chan result, 1)
+	if !c.goInBackground(func() {
+		id, err := cl.open(httptrace.WithClientTrace(octx, hooks), c.login(), req.Target)
+		local, remote := trace.stop()
+		answer <- result{opened{id, local, remote}, err}
+	}) {
+		cancel(nil)
+		return opened{}, &sdk.DialError{Reason: sdk.ReasonUnavailable, Retryable: true, Message: "the upstream is no longer in use"}
+	}
+	select {
+	case r := <-answer:
+		cancel(nil)
+		return r.opened, dialFailure(r.err)
+	case <-ctx.Done():
+	}
+	if !trace.sent.Load() {
+		cancel(ctx.Err())
+	}
+	abandon := time.AfterFunc(abandonTime, func() { cancel(ctx.Err()) })
+	c.goInBackground(func() {
+		r := <-answer
+		abandon.Stop()
+		cancel(nil)
+		if r.err == nil {
+			cctx, done := context.WithTimeout(context.Background(), closeTimeout)
+			defer done()
+			_ = cl.close(cctx, r.id)
+		}
+	})
+	return opened{}, ctx.Err()
+}
+
+// goInBackground runs f in a goroutine that Close waits for. After Close it
+// returns false.
+func (c *Config) goInBackground(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.background.Go(f)
+	}
+	return !c.closed
+}
+
+// dialFailure is the failure of an open as the daemon is told it. Of a request
+// without an answer the cause says more, and the SDK knows what it means.
+func dialFailure(err error) error {
+	var e *Error
+	switch {
+	case !errors.As(err, &e):
+		return err
+	case e.Err == ErrExchange && e.Cause != nil:
+		return e.Cause
+	}
+	return e.dialError()
+}
+
+// tell reports the upstream's state after a dial. What the target is to blame
+// for says that the upstream works.
+func (c *Config) tell(err error) {
+	c.mu.Lock()
+	report := c.report
+	c.mu.Unlock()
+	if report == nil || errors.Is(err, context.Canceled) {
+		return
+	}
+	var e *Error
+	if err == nil || errors.As(err, &e) && e.Err == ErrRefused && e.Reason != sdk.ReasonUnauthenticated {
+		report(sdk.Status{Health: sdk.HealthOK})
+		return
+	}
+	report(sdk.Status{Health: sdk.HealthFailing, Message: err.Error()})
+}

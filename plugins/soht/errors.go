@@ -1,0 +1,208 @@
+package soht
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// The ways in which a tunnel, or the answer that it hangs on, breaks. Each comes
+// wrapped in an *Error.
+var (
+	// ErrStatus is an answer with another HTTP status than 200.
+	ErrStatus = errors.New("refused by HTTP status")
+	// ErrNotSOHT is an answer with status 200 that no SOHT server gives: a
+	// login page, mostly.
+	ErrNotSOHT = errors.New("answer is not from a SOHT server")
+	// ErrCut is an answer whose end is missing.
+	ErrCut = errors.New("answer is cut short")
+	// ErrReset is a connection that the target reset.
+	ErrReset = errors.New("connection reset by the target")
+	// ErrUnknown is a connection that the server does not know, or not any
+	// more.
+	ErrUnknown = errors.New("server does not know the connection")
+	// ErrExchange is a request without an answer.
+	ErrExchange = errors.New("HTTP exchange failed")
+)
+
+// Error is why an action of the protocol failed. During a tunnel it ends that
+// tunnel; of an open it becomes a *sdk.DialError.
+type Error struct {
+	// Action is the protocol's: "open", "read", "write", "readwrite", "close".
+	Action string
+	// Reason says what kind of failure it is.
+	Reason sdk.Reason
+	// Message says what happened; Hint what to check, or is empty. No secret
+	// is in either.
+	Message, Hint string
+	// Status is the HTTP status where it was not 200, else 0.
+	Status int
+	// RetryAfter is what the answer asked for, or 0.
+	RetryAfter time.Duration
+	// Err is one of the errors of this package; Cause is what is behind it, or
+	// nil.
+	Err, Cause error
+}
+
+// Error returns "action: message (hint)".
+func (e *Error) Error() string {
+	if e.Hint == "" {
+		return fmt.Sprintf("%s: %s", e.Action, e.Message)
+	}
+	return fmt.Sprintf("%s: %s (%s)", e.Action, e.Message, e.Hint)
+}
+
+// Unwrap returns Err and Cause.
+func (e *Error) Unwrap() []error { return []error{e.Err, e.Cause} }
+
+// dialError is e as the failure of an open.
+func (e *Error) dialError() *sdk.DialError {
+	retryable := true
+	switch e.Reason {
+	case sdk.ReasonProtocol, sdk.ReasonUnauthenticated, sdk.ReasonDenied:
+		retryable = false
+	}
+	return &sdk.DialError{
+		Stage:      sdk.StageRequest,
+		Reason:     e.Reason,
+		Retryable:  retryable,
+		Message:    e.Message,
+		Hint:       e.Hint,
+		RetryAfter: e.RetryAfter,
+		Err:        e,
+	}
+}
+
+// connect stands in for an action where a proxy is asked for a tunnel.
+const connect = "CONNECT"
+
+// checkStatus returns an error for whatever is not 200. It does not read the
+// body.
+func checkStatus(action string, r *http.Response) error {
+	if r.StatusCode == http.StatusOK {
+		if c := r.Header.Get("Content-Encoding"); c != "" && c != "identity" {
+			return &Error{
+				Action: action, Reason: sdk.ReasonProtocol, Err: ErrNotSOHT,
+				Message: "the answer is compressed, which nobody asked for",
+				Hint:    "switch compression off in whatever stands in front of the SOHT server",
+			}
+		}
+		return nil
+	}
+	e := &Error{
+		Action:     action,
+		Status:     r.StatusCode,
+		RetryAfter: retryAfter(r.Header.Get("Retry-After")),
+		Message:    fmt.Sprintf("answered with HTTP status %d %s", r.StatusCode, http.StatusText(r.StatusCode)),
+		Err:        ErrStatus,
+	}
+	if action == connect {
+		e.Message = "the HTTP proxy " + e.Message
+	}
+	e.Reason, e.Hint = statusMeaning(action, r.StatusCode)
+	if r.StatusCode/100 == 3 {
+		e.Message += location(r)
+	}
+	return e
+}
+
+func statusMeaning(action string, status int) (sdk.Reason, string) {
+	switch {
+	case status/100 == 3:
+		return sdk.ReasonProtocol, "redirects are not followed: set url to where the service is, and see whether a gateway wants a login"
+	case status == http.StatusBadRequest && (action == "write" || action == "readwrite"):
+		return sdk.ReasonProtocol, "the form may be too large for the server or a gateway: lower write_size"
+	case status == http.StatusUnauthorized:
+		return sdk.ReasonUnauthenticated, "something in front of the SOHT server wants a login: set headers"
+	case action == connect && status == http.StatusForbidden:
+		return sdk.ReasonDenied, "the HTTP proxy forbids tunnels to the SOHT server's address: ask who runs it"
+	case status == http.StatusForbidden:
+		return sdk.ReasonDenied, "something in front of the SOHT server forbids the request: ask who runs it"
+	case status == http.StatusProxyAuthRequired:
+		return sdk.ReasonUnauthenticated, "the HTTP proxy wants other credentials: check user name and password in via"
+	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusGone:
+		return sdk.ReasonNotFound, "there is no SOHT service at this path: check url"
+	case status == http.StatusRequestEntityTooLarge:
+		return sdk.ReasonProtocol, "a gateway takes no form this large: lower write_size"
+	case status == http.StatusRequestTimeout, status == http.StatusGatewayTimeout:
+		if action == "read" {
+			return sdk.ReasonTimeout, `a gateway gave up waiting for the target's next byte: raise its read timeout, or set mode = "stateless"`
+		}
+		return sdk.ReasonTimeout, "a gateway gave up waiting for the SOHT server: raise its timeout, or see why the server is slow"
+	case status == http.StatusInternalServerError:
+		return sdk.ReasonUnavailable, "see the SOHT server's log"
+	case status/100 == 5, status == http.StatusTooManyRequests:
+		return sdk.ReasonUnavailable, "the SOHT server or a gateway in front of it is not available: see its log"
+	}
+	return sdk.ReasonProtocol, "check url and what stands in front of the SOHT server"
+}
+
+// location is where a redirect leads, without what may be a secret in it.
+func location(r *http.Response) string {
+	u, err := r.Location()
+	if err != nil {
+		return ""
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return " to " + printable([]byte(u.String()))
+}
+
+// retryAfter reads the header's form in seconds (RFC 9110, section 10.2.3), up
+// to an hour.
+func retryAfter(s string) time.Duration {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(n)*time.Second, time.Hour)
+}
+
+// notSOHT is an answer with 200 that starts with body.
+func notSOHT(action string, r *http.Response, body []byte) *Error {
+	what := "an answer that is not the protocol's"
+	trimmed := strings.ToLower(strings.TrimSpace(string(body)))
+	if strings.HasPrefix(trimmed, "<") || strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") && trimmed != "" {
+		what = "an HTML page"
+	}
+	return &Error{
+		Action: action, Reason: sdk.ReasonProtocol, Err: ErrNotSOHT,
+		Message: fmt.Sprintf("answered with %s: %s", what, printable(body)),
+		Hint:    "is url the SOHT service's, and does a gateway in front of it want a login?",
+	}
+}
+
+// cut is an answer that ended too early.
+func cut(action, message string, cause error) *Error {
+	e := &Error{Action: action, Reason: sdk.ReasonUnavailable, Message: message, Err: ErrCut, Cause: cause}
+	if cause != nil {
+		e.Message += ": " + cause.Error()
+	}
+	return e
+}
+
+// exchange is a request that got no answer.
+func exchange(action string, cause error) *Error {
+	return &Error{
+		Action: action, Reason: sdk.ReasonUnavailable, Err: ErrExchange, Cause: cause,
+		Message: "the request got no answer: " + cause.Error(),
+	}
+}
+
+// maxQuote bounds what is repeated of a peer's text.
+const maxQuote = 120
+
+// printable quotes the start of what a peer sent, on one line.
+func printable(b []byte) string {
+	b = b[:min(len(b), maxQuote)]
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\uFFFD' || r >= 0x80 && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, string(b)))
+}

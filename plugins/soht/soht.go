@@ -1,0 +1,149 @@
+// Package soht is tunneld's plugin for SOHT, Socket over HTTP Tunneling: TCP
+// connections carried in HTTP POSTs by a server beyond a gateway that lets
+// nothing else pass. It holds the client alone; package sohtemu has a far end.
+package soht
+
+import (
+	"context"
+	"net/url"
+	"sync"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// Version is the plugin's.
+const Version = "1.0.0"
+
+// Plugin returns the plugin.
+func Plugin() sdk.Plugin {
+	return sdk.Plugin{
+		Name:        "soht",
+		Version:     Version,
+		Summary:     "TCP in HTTP POSTs (Socket over HTTP Tunneling)",
+		New:         func() sdk.Dialer { return new(Config) },
+		NoHalfClose: true,
+	}
+}
+
+// The modes.
+const (
+	modeStateful  = "stateful"
+	modeStateless = "stateless"
+)
+
+// Config is the body of an upstream block. Its zero value is not useful.
+type Config struct {
+	URL       string            `tunneld:"url,required" doc:"address of the SOHT service, http or https"`
+	Mode      string            `tunneld:"mode" default:"stateful" doc:"stateful: one request that lasts as long as the tunnel brings the data. stateless: short requests only, for gateways that hold answers back; slower. Neither can end one direction alone: after the client's end of file the target's answer still arrives, but the target sees its end of file only with the end of the tunnel"`
+	Username  string            `tunneld:"username" doc:"login at the SOHT server"`
+	Password  sdk.Secret        `tunneld:"password" doc:"login at the SOHT server"`
+	WriteSize sdk.Size          `tunneld:"write_size" default:"32KiB" doc:"most bytes that one request carries to the target, up to 64KiB; a gateway sees up to three times as many"`
+	Via       sdk.Secret        `tunneld:"via" doc:"HTTP proxy in front: http://user:password@host:port"`
+	Headers   map[string]string `tunneld:"headers,sensitive" doc:"headers of each request, for gateways that want some"`
+	TLS       *sdk.TLS          `tunneld:"tls" doc:"TLS towards an https url"`
+	Timeouts  sdk.Timeouts      `tunneld:"timeouts" doc:"connect is for each HTTP connection, handshake for its TLS and for the answer to an open, which takes as long as the server needs to reach the target"`
+
+	forms      sync.Pool
+	background sync.WaitGroup // opens that nobody waits for any more
+
+	mu      sync.Mutex
+	closed  bool
+	clients map[sdk.SocketOptions]*client
+	report  func(sdk.Status)
+}
+
+// Start keeps what an upstream's state is reported to.
+func (c *Config) Start(env *sdk.Env) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.report = env.Report
+	return nil
+}
+
+// Close waits, bounded, for the ids of cancelled dials to be freed, and gives
+// up kept connections. Tunnels live on.
+func (c *Config) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	clients := make([]*client, 0, len(c.clients))
+	for _, cl := range c.clients {
+		clients = append(clients, cl)
+	}
+	c.mu.Unlock()
+	c.background.Wait()
+	for _, cl := range clients {
+		cl.transport.CloseIdleConnections()
+	}
+	return nil
+}
+
+// client returns the client whose connections have these socket options.
+func (c *Config) client(req *sdk.Request) (*client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cl := c.clients[req.Options]; cl != nil {
+		return cl, nil
+	}
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := c.tlsConfig(u.Hostname())
+	if err != nil {
+		return nil, err
+	}
+	var via *url.URL
+	if !c.Via.IsZero() {
+		if via, err = parseVia(c.Via); err != nil {
+			return nil, err
+		}
+	}
+	dialer := req.Dialer()
+	dialer.Timeout = c.Timeouts.Connect
+	header, host := c.header()
+	cl := &client{
+		url:       u,
+		host:      host,
+		header:    header,
+		transport: newTransport(dialer.DialContext, via, tlsConfig, c.Timeouts.Handshake),
+		forms:     &c.forms,
+	}
+	if c.clients == nil {
+		c.clients = make(map[sdk.SocketOptions]*client)
+	}
+	c.clients[req.Options] = cl
+	return cl, nil
+}
+
+// Dial opens a connection at the server. It does not wait for the target to
+// send anything.
+func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
+	stream, o, err := c.dial(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return sdk.Relay(stream, o.local, o.remote), nil
+}
+
+func (c *Config) dial(ctx context.Context, req *sdk.Request) (sdk.Stream, opened, error) {
+	req.Enter(sdk.StageConnect)
+	if req.Target.Port == 0 {
+		return nil, opened{}, &sdk.DialError{
+			Stage: sdk.StageRequest, Reason: sdk.ReasonNotFound,
+			Message: "the target has no port", Hint: "set the listener's target to host:port",
+		}
+	}
+	cl, err := c.client(req)
+	if err != nil {
+		return nil, opened{}, err
+	}
+	o, err := c.open(ctx, cl, req)
+	c.tell(err)
+	switch {
+	case err != nil:
+		return nil, opened{}, err
+	case c.Mode == modeStateless:
+		return newStateless(cl, o.id, int(c.WriteSize)), o, nil
+	}
+	return newStateful(cl, o.id, int(c.WriteSize)), o, nil
+}

@@ -1,0 +1,254 @@
+// Package sohtemu is an emulated SOHT server: the far end for tests, for the
+// demonstration and for work offline. It answers as the original Java server
+// was seen to, and whatever can go wrong is a switch. It listens on the
+// loopback interface and reaches nothing beyond it.
+package sohtemu
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// DefaultPath is where the service answers.
+const DefaultPath = "/soht/service"
+
+// Options say what to emulate. The zero value serves both modes over http,
+// without a login, for every target on the loopback interface.
+type Options struct {
+	// Address to listen on; empty: a free port of 127.0.0.1. Not loopback is
+	// an error.
+	Address string
+	// Path is where the service answers; empty: DefaultPath.
+	Path string
+	// Username and Password are the login to ask for, where Username is set.
+	Username, Password string
+	// TLS serves https with this configuration.
+	TLS *tls.Config
+	// Hosts maps a target as the client names it, "host:port" or "host" for
+	// every port of it, to an address of the loopback interface ("host:port",
+	// or "host" to keep the port). What is not in it and not loopback is an
+	// unknown host.
+	Hosts map[string]string
+	// FirstID is the first connection's id.
+	FirstID int
+	// FormLimit is how many encoded bytes a form may have; 0: 200,000.
+	FormLimit int
+	// IdlePoll is how long a readwrite waits for data; 0: 100 ms.
+	IdlePoll time.Duration
+	// Faults at the start; see SetFaults.
+	Faults Faults
+	// Observe is told each request with a form, by many goroutines at once.
+	Observe func(Form)
+}
+
+// Stats are the server's counts since its start.
+type Stats struct {
+	// Requests by action; "GET" for those.
+	Requests map[string]int
+	// HTTPConnections is how many were accepted.
+	HTTPConnections int
+	// Open is how many ids are in use now.
+	Open int
+	// WritesInFlight is the most writes that one id ever had at a time.
+	WritesInFlight int
+}
+
+// Server is a running emulation.
+type Server struct {
+	options  Options
+	listener net.Listener
+	http     *http.Server
+	serving  sync.WaitGroup // the accept loop
+	handlers sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	conns  map[int]*connection
+	next   int
+	faults Faults
+	since  map[string]int
+	stats  Stats
+}
+
+// connection is one tunnelled connection.
+type connection struct {
+	target *net.TCPConn
+	poll   sync.Mutex // one readwrite at a time
+	writes int        // in flight; under the server's mu
+}
+
+// Start listens and serves until Close.
+func Start(o Options) (*Server, error) {
+	if o.Address == "" {
+		o.Address = "127.0.0.1:0"
+	}
+	if o.Path == "" {
+		o.Path = DefaultPath
+	}
+	if o.FormLimit == 0 {
+		o.FormLimit = 200_000
+	}
+	if o.IdlePoll == 0 {
+		o.IdlePoll = 100 * time.Millisecond
+	}
+	l, err := net.Listen("tcp", o.Address)
+	if err != nil {
+		return nil, fmt.Errorf("start soht emulation: %w", err)
+	}
+	if a := l.Addr().(*net.TCPAddr); !a.IP.IsLoopback() {
+		return nil, errors.Join(fmt.Errorf("start soht emulation: %s is not on the loopback interface", a), l.Close())
+	}
+	s := &Server{
+		options:  o,
+		listener: l,
+		conns:    make(map[int]*connection),
+		next:     o.FirstID,
+		faults:   o.Faults,
+		since:    make(map[string]int),
+		stats:    Stats{Requests: make(map[string]int)},
+	}
+	s.http = &http.Server{
+		Handler:           http.HandlerFunc(s.serve),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          log.New(io.Discard, "", 0),
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				s.mu.Lock()
+				s.stats.HTTPConnections++
+				s.mu.Unlock()
+			}
+		},
+	}
+	if o.TLS != nil {
+		l = tls.NewListener(l, o.TLS)
+	}
+	s.serving.Go(func() { _ = s.http.Serve(l) })
+	return s, nil
+}
+
+// Addr returns the server's address, "host:port".
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// URL returns what the upstream's url is to be set to.
+func (s *Server) URL() string {
+	scheme := "http"
+	if s.options.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + s.Addr() + s.options.Path
+}
+
+// PlainURL returns the address of a plain download of all that target
+// ("host:port", on the loopback interface) sends: what a tunnel's speed is
+// measured against.
+func (s *Server) PlainURL(target string) string {
+	return s.URL() + "/plain?target=" + target
+}
+
+// Stats returns the counts.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.stats
+	st.Requests = maps.Clone(s.stats.Requests)
+	st.Open = len(s.conns)
+	return st
+}
+
+// Close ends every connection and returns once all goroutines have.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	for id, c := range s.conns {
+		_ = c.target.Close()
+		delete(s.conns, id)
+	}
+	s.mu.Unlock()
+	err := s.http.Close()
+	s.serving.Wait()
+	s.handlers.Wait()
+	return err
+}
+
+// enter counts a handler that Close has to wait for.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.handlers.Add(1)
+	}
+	return !s.closed
+}
+
+// add gives a connection its id.
+func (s *Server) add(target *net.TCPConn) (int, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0, false
+	}
+	id := s.next
+	s.next++
+	s.conns[id] = &connection{target: target}
+	return id, true
+}
+
+// lookup returns nil for an id that is closed or unknown.
+func (s *Server) lookup(id int) *connection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.faults.ForgetIDs {
+		return nil
+	}
+	return s.conns[id]
+}
+
+// remove closes a connection and forgets its id.
+func (s *Server) remove(id int) {
+	s.mu.Lock()
+	c := s.conns[id]
+	delete(s.conns, id)
+	s.mu.Unlock()
+	if c != nil {
+		_ = c.target.Close()
+	}
+}
+
+// errUnknownHost has the text that Java's exception has: the name alone.
+type errUnknownHost string
+
+func (e errUnknownHost) Error() string { return string(e) }
+
+// dial connects to a target as the client named it.
+func (s *Server) dial(ctx context.Context, host, port string) (*net.TCPConn, error) {
+	to, ok := s.options.Hosts[net.JoinHostPort(host, port)]
+	if !ok {
+		to, ok = s.options.Hosts[host]
+	}
+	if !ok {
+		to = host
+	}
+	if h, p, err := net.SplitHostPort(to); err == nil {
+		to, port = h, p
+	}
+	if to == "localhost" {
+		to = "127.0.0.1"
+	}
+	if ip := net.ParseIP(to); ip == nil || !ip.IsLoopback() {
+		return nil, errUnknownHost(host)
+	}
+	c, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", net.JoinHostPort(to, port))
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}

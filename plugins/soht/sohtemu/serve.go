@@ -1,0 +1,341 @@
+package sohtemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// maxReply is the most data that one readwrite brings.
+const maxReply = 16384
+
+// The status byte.
+const (
+	gone  = 0
+	alive = 1
+)
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	if !s.enter() {
+		panic(http.ErrAbortHandler)
+	}
+	defer s.handlers.Done()
+	faults := s.currentFaults()
+	if faults.NoKeepAlive {
+		w.Header().Set("Connection", "close")
+	}
+	if faults.Unframed {
+		unframed(w)
+	}
+	switch {
+	case r.URL.Path == s.options.Path+"/plain":
+		s.plain(w, r)
+		return
+	case r.URL.Path != s.options.Path:
+		http.NotFound(w, r)
+		return
+	case r.Method != http.MethodPost:
+		s.fault(r.Method)
+		w.Header().Set("Content-Type", "text/html")
+		return
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.options.FormLimit)))
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	fields, err := parseForm(string(raw))
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	action := fields["action"]
+	if s.options.Observe != nil {
+		s.options.Observe(Form{Action: action, Raw: raw})
+	}
+	if !sleep(r.Context(), faults.Delay) {
+		panic(http.ErrAbortHandler)
+	}
+	if f, ok := s.fault(action); ok {
+		f.apply(w, r, func(w http.ResponseWriter) { s.act(w, r, fields) })
+		return
+	}
+	s.act(w, r, fields)
+}
+
+// sleep returns false when ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *Server) act(w http.ResponseWriter, r *http.Request, fields map[string]string) {
+	action := fields["action"]
+	if action == "open" {
+		s.open(w, r, fields)
+		return
+	}
+	id, err := strconv.Atoi(fields["id"])
+	if err != nil {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	switch action {
+	case "read":
+		s.read(w, r, id)
+	case "write":
+		s.write(w, id, fields)
+	case "readwrite":
+		s.readWrite(w, id, fields)
+	case "close":
+		s.remove(id)
+	}
+}
+
+func (s *Server) open(w http.ResponseWriter, r *http.Request, fields map[string]string) {
+	fail := func(text string) { fmt.Fprintf(w, "FAIL - %s\n", text) }
+	user, password := fields["username"], fields["password"]
+	if s.options.Username != "" {
+		switch {
+		case user == "" || password == "":
+			fail("Username and Password Required!")
+			return
+		case user != s.options.Username:
+			fail("Invalid Username!")
+			return
+		case password != s.options.Password:
+			fail("Invalid Password!")
+			return
+		}
+	}
+	if text := s.currentFaults().OpenFail; text != "" {
+		fail(text)
+		return
+	}
+	if fields["host"] == "" || fields["port"] == "" {
+		fail("Host or port parameter not specified.")
+		return
+	}
+	target, err := s.dial(r.Context(), fields["host"], fields["port"])
+	var timeout net.Error
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.ECONNREFUSED):
+		fail("Connection refused")
+		return
+	case errors.As(err, &timeout) && timeout.Timeout():
+		fail("connect timed out")
+		return
+	default:
+		fail(err.Error())
+		return
+	}
+	id, ok := s.add(target)
+	if !ok {
+		_ = target.Close()
+		panic(http.ErrAbortHandler)
+	}
+	fmt.Fprintf(w, "SUCCESS\n%d\n", id)
+}
+
+// read streams what the target sends. Nothing of the answer, not even its
+// headers, leaves before the target's first byte.
+func (s *Server) read(w http.ResponseWriter, r *http.Request, id int) {
+	c := s.lookup(id)
+	if c == nil {
+		_, _ = w.Write([]byte{gone})
+		return
+	}
+	// A client that is gone takes the connection and all that was buffered with
+	// it.
+	stop := context.AfterFunc(r.Context(), func() { s.remove(id) })
+	defer stop()
+	rc := http.NewResponseController(w)
+	status := []byte{alive}
+	buf := make([]byte, 1+32<<10)
+	buf[0] = alive
+	begun := false
+	var sent int64
+	for {
+		n, err := c.target.Read(buf[1:])
+		f := s.currentFaults()
+		if n > 0 {
+			out := buf[:1+n]
+			if begun {
+				out = buf[1 : 1+n]
+			}
+			begun = true
+			cut := f.CutReadAfter > 0 && sent+int64(n) >= f.CutReadAfter
+			if cut {
+				out = out[:len(out)-int(sent+int64(n)-f.CutReadAfter)]
+			}
+			sent += int64(n)
+			if send(w, rc, out, f.ByteAtATime) != nil || cut {
+				panic(http.ErrAbortHandler)
+			}
+		}
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(err, io.EOF):
+			if !begun {
+				_, _ = w.Write(status)
+			}
+			if !f.NoMark {
+				_, _ = w.Write([]byte{gone})
+			}
+			if f.MarkDelay > 0 {
+				_ = rc.Flush()
+				sleep(r.Context(), f.MarkDelay)
+			}
+			if stop() {
+				s.remove(id)
+			}
+		default:
+			// A reset: what is sent by now is all there is, and the id stays.
+		}
+		return
+	}
+}
+
+func send(w io.Writer, rc *http.ResponseController, b []byte, single bool) error {
+	step := len(b)
+	if single {
+		step = 1
+	}
+	for ; len(b) > 0; b = b[step:] {
+		if _, err := w.Write(b[:step]); err != nil {
+			return err
+		}
+		if err := rc.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write is 200 whatever becomes of the data.
+func (s *Server) write(w http.ResponseWriter, id int, fields map[string]string) {
+	data, whole, err := payload(fields)
+	if err != nil {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	s.deliver(id, data, whole)
+}
+
+// payload returns the data of a form, and false where there is less of it than
+// datalength says.
+func payload(fields map[string]string) ([]byte, bool, error) {
+	n, err := strconv.Atoi(fields["datalength"])
+	if err != nil {
+		return nil, false, err
+	}
+	data, err := decodeData(fields["data"])
+	if err != nil {
+		return nil, false, err
+	}
+	if n < 0 || n > len(data) {
+		return nil, false, nil
+	}
+	return data[:n], true, nil
+}
+
+// deliver writes data to the target, or drops the connection where a part of
+// the data is missing.
+func (s *Server) deliver(id int, data []byte, whole bool) {
+	c := s.lookup(id)
+	if c == nil {
+		return
+	}
+	if !whole {
+		s.remove(id)
+		return
+	}
+	s.mu.Lock()
+	c.writes++
+	s.stats.WritesInFlight = max(s.stats.WritesInFlight, c.writes)
+	s.mu.Unlock()
+	// An error shows at the read side alone.
+	_, _ = c.target.Write(data)
+	s.mu.Lock()
+	c.writes--
+	s.mu.Unlock()
+}
+
+func (s *Server) readWrite(w http.ResponseWriter, id int, fields map[string]string) {
+	data, whole, err := payload(fields)
+	if err != nil {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	s.deliver(id, data, whole)
+	c := s.lookup(id)
+	if c == nil {
+		_, _ = w.Write([]byte{gone})
+		return
+	}
+	c.poll.Lock()
+	defer c.poll.Unlock()
+	_ = c.target.SetReadDeadline(time.Now().Add(s.options.IdlePoll))
+	buf := make([]byte, 1+maxReply)
+	buf[0] = alive
+	n, err := c.target.Read(buf[1:])
+	switch {
+	case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Content-Length", strconv.Itoa(1+n))
+		if s.currentFaults().Unframed {
+			w.Header().Del("Content-Length")
+		}
+		_, _ = w.Write(buf[:1+n])
+	case errors.Is(err, io.EOF):
+		s.remove(id)
+		_, _ = w.Write([]byte{gone})
+	default:
+		// A reset: an empty body, and the id stays.
+	}
+}
+
+// plain sends what a target sends and nothing else.
+func (s *Server) plain(w http.ResponseWriter, r *http.Request) {
+	host, port, err := net.SplitHostPort(r.URL.Query().Get("target"))
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	target, err := s.dial(r.Context(), host, port)
+	if err != nil {
+		w.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	stop := context.AfterFunc(r.Context(), func() { _ = target.Close() })
+	defer stop()
+	defer target.Close()
+	rc := http.NewResponseController(w)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := target.Read(buf)
+		if n > 0 && send(w, rc, buf[:n], false) != nil {
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}

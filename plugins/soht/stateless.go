@@ -1,0 +1,142 @@
+package soht
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// The pause between polls while nothing comes; it doubles.
+const (
+	minPause = 20 * time.Millisecond
+	maxPause = 2 * time.Second
+)
+
+// replies is how many replies may wait for the client: one is delivered while
+// the next is fetched.
+const replies = 2
+
+// stateless is the stream of mode "stateless": one readwrite after the other.
+type stateless struct {
+	*tunnel
+	free chan []byte // buffers for replies
+	full chan reply  // arrived
+	now  reply       // being delivered; Read's
+}
+
+// reply is what a poll brought.
+type reply struct {
+	buffer []byte // to be given back
+	data   []byte // in it, not delivered yet
+	err    error  // instead
+}
+
+func newStateless(c *client, id string, writeSize int) sdk.Stream {
+	t, ctx := newTunnel(c, id, writeSize)
+	s := &stateless{
+		tunnel: t,
+		free:   make(chan []byte, replies),
+		full:   make(chan reply, replies+1),
+	}
+	for range replies {
+		s.free <- make([]byte, 1+maxReply)
+	}
+	s.spawn(func() { s.exchange(ctx) })
+	return s
+}
+
+// exchange polls. Each poll may bring data, so that none is sent, and nothing
+// written goes out, while the client leaves two replies unread.
+func (s *stateless) exchange(ctx context.Context) {
+	// Most clients speak first: a poll before that would keep them waiting
+	// while it idles at the server.
+	pause := minPause
+	flushed := false
+	for {
+		var buffer []byte
+		select {
+		case buffer = <-s.free:
+		case <-s.done:
+			return
+		}
+		data, last := s.next(pause, flushed)
+		if ctx.Err() != nil {
+			return
+		}
+		start := time.Now()
+		got, err := s.client.poll(ctx, s.id, data, buffer)
+		if err != nil {
+			s.full <- reply{err: err}
+			if err != io.EOF {
+				s.cancel(err)
+			}
+			// After the end of file nothing can be sent any more.
+			return
+		}
+		if last && !flushed {
+			flushed = true
+			s.out.sentAll()
+		}
+		if len(got) == 0 {
+			s.free <- buffer
+		} else {
+			s.took(time.Since(start))
+			s.full <- reply{buffer: buffer, data: got}
+		}
+		pause = nextPause(pause, len(data), len(got))
+	}
+}
+
+// nextPause is how long to wait, for the client to write, before the next poll
+// after one that sent and brought so many bytes. A full reply means that more
+// is waiting. After one that is not full the client has its turn: the next
+// poll would find nothing, and idle at the server for 100 ms.
+func nextPause(last time.Duration, sent, got int) time.Duration {
+	switch {
+	case got == maxReply:
+		return 0
+	case got > 0 || sent > 0:
+		return minPause
+	}
+	return min(max(2*last, minPause), maxPause)
+}
+
+// next waits for something to send, up to pause.
+func (s *stateless) next(pause time.Duration, flushed bool) (data []byte, last bool) {
+	if !flushed {
+		return s.out.take(pause, s.linger(), s.done)
+	}
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.done:
+	}
+	return nil, true
+}
+
+// Read returns io.EOF where the server says that the connection is closed.
+func (s *stateless) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for len(s.now.data) == 0 {
+		if s.now.err != nil {
+			return 0, s.now.err
+		}
+		if s.now.buffer != nil {
+			s.free <- s.now.buffer
+			s.now = reply{}
+		}
+		select {
+		case s.now = <-s.full:
+		case <-s.done:
+			return 0, s.cause()
+		}
+	}
+	n := copy(p, s.now.data)
+	s.now.data = s.now.data[n:]
+	return n, nil
+}
