@@ -44,7 +44,7 @@ func (s *tokenService) fetch(ctx context.Context, t sdk.TLS, limits sdk.Timeouts
 	}
 	got, err := cc.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
 	if err != nil {
-		return nil, s.failure(err)
+		return nil, s.failure(ctx, err)
 	}
 	if len(got.AccessToken) > maxToken {
 		return nil, s.words().failure(TokenUnreadable, fmt.Sprintf("a token of %d bytes", len(got.AccessToken)), nil)
@@ -88,9 +88,9 @@ func (s *tokenService) client(t sdk.TLS, limits sdk.Timeouts) (*http.Client, err
 	}, nil
 }
 
-// failure turns an error of the oauth2 package into the user's. Its texts are
-// not used: they hold the whole answer.
-func (s *tokenService) failure(err error) *sdk.DialError {
+// failure turns an error of the oauth2 package into the user's. The text of a
+// RetrieveError is not used: it holds the whole answer.
+func (s *tokenService) failure(ctx context.Context, err error) *sdk.DialError {
 	w := s.words()
 	var refused *oauth2.RetrieveError
 	var transport *url.Error
@@ -103,11 +103,10 @@ func (s *tokenService) failure(err error) *sdk.DialError {
 		return w.failure(TokenRefused, oneLine(op.Err.Error()), err)
 	case errors.As(err, &transport):
 		return w.network(TokenUnreachable, s.scrub(transport.Err.Error()), err)
-	case errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "cannot fetch token"):
-		// The body broke off; the package drops the cause.
-		return w.failure(TokenUnavailable, "the answer breaks off", err)
+	case ctx.Err() != nil: // the package drops the cause of a body that never ends
+		return w.network(TokenUnreachable, "no complete answer in time", ctx.Err())
 	default:
-		return w.failure(TokenUnreadable, "neither a token nor an error in what it answered", err)
+		return w.failure(TokenUnreadable, s.scrub(err.Error()), err)
 	}
 }
 
