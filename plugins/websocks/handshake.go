@@ -73,7 +73,7 @@ func (h *handshake) secure() error {
 	t := tls.Client(h.socket, config)
 	if err := t.HandshakeContext(h.ctx); err != nil {
 		return h.failed(sdk.StageTLS, "TLS handshake with "+h.far.address, err,
-			`check that the port speaks TLS; an old server falls silent where tls.min_version is "1.3"`)
+			`check the url's scheme and port; an old server falls silent where tls.min_version is "1.3"`)
 	}
 	h.stream = t
 	return nil
@@ -82,7 +82,7 @@ func (h *handshake) secure() error {
 // upgrade asks for the WebSocket and checks the answer. Nothing may be sent
 // behind the request before it: the server would swallow it.
 func (h *handshake) upgrade() error {
-	const hint = "check host, port and path, and that the gateway passes WebSocket on"
+	const hint = "check the url's scheme, host, port and path, and that the gateway passes WebSocket on"
 	var nonce [16]byte
 	_, _ = rand.Read(nonce[:]) // never fails
 	key := base64.StdEncoding.EncodeToString(nonce[:])

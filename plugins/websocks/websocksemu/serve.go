@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	// handshakeTime bounds a client's handshake, lingerTime how long a client
-	// may take to close after the server has.
+	// handshakeTime bounds a client's handshake, dialTime a connection to a
+	// target, lingerTime how long a client may take to close after the server.
 	handshakeTime = 30 * time.Second
+	dialTime      = 5 * time.Second
 	lingerTime    = 5 * time.Second
 	// maxRequests bounds how often a refused client may try again on the same
 	// connection, maxReads how many reads an Exchange keeps.

@@ -55,7 +55,7 @@ func (c *conn) linger() {
 
 // closeWrite ends the server's direction.
 func (c *conn) closeWrite() error {
-	if t, ok := c.stream.(*tls.Conn); ok && !c.faults.NoCloseNotify {
+	if t, ok := c.stream.(*tls.Conn); ok && t.ConnectionState().HandshakeComplete && !c.faults.NoCloseNotify {
 		return t.CloseWrite()
 	}
 	return c.raw.CloseWrite()
@@ -117,14 +117,15 @@ func (s *Server) dial(target string) (*net.TCPConn, error) {
 	if err != nil || !a.Addr().IsLoopback() {
 		return nil, fmt.Errorf("dial %q: %w", target, errNotLoopback)
 	}
-	conn, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(a))
+	conn, err := net.DialTimeout("tcp", a.String(), dialTime)
 	if err != nil {
 		return nil, err
 	}
-	if !s.own(conn) {
+	tcp := conn.(*net.TCPConn)
+	if !s.own(tcp) {
 		return nil, net.ErrClosed
 	}
-	return conn, nil
+	return tcp, nil
 }
 
 // dialCode is the REP for a failed connection to a target.

@@ -1,0 +1,201 @@
+package websocks
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
+	"github.com/tunneld/tunneld/plugins/websocks/websocksemu"
+)
+
+// pair is a tunnel and a function that accepts its connection at the target,
+// which is made once the tunnel has carried a byte.
+func pair(t *testing.T, secure bool) (*sdktest.Conn, func() *net.TCPConn) {
+	t.Helper()
+	l := listen(t)
+	s := emulate(t, websocksemu.Options{TLS: secure, Targets: map[string]string{"db.corp:5432": l.Addr().String()}})
+	return mustDial(t, towards(s), "db.corp:5432"), func() *net.TCPConn {
+		t.Helper()
+		c, err := l.AcceptTCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(patience))
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+}
+
+// TestBulk carries random bytes both ways at once.
+func TestBulk(t *testing.T) {
+	for name, secure := range map[string]bool{"ws": false, "wss": true} {
+		t.Run(name, func(t *testing.T) {
+			s := emulate(t, websocksemu.Options{TLS: secure})
+			c := mustDial(t, towards(s), websocksemu.EchoTarget)
+			data := make([]byte, 8<<20)
+			_, _ = rand.Read(data)
+			sent := make(chan error, 1)
+			go func() {
+				_, err := c.Write(data)
+				if err == nil {
+					err = c.CloseWrite()
+				}
+				sent <- err
+			}()
+			got, err := io.ReadAll(c)
+			if err != nil || !bytes.Equal(got, data) {
+				t.Errorf("received %d bytes, equal %t: %v", len(got), bytes.Equal(got, data), err)
+			}
+			if err := <-sent; err != nil {
+				t.Errorf("send: %v", err)
+			}
+		})
+	}
+}
+
+// TestReadAhead has the target's first bytes in one packet with the reply.
+func TestReadAhead(t *testing.T) {
+	ahead := strings.Repeat("early ", 1000) // more than one read of the handshake's
+	for name, secure := range map[string]bool{"ws": false, "wss": true} {
+		t.Run(name, func(t *testing.T) {
+			s := emulate(t, websocksemu.Options{TLS: secure, Faults: websocksemu.Faults{Ahead: ahead}})
+			c := mustDial(t, towards(s), websocksemu.EchoTarget)
+			expect(t, c, ahead)
+			send(t, c, "late")
+			expect(t, c, "late")
+		})
+	}
+}
+
+// TestReset passes a target's reset on, in each direction.
+func TestReset(t *testing.T) {
+	t.Run("ws, from the far end", func(t *testing.T) {
+		c, target := pair(t, false)
+		send(t, c, "x")
+		up := target()
+		expect(t, up, "x")
+		_ = up.SetLinger(0)
+		_ = up.Close()
+		if _, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%v, want a reset", err)
+		}
+	})
+	t.Run("wss, from the far end", func(t *testing.T) {
+		c, target := pair(t, true)
+		send(t, c, "x")
+		up := target()
+		expect(t, up, "x")
+		_ = up.SetLinger(0)
+		_ = up.Close()
+		if _, err := io.ReadAll(c); !errors.Is(err, sdktest.ErrNotClean) {
+			t.Errorf("%v, want an end that is not clean", err)
+		}
+	})
+	for name, secure := range map[string]bool{"ws": false, "wss": true} {
+		t.Run(name+", from the client", func(t *testing.T) {
+			c, target := pair(t, secure)
+			send(t, c, "x")
+			up := target()
+			expect(t, up, "x")
+			if err := c.Abort("test"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadAll(up); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the target reads %v, want a reset", err)
+			}
+		})
+	}
+}
+
+// TestNoCloseNotify is a server that ends TLS by the socket's FIN alone, as
+// some do: that is taken as its end. A record cut short is not.
+func TestNoCloseNotify(t *testing.T) {
+	s := emulate(t, websocksemu.Options{TLS: true, Faults: websocksemu.Faults{NoCloseNotify: true}})
+	c := mustDial(t, towards(s), websocksemu.EchoTarget)
+	send(t, c, "x")
+	expect(t, c, "x")
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	expectEOF(t, c)
+}
+
+// TestStages has the time of each stage.
+func TestStages(t *testing.T) {
+	s := emulate(t, websocksemu.Options{TLS: true})
+	var got []string
+	for _, st := range mustDial(t, towards(s), websocksemu.EchoTarget).Stages {
+		got = append(got, st.Stage.Text())
+	}
+	if want := "connect tls handshake request"; strings.Join(got, " ") != want {
+		t.Errorf("stages %q, want %q", got, want)
+	}
+}
+
+// TestServerName has SNI and Host apart from where the connection goes.
+func TestServerName(t *testing.T) {
+	s := emulate(t, websocksemu.Options{TLS: true, Names: []string{"paas.example"}})
+	mustDial(t, towards(s, values{
+		"tls":     values{"ca_file": s.CAFile(), "server_name": "paas.example"},
+		"headers": values{"Host": "app.paas.example"},
+	}), websocksemu.EchoTarget)
+	e := s.Exchanges()[0]
+	if e.ServerName != "paas.example" {
+		t.Errorf("server name %q", e.ServerName)
+	}
+	has(t, "request", e.Request, "\r\nHost: app.paas.example\r\n")
+}
+
+// TestAddresses sends each form of target as SOCKS has it.
+func TestAddresses(t *testing.T) {
+	s := emulate(t, websocksemu.Options{})
+	for target, want := range map[string]string{
+		"db.corp:5432":                    "\x03\x07db.corp\x15\x38",
+		"10.0.0.1:80":                     "\x01\x0a\x00\x00\x01\x00\x50",
+		"[2001:db8::1]:443":               "\x04\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\xbb",
+		strings.Repeat("a", 255) + ":1":   "\x03\xff" + strings.Repeat("a", 255) + "\x00\x01",
+		"name-with-UPPER.and_under:65535": "\x03\x19name-with-UPPER.and_under\xff\xff",
+	} {
+		mustDial(t, towards(s), target)
+		all := s.Exchanges()
+		got := all[len(all)-1].Reads[1]
+		if want := frame + "\x05\x01\x00\x05\x01\x00" + want; string(got) != want {
+			t.Errorf("%s: sent %q, want %q", target, got, want)
+		}
+	}
+	before := len(s.Exchanges())
+	for _, target := range []string{"label", strings.Repeat("a", 256) + ":1"} {
+		_, err := dial(t, towards(s), target)
+		if e := dialError(t, err); e.Stage != sdk.StageRequest || e.Reason != sdk.ReasonProtocol || e.Retryable {
+			t.Errorf("%.20s: %+v", target, e)
+		}
+	}
+	if after := len(s.Exchanges()); after != before {
+		t.Errorf("%d connections for targets that cannot be asked for", after-before)
+	}
+}
+
+// TestCancel ends a dial at each step of a server that hangs, and leaves
+// nothing open.
+func TestCancel(t *testing.T) {
+	for _, step := range []websocksemu.Step{
+		websocksemu.Accepted, websocksemu.Requested, websocksemu.Upgraded, websocksemu.Framed, websocksemu.Greeted,
+	} {
+		s := emulate(t, websocksemu.Options{TLS: true, Faults: websocksemu.Faults{StopAt: step}})
+		u := sdktest.Start(t, Plugin()).Configure(t, "test", towards(s, values{"timeouts": values{"handshake": "1h"}}))
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if _, err := u.Dial(ctx, websocksemu.EchoTarget); err == nil {
+			t.Errorf("step %d: a dial that cannot succeed did", step)
+		}
+		cancel()
+	}
+}
