@@ -1,6 +1,12 @@
 // Package splice moves the bytes of tunnels: first what either handshake read
 // too far, then both directions until each has ended, with half-close and reset
 // passed on exactly. It accepts and dials nothing.
+//
+// On Linux a tunnel between two bare sockets belongs to one of a few workers,
+// each with its own epoll, and costs two descriptors and a small struct while
+// it is idle; bulk moves by splice(2). Everything else (a wrapped connection,
+// another system) is pumped by two goroutines with pooled buffers. Both keep
+// the same promises.
 package splice
 
 import (
@@ -23,10 +29,7 @@ type Tunnel struct {
 	ClientAhead []byte
 	Upstream    *tunnel.Conn
 	Timeouts    Timeouts
-	// Count is live while the tunnel is; nil: only the Result tells.
-	Count *Count
-	// Done is called once, after both connections are closed. It must not
-	// block.
+	// Done is called once, after both connections are closed.
 	Done func(Result)
 }
 
@@ -41,112 +44,129 @@ type Timeouts struct {
 	Lifetime time.Duration
 }
 
-// Count is the number of bytes that were written to either side.
-type Count struct {
-	Up, Down atomic.Int64 // towards the upstream, towards the client
-}
-
 // Result is how a tunnel ended.
 type Result struct {
 	Reason tunnel.CloseReason
 	// Err is what broke the tunnel; nil after a clean end.
-	Err      error
+	Err error
+	// Up and Down are the bytes written towards the upstream and the client.
 	Up, Down int64
 }
 
 // tick is how often timeouts are looked at.
 const tick = time.Second
 
+var errKilled = errors.New("ended by the daemon")
+
 // Pump moves the bytes of any number of tunnels. See New.
 type Pump struct {
-	mu    sync.Mutex
-	flows map[*flow]struct{}
-	idle  chan struct{} // closed while there are no flows
-	stop  chan struct{} // ends the watch; nil while there are no flows
+	tunnels  counter
+	portable portable
+	kernel   kernel
 }
 
-// New returns a pump without tunnels. It needs no closing: it holds nothing
-// while it has no tunnels.
-func New() *Pump {
-	p := &Pump{flows: map[*flow]struct{}{}, idle: make(chan struct{})}
-	close(p.idle)
-	return p
+// New returns a pump without tunnels. It is closed with Close.
+func New() (*Pump, error) {
+	p := &Pump{}
+	p.tunnels.init()
+	p.portable.init()
+	if err := p.kernel.init(); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // Start moves t's bytes until it ends and returns at once.
 func (p *Pump) Start(t Tunnel) {
-	f := newFlow(t)
-	p.mu.Lock()
-	if len(p.flows) == 0 {
-		p.idle = make(chan struct{})
-		p.stop = make(chan struct{})
-		go p.watch(p.stop)
+	p.tunnels.add()
+	done := t.Done
+	t.Done = func(r Result) {
+		p.tunnels.done()
+		if done != nil {
+			done(r)
+		}
 	}
-	p.flows[f] = struct{}{}
-	p.mu.Unlock()
-	go func() {
-		result := f.run()
-		p.mu.Lock()
-		delete(p.flows, f)
-		if len(p.flows) == 0 {
-			close(p.stop)
-			close(p.idle)
-		}
-		p.mu.Unlock()
-		if t.Done != nil {
-			t.Done(result)
-		}
-	}()
+	if !p.kernel.start(t) {
+		p.portable.start(t)
+	}
 }
 
 // Active is the number of tunnels.
-func (p *Pump) Active() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.flows)
-}
+func (p *Pump) Active() int { return int(p.tunnels.n.Load()) }
 
 // Wait returns once there are no tunnels, or with ctx's error.
-func (p *Pump) Wait(ctx context.Context) error {
-	p.mu.Lock()
-	idle := p.idle
-	p.mu.Unlock()
-	select {
-	case <-idle:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-var errKilled = errors.New("ended by the daemon")
+func (p *Pump) Wait(ctx context.Context) error { return p.tunnels.wait(ctx) }
 
 // Kill breaks every tunnel off; Wait tells when they are gone.
 func (p *Pump) Kill() {
-	p.each(func(f *flow) { f.breakOff(tunnel.CloseKilled, errKilled) })
+	p.kernel.kill()
+	p.portable.kill()
 }
 
-func (p *Pump) each(do func(*flow)) {
-	p.mu.Lock()
-	flows := make([]*flow, 0, len(p.flows))
-	for f := range p.flows {
-		flows = append(flows, f)
-	}
-	p.mu.Unlock()
-	for _, f := range flows {
-		do(f)
+// Close breaks every tunnel off and frees what the pump holds. Start must not
+// be called again.
+func (p *Pump) Close() error {
+	p.Kill()
+	err := p.tunnels.wait(context.Background())
+	return errors.Join(err, p.kernel.close())
+}
+
+// counter counts tunnels and tells when there are none.
+type counter struct {
+	n    atomic.Int64
+	mu   sync.Mutex
+	zero *sync.Cond
+}
+
+func (c *counter) init() { c.zero = sync.NewCond(&c.mu) }
+
+func (c *counter) add() { c.n.Add(1) }
+
+func (c *counter) done() {
+	if c.n.Add(-1) == 0 {
+		c.mu.Lock()
+		c.zero.Broadcast()
+		c.mu.Unlock()
 	}
 }
 
-func (p *Pump) watch(stop <-chan struct{}) {
-	t := time.NewTicker(tick)
-	defer t.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case now := <-t.C:
-			p.each(func(f *flow) { f.checkTimeouts(now) })
+func (c *counter) wait(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.zero.Broadcast()
+	})
+	defer stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.n.Load() > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
 		}
+		c.zero.Wait()
 	}
+	return nil
+}
+
+// upstreamReason names the reason of a tunnel that its upstream broke.
+func upstreamReason(err error) tunnel.CloseReason {
+	if errors.Is(err, tunnel.ErrPluginDied) {
+		return tunnel.ClosePluginDied
+	}
+	return tunnel.CloseUpstreamReset
+}
+
+// expired returns the timeout that a tunnel has exceeded, or an empty reason.
+// age is the time since its start, quiet that since its last byte.
+func (t *Timeouts) expired(age, quiet time.Duration, half bool) (tunnel.CloseReason, error) {
+	over := func(limit, d time.Duration) bool { return limit > 0 && d > limit }
+	switch {
+	case over(t.Lifetime, age):
+		return tunnel.CloseLifetime, errors.New("lifetime of " + t.Lifetime.String() + " is over")
+	case half && over(t.HalfClose, quiet):
+		return tunnel.CloseHalfClosed, errors.New("no byte for " + t.HalfClose.String() + " after one side had ended")
+	case over(t.Idle, quiet):
+		return tunnel.CloseIdle, errors.New("no byte for " + t.Idle.String())
+	}
+	return "", nil
 }

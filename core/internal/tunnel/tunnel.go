@@ -84,10 +84,11 @@ type Relay interface {
 	// itself.
 	ConfirmEOF() error
 	// ConfirmEnd is called once both directions have ended: nil if the plugin
-	// says that the tunnel ended cleanly. It waits, bounded by itself and by
-	// ctx.
-	ConfirmEnd(ctx context.Context) error
-	// Abort is called before Stream is closed in any way but a clean one.
+	// says that the tunnel ended cleanly. The plugin may still have bytes to
+	// deliver, so it waits for its word, its death, or Abort.
+	ConfirmEnd() error
+	// Abort is called before Stream is closed in any way but a clean one. It
+	// ends a ConfirmEOF or ConfirmEnd under way. It blocks for a bounded time.
 	Abort(reason string)
 	// Ended is called after Stream was closed, exactly once.
 	Ended()

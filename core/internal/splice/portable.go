@@ -1,11 +1,12 @@
 package splice
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,33 +14,80 @@ import (
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
-// endWait bounds how long a relay's plugin may take to say how a tunnel ended
-// whose both directions are over.
-const endWait = 5 * time.Second
-
 // bufferSize is what one read takes at most.
 const bufferSize = 64 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
+// portable pumps tunnels by goroutines: two each, and one that looks at the
+// timeouts while there are any.
+type portable struct {
+	mu    sync.Mutex
+	flows map[*flow]struct{}
+	stop  chan struct{} // ends the watch; nil while there are no flows
+}
+
+func (p *portable) init() { p.flows = map[*flow]struct{}{} }
+
+func (p *portable) start(t Tunnel) {
+	f := &flow{Tunnel: t, start: time.Now()}
+	p.mu.Lock()
+	if len(p.flows) == 0 {
+		p.stop = make(chan struct{})
+		go p.watch(p.stop)
+	}
+	p.flows[f] = struct{}{}
+	p.mu.Unlock()
+	go func() {
+		result := f.run()
+		p.mu.Lock()
+		delete(p.flows, f)
+		if len(p.flows) == 0 {
+			close(p.stop)
+		}
+		p.mu.Unlock()
+		t.Done(result)
+	}()
+}
+
+func (p *portable) kill() {
+	p.each(func(f *flow) { f.breakOff(tunnel.CloseKilled, errKilled) })
+}
+
+func (p *portable) each(do func(*flow)) {
+	p.mu.Lock()
+	flows := slices.Collect(maps.Keys(p.flows))
+	p.mu.Unlock()
+	for _, f := range flows {
+		do(f)
+	}
+}
+
+func (p *portable) watch(stop <-chan struct{}) {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case now := <-t.C:
+			p.each(func(f *flow) { f.checkTimeouts(now) })
+		}
+	}
+}
+
 // flow is one tunnel under way. Its two directions each have a goroutine.
 type flow struct {
 	Tunnel
-	start  time.Time
-	active atomic.Int64 // when the last byte moved, in nanoseconds after start
-	half   atomic.Bool  // one direction has ended
+	start         time.Time
+	upped, downed atomic.Int64
+	active        atomic.Int64 // when the last byte moved, in nanoseconds after start
+	half          atomic.Bool  // one direction has ended
 
 	mu     sync.Mutex
 	reason tunnel.CloseReason // empty until decided
 	err    error
 	broken bool // breakOff was called: both connections are closed
-}
-
-func newFlow(t Tunnel) *flow {
-	if t.Count == nil {
-		t.Count = &Count{}
-	}
-	return &flow{Tunnel: t, start: time.Now()}
 }
 
 func (f *flow) run() Result {
@@ -48,12 +96,12 @@ func (f *flow) run() Result {
 	f.down()
 	wg.Wait()
 	f.finish()
-	return Result{Reason: f.reason, Err: f.err, Up: f.Count.Up.Load(), Down: f.Count.Down.Load()}
+	return Result{Reason: f.reason, Err: f.err, Up: f.upped.Load(), Down: f.downed.Load()}
 }
 
 // up carries the client's bytes to the upstream.
 func (f *flow) up() {
-	readErr, writeErr := f.carry(f.Upstream.Stream, f.Client, f.ClientAhead, &f.Count.Up)
+	readErr, writeErr := f.carry(f.Upstream.Stream, f.Client, f.ClientAhead, &f.upped)
 	f.ClientAhead = nil
 	switch {
 	case writeErr != nil:
@@ -64,7 +112,7 @@ func (f *flow) up() {
 		f.ended(tunnel.CloseClientEOF)
 		if r := f.Upstream.Relay; r != nil {
 			if err := r.AnnounceEOF(); err != nil {
-				f.breakOff(relayReason(err), fmt.Errorf("end upstream: %w", err))
+				f.breakOff(upstreamReason(err), fmt.Errorf("end upstream: %w", err))
 				return
 			}
 		}
@@ -78,21 +126,19 @@ func (f *flow) up() {
 // cleanly where a relay's plugin says that the tunnel is over.
 func (f *flow) upstreamWriteFailed(cause error) {
 	if r := f.Upstream.Relay; r != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), endWait)
-		defer cancel()
-		err := r.ConfirmEnd(ctx)
+		err := r.ConfirmEnd()
 		if err == nil {
 			f.ended(tunnel.CloseUpstreamEOF)
 			return
 		}
 		cause = err
 	}
-	f.breakOff(relayReason(cause), fmt.Errorf("write to upstream: %w", cause))
+	f.breakOff(upstreamReason(cause), fmt.Errorf("write to upstream: %w", cause))
 }
 
 // down carries the upstream's bytes to the client.
 func (f *flow) down() {
-	readErr, writeErr := f.carry(f.Client, f.Upstream.Stream, f.Upstream.ReadAhead, &f.Count.Down)
+	readErr, writeErr := f.carry(f.Client, f.Upstream.Stream, f.Upstream.ReadAhead, &f.downed)
 	f.Upstream.ReadAhead = nil
 	if r := f.Upstream.Relay; r != nil && writeErr == nil && readErr == nil {
 		readErr = r.ConfirmEOF()
@@ -101,20 +147,13 @@ func (f *flow) down() {
 	case writeErr != nil:
 		f.breakOff(tunnel.CloseClientReset, fmt.Errorf("write to client: %w", writeErr))
 	case readErr != nil:
-		f.breakOff(relayReason(readErr), fmt.Errorf("read from upstream: %w", readErr))
+		f.breakOff(upstreamReason(readErr), fmt.Errorf("read from upstream: %w", readErr))
 	default:
 		f.ended(tunnel.CloseUpstreamEOF)
 		if err := closeWrite(f.Client); err != nil {
 			f.breakOff(tunnel.CloseClientReset, fmt.Errorf("end client: %w", err))
 		}
 	}
-}
-
-func relayReason(err error) tunnel.CloseReason {
-	if errors.Is(err, tunnel.ErrPluginDied) {
-		return tunnel.ClosePluginDied
-	}
-	return tunnel.CloseUpstreamReset
 }
 
 // carry copies ahead and then src to dst, until src ends (nil, nil) or one of
@@ -181,11 +220,9 @@ func (f *flow) breakOff(reason tunnel.CloseReason, err error) {
 func (f *flow) finish() {
 	r := f.Upstream.Relay
 	if r != nil && !f.isBroken() {
-		ctx, cancel := context.WithTimeout(context.Background(), endWait)
-		err := r.ConfirmEnd(ctx)
-		cancel()
+		err := r.ConfirmEnd()
 		if err != nil {
-			f.breakOff(relayReason(err), fmt.Errorf("end of upstream: %w", err))
+			f.breakOff(upstreamReason(err), fmt.Errorf("end of upstream: %w", err))
 		}
 	}
 	if !f.isBroken() {
@@ -207,14 +244,8 @@ func (f *flow) isBroken() bool {
 func (f *flow) checkTimeouts(now time.Time) {
 	age := now.Sub(f.start)
 	quiet := age - time.Duration(f.active.Load())
-	over := func(limit, d time.Duration) bool { return limit > 0 && d > limit }
-	switch t := f.Timeouts; {
-	case over(t.Lifetime, age):
-		f.breakOff(tunnel.CloseLifetime, fmt.Errorf("lifetime of %s is over", t.Lifetime))
-	case f.half.Load() && over(t.HalfClose, quiet):
-		f.breakOff(tunnel.CloseHalfClosed, fmt.Errorf("no byte for %s after one side had ended", t.HalfClose))
-	case over(t.Idle, quiet):
-		f.breakOff(tunnel.CloseIdle, fmt.Errorf("no byte for %s", t.Idle))
+	if reason, err := f.Timeouts.expired(age, quiet, f.half.Load()); err != nil {
+		f.breakOff(reason, err)
 	}
 }
 

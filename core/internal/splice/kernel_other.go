@@ -1,0 +1,14 @@
+//go:build !linux
+
+package splice
+
+// kernel is the pump that this system does not have.
+type kernel struct{}
+
+func (*kernel) init() error { return nil }
+
+func (*kernel) start(Tunnel) bool { return false }
+
+func (*kernel) kill() {}
+
+func (*kernel) close() error { return nil }

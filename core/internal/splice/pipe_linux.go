@@ -1,0 +1,75 @@
+package splice
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// pipeSize is asked of the kernel; it grants less to an unprivileged user
+	// who has many (pipe(7), /proc/sys/fs/pipe-user-pages-soft).
+	pipeSize = 256 << 10
+	// pipesKept is how many idle pipes a worker keeps. A direction holds one
+	// only while bytes flow, so few serve many tunnels.
+	pipesKept = 32
+	// pipePause is for how long bytes are copied after the system had no pipe.
+	pipePause = time.Second
+)
+
+// pipe is the kernel's buffer between two sockets.
+type pipe struct {
+	r, w int32
+	size int
+}
+
+// pipes are a worker's own: no lock.
+type pipes struct {
+	idle  []pipe
+	retry time.Duration // no try to make one before this time
+}
+
+// get returns an empty pipe, or false where the system has none to give.
+func (p *pipes) get(now time.Duration) (pipe, bool) {
+	if n := len(p.idle); n > 0 {
+		got := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		return got, true
+	}
+	if now < p.retry {
+		return pipe{}, false
+	}
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		p.retry = now + pipePause
+		return pipe{}, false
+	}
+	made := pipe{r: int32(fds[0]), w: int32(fds[1]), size: pipeSize}
+	if _, err := unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize); err != nil {
+		if size, err := unix.FcntlInt(uintptr(fds[1]), unix.F_GETPIPE_SZ, 0); err == nil {
+			made.size = size
+		}
+	}
+	return made, true
+}
+
+// put takes back a pipe that is empty.
+func (p *pipes) put(got pipe) {
+	if len(p.idle) < pipesKept {
+		p.idle = append(p.idle, got)
+		return
+	}
+	got.close()
+}
+
+func (p *pipes) closeAll() {
+	for _, i := range p.idle {
+		i.close()
+	}
+	p.idle = nil
+}
+
+func (p pipe) close() {
+	_ = unix.Close(int(p.r))
+	_ = unix.Close(int(p.w))
+}

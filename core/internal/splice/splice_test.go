@@ -1,0 +1,571 @@
+package splice
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/pluginwire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// eachPump runs test with the pump of this system and with the portable one.
+func eachPump(t *testing.T, test func(t *testing.T, start func(Tunnel))) {
+	t.Run("kernel", func(t *testing.T) {
+		p := newPump(t)
+		test(t, p.Start)
+	})
+	t.Run("portable", func(t *testing.T) {
+		p := newPump(t)
+		test(t, func(tun Tunnel) {
+			p.tunnels.add()
+			done := tun.Done
+			tun.Done = func(r Result) {
+				p.tunnels.done()
+				done(r)
+			}
+			p.portable.start(tun)
+		})
+	})
+}
+
+func newPump(t *testing.T) *Pump {
+	t.Helper()
+	p, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// tcpPair returns the two ends of a TCP connection on loopback.
+func tcpPair(t testing.TB) (near, far *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	a, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(60 * time.Second)
+	for _, c := range []net.Conn{a, b} {
+		if err := c.SetDeadline(deadline); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	return a.(*net.TCPConn), b.(*net.TCPConn)
+}
+
+// rig is a tunnel with both its far ends in the test's hands.
+type rig struct {
+	client   *net.TCPConn
+	upstream halfCloser
+	relay    *fakeRelay // nil on the direct path
+	result   chan Result
+}
+
+type shape struct {
+	relay    bool
+	timeouts Timeouts
+	up, down []byte // read ahead
+}
+
+func newRig(t testing.TB, start func(Tunnel), s shape) *rig {
+	t.Helper()
+	client, clientNear := tcpPair(t)
+	r := &rig{client: client, result: make(chan Result, 1)}
+	conn := &tunnel.Conn{ReadAhead: s.down}
+	if s.relay {
+		near, far, err := pluginwire.RelayPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := far.SetDeadline(time.Now().Add(60 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { far.Close() })
+		r.relay = newFakeRelay()
+		conn.Stream, conn.Relay, r.upstream = near, r.relay, far
+	} else {
+		far, near := tcpPair(t)
+		conn.Stream, r.upstream = near, far
+	}
+	// Only the pump holds these from here on.
+	if err := clientNear.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Stream.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	start(Tunnel{
+		Client:      clientNear,
+		ClientAhead: s.up,
+		Upstream:    conn,
+		Timeouts:    s.timeouts,
+		Done:        func(res Result) { r.result <- res },
+	})
+	return r
+}
+
+func (r *rig) wait(t testing.TB) Result {
+	t.Helper()
+	select {
+	case res := <-r.result:
+		return res
+	case <-time.After(30 * time.Second):
+		buf := make([]byte, 1<<20)
+		t.Fatalf("the tunnel did not end\n%s", buf[:runtime.Stack(buf, true)])
+		return Result{}
+	}
+}
+
+// endUpstream closes the upstream's far end for good, telling first that it is
+// clean.
+func (r *rig) closeUpstream(t testing.TB) {
+	t.Helper()
+	if r.relay != nil {
+		r.relay.end(nil)
+	}
+	if err := r.upstream.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func (r *rig) halfCloseUpstream(t testing.TB) {
+	t.Helper()
+	if r.relay != nil {
+		r.relay.eof()
+	}
+	if err := r.upstream.CloseWrite(); err != nil {
+		t.Error(err)
+	}
+}
+
+// resetUpstream breaks the upstream off.
+func (r *rig) resetUpstream(t testing.TB) {
+	t.Helper()
+	if r.relay != nil {
+		r.relay.end(errors.New("far end is gone"))
+	} else if err := r.upstream.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Error(err)
+	}
+	if err := r.upstream.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func (r *rig) resetClient(t testing.TB) {
+	t.Helper()
+	if err := r.client.SetLinger(0); err != nil {
+		t.Error(err)
+	}
+	if err := r.client.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// fakeRelay is a plugin that says what the test wants.
+type fakeRelay struct {
+	eofs, ends chan struct{} // closed once it is known
+	aborted    chan string
+	announced  chan struct{}
+	broken     chan struct{}
+	ended      chan struct{}
+	once       sync.Once
+	mu         sync.Mutex
+	err        error
+}
+
+func newFakeRelay() *fakeRelay {
+	return &fakeRelay{
+		eofs: make(chan struct{}), ends: make(chan struct{}),
+		aborted: make(chan string, 1), announced: make(chan struct{}), ended: make(chan struct{}),
+		broken: make(chan struct{}),
+	}
+}
+
+func (r *fakeRelay) eof() { r.once.Do(func() { close(r.eofs) }) }
+
+func (r *fakeRelay) end(err error) {
+	r.mu.Lock()
+	r.err = err
+	r.mu.Unlock()
+	close(r.ends)
+}
+
+func (r *fakeRelay) AnnounceEOF() error { close(r.announced); return nil }
+
+func (r *fakeRelay) ConfirmEOF() error {
+	select {
+	case <-r.eofs:
+		return nil
+	case <-r.ends:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.err
+	case <-time.After(10 * time.Second):
+		return errors.New("nothing was announced")
+	}
+}
+
+func (r *fakeRelay) ConfirmEnd() error {
+	select {
+	case <-r.ends:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.err
+	case <-r.broken:
+		return errors.New("aborted")
+	}
+}
+
+func (r *fakeRelay) Abort(reason string) {
+	r.aborted <- reason
+	close(r.broken)
+}
+
+func (r *fakeRelay) Ended() { close(r.ended) }
+
+func eachPath(t *testing.T, test func(t *testing.T, start func(Tunnel), s shape)) {
+	eachPump(t, func(t *testing.T, start func(Tunnel)) {
+		for _, relay := range []bool{false, true} {
+			t.Run(fmt.Sprintf("relay=%v", relay), func(t *testing.T) { test(t, start, shape{relay: relay}) })
+		}
+	})
+}
+
+func TestReadAheadComesFirstAndHalfCloseFromTheClient(t *testing.T) {
+	eachPath(t, func(t *testing.T, start func(Tunnel), s shape) {
+		s.up, s.down = []byte("up-ahead "), []byte("down-ahead ")
+		r := newRig(t, start, s)
+		write(t, r.client, "from client")
+		if err := r.client.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		expectEOF(t, r.upstream, "up-ahead from client")
+		write(t, r.upstream, "from upstream")
+		r.closeUpstream(t)
+		expectEOF(t, r.client, "down-ahead from upstream")
+		res := r.wait(t)
+		if res.Reason != tunnel.CloseClientEOF || res.Err != nil || res.Up != 20 || res.Down != 24 {
+			t.Errorf("result %+v", res)
+		}
+		if r.relay != nil {
+			<-r.relay.announced
+			<-r.relay.ended
+		}
+	})
+}
+
+func TestHalfCloseFromTheUpstream(t *testing.T) {
+	eachPath(t, func(t *testing.T, start func(Tunnel), s shape) {
+		r := newRig(t, start, s)
+		write(t, r.upstream, "hello")
+		r.halfCloseUpstream(t)
+		expectEOF(t, r.client, "hello")
+		write(t, r.client, "still here")
+		if err := r.client.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		expectEOF(t, r.upstream, "still here")
+		r.closeUpstream(t)
+		if res := r.wait(t); res.Reason != tunnel.CloseUpstreamEOF || res.Err != nil {
+			t.Errorf("result %+v", res)
+		}
+	})
+}
+
+func TestClientResetReachesTheUpstream(t *testing.T) {
+	eachPath(t, func(t *testing.T, start func(Tunnel), s shape) {
+		r := newRig(t, start, s)
+		write(t, r.client, "x")
+		read(t, r.upstream, "x")
+		r.resetClient(t)
+		if res := r.wait(t); res.Reason != tunnel.CloseClientReset || res.Err == nil {
+			t.Errorf("result %+v", res)
+		}
+		if r.relay != nil {
+			<-r.relay.aborted
+			return
+		}
+		expectReset(t, r.upstream)
+	})
+}
+
+func TestUpstreamResetReachesTheClient(t *testing.T) {
+	eachPath(t, func(t *testing.T, start func(Tunnel), s shape) {
+		r := newRig(t, start, s)
+		write(t, r.client, "x")
+		read(t, r.upstream, "x")
+		r.resetUpstream(t)
+		if res := r.wait(t); res.Reason != tunnel.CloseUpstreamReset || res.Err == nil {
+			t.Errorf("result %+v", res)
+		}
+		expectReset(t, r.client)
+	})
+}
+
+// TestResetAfterHalfClose: the reset of a side that has ended its own direction
+// is seen although there is nothing to write to it.
+func TestResetAfterHalfClose(t *testing.T) {
+	p := newPump(t)
+	for _, relay := range []bool{false, true} {
+		t.Run(fmt.Sprintf("relay=%v", relay), func(t *testing.T) {
+			r := newRig(t, p.Start, shape{relay: relay})
+			if err := r.client.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			expectEOF(t, r.upstream, "")
+			r.resetClient(t)
+			if res := r.wait(t); res.Reason != tunnel.CloseClientReset {
+				t.Errorf("result %+v", res)
+			}
+		})
+	}
+}
+
+// TestResetWhileBlocked: the client breaks off while its bytes wait for an
+// upstream that does not read.
+func TestResetWhileBlocked(t *testing.T) {
+	p := newPump(t)
+	r := newRig(t, p.Start, shape{})
+	if err := r.client.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := r.client.Write(make([]byte, 64<<10)); err != nil {
+			break // every buffer on the way is full
+		}
+	}
+	r.resetClient(t)
+	if res := r.wait(t); res.Reason != tunnel.CloseClientReset {
+		t.Errorf("result %+v", res)
+	}
+}
+
+// TestRelayEndWithoutAWordIsAReset: a plugin that dies looks like one that has
+// ended.
+func TestRelayEndWithoutAWordIsAReset(t *testing.T) {
+	eachPump(t, func(t *testing.T, start func(Tunnel)) {
+		r := newRig(t, start, shape{relay: true})
+		write(t, r.upstream, "half an ans")
+		read(t, r.client, "half an ans")
+		r.relay.end(fmt.Errorf("read channel: %w", tunnel.ErrPluginDied))
+		if err := r.upstream.Close(); err != nil {
+			t.Fatal(err)
+		}
+		expectReset(t, r.client)
+		if res := r.wait(t); res.Reason != tunnel.ClosePluginDied {
+			t.Errorf("result %+v", res)
+		}
+	})
+}
+
+// TestRelayDiesAfterItsEOF: its word was that one direction had ended, not the
+// tunnel.
+func TestRelayDiesAfterItsEOF(t *testing.T) {
+	p := newPump(t)
+	r := newRig(t, p.Start, shape{relay: true})
+	r.halfCloseUpstream(t)
+	expectEOF(t, r.client, "")
+	r.relay.end(tunnel.ErrPluginDied)
+	if err := r.upstream.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if res := r.wait(t); res.Reason != tunnel.ClosePluginDied {
+		t.Errorf("result %+v", res)
+	}
+}
+
+// TestRelayWithoutHalfClose: the far end has ended the whole tunnel while the
+// client's direction is open.
+func TestRelayWithoutHalfClose(t *testing.T) {
+	p := newPump(t)
+	r := newRig(t, p.Start, shape{relay: true})
+	write(t, r.upstream, "bye")
+	r.closeUpstream(t)
+	expectEOF(t, r.client, "bye")
+	if res := r.wait(t); res.Reason != tunnel.CloseUpstreamEOF || res.Err != nil {
+		t.Errorf("result %+v", res)
+	}
+}
+
+func TestTimeouts(t *testing.T) {
+	tests := []struct {
+		name     string
+		timeouts Timeouts
+		half     bool
+		want     tunnel.CloseReason
+	}{
+		{"idle", Timeouts{Idle: time.Millisecond}, false, tunnel.CloseIdle},
+		{"half-close", Timeouts{HalfClose: time.Millisecond}, true, tunnel.CloseHalfClosed},
+		{"lifetime", Timeouts{Lifetime: time.Millisecond}, false, tunnel.CloseLifetime},
+	}
+	eachPump(t, func(t *testing.T, start func(Tunnel)) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, start, shape{timeouts: tt.timeouts})
+				if tt.half {
+					if err := r.client.CloseWrite(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if res := r.wait(t); res.Reason != tt.want {
+					t.Errorf("result %+v", res)
+				}
+				expectReset(t, r.client)
+			})
+		}
+	})
+}
+
+func TestKill(t *testing.T) {
+	p := newPump(t)
+	var rigs []*rig
+	for i := range 10 {
+		rigs = append(rigs, newRig(t, p.Start, shape{relay: i%2 == 0}))
+	}
+	if p.Active() != len(rigs) {
+		t.Fatalf("%d active", p.Active())
+	}
+	p.Kill()
+	for _, r := range rigs {
+		if res := r.wait(t); res.Reason != tunnel.CloseKilled {
+			t.Errorf("result %+v", res)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := p.Wait(ctx); err != nil || p.Active() != 0 {
+		t.Fatalf("%v, %d active", err, p.Active())
+	}
+}
+
+func TestWaitIsBounded(t *testing.T) {
+	p := newPump(t)
+	newRig(t, p.Start, shape{})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := p.Wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
+
+func TestBulkBothWays(t *testing.T) {
+	const size = 16 << 20
+	eachPath(t, func(t *testing.T, start func(Tunnel), s shape) {
+		r := newRig(t, start, s)
+		var wg sync.WaitGroup
+		sums := make([][sha256.Size]byte, 4)
+		send := func(c halfCloser, seed uint64, sum *[sha256.Size]byte, end func()) {
+			rnd := rand.NewChaCha8([32]byte{byte(seed)})
+			h := sha256.New()
+			if _, err := io.CopyN(io.MultiWriter(c, h), rnd, size); err != nil {
+				t.Errorf("send: %v", err)
+			}
+			h.Sum(sum[:0])
+			end()
+		}
+		receive := func(c net.Conn, sum *[sha256.Size]byte) {
+			h := sha256.New()
+			if n, err := io.Copy(h, c); err != nil || n != size {
+				t.Errorf("received %d bytes, %v", n, err)
+			}
+			h.Sum(sum[:0])
+		}
+		wg.Go(func() {
+			send(r.client, 1, &sums[0], func() {
+				if err := r.client.CloseWrite(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+		wg.Go(func() { send(r.upstream, 2, &sums[1], func() { r.halfCloseUpstream(t) }) })
+		wg.Go(func() { receive(r.upstream, &sums[2]) })
+		wg.Go(func() { receive(r.client, &sums[3]) })
+		wg.Wait()
+		if sums[0] != sums[2] || sums[1] != sums[3] {
+			t.Error("bytes were changed on the way")
+		}
+		if r.relay != nil {
+			r.relay.end(nil)
+		}
+		if res := r.wait(t); res.Err != nil || res.Up != size || res.Down != size {
+			t.Errorf("result %+v", res)
+		}
+	})
+}
+
+func write(t testing.TB, c net.Conn, s string) {
+	t.Helper()
+	if _, err := io.WriteString(c, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t testing.TB, c net.Conn, want string) {
+	t.Helper()
+	b := make([]byte, len(want))
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != want {
+		t.Fatalf("read %q, %v; want %q", b, err, want)
+	}
+}
+
+func expectEOF(t testing.TB, c net.Conn, want string) {
+	t.Helper()
+	b, err := io.ReadAll(c)
+	if err != nil || !bytes.Equal(b, []byte(want)) {
+		t.Fatalf("read %q, %v; want %q and a clean end", b, err, want)
+	}
+}
+
+func expectReset(t testing.TB, c net.Conn) {
+	t.Helper()
+	if _, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("read: %v; want a reset", err)
+	}
+}
+
+// descriptors counts this process's.
+func descriptors(t testing.TB) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}

@@ -1,0 +1,78 @@
+package splice
+
+import (
+	"net"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The calls of the hot path are raw: none of them blocks, and telling Go's
+// scheduler of each costs more than a small message takes.
+
+func rawRecv(fd int32, b []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
+}
+
+func rawSend(fd int32, b []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	return int(n), errno
+}
+
+func rawSplice(from, to int32, n int) (int, syscall.Errno) {
+	moved, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	return int(moved), errno
+}
+
+// epollPoll looks for events without waiting.
+func epollPoll(epfd int, events []unix.EpollEvent) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	return int(n), errno
+}
+
+// dupSocket returns a descriptor of its own for c's socket. c is closed: Go's
+// poller would wake up for it as well.
+func dupSocket(c syscall.RawConn) (int32, error) {
+	fd := -1
+	var dupErr error
+	err := c.Control(func(old uintptr) {
+		fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+		if dupErr == nil {
+			dupErr = unix.SetNonblock(fd, true)
+		}
+	})
+	if err == nil {
+		err = dupErr
+	}
+	if err != nil && fd >= 0 {
+		_ = unix.Close(fd) // err says more
+	}
+	return int32(fd), err
+}
+
+// bareSocket returns the socket under c if nothing wraps it.
+func bareSocket(c net.Conn) (syscall.RawConn, bool) {
+	var (
+		raw syscall.RawConn
+		err error
+	)
+	switch c := c.(type) {
+	case *net.TCPConn:
+		raw, err = c.SyscallConn()
+	case *net.UnixConn:
+		raw, err = c.SyscallConn()
+	default:
+		return nil, false
+	}
+	return raw, err == nil
+}
+
+// closeReset closes a socket so that a TCP peer is reset. On a unix socket the
+// option has no effect.
+func closeReset(fd int32) {
+	// It fails on a connection that is reset already.
+	_ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(int(fd))
+}

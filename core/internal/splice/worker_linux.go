@@ -1,0 +1,279 @@
+package splice
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+)
+
+// worker owns tunnels and the epoll that tells of their sockets. Only its own
+// goroutine touches them: everyone else sends it a message.
+type worker struct {
+	epfd, wakefd int
+	stopped      chan struct{}
+
+	mu     sync.Mutex
+	queue  []message
+	asleep atomic.Bool // it waits in epoll, and a message must wake it
+	queued atomic.Bool // queue is not empty
+
+	// What follows is the worker's own.
+	began  time.Time
+	now    time.Duration // since began, read once a turn
+	ticked time.Duration
+	slots  slab
+	pipes  pipes
+	buf    []byte
+	ready  []*slot // have more to do than a turn allows
+	events []unix.EpollEvent
+	closed bool
+}
+
+// wakeKey is the event key of the wake descriptor; a slot's index is never that
+// large.
+const wakeKey = ^uint64(0)
+
+const eventsPerTurn = 256
+
+type messageKind uint8
+
+const (
+	// msgJoin brings a new tunnel.
+	msgJoin messageKind = iota
+	// msgKill breaks every tunnel off.
+	msgKill
+	// msgClose ends the worker; it has no tunnels then.
+	msgClose
+	// msgAnnounced: the plugin knows that the client has ended.
+	msgAnnounced
+	// msgConfirmed: the plugin has, or has not (err), ended its direction.
+	msgConfirmed
+	// msgEnded: the plugin has, or has not (err), ended the tunnel.
+	msgEnded
+	// msgAborted: the plugin knows that the tunnel is broken off.
+	msgAborted
+)
+
+type message struct {
+	kind messageKind
+	join *joined
+	key  slotKey
+	err  error
+}
+
+func newWorker() (*worker, error) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	wakefd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, errors.Join(os.NewSyscallError("eventfd", err), unix.Close(epfd))
+	}
+	w := &worker{
+		epfd:    epfd,
+		wakefd:  wakefd,
+		stopped: make(chan struct{}),
+		began:   time.Now(),
+		buf:     make([]byte, smallRead),
+		events:  make([]unix.EpollEvent, eventsPerTurn),
+	}
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}
+	setKey(&event, wakeKey)
+	if err := unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, wakefd, &event); err != nil {
+		return nil, errors.Join(os.NewSyscallError("epoll_ctl", err), unix.Close(wakefd), unix.Close(epfd))
+	}
+	go w.run()
+	return w, nil
+}
+
+// submit hands m to the worker and returns at once.
+func (w *worker) submit(m message) {
+	w.mu.Lock()
+	w.queue = append(w.queue, m)
+	w.queued.Store(true)
+	w.mu.Unlock()
+	if w.asleep.CompareAndSwap(true, false) {
+		// EAGAIN means that the counter is full: the worker is awake.
+		_, _ = unix.Write(w.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+}
+
+func (w *worker) close() error {
+	w.submit(message{kind: msgClose})
+	<-w.stopped
+	w.pipes.closeAll()
+	return errors.Join(os.NewSyscallError("close", unix.Close(w.wakefd)), os.NewSyscallError("close", unix.Close(w.epfd)))
+}
+
+func (w *worker) run() {
+	defer close(w.stopped)
+	for !w.closed {
+		n := w.wait()
+		w.now = time.Since(w.began)
+		for i := range w.events[:n] {
+			w.event(&w.events[i])
+		}
+		w.messages()
+		w.runReady()
+		if w.now-w.ticked >= tick {
+			w.ticked = w.now
+			w.checkTimeouts()
+		}
+	}
+}
+
+// wait returns the number of events. It looks first and blocks only where there
+// is nothing else to do: a blocking call costs the scheduler's attention.
+func (w *worker) wait() int {
+	n, errno := epollPoll(w.epfd, w.events)
+	if errno == 0 && n > 0 {
+		return n
+	}
+	if len(w.ready) > 0 || w.queued.Load() {
+		return 0
+	}
+	w.asleep.Store(true)
+	defer w.asleep.Store(false)
+	if w.queued.Load() {
+		return 0
+	}
+	timeout := -1
+	if w.slots.live > 0 {
+		timeout = int(max(w.ticked+tick-w.now, 0)/time.Millisecond) + 1
+	}
+	n, err := unix.EpollWait(w.epfd, w.events, timeout)
+	if err != nil {
+		// EINTR: nothing has happened. Anything else would be a defect of ours.
+		return 0
+	}
+	return n
+}
+
+func (w *worker) event(e *unix.EpollEvent) {
+	key := getKey(e)
+	if key == wakeKey {
+		var b [8]byte
+		// EAGAIN: another turn has read it.
+		_, _ = unix.Read(w.wakefd, b[:])
+		return
+	}
+	s, side := w.slots.find(slotKey(key))
+	if s == nil {
+		return // closed in this very batch
+	}
+	s.note(side, e.Events)
+	w.turn(s)
+}
+
+func (w *worker) messages() {
+	if !w.queued.Load() {
+		return
+	}
+	w.mu.Lock()
+	batch := w.queue
+	w.queue = nil
+	w.queued.Store(false)
+	w.mu.Unlock()
+	for _, m := range batch {
+		w.message(m)
+	}
+}
+
+func (w *worker) message(m message) {
+	switch m.kind {
+	case msgJoin:
+		w.join(m.join)
+		return
+	case msgKill:
+		w.slots.each(func(s *slot) { w.breakOff(s, tunnel.CloseKilled, errKilled) })
+		return
+	case msgClose:
+		w.closed = true
+		return
+	}
+	s, _ := w.slots.find(m.key)
+	if s == nil {
+		return
+	}
+	switch m.kind {
+	case msgAnnounced:
+		w.announced(s, m.err)
+	case msgConfirmed:
+		w.confirmed(s, m.err)
+	case msgEnded:
+		w.endConfirmed(s, m.err)
+	case msgAborted:
+		w.free(s, closeReset)
+	}
+}
+
+// join registers a new tunnel. Its first events say what its sockets are ready
+// for.
+func (w *worker) join(j *joined) {
+	s := w.slots.take()
+	s.joined = j
+	s.start, s.active = w.now, w.now
+	for side := range j.fds {
+		s.dirs[side].rest, j.ahead[side] = j.ahead[side], nil
+		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&(1<<32-1)}
+		setKey(&event, uint64(s.key(side)))
+		if err := unix.EpollCtl(w.epfd, unix.EPOLL_CTL_ADD, int(j.fds[side]), &event); err != nil {
+			w.breakOff(s, tunnel.CloseKilled, fmt.Errorf("watch socket: %w", os.NewSyscallError("epoll_ctl", err)))
+			return
+		}
+	}
+}
+
+func (w *worker) runReady() {
+	batch := w.ready
+	w.ready = w.ready[len(w.ready):]
+	for _, s := range batch {
+		if !s.queued {
+			continue // freed since
+		}
+		s.queued = false
+		w.turn(s)
+	}
+	if len(w.ready) == 0 {
+		w.ready = batch[:0]
+	}
+}
+
+// later lets s go on in the next turn, after the others.
+func (w *worker) later(s *slot) {
+	if !s.queued {
+		s.queued = true
+		w.ready = append(w.ready, s)
+	}
+}
+
+func (w *worker) checkTimeouts() {
+	w.slots.each(func(s *slot) {
+		if s.broken {
+			return
+		}
+		half := s.dirs[0].state != dirOpen || s.dirs[1].state != dirOpen
+		if reason, err := s.timeouts.expired(w.now-s.start, w.now-s.active, half); err != nil {
+			w.breakOff(s, reason, err)
+		}
+	})
+}
+
+func setKey(e *unix.EpollEvent, key uint64) { e.Fd, e.Pad = int32(uint32(key)), int32(key>>32) }
+
+func getKey(e *unix.EpollEvent) uint64 { return uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32 }
+
+// again says that a call found nothing to do, interrupted that it should be
+// repeated.
+func again(errno syscall.Errno) bool { return errno == syscall.EAGAIN }
+
+func interrupted(errno syscall.Errno) bool { return errno == syscall.EINTR }
