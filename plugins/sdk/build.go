@@ -148,11 +148,12 @@ func newRequest(wire *pluginv1.DialRequest) *Request {
 // handover checks a tunnel and returns it as package serve takes it. On an
 // error the tunnel is taken down.
 func (t *Tunnel) handover(nodelay bool) (*serve.Tunnel, error) {
-	out := &serve.Tunnel{Stream: t.stream, Local: t.local, Remote: t.remote}
+	out := &serve.Tunnel{Local: t.local, Remote: t.remote}
 	if t.conn == nil {
 		if s, ok := t.stream.(*connStream); ok {
 			setNodelay(innermost(s.Conn), nodelay)
 		}
+		out.Relay = func() serve.Stream { return t.stream }
 		return out, nil
 	}
 	switch c := t.conn.(type) {
@@ -170,7 +171,7 @@ func (t *Tunnel) handover(nodelay bool) (*serve.Tunnel, error) {
 		}
 	}
 	out.Prefetched = t.prefetched
-	out.Stream = newConnStream(t.conn, t.prefetched)
+	out.Relay = func() serve.Stream { return newConnStream(t.conn, t.prefetched) }
 	return out, nil
 }
 

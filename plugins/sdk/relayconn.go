@@ -10,7 +10,8 @@ import (
 // SDK's from here on; deadlines set on it are lifted. A client's end of file
 // becomes CloseWrite where conn has that method, and is kept from the far end
 // where it has not. Abort resets the socket under conn, found through NetConn,
-// so that no close_notify makes it look like a clean end.
+// so that no close_notify makes it look like a clean end; the death of the
+// plugin resets it as well.
 func RelayConn(conn net.Conn) *Tunnel {
 	return Relay(newConnStream(conn, nil), conn.LocalAddr(), conn.RemoteAddr())
 }
@@ -24,7 +25,18 @@ type connStream struct {
 func newConnStream(conn net.Conn, prefix []byte) *connStream {
 	// A handshake's deadline must not end the tunnel.
 	_ = conn.SetDeadline(time.Time{})
-	return &connStream{Conn: conn, prefix: prefix}
+	s := &connStream{Conn: conn, prefix: prefix}
+	// The kernel closes what a killed process leaves: with this option by a
+	// reset, which the far end cannot take for an end of file.
+	s.linger(0)
+	return s
+}
+
+// linger sets SO_LINGER where the transport is TCP.
+func (s *connStream) linger(seconds int) {
+	if t, ok := innermost(s.Conn).(*net.TCPConn); ok {
+		_ = t.SetLinger(seconds)
+	}
 }
 
 func (s *connStream) Read(b []byte) (int, error) {
@@ -43,13 +55,13 @@ func (s *connStream) CloseWrite() error {
 	return nil
 }
 
-func (s *connStream) Abort(string) {
-	c := innermost(s.Conn)
-	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0)
-	}
-	_ = c.Close()
+// Close ends the connection cleanly: what was written is still delivered.
+func (s *connStream) Close() error {
+	s.linger(-1)
+	return s.Conn.Close()
 }
+
+func (s *connStream) Abort(string) { _ = innermost(s.Conn).Close() }
 
 // innermost follows NetConn down to the socket.
 func innermost(c net.Conn) net.Conn {

@@ -30,7 +30,8 @@ type Stream interface {
 	// Close ends a tunnel of which both directions have ended cleanly.
 	Close() error
 	// Abort ends the tunnel so that the far end does not see a clean end, as
-	// far as the protocol can tell the difference.
+	// far as the protocol can tell the difference. It may come while another
+	// method runs, which then returns an error and sends nothing more.
 	Abort(reason string)
 }
 
@@ -49,7 +50,9 @@ func Direct(conn net.Conn, prefetched []byte) *Tunnel {
 
 // Relay lets the SDK pump the bytes between the daemon and s, which is the
 // SDK's from here on. local and remote are the transport's two ends, for the
-// log; either may be nil.
+// log; either may be nil. A plugin that dies closes its sockets, which the far
+// end sees as an end of file: where its protocol would take that for a clean
+// one, set SetLinger(0) on the socket and lift it in Close.
 func Relay(s Stream, local, remote net.Addr) *Tunnel {
 	return &Tunnel{stream: s, local: address(local), remote: address(remote)}
 }

@@ -53,7 +53,6 @@ func (s *Server) Dial(ctx context.Context, req *pluginv1.DialRequest) (*pluginv1
 	}
 	handoff, err := s.handOver(req, t)
 	if err != nil {
-		s.discard(t, err.Error())
 		return nil, err
 	}
 	handoff.Connected = &pluginv1.Connected{
@@ -112,8 +111,8 @@ func (s *Server) dialContext(ctx context.Context) (context.Context, context.Canc
 	}
 }
 
-// handOver sends the tunnel's descriptor. On an error the tunnel is still the
-// caller's.
+// handOver sends the tunnel's descriptor. On an error the tunnel has been taken
+// down.
 func (s *Server) handOver(req *pluginv1.DialRequest, t *Tunnel) (*pluginv1.Handoff, error) {
 	var direct, relayed bool
 	for _, p := range req.GetAcceptedPaths() {
@@ -128,8 +127,9 @@ func (s *Server) handOver(req *pluginv1.DialRequest, t *Tunnel) (*pluginv1.Hando
 		return h, s.sendDirect(req.GetToken(), t.Conn)
 	case relayed:
 		h.Path = pluginv1.DataPath_DATA_PATH_RELAY
-		return h, s.startRelay(req, t.Stream)
+		return h, s.startRelay(req, t.Relay())
 	}
+	s.discard(t, "no accepted data path")
 	return nil, status.Errorf(codes.FailedPrecondition, "the tunnel fits none of the accepted data paths %v", req.GetAcceptedPaths())
 }
 
@@ -137,25 +137,30 @@ func (s *Server) handOver(req *pluginv1.DialRequest, t *Tunnel) (*pluginv1.Hando
 // follows from that: the daemon's copy keeps the connection open.
 func (s *Server) sendDirect(token uint64, conn syscallConn) error {
 	err := s.channel.Send(pluginwire.Record{Kind: pluginwire.Handoff, Token: token, Path: pluginwire.PathDirect}, conn)
+	if closeErr := conn.Close(); closeErr != nil {
+		s.log.Debug("closing a socket that was handed over", "err", closeErr)
+	}
 	if err != nil {
 		return status.Errorf(codes.Unavailable, "hand over: %v", err)
-	}
-	if err := conn.Close(); err != nil {
-		s.log.Debug("closing a socket that was handed over", "err", err)
 	}
 	return nil
 }
 
 // discard takes a tunnel down that nobody gets.
 func (s *Server) discard(t *Tunnel, reason string) {
-	err := s.guard("taking down a tunnel", func() error {
-		if t.Conn != nil {
-			return t.Conn.Close()
-		}
-		t.Stream.Abort(reason)
+	if t.Conn == nil {
+		s.abort(t.Relay(), reason)
+		return
+	}
+	if err := t.Conn.Close(); err != nil {
+		s.log.Debug("closing a socket that nobody gets", "err", err)
+	}
+}
+
+// abort calls Stream.Abort, which is the plugin's code; guard logs its panics.
+func (s *Server) abort(stream Stream, reason string) {
+	_ = s.guard("aborting a tunnel", func() error {
+		stream.Abort(reason)
 		return nil
 	})
-	if err != nil {
-		s.log.Debug("taking down a tunnel", "err", err)
-	}
 }

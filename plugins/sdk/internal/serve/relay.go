@@ -56,6 +56,7 @@ func (e abortError) Error() string {
 func (s *Server) startRelay(req *pluginv1.DialRequest, stream Stream) error {
 	near, far, err := pluginwire.RelayPair()
 	if err != nil {
+		s.abort(stream, err.Error())
 		return status.Errorf(codes.Unavailable, "hand over: %v", err)
 	}
 	defer far.Close()
@@ -69,22 +70,28 @@ func (s *Server) startRelay(req *pluginv1.DialRequest, stream Stream) error {
 		ended:  make(chan struct{}),
 	}
 	// Known before it is sent, since the daemon may abort at once.
-	s.mu.Lock()
-	if s.stopped {
-		s.mu.Unlock()
-		_ = near.Close()
+	if !s.know(r) {
+		r.end(errors.New("the plugin stops"), keepQuiet)
 		return errStopping
 	}
-	s.relays[r.token] = r
-	s.mu.Unlock()
 	err = s.channel.Send(pluginwire.Record{Kind: pluginwire.Handoff, Token: r.token, Path: pluginwire.PathRelay}, far)
 	if err != nil {
-		_ = near.Close()
+		r.end(err, keepQuiet)
 		s.forget(r)
 		return status.Errorf(codes.Unavailable, "hand over: %v", err)
 	}
 	go r.run()
 	return nil
+}
+
+// know registers a relay, unless the server stops.
+func (s *Server) know(r *relay) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopped {
+		s.relays[r.token] = r
+	}
+	return !s.stopped
 }
 
 func (s *Server) forget(r *relay) {

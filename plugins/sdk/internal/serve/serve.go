@@ -56,9 +56,9 @@ type Tunnel struct {
 	Conn syscallConn
 	// Prefetched are bytes that come before Conn's.
 	Prefetched []byte
-	// Stream is how the tunnel is relayed: all of a relay tunnel, and the
-	// fallback of a direct one, where it reads Prefetched first.
-	Stream        Stream
+	// Relay is called, once, where the tunnel is relayed: always without a
+	// Conn, and with one as the fallback. Then it reads Prefetched first.
+	Relay         func() Stream
 	Local, Remote string
 }
 
