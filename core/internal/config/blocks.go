@@ -34,6 +34,7 @@ func (p *parser) decode(b *hclsyntax.Block) {
 		p.pluginUpstream(b)
 		return
 	}
+	before := len(p.diags)
 	v := p.values(b)
 	p.bounds(v, b)
 	switch b.Type {
@@ -57,7 +58,10 @@ func (p *parser) decode(b *hclsyntax.Block) {
 	case "listener":
 		p.listener(v, b)
 	case "route":
-		p.route(v, b)
+		r := p.route(v, b)
+		r.wrong = len(p.diags) > before
+		p.routes = append(p.routes, r)
+		p.cfg.Routes = append(p.cfg.Routes, r.route)
 	}
 }
 

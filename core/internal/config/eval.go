@@ -99,8 +99,10 @@ func envValue(name string) (string, *callError) {
 }
 
 func fileValue(folder, path string) (string, *callError) {
+	hint := ""
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(folder, path)
+		hint = " A relative path starts from the configuration's folder."
 	}
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
@@ -112,7 +114,7 @@ func fileValue(folder, path string) (string, *callError) {
 	}
 	switch {
 	case err != nil:
-		return "", &callError{"The file%s cannot be read", "The reason: " + reason(err) + ". A relative path starts from the configuration's folder."}
+		return "", &callError{"The file%s cannot be read", "The reason: " + reason(err) + "." + hint}
 	case !utf8.Valid(data):
 		return "", &callError{"The file%s is not UTF-8", "Only text can be used. Put it into base64 and use base64decode."}
 	}

@@ -31,23 +31,21 @@ type parser struct {
 	dangling bool
 }
 
+func newParser(cfg *Config) *parser {
+	return &parser{cfg: cfg, src: cfg.src, places: map[string]hcl.Range{}}
+}
+
 // Parse reads one file, or a folder's *.hcl in name order, and checks all that
 // needs no plugin. It returns everything that is wrong at once. The Config is
 // whole only if no diagnostic is an error; otherwise it serves to find more
 // errors, and must not be run.
 func Parse(path string) (*Config, Diagnostics) {
-	cfg := &Config{src: &source{
-		files:   map[string]*file{},
-		blocks:  map[string]*hclsyntax.Block{},
-		evals:   map[hclsyntax.Expression]evaluated{},
-		secrets: map[string][]string{},
-	}}
-	p := &parser{cfg: cfg, src: cfg.src, places: map[string]hcl.Range{}}
 	names, folder, problem := configFiles(path)
+	cfg := &Config{src: newSource(folder)}
+	p := newParser(cfg)
 	if problem != "" {
 		return cfg, Diagnostics{{Summary: "No configuration", Detail: problem, File: path}}
 	}
-	cfg.src.funcs = evalContext(folder)
 	var files []*file
 	broken := false
 	for _, name := range names {

@@ -20,6 +20,7 @@ type routePlace struct {
 	at        hcl.Range
 	upstreams []reference
 	listeners []reference
+	wrong     bool // what it matches is not known
 }
 
 // reference is upstream.TYPE.NAME or listener.KIND.NAME as written.
@@ -28,7 +29,7 @@ type reference struct {
 	at hcl.Range
 }
 
-func (p *parser) route(v schema.Values, b *hclsyntax.Block) {
+func (p *parser) route(v schema.Values, b *hclsyntax.Block) routePlace {
 	r := routePlace{route: Route{Name: b.Labels[0]}, at: b.TypeRange}
 	if a := b.Body.Attributes["upstreams"]; a != nil {
 		var ok bool
@@ -58,8 +59,7 @@ func (p *parser) route(v schema.Values, b *hclsyntax.Block) {
 			r.route.Match.Ports = p.ports(a)
 		}
 	}
-	p.routes = append(p.routes, r)
-	p.cfg.Routes = append(p.cfg.Routes, r.route)
+	return r
 }
 
 func (p *parser) empty(a *hclsyntax.Attribute) {
@@ -270,7 +270,7 @@ func (p *parser) reachable() {
 	byListener := map[string]routePlace{}
 	byKey := map[string]routePlace{}
 	for i, r := range p.routes {
-		if len(r.upstreams) == 0 {
+		if r.wrong {
 			continue
 		}
 		m := Match{}

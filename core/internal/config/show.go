@@ -2,7 +2,9 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -19,15 +21,15 @@ import (
 
 var nameRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
 
-// headerText is a block's header as far as its labels are the names that the
-// language asks for.
+// plainRE is what names of attributes and blocks look like, and what a piece of
+// base64 hardly ever does.
+var plainRE = regexp.MustCompile(`^[a-z][a-z0-9_]{0,39}$`)
+
+// headerText is a block's header with as many labels as the language asks for.
 func headerText(blockType string, labels []string) string {
 	s := blockType
-	for i, label := range labels {
-		if i >= len(labelNames[blockType]) || !nameRE.MatchString(label) {
-			break
-		}
-		s += ` "` + label + `"`
+	for _, label := range labels[:min(len(labels), len(labelNames[blockType]))] {
+		s += fmt.Sprintf(" %q", label)
 	}
 	return s
 }
@@ -88,6 +90,10 @@ func (f *file) brokenHeader(pos hcl.Pos) string {
 	if b == nil || b.TypeRange.Start.Line > f.broken || labelNames[b.Type] == nil {
 		return ""
 	}
+	wrong := func(label string) bool { return !nameRE.MatchString(label) }
+	if len(b.Labels) != len(labelNames[b.Type]) || slices.ContainsFunc(b.Labels, wrong) {
+		return b.Type
+	}
 	return headerText(b.Type, b.Labels)
 }
 
@@ -106,6 +112,9 @@ func (f *file) brokenSnippet(line int) string {
 		return ""
 	}
 	rest := f.tokens[i:]
+	if !plainRE.Match(rest[0].Bytes) {
+		return ""
+	}
 	s := f.indent(rest[0].Range) + string(rest[0].Bytes)
 	labels := labelNames[string(rest[0].Bytes)]
 	at := func(n int, t hclsyntax.TokenType) bool { return n < len(rest) && rest[n].Type == t }
@@ -120,15 +129,16 @@ func (f *file) brokenSnippet(line int) string {
 		return ""
 	}
 	n := 1
+	full := s
 	for range labels {
 		if !at(n, hclsyntax.TokenOQuote) || !at(n+1, hclsyntax.TokenQuotedLit) || !at(n+2, hclsyntax.TokenCQuote) || !nameRE.Match(rest[n+1].Bytes) {
 			return s
 		}
-		s += ` "` + string(rest[n+1].Bytes) + `"`
+		full += ` "` + string(rest[n+1].Bytes) + `"`
 		n += 3
 	}
 	if at(n, hclsyntax.TokenOBrace) {
-		return s + oneLine(rest[n:])
+		return full + oneLine(rest[n:])
 	}
 	return s
 }
@@ -136,7 +146,7 @@ func (f *file) brokenSnippet(line int) string {
 // oneLine continues a header from its brace: " {", and the name of an attribute
 // on the same line.
 func oneLine(rest hclsyntax.Tokens) string {
-	if len(rest) > 2 && rest[1].Type == hclsyntax.TokenIdent && rest[2].Type == hclsyntax.TokenEqual {
+	if len(rest) > 2 && rest[1].Type == hclsyntax.TokenIdent && plainRE.Match(rest[1].Bytes) && rest[2].Type == hclsyntax.TokenEqual {
 		return " { " + string(rest[1].Bytes) + " ="
 	}
 	return " {"

@@ -51,6 +51,17 @@ type file struct {
 	tokens hclsyntax.Tokens // of a broken file
 }
 
+// newSource is an empty source, whose relative paths start from folder.
+func newSource(folder string) *source {
+	return &source{
+		files:   map[string]*file{},
+		blocks:  map[string]*hclsyntax.Block{},
+		funcs:   evalContext(folder),
+		evals:   map[hclsyntax.Expression]evaluated{},
+		secrets: map[string][]string{},
+	}
+}
+
 // configFiles returns the files that path stands for, in order, and the folder
 // that relative paths in them start from.
 func configFiles(path string) (names []string, folder string, problem string) {
@@ -165,5 +176,8 @@ func (s *source) diagnostic(p schema.Problem) Diagnostic {
 		d.Block = headerText(b.Type, b.Labels)
 	}
 	d.Source, d.SourceLine = f.snippet(p.Range.Start)
+	if p.Summary == summaryTwice { // the parser keeps the first only
+		d.Source, d.SourceLine = f.indent(p.Range)+string(p.Range.SliceBytes(f.src))+" =", d.Line
+	}
 	return d
 }

@@ -29,7 +29,7 @@ func parseFile(name string, src []byte) (*file, []schema.Problem) {
 	}
 	parsed, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	f.body = parsed.Body.(*hclsyntax.Body)
-	problems := syntaxProblems(f, diags)
+	problems := syntaxProblems(f, tokens, diags)
 	for _, p := range problems {
 		if p.Summary != summaryTwice && (f.broken == 0 || p.Range.Start.Line < f.broken) {
 			f.broken = max(p.Range.Start.Line, 1)
@@ -79,18 +79,22 @@ const (
 
 // syntaxProblems translates what the parser says. Its own words are not used:
 // they repeat pieces of the source. Of one line only the first complaint is
-// kept, and none after a text without its closing quote, since from there on
-// text and code have changed places.
-func syntaxProblems(f *file, diags hcl.Diagnostics) []schema.Problem {
+// kept, and none after a text without its end, since from there on text and code
+// have changed places.
+func syntaxProblems(f *file, tokens hclsyntax.Tokens, diags hcl.Diagnostics) []schema.Problem {
 	var problems []schema.Problem
 	for _, d := range diags {
 		p := schema.Problem{Range: hcl.Range{Filename: f.name, Start: hcl.InitialPos}}
 		if d.Subject != nil {
 			p.Range = *d.Subject
 		}
-		if d.Summary == "Attribute redefined" {
+		switch d.Summary {
+		case "Attribute redefined":
 			p.Summary, p.Detail = summaryTwice, twiceDetail(f, p.Range)
-		} else {
+		case "Unterminated template string":
+			p.Range = lastOpen(tokens, p.Range)
+			fallthrough
+		default:
 			p.Summary, p.Detail = syntaxText(d.Summary)
 		}
 		problems = append(problems, p)
@@ -98,12 +102,30 @@ func syntaxProblems(f *file, diags hcl.Diagnostics) []schema.Problem {
 	slices.SortStableFunc(problems, func(a, b schema.Problem) int { return a.Range.Start.Byte - b.Range.Start.Byte })
 	var kept []schema.Problem
 	for _, p := range problems {
-		if n := len(kept); n > 0 && (kept[n-1].Range.Start.Line == p.Range.Start.Line || kept[n-1].Summary == summaryNewline) {
+		if n := len(kept); n > 0 && (kept[n-1].Range.Start.Line == p.Range.Start.Line || kept[n-1].Summary == summaryNewline || kept[n-1].Summary == summaryTemplate) {
 			continue
 		}
 		kept = append(kept, p)
 	}
 	return kept
+}
+
+// lastOpen returns the place where the last <<EOT text began that has no end,
+// which helps more than the end of the file.
+func lastOpen(tokens hclsyntax.Tokens, end hcl.Range) hcl.Range {
+	var open []hcl.Range
+	for _, t := range tokens {
+		switch t.Type {
+		case hclsyntax.TokenOHeredoc:
+			open = append(open, t.Range)
+		case hclsyntax.TokenCHeredoc:
+			open = open[:max(len(open)-1, 0)]
+		}
+	}
+	if len(open) == 0 {
+		return end
+	}
+	return open[len(open)-1]
 }
 
 // twiceDetail says where an attribute was set first.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"time"
@@ -25,10 +26,13 @@ type Config struct {
 }
 
 // Format prints the counts of what is configured, whatever the verb.
-func (c *Config) Format(f fmt.State, _ rune) {
+func (c Config) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "config(%d plugins, %d upstreams, %d listeners, %d routes)",
 		len(c.Plugins), len(c.Upstreams), len(c.Listeners), len(c.Routes))
 }
+
+// MarshalJSON gives what Format prints, as a JSON text.
+func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(c)) }
 
 // Log is the log block.
 type Log struct {
@@ -62,11 +66,14 @@ type Plugin struct {
 	Command []string // Command[0] is an absolute path
 	SHA256  string   // in lower case; empty: not pinned
 	Files   map[string]string
-	Env     map[string]string `json:"-"`
+	Env     map[string]string
 }
 
 // Format prints the name alone, whatever the verb.
 func (p Plugin) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "plugin %q", p.Name) }
+
+// MarshalJSON gives what Format prints, as a JSON text.
+func (p Plugin) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(p)) }
 
 // Upstream is an upstream block. JSON may hold secrets: it is never printed.
 type Upstream struct {
@@ -79,7 +86,7 @@ type Upstream struct {
 	// JSON is the body of a plugin's upstream as Configure takes it, and Hash
 	// the hash of name and values. Both are empty before DecodeUpstreams, and
 	// stay so for "direct".
-	JSON []byte `json:"-"`
+	JSON []byte
 	Hash string
 }
 
@@ -88,6 +95,9 @@ func (u Upstream) ID() string { return u.Type + "." + u.Name }
 
 // Format prints the ID alone, whatever the verb.
 func (u Upstream) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "upstream %q", u.ID()) }
+
+// MarshalJSON gives what Format prints, as a JSON text.
+func (u Upstream) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(u)) }
 
 // Listener is a listener block.
 type Listener struct {

@@ -18,7 +18,7 @@ func Suggest(given string, candidates []string) string {
 		return best
 	}
 	for _, c := range candidates {
-		if strings.HasPrefix(strings.ToLower(c), given) {
+		if strings.HasPrefix(strings.ToLower(c), given) || len(c) >= 3 && strings.HasPrefix(given, strings.ToLower(c)) {
 			return c
 		}
 	}
