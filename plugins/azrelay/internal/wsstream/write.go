@@ -1,9 +1,10 @@
 package wsstream
 
 import (
-	"bytes"
 	"crypto/rand"
 	"fmt"
+	"io"
+	"slices"
 	"sync"
 
 	"github.com/gobwas/ws"
@@ -52,13 +53,16 @@ func appendFrame(b []byte, op ws.OpCode, p []byte) ([]byte, error) {
 	if _, err := rand.Read(h.Mask[:]); err != nil {
 		return nil, fmt.Errorf("masking key: %w", err)
 	}
+	// The library encodes into its scratch space first, which is here the place
+	// where the header belongs.
 	at := len(b)
-	var scratch [ws.MaxHeaderSize]byte
-	w := bytes.NewBuffer(b)
-	if err := ws.WriteHeaderBuffer(w, h, scratch[:]); err != nil {
+	b = slices.Grow(b, ws.MaxHeaderSize)
+	if err := ws.WriteHeaderBuffer(io.Discard, h, b[at:at+ws.MaxHeaderSize]); err != nil {
 		return nil, fmt.Errorf("frame header: %w", err)
 	}
-	b = append(w.Bytes(), p...)
-	ws.Cipher(b[at+ws.HeaderSize(h):], h.Mask, 0)
+	b = b[:at+ws.HeaderSize(h)]
+	at = len(b)
+	b = append(b, p...)
+	ws.Cipher(b[at:], h.Mask, 0)
 	return b, nil
 }

@@ -29,8 +29,9 @@ const (
 )
 
 // lingerTime bounds the wait for the peer to close the transport, which is the
-// server's to do first (RFC 6455, 7.1.1).
-const lingerTime = 2 * time.Second
+// server's to do first (RFC 6455, 7.1.1). What is on its way then leaves all
+// the same, unless the peer sends more.
+const lingerTime = 10 * time.Second
 
 // maxLinger bounds what is read and thrown away meanwhile, in bytes.
 const maxLinger = 1 << 20
@@ -184,7 +185,7 @@ func (c *Conn) CloseWrite() error {
 }
 
 // Close closes the transport. Where both directions have ended it waits for the
-// peer to close first, for at most two seconds, so that nothing on the way is
+// peer to close first, for at most ten seconds, so that nothing on the way is
 // lost to a reset.
 func (c *Conn) Close() error {
 	if !c.shut() {

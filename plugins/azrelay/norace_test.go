@@ -1,0 +1,5 @@
+//go:build !race
+
+package azrelay_test
+
+const raceEnabled = false
