@@ -1,0 +1,70 @@
+package pluginhost
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/pluginwire"
+)
+
+// receive reads the descriptor channel until its end, which is that of the
+// process: a plugin that closes it alone can make no connection any more.
+func (p *process) receive() {
+	defer close(p.tokens.gone)
+	strange := allowance{rate: 1, burst: 10}
+	for {
+		r, err := p.channel.Receive()
+		var bad *pluginwire.BadRecordError
+		switch {
+		case errors.As(err, &bad):
+			if strange.take(time.Now()) {
+				p.log.Warn("plugin sent a bad record", "err", bad.Err)
+			}
+			if r.Token != 0 {
+				p.tokens.spoil(r.Token, bad.Err)
+			}
+		case err != nil:
+			if !p.child.wait(drainWait) {
+				p.log.Error("plugin closed its descriptor channel and is replaced", "pid", p.child.ID(), "err", err)
+				p.end("closed its descriptor channel")
+			}
+			return
+		case r.Kind == pluginwire.Handoff:
+			if !p.tokens.deliver(r) {
+				p.reject(r.Token, r.Path, r.File, "nobody waits for this tunnel")
+			}
+		case r.Kind == pluginwire.Abort:
+			if strange.take(time.Now()) {
+				p.log.Warn("plugin sent an ABORT, which is the daemon's to send")
+			}
+		default:
+			p.tokens.announce(r.Record)
+		}
+	}
+}
+
+// reject closes a descriptor that cannot be used. A relay is told first: the
+// end of file alone would be a clean end.
+func (p *process) reject(token uint64, path uint8, f *os.File, reason string) {
+	if f == nil {
+		return
+	}
+	if path == pluginwire.PathRelay {
+		_ = p.send(pluginwire.Record{Kind: pluginwire.Abort, Token: token, Text: reason})
+	}
+	_ = f.Close()
+}
+
+// send writes a record. A plugin that does not read its channel would hold up
+// the tunnels of all others: it is ended instead.
+func (p *process) send(r pluginwire.Record) error {
+	t := time.AfterFunc(p.waits.send, func() {
+		p.log.Error("plugin does not read its descriptor channel and is replaced", "pid", p.child.ID())
+		p.end("did not read its descriptor channel")
+		// Closing is what ends a write under way.
+		_ = p.channel.Close()
+	})
+	defer t.Stop()
+	return p.channel.Send(r, nil)
+}

@@ -1,0 +1,26 @@
+//go:build unix && !linux
+
+package pluginhost
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxSocketPath is the longest path that a unix socket can have, in bytes.
+const maxSocketPath = 103
+
+// reap waits for the process, collects it and ends what is left of its group.
+// There is no waiting without collecting here: for a moment the number could be
+// another group's.
+func (c *child) reap() {
+	// Its error repeats the state.
+	_ = c.cmd.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = syscall.Kill(-c.pid, syscall.SIGKILL)
+	c.alive = false
+}
+
+const tcpKeepIdle = unix.TCP_KEEPALIVE

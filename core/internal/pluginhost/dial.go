@@ -1,0 +1,157 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/pluginwire"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+const (
+	pathDirect = pluginv1.DataPath_DATA_PATH_DIRECT
+	pathRelay  = pluginv1.DataPath_DATA_PATH_RELAY
+)
+
+// errNoAnswer cancels a dial whose descriptor has come and whose answer has not.
+var errNoAnswer = errors.New("it passed a descriptor and did not answer")
+
+// upstream is a tunnel.Dialer.
+type upstream struct {
+	p          *Plugin
+	generation uint64
+	name       string
+}
+
+// Dial makes one connection. While the plugin is being restarted it waits,
+// where that is a matter of a moment; a plugin that died with the dial under
+// way, or keeps dying, is a retryable error. The deadline is ctx's alone; one
+// without is bounded by the plugin's answering the host's pings.
+func (u *upstream) Dial(ctx context.Context, d tunnel.Dial) (*tunnel.Conn, error) {
+	p, err := u.p.acquire(ctx)
+	if err != nil {
+		return nil, u.unavailable(ctx, err)
+	}
+	if refusal := u.p.refusal(u.generation); refusal != "" {
+		return nil, u.unavailable(ctx, errors.New(refusal))
+	}
+	select {
+	case u.p.dials <- struct{}{}:
+		defer func() { <-u.p.dials }()
+	case <-ctx.Done():
+		return nil, u.fromContext(ctx, fmt.Sprintf("%d dials of plugin %q are under way already", cap(u.p.dials), u.p.spec.Name))
+	}
+	return u.through(ctx, p, d)
+}
+
+// through makes the connection with a running process.
+func (u *upstream) through(ctx context.Context, p *process, d tunnel.Dial) (_ *tunnel.Conn, err error) {
+	callCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	k := p.tokens.issue(p.waits.handoff, func() { cancel(errNoAnswer) })
+	relayed := false
+	defer func() {
+		if err != nil || !relayed {
+			p.reject(k.token, k.path, p.tokens.drop(k), "the dial was given up")
+		}
+	}()
+	answer, err := p.tunnel.Dial(callCtx, u.request(k.token, d))
+	if err != nil {
+		return nil, u.fromCall(callCtx, ctx, p, err)
+	}
+	var h *pluginv1.Handoff
+	switch result := answer.GetResult().(type) {
+	case *pluginv1.DialResponse_Error:
+		return nil, u.fromPlugin(result.Error)
+	case *pluginv1.DialResponse_Handoff:
+		h = result.Handoff
+	default:
+		return nil, u.broken("it answered with a data path that was not offered", nil)
+	}
+	switch {
+	case h.GetToken() != k.token:
+		return nil, u.broken(fmt.Sprintf("it answered with token %d, not %d", h.GetToken(), k.token), nil)
+	case h.GetPath() != pathDirect && h.GetPath() != pathRelay:
+		return nil, u.broken("it answered with a data path that was not offered", nil)
+	case len(h.GetPrefetched()) > pluginwire.MaxPrefetched:
+		return nil, u.broken(fmt.Sprintf("it prefetched %d bytes, and %d are allowed", len(h.GetPrefetched()), pluginwire.MaxPrefetched), nil)
+	}
+	stream, err := u.take(ctx, p, k, h.GetPath())
+	if err != nil {
+		return nil, err
+	}
+	c := &tunnel.Conn{
+		Stream:    stream,
+		ReadAhead: h.GetPrefetched(),
+		Path:      h.GetPath(),
+		Local:     clean(h.GetConnected().GetLocalAddress(), maxAddress),
+		Remote:    clean(h.GetConnected().GetRemoteAddress(), maxAddress),
+		Stages:    stages(h.GetConnected().GetStages()),
+	}
+	if h.GetPath() == pathRelay {
+		relayed = true
+		c.Relay = &relay{p: p, k: k, aborted: make(chan struct{})}
+	}
+	return c, nil
+}
+
+func (u *upstream) request(token uint64, d tunnel.Dial) *pluginv1.DialRequest {
+	return &pluginv1.DialRequest{
+		Generation: u.generation,
+		Upstream:   u.name,
+		Target:     &pluginv1.Target{Host: d.Target.Host, Port: uint32(d.Target.Port)},
+		Token:      token,
+		Source:     d.Source,
+		Listener:   d.Listener,
+		Route:      d.Route,
+		Connection: d.Connection,
+		SocketOptions: &pluginv1.SocketOptions{
+			Nodelay:           d.Socket.Nodelay,
+			KeepaliveIdle:     durationpb.New(d.Socket.KeepaliveIdle),
+			KeepaliveInterval: durationpb.New(d.Socket.KeepaliveInterval),
+			KeepaliveCount:    uint32(max(d.Socket.KeepaliveCount, 0)),
+			UserTimeout:       durationpb.New(d.Socket.UserTimeout),
+		},
+		AcceptedPaths: []pluginv1.DataPath{pathDirect, pathRelay},
+	}
+}
+
+// take waits for the descriptor of an answered dial and checks it.
+func (u *upstream) take(ctx context.Context, p *process, k *ticket, path pluginv1.DataPath) (net.Conn, error) {
+	t := time.NewTimer(p.waits.handoff)
+	defer t.Stop()
+	select {
+	case <-k.here:
+	case <-p.tokens.gone:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	switch {
+	case !closed(k.here) && ctx.Err() != nil:
+		return nil, u.fromContext(ctx, "waited for the plugin's descriptor")
+	case !closed(k.here) && closed(p.tokens.gone):
+		return nil, u.unavailable(ctx, p.died())
+	case !closed(k.here):
+		return nil, u.broken(fmt.Sprintf("it answered and passed no descriptor within %s", p.waits.handoff), nil)
+	case k.err != nil:
+		return nil, u.broken("the descriptor did not arrive: "+k.err.Error(), k.err)
+	case k.path == pluginwire.PathDirect && path != pathDirect, k.path == pluginwire.PathRelay && path != pathRelay:
+		return nil, u.broken("its answer and its descriptor name different data paths", nil)
+	}
+	f := p.tokens.claim(k)
+	conn, err := adopt(f, path)
+	if err == nil {
+		return conn, f.Close()
+	}
+	p.reject(k.token, k.path, f, "the descriptor cannot be used")
+	if errors.Is(err, errGone) {
+		return nil, u.unavailable(ctx, err)
+	}
+	return nil, u.broken(err.Error(), err)
+}

@@ -1,0 +1,167 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Bounds on what a plugin can make of a log line.
+const (
+	maxText       = 1024 // bytes of a message or a hint
+	maxAddress    = 255  // bytes of an address
+	maxStages     = 16
+	maxRetryAfter = 24 * time.Hour
+)
+
+// pluginHint is for failures that are the plugin's own.
+const pluginHint = "this is a fault of the plugin, not of the far end: see its lines in the log"
+
+// fromPlugin is a failure that the plugin reports of the far end.
+func (u *upstream) fromPlugin(e *pluginv1.DialError) error {
+	message := clean(e.GetMessage(), maxText)
+	if message == "" {
+		message = "the plugin gives no reason"
+	}
+	stage, reason := e.GetStage(), e.GetReason()
+	if _, known := pluginv1.Stage_name[int32(stage)]; !known {
+		stage = pluginv1.Stage_STAGE_UNSPECIFIED
+	}
+	if _, known := pluginv1.Reason_name[int32(reason)]; !known || reason == pluginv1.Reason_REASON_UNSPECIFIED {
+		reason = pluginv1.Reason_REASON_UNAVAILABLE
+	}
+	return &tunnel.DialError{
+		Upstream:   u.id(),
+		Stage:      stage,
+		Reason:     reason,
+		Retryable:  e.GetRetryable(),
+		Message:    message,
+		Hint:       clean(e.GetHint(), maxText),
+		RetryAfter: min(max(e.GetRetryAfter().AsDuration(), 0), maxRetryAfter),
+		Stages:     stages(e.GetStages()),
+	}
+}
+
+// fromCall is a dial that was not answered.
+func (u *upstream) fromCall(callCtx, ctx context.Context, p *process, err error) error {
+	if errors.Is(context.Cause(callCtx), errNoAnswer) && ctx.Err() == nil {
+		return u.broken(fmt.Sprintf("%v within %s", errNoAnswer, p.waits.handoff), errNoAnswer)
+	}
+	if ctx.Err() != nil {
+		return u.fromContext(ctx, "the plugin did not answer in time")
+	}
+	switch status.Code(err) {
+	case codes.DeadlineExceeded:
+		return u.timeout("the plugin did not answer in time", err)
+	case codes.Canceled, codes.Unavailable:
+		// Also what a call gets whose connection is closed because the process
+		// has ended.
+		if p.child.wait(noticeWait) {
+			return u.unavailable(ctx, p.died())
+		}
+	}
+	return u.unavailable(ctx, callError(err))
+}
+
+// fromContext is a dial that was given up.
+func (u *upstream) fromContext(ctx context.Context, while string) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return u.timeout(while, ctx.Err())
+	}
+	return &tunnel.DialError{
+		Upstream: u.id(),
+		Reason:   pluginv1.Reason_REASON_CANCELED,
+		Message:  "given up: " + while,
+		Err:      ctx.Err(),
+	}
+}
+
+func (u *upstream) timeout(message string, err error) error {
+	return &tunnel.DialError{
+		Upstream:  u.id(),
+		Reason:    pluginv1.Reason_REASON_TIMEOUT,
+		Retryable: true,
+		Message:   message,
+		Hint:      "see the listener's dial timeout, and what the plugin was waiting for",
+		Err:       err,
+	}
+}
+
+// unavailable is a plugin that cannot dial now.
+func (u *upstream) unavailable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return u.fromContext(ctx, err.Error())
+	}
+	e := &tunnel.DialError{
+		Upstream:  u.id(),
+		Reason:    pluginv1.Reason_REASON_UNAVAILABLE,
+		Retryable: true,
+		Message:   fmt.Sprintf("plugin %q: %v", u.p.spec.Name, err),
+		Hint:      pluginHint,
+		Err:       err,
+	}
+	var down *downError
+	if errors.As(err, &down) {
+		e.RetryAfter = down.again
+	}
+	return e
+}
+
+// broken is a plugin that does not keep to the protocol. Another upstream may
+// well do.
+func (u *upstream) broken(what string, err error) error {
+	return &tunnel.DialError{
+		Upstream:  u.id(),
+		Reason:    pluginv1.Reason_REASON_PROTOCOL,
+		Retryable: true,
+		Message:   fmt.Sprintf("plugin %q: %s", u.p.spec.Name, what),
+		Hint:      pluginHint,
+		Err:       err,
+	}
+}
+
+func (u *upstream) id() string { return u.p.spec.Name + "." + u.name }
+
+// stages converts what a plugin measured.
+func stages(in []*pluginv1.StageTime) []tunnel.StageTime {
+	var out []tunnel.StageTime
+	for _, s := range in[:min(len(in), maxStages)] {
+		out = append(out, tunnel.StageTime{Stage: s.GetStage(), Duration: max(s.GetDuration().AsDuration(), 0)})
+	}
+	return out
+}
+
+// callError says what became of a call, without gRPC's own dress.
+func callError(err error) error {
+	s := status.Convert(err)
+	switch s.Code() {
+	case codes.DeadlineExceeded:
+		return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
+	case codes.Canceled:
+		return context.Canceled
+	}
+	return fmt.Errorf("%s (%s)", clean(s.Message(), maxText), s.Code())
+}
+
+// clean makes a plugin's text fit for a line: valid UTF-8, no control
+// characters, at most n bytes.
+func clean(s string, n int) string {
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n], "")
+	}
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD")))
+}

@@ -1,0 +1,216 @@
+// Package pluginhost runs plugins: it finds, starts, watches, restarts and stops
+// their processes, gives them their configuration, and turns their dials into
+// connections. It decides neither which plugins there are nor what they are
+// configured with, and moves no bytes.
+//
+// Go-plugin is used for its handshake and its gRPC connection only; processes
+// are the package's own, since go-plugin's handling of them can take a daemon
+// down: each trap is named where it is avoided, and has a test.
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options are what a host needs to know. Only Log is required.
+type Options struct {
+	Log *slog.Logger
+	// RunDir is where the host makes a directory of its own, 0700, for the
+	// plugins' sockets; empty: $RUNTIME_DIRECTORY, else the folder for
+	// temporary files. What dead processes left there is removed.
+	RunDir string
+	// CoreVersion is told to the plugins, for their log.
+	CoreVersion string
+	// Self is the command that serves a bundled plugin once its name is
+	// appended; empty: this program with "plugin serve". On Linux that is
+	// /proc/self/exe, so that an upgrade of the file on disk does not start a
+	// plugin of another version.
+	Self []string
+	// StartTimeout bounds a start until the plugin has said who it is;
+	// CallTimeout each call but Dial and Drain; StopTimeout the time between
+	// SIGTERM and SIGKILL. Zero: 10s, 10s, 5s.
+	StartTimeout, CallTimeout, StopTimeout time.Duration
+	// PingInterval is how often a plugin has to prove, within CallTimeout, that
+	// it still answers; one that does not is replaced. Zero: 5s.
+	PingInterval time.Duration
+	// MaxDials bounds the dials of one plugin that are under way; more wait.
+	// Zero: 1000, which is less than the SDK takes.
+	MaxDials int
+	Backoff  Backoff
+	// OnState is told the state of a plugin whenever it changes: one call at a
+	// time, from the host's goroutines. It must not block and must not call the
+	// plugin's Stop or the host's Close. May be nil.
+	OnState func(State)
+}
+
+// Backoff is how long a dead plugin waits for its restart. The first is at
+// once; then the wait grows from Min, doubling, to Max, shortened at random by
+// up to a quarter. A plugin that lived for Reset starts over. Zero: 500ms, 30s,
+// 1m.
+type Backoff struct{ Min, Max, Reset time.Duration }
+
+// delay is the wait before the nth attempt after a process that held.
+func (b Backoff) delay(n int) time.Duration {
+	if n <= 1 {
+		return 0
+	}
+	d := b.Min
+	for ; n > 2 && d < b.Max; n-- {
+		d *= 2
+	}
+	d = min(d, b.Max)
+	return d - rand.N(d/4+1)
+}
+
+// Host runs plugins. See New. It is safe for concurrent use.
+type Host struct {
+	opts     Options
+	selfName string
+	run      *runDir
+	waits    waits
+	starts   atomic.Uint64
+
+	mu      sync.Mutex
+	plugins map[*Plugin]struct{}
+	closed  bool
+}
+
+// New makes a host and its run directory. The caller closes it.
+func New(o Options) (*Host, error) {
+	if o.Log == nil {
+		return nil, errors.New("plugin host: no logger")
+	}
+	setDefault(&o.StartTimeout, 10*time.Second)
+	setDefault(&o.CallTimeout, 10*time.Second)
+	setDefault(&o.StopTimeout, 5*time.Second)
+	setDefault(&o.PingInterval, 5*time.Second)
+	setDefault(&o.MaxDials, 1000)
+	setDefault(&o.Backoff.Min, 500*time.Millisecond)
+	setDefault(&o.Backoff.Max, 30*time.Second)
+	setDefault(&o.Backoff.Reset, time.Minute)
+	h := &Host{
+		opts:    o,
+		plugins: make(map[*Plugin]struct{}),
+		waits:   waits{handoff: 5 * time.Second, confirm: 5 * time.Second, send: 2 * time.Second},
+	}
+	if err := h.findSelf(); err != nil {
+		return nil, fmt.Errorf("plugin host: %w", err)
+	}
+	var err error
+	if h.run, err = makeRunDir(o.RunDir); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// findSelf settles what serves bundled plugins, and what it is called.
+func (h *Host) findSelf() error {
+	if len(h.opts.Self) > 0 {
+		h.selfName = h.opts.Self[0]
+		if !filepath.IsAbs(h.selfName) {
+			return fmt.Errorf("the program %q that serves bundled plugins is not an absolute path", h.selfName)
+		}
+		return nil
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	h.selfName = exe
+	if runtime.GOOS == "linux" {
+		exe = "/proc/self/exe"
+	}
+	h.opts.Self = []string{exe, "plugin", "serve"}
+	return nil
+}
+
+// Start starts a plugin and keeps it running until it is stopped. A first start
+// that fails is an error, a *StartError unless ctx was done, and is not tried
+// again.
+func (h *Host) Start(ctx context.Context, s Spec) (*Plugin, error) {
+	if err := s.wellFormed(); err != nil {
+		return nil, err
+	}
+	if !s.Bundled && len(s.Command) == 0 {
+		return nil, fmt.Errorf("start plugin %q: no command", s.Name)
+	}
+	p := newPlugin(h, s)
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil, fmt.Errorf("start plugin %q: the host is closed", s.Name)
+	}
+	// It is known before it runs, so that a Close meanwhile stops it.
+	h.plugins[p] = struct{}{}
+	h.mu.Unlock()
+	if err := p.begin(ctx); err != nil {
+		h.forget(p)
+		return nil, err
+	}
+	return p, nil
+}
+
+func (h *Host) forget(p *Plugin) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.plugins, p)
+}
+
+// States returns the state of every plugin that is not stopped, by name.
+func (h *Host) States() []State {
+	var states []State
+	for _, p := range h.all() {
+		states = append(states, p.State())
+	}
+	slices.SortFunc(states, func(a, b State) int { return compare(a.Name, b.Name, a.PID, b.PID) })
+	return states
+}
+
+func (h *Host) all() []*Plugin {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make([]*Plugin, 0, len(h.plugins))
+	for p := range h.plugins {
+		all = append(all, p)
+	}
+	return all
+}
+
+// Close stops all plugins and removes the run directory. Once ctx is done it
+// kills what has not ended.
+func (h *Host) Close(ctx context.Context) error {
+	h.mu.Lock()
+	again := h.closed
+	h.closed = true
+	h.mu.Unlock()
+	if again {
+		return nil
+	}
+	all := h.all()
+	errs := make([]error, len(all)+1)
+	var stops sync.WaitGroup
+	for i, p := range all {
+		stops.Go(func() { errs[i] = p.Stop(ctx) })
+	}
+	stops.Wait()
+	errs[len(all)] = h.run.close()
+	return errors.Join(errs...)
+}

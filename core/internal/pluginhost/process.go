@@ -1,0 +1,322 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	goplugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/pluginwire"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// killWait bounds the wait for a process that was sent SIGKILL. One that stays
+// longer hangs in the kernel, and nothing ends it.
+const killWait = 5 * time.Second
+
+// noticeWait bounds the wait for the end of a process whose connection broke:
+// the kernel closes the one before it reports the other.
+const noticeWait = 250 * time.Millisecond
+
+// waits are the bounds on what a plugin does on the descriptor channel.
+type waits struct {
+	// handoff: from the first of descriptor and answer to the second.
+	handoff time.Duration
+	// confirm: from a relay's end of file to the word on it.
+	confirm time.Duration
+	// send: for a record to be taken.
+	send time.Duration
+}
+
+// process is one process of a plugin, from its start to its end.
+type process struct {
+	spec    Spec
+	log     *slog.Logger
+	waits   waits
+	child   *child
+	client  *goplugin.Client
+	channel *pluginwire.Channel
+	tokens  *tokens
+	plugin  pluginv1.PluginServiceClient
+	tunnel  pluginv1.TunnelServiceClient
+	info    *pluginv1.GetInfoResponse
+	schema  *pluginv1.Block
+	started time.Time
+	dir     string
+
+	// cancel ends the goroutines' calls; group is all of them but the last,
+	// which closes done once nothing of the process is left.
+	cancel context.CancelFunc
+	group  sync.WaitGroup
+	done   chan struct{}
+
+	mu     sync.Mutex
+	reason string // why the host ended it
+}
+
+// launch starts a process and asks it who it is. On an error nothing is left of
+// it. changed is told what the plugin reports of its upstreams; it must not
+// block.
+func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed func([]*pluginv1.UpstreamStatus)) (*process, error) {
+	ctx, stop := context.WithTimeoutCause(ctx, h.opts.StartTimeout, fmt.Errorf("not ready after %s", h.opts.StartTimeout))
+	defer stop()
+	program, err := openProgram(ctx, spec, h.opts.Self, h.selfName)
+	if err != nil {
+		return nil, &StartError{Plugin: spec.Name, Err: err}
+	}
+	channel, far, err := pluginwire.Pair()
+	if err != nil {
+		program.close()
+		return nil, &StartError{Plugin: spec.Name, Err: err}
+	}
+	p := &process{
+		spec:    spec,
+		log:     log,
+		waits:   h.waits,
+		child:   newChild(program, far, newOutput(log)),
+		channel: channel,
+		tokens:  newTokens(),
+		done:    make(chan struct{}),
+	}
+	defer p.child.release()
+	p.dir = filepath.Join(h.run.path, strconv.FormatUint(h.starts.Add(1)%100000, 10))
+	p.client = goplugin.NewClient(clientConfig(p.child, h.run.path, log, p.prepare))
+	p.started = time.Now()
+	conn, err := p.connect(ctx)
+	if err == nil {
+		p.plugin, p.tunnel = pluginv1.NewPluginServiceClient(conn), pluginv1.NewTunnelServiceClient(conn)
+		err = p.introduce(ctx, h.opts.CoreVersion)
+	}
+	if err != nil {
+		err = p.startError(ctx, err)
+		p.discard()
+		return nil, err
+	}
+	life, cancel := context.WithCancel(context.Background())
+	p.cancel = cancel
+	p.group.Go(p.receive)
+	p.group.Go(func() { p.watch(life, changed) })
+	p.group.Go(func() { p.ping(life, h.opts.PingInterval, h.opts.CallTimeout, h.opts.CoreVersion) })
+	go p.finish()
+	return p, nil
+}
+
+// prepare makes go-plugin's half-made command ours. Its socket directory gets a
+// shorter name, since the whole path has to fit into a socket's address.
+func (p *process) prepare(cmd *exec.Cmd, socketDir string) error {
+	if err := os.Rename(socketDir, p.dir); err != nil {
+		return errors.Join(err, os.RemoveAll(socketDir))
+	}
+	handshake := append(cmd.Env, goplugin.EnvUnixSocketDir+"="+p.dir)
+	cmd.Path, cmd.Args = p.child.program.path, p.child.program.argv
+	// exec.Command("") has looked its empty name up along $PATH.
+	cmd.Err = nil
+	cmd.Env = environ(p.spec, handshake, logLevel(p.log))
+	p.child.cmd = cmd
+	return nil
+}
+
+// connect starts the process, within ctx: what hangs is killed.
+func (p *process) connect(ctx context.Context) (*grpc.ClientConn, error) {
+	type result struct {
+		conn *grpc.ClientConn
+		err  error
+	}
+	ready := make(chan result, 1)
+	go func() {
+		conn, err := connect(p.client)
+		ready <- result{conn, err}
+	}()
+	select {
+	case r := <-ready:
+		return r.conn, r.err
+	case <-ctx.Done():
+	}
+	p.child.signal(syscall.SIGKILL)
+	t := time.NewTimer(killWait)
+	defer t.Stop()
+	select {
+	case <-ready:
+	case <-t.C:
+	}
+	return nil, context.Cause(ctx)
+}
+
+// introduce asks who the plugin is and what it takes.
+func (p *process) introduce(ctx context.Context, version string) error {
+	info, err := p.plugin.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version})
+	if err != nil {
+		return fmt.Errorf("ask who it is: %w", err)
+	}
+	if info.GetName() != p.spec.Name {
+		return fmt.Errorf("it says that its name is %q: the plugin block, the upstreams or the file's name must say the same", clean(info.GetName(), 64))
+	}
+	schema, err := p.plugin.GetSchema(ctx, &pluginv1.GetSchemaRequest{})
+	if err != nil {
+		return fmt.Errorf("ask for its schema: %w", err)
+	}
+	p.info, p.schema = info, schema.GetUpstream()
+	if p.schema == nil {
+		p.schema = &pluginv1.Block{}
+	}
+	return nil
+}
+
+// discard ends a process that never came to work. It returns once nothing is
+// left of it.
+func (p *process) discard() {
+	p.child.signal(syscall.SIGKILL)
+	p.dispose()
+}
+
+// dispose frees what a process holds, once it has been told to end.
+func (p *process) dispose() {
+	if p.child.ID() != "" && !p.child.wait(killWait) {
+		p.log.Error("plugin process cannot be killed: it hangs in the kernel", "pid", p.child.ID())
+		_ = p.channel.Close()
+		return
+	}
+	_ = p.channel.Close()
+	p.client.Kill()
+	if p.child.ID() != "" {
+		<-p.child.drained
+	}
+	if err := os.RemoveAll(p.dir); err != nil {
+		p.log.Debug("remove the plugin's socket directory", "err", err)
+	}
+}
+
+// finish waits for the end of the process and clears up behind it.
+func (p *process) finish() {
+	defer close(p.done)
+	<-p.child.exited
+	// What it sent before its end counts; what somebody else could still send
+	// through its end of the channel does not.
+	t := time.NewTimer(drainWait)
+	select {
+	case <-p.tokens.gone:
+	case <-t.C:
+	}
+	t.Stop()
+	p.cancel()
+	p.dispose()
+	p.group.Wait()
+}
+
+// end ends the process for a reason, which its exit is then explained with.
+func (p *process) end(reason string) {
+	p.mu.Lock()
+	if p.reason == "" && !closed(p.child.exited) {
+		p.reason = reason
+	}
+	p.mu.Unlock()
+	p.child.signal(syscall.SIGKILL)
+}
+
+// exit says how the process ended.
+func (p *process) exit() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reason != "" {
+		return "it " + p.reason + " and was killed"
+	}
+	return p.child.how()
+}
+
+// died returns the error of what was under way when the process ended. Its end
+// is often noticed a moment before its cause.
+func (p *process) died() error {
+	p.child.wait(drainWait)
+	return fmt.Errorf("%w: %s", tunnel.ErrPluginDied, p.exit())
+}
+
+// terminate ends the process: SIGTERM to its group, and SIGKILL once it has not
+// ended for a while or ctx is done. It returns once nothing is left of it.
+func (p *process) terminate(ctx context.Context, patience time.Duration) error {
+	p.child.signal(syscall.SIGTERM)
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-p.done:
+		return nil
+	case <-t.C:
+		p.log.Warn("plugin did not end on SIGTERM and is killed", "after", patience)
+	case <-ctx.Done():
+	case <-p.child.exited:
+	}
+	p.child.signal(syscall.SIGKILL)
+	bound := time.NewTimer(killWait + 2*drainWait)
+	defer bound.Stop()
+	select {
+	case <-p.done:
+		return nil
+	case <-bound.C:
+		return fmt.Errorf("stop plugin %q: process %s cannot be killed", p.spec.Name, p.child.ID())
+	}
+}
+
+// ping ends the process once it no longer answers: stopped, deadlocked, or
+// without its server.
+func (p *process) ping(life context.Context, every, patience time.Duration, version string) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	failed := 0
+	for {
+		select {
+		case <-life.Done():
+			return
+		case <-tick.C:
+		}
+		ctx, cancel := context.WithTimeout(life, patience)
+		_, err := p.plugin.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version})
+		cancel()
+		switch {
+		case err == nil:
+			failed = 0
+			continue
+		case life.Err() != nil:
+			return
+		}
+		failed++
+		if status.Code(err) == codes.DeadlineExceeded || failed == 3 {
+			p.log.Error("plugin does not answer and is replaced", "pid", p.child.ID(), "err", err)
+			p.end("stopped answering")
+			return
+		}
+	}
+}
+
+// watch follows what the plugin reports of its upstreams.
+func (p *process) watch(life context.Context, changed func([]*pluginv1.UpstreamStatus)) {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
+		stream, err := p.plugin.WatchStatus(life, &pluginv1.WatchStatusRequest{})
+		for err == nil {
+			var r *pluginv1.WatchStatusResponse
+			if r, err = stream.Recv(); err == nil {
+				changed(r.GetUpstreams())
+			}
+		}
+		if life.Err() != nil || status.Code(err) == codes.Unimplemented {
+			return
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-life.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}

@@ -1,0 +1,66 @@
+package pluginhost
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// StartError is a plugin that could not be started.
+type StartError struct {
+	Plugin string
+	Err    error
+	// Output is the end of what it printed on stderr, at most 4 KiB, or empty.
+	Output string
+}
+
+// Error returns the cause, with the output in lines of its own behind it.
+func (e *StartError) Error() string {
+	s := fmt.Sprintf("start plugin %q: %v", e.Plugin, e.Err)
+	if e.Output != "" {
+		s += "; it printed:\n\t" + strings.ReplaceAll(e.Output, "\n", "\n\t")
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *StartError) Unwrap() error { return e.Err }
+
+// handshakeLine is what go-plugin's server prints: protocol, version, network,
+// address.
+var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|[a-z]+\|[^|]+`)
+
+// startError says why a start failed, as far as it can be told, and ends the
+// process so that what it printed is complete.
+func (p *process) startError(ctx context.Context, err error) error {
+	e := &StartError{Plugin: p.spec.Name, Err: err}
+	if p.child.ID() == "" {
+		// There never was a process, and the cause is the system's.
+		return e
+	}
+	exited := p.child.wait(0)
+	if !exited && ctx.Err() == nil {
+		// A process that goes away breaks its connection first.
+		exited = p.child.wait(drainWait)
+	}
+	p.end("was not ready")
+	if p.child.wait(killWait) {
+		<-p.child.drained
+	}
+	first := p.child.firstLine()
+	switch {
+	case first != "" && !handshakeLine.MatchString(first):
+		e.Err = fmt.Errorf("it printed %q where its handshake was due: sdk.Serve comes first in main, and nothing is printed before it", clean(first, 200))
+	case ctx.Err() != nil && first == "":
+		e.Err = fmt.Errorf("no handshake: %w", context.Cause(ctx))
+	case ctx.Err() != nil:
+		e.Err = context.Cause(ctx)
+	case exited && first == "":
+		e.Err = fmt.Errorf("it ended (%s) before its handshake", p.child.how())
+	case exited:
+		e.Err = fmt.Errorf("it ended (%s): %w", p.child.how(), err)
+	}
+	e.Output = p.child.out.last()
+	return e
+}

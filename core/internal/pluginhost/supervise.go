@@ -1,0 +1,284 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// downError is why a plugin takes no calls now.
+type downError struct {
+	what  string
+	again time.Duration // until the next start; 0: not known
+}
+
+func (e *downError) Error() string { return e.what }
+
+// supervise keeps the plugin running until it is stopped, or ends while it
+// drains.
+func (p *Plugin) supervise(proc *process) {
+	defer close(p.finished)
+	defer p.host.forget(p)
+	defer p.rush()
+	defer p.past.Wait()
+	for proc != nil {
+		select {
+		case <-proc.child.exited:
+			p.past.Go(func() { <-proc.done })
+			p.lost(proc)
+			proc = p.revive(proc)
+		case <-p.stopping.Done():
+			p.turn(StatusStopped, time.Time{})
+			p.err = proc.terminate(p.hurry, p.host.opts.StopTimeout)
+			p.lost(proc)
+			p.log.Info("plugin stopped", "pid", proc.child.number(), "exit", proc.exit())
+			return
+		}
+	}
+}
+
+// revive starts processes until one runs, or none is wanted.
+func (p *Plugin) revive(dead *process) *process {
+	if time.Since(dead.started) >= p.host.opts.Backoff.Reset {
+		p.failures = 0
+	}
+	for {
+		p.failures++
+		if p.unwanted() {
+			return nil
+		}
+		wait := p.host.opts.Backoff.delay(p.failures)
+		status := StatusBackoff
+		if p.failures > loopAfter {
+			status = StatusCrashLooping
+			if p.failures == loopAfter+1 {
+				p.log.Error("plugin keeps dying: its dials fail until it holds", "times", loopAfter, "exit", p.State().LastExit)
+			}
+		}
+		p.turn(status, time.Now().Add(wait))
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-p.stopping.Done():
+		}
+		t.Stop()
+		if p.unwanted() {
+			return nil
+		}
+		if status != StatusCrashLooping {
+			p.turn(StatusStarting, time.Time{})
+		}
+		proc, err := p.restart()
+		if err == nil {
+			return proc
+		}
+		if p.stopping.Err() == nil {
+			p.log.Error("plugin could not be started again", "err", err)
+		}
+		p.failed(err)
+	}
+}
+
+// unwanted says, and records, that there is to be no further process.
+func (p *Plugin) unwanted() bool {
+	if p.stopping.Err() == nil && p.State().Status != StatusDraining {
+		return false
+	}
+	p.turn(StatusStopped, time.Time{})
+	return true
+}
+
+// restart starts a process, configures it like the one before and puts it in
+// its place.
+func (p *Plugin) restart() (*process, error) {
+	proc, err := p.launch(p.stopping)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.lock(p.stopping); err != nil {
+		return nil, errors.Join(err, p.abandon(proc))
+	}
+	defer p.unlock()
+	refused, err := p.restore(proc)
+	if err != nil {
+		return nil, errors.Join(err, p.abandon(proc))
+	}
+	p.mu.Lock()
+	p.refused = refused
+	p.restarts++
+	p.mu.Unlock()
+	p.publish(proc)
+	return proc, nil
+}
+
+// restore gives a new process all live generations. It returns those that it
+// did not take, with the reason. It is called with config held.
+func (p *Plugin) restore(proc *process) (map[uint64]string, error) {
+	refused := make(map[uint64]string)
+	for _, g := range p.State().Generations {
+		diagnostics, err := proc.configure(p.stopping, p.host.opts.CallTimeout, g, p.generations[g])
+		if err != nil {
+			return nil, fmt.Errorf("configure generation %d again: %w", g, err)
+		}
+		if i := slices.IndexFunc(diagnostics, isError); i >= 0 {
+			refused[g] = "it was restarted and does not take its configuration any more: " + clean(diagnostics[i].GetSummary(), maxText)
+			p.log.Error("restarted plugin refused a configuration that it had taken", "generation", g, "upstream", diagnostics[i].GetUpstream(), "err", clean(diagnostics[i].GetSummary(), maxText))
+		}
+	}
+	return refused, nil
+}
+
+func isError(d *pluginv1.Diagnostic) bool {
+	return d.GetSeverity() != pluginv1.Severity_SEVERITY_WARNING
+}
+
+// abandon ends a process that is not put to use.
+func (p *Plugin) abandon(proc *process) error {
+	proc.end("could not be configured")
+	return proc.terminate(p.hurry, 0)
+}
+
+func (p *Plugin) launch(ctx context.Context) (*process, error) {
+	p.mu.Lock()
+	epoch := p.epoch
+	p.mu.Unlock()
+	return p.host.launch(ctx, p.spec, p.log, func(u []*pluginv1.UpstreamStatus) { p.report(epoch, u) })
+}
+
+// publish puts a process in charge.
+func (p *Plugin) publish(proc *process) {
+	p.mu.Lock()
+	changed := p.schema != nil && !proto.Equal(p.schema, proc.schema)
+	p.proc, p.info, p.schema = proc, proc.info, proc.schema
+	p.mu.Unlock()
+	p.turn(StatusRunning, time.Time{})
+	p.log.Info("plugin started", "pid", proc.child.number(), "version", clean(proc.info.GetVersion(), 64))
+	if changed {
+		p.log.Warn("restarted plugin has another schema: its program was replaced; reload the configuration to check it again")
+	}
+}
+
+// lost takes a process that has ended out of charge.
+func (p *Plugin) lost(proc *process) {
+	// What it printed last is often why it ended.
+	proc.child.read(drainWait / 4)
+	exit, output := proc.exit(), proc.child.out.last()
+	p.mu.Lock()
+	p.proc = nil
+	p.epoch++
+	clear(p.statuses)
+	p.lastExit, p.lastOutput = exit, output
+	p.mu.Unlock()
+	if p.stopping.Err() == nil {
+		p.log.Error("plugin died", "pid", proc.child.number(), "exit", exit, "lived", time.Since(proc.started).Round(time.Millisecond))
+	}
+}
+
+// failed records why a start did not succeed.
+func (p *Plugin) failed(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.epoch++
+	clear(p.statuses)
+	var start *StartError
+	if errors.As(err, &start) {
+		p.lastExit, p.lastOutput = start.Err.Error(), start.Output
+	} else {
+		p.lastExit = err.Error()
+	}
+}
+
+// turn changes the status. Draining ends only by stopping.
+func (p *Plugin) turn(s Status, next time.Time) {
+	p.mu.Lock()
+	if p.status == StatusStopped || p.status == StatusDraining && s != StatusStopped {
+		p.mu.Unlock()
+		return
+	}
+	p.status, p.since, p.next = s, time.Now(), next
+	close(p.changed)
+	p.changed = make(chan struct{})
+	p.mu.Unlock()
+	p.notify()
+}
+
+// acquire returns the running process. It waits for one that is about to run.
+func (p *Plugin) acquire(ctx context.Context) (*process, error) {
+	for {
+		p.mu.Lock()
+		proc, status, next, changed := p.proc, p.status, p.next, p.changed
+		why := p.why()
+		p.mu.Unlock()
+		again := max(time.Until(next), 0)
+		switch {
+		case status == StatusRunning && proc != nil && !closed(proc.child.exited):
+			return proc, nil
+		case status == StatusStopped || status == StatusDraining:
+			return nil, &downError{what: "it is " + string(status)}
+		case status == StatusCrashLooping:
+			return nil, &downError{what: "it keeps dying, " + why, again: again}
+		case status == StatusBackoff && again > imminent:
+			return nil, &downError{what: "it waits for its restart, " + why, again: again}
+		}
+		// A running process that has just ended is about to be noticed.
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, &downError{what: "it is being restarted, " + why}
+		}
+	}
+}
+
+// why says how the last process ended. It is called with mu held.
+func (p *Plugin) why() string {
+	if p.lastExit == "" {
+		return "no reason known"
+	}
+	s := "last end: " + clean(p.lastExit, maxText)
+	if line := telling(p.lastOutput); line != "" {
+		s += fmt.Sprintf(" (it printed %q)", clean(line, 200))
+	}
+	return s
+}
+
+// telling picks the line of a plugin's output that says most about its end: a
+// panic's first, else the last that is not one of its log.
+func telling(output string) string {
+	last := ""
+	for line := range strings.Lines(output) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			return line
+		}
+		if line != "" && line[0] != '{' {
+			last = line
+		}
+	}
+	return last
+}
+
+// refusal says why a generation cannot be dialed since the last restart.
+func (p *Plugin) refusal(generation uint64) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refused[generation]
+}
+
+// lock takes config.
+func (p *Plugin) lock(ctx context.Context) error {
+	select {
+	case p.config <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *Plugin) unlock() { <-p.config }
