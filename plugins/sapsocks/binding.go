@@ -182,9 +182,9 @@ func jsonProblem(err error) string {
 	case errors.As(err, &syntax):
 		return fmt.Sprintf("it is broken at byte %d", syntax.Offset)
 	case errors.As(err, &kind) && kind.Field != "":
-		return fmt.Sprintf("a %s where %s stands", strings.Fields(kind.Value)[0], kind.Field)
+		return fmt.Sprintf("%s is of type %s", kind.Field, strings.Fields(kind.Value)[0])
 	case errors.As(err, &kind):
-		return fmt.Sprintf("it begins with a %s", strings.Fields(kind.Value)[0])
+		return "it is of type " + strings.Fields(kind.Value)[0]
 	default:
 		return "it is broken"
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -198,4 +199,26 @@ func like(text, pattern string) bool {
 		text = text[i+len(piece):]
 	}
 	return true
+}
+
+// started starts a configuration without the daemon's side, with short
+// timeouts unless it has some, and closes it with the test.
+func started(t *testing.T, c *sapsocks.Config, report func(sdk.Status)) *sapsocks.Config {
+	t.Helper()
+	if c.Timeouts == (sdk.Timeouts{}) {
+		c.Timeouts = sdk.Timeouts{Connect: patience, Handshake: patience}
+	}
+	if report == nil {
+		report = func(sdk.Status) {}
+	}
+	env := &sdk.Env{Upstream: "onprem", Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Report: report}
+	if err := c.Start(env); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return c
 }

@@ -74,7 +74,7 @@ type Server struct {
 	connectors map[string]map[string]string
 	epoch      int // tokens of an earlier one are revoked
 	issued     int
-	seen       []Conversation
+	seen       []*Conversation
 	conns      map[net.Conn]struct{}
 	closed     bool
 }
@@ -294,21 +294,28 @@ func (s *Server) TokensIssued() int {
 	return s.issued
 }
 
-// Conversations returns the last conversations with the proxy that have ended or
-// come to their reply, oldest first.
+// Conversations returns the last conversations with the proxy as far as they
+// have come, oldest first. What a client was answered is in them already.
 func (s *Server) Conversations() []Conversation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.seen)
+	out := make([]Conversation, len(s.seen))
+	for i, c := range s.seen {
+		out[i] = *c
+	}
+	return out
 }
 
-func (s *Server) note(c Conversation) {
+// begin adds a conversation.
+func (s *Server) begin() *Conversation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.seen) == maxSeen {
 		s.seen = slices.Delete(s.seen, 0, 1)
 	}
+	c := new(Conversation)
 	s.seen = append(s.seen, c)
+	return c
 }
 
 func (s *Server) now() Faults {

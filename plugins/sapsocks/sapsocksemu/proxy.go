@@ -50,14 +50,19 @@ var errOver = errors.New("over")
 type client struct {
 	*net.TCPConn
 	server *Server
-	said   Conversation
+	said   *Conversation // only this goroutine writes; with the server's mu held
+}
+
+func (c *client) note(f func(*Conversation)) {
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	f(c.said)
 }
 
 func (s *Server) serve(conn *net.TCPConn) {
-	c := &client{TCPConn: conn, server: s}
+	c := &client{TCPConn: conn, server: s, said: s.begin()}
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	backend, first, err := c.handshake()
-	s.note(c.said)
 	if err != nil {
 		return
 	}
@@ -85,7 +90,9 @@ func (c *client) handshake() (backend *net.TCPConn, first []byte, err error) {
 			return nil, nil, err
 		}
 	}
-	if c.said.Request, err = socks5.ReadRequest(c); err != nil {
+	request, err := socks5.ReadRequest(c)
+	c.note(func(said *Conversation) { said.Request = request })
+	if err != nil {
 		var kind *socks5.AddressTypeError
 		if errors.As(err, &kind) {
 			return nil, nil, c.refuse(socks5.AddressTypeNotSupported)
@@ -118,7 +125,7 @@ func (c *client) greet() error {
 	if err != nil {
 		return err
 	}
-	c.said.Methods = methods
+	c.note(func(said *Conversation) { said.Methods = methods })
 	wanted := methodJWT
 	if c.server.options.Trusted {
 		wanted = socks5.MethodNone
@@ -145,9 +152,8 @@ func (c *client) authenticate() (refused bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	c.said.Token = token
 	id, err := base64.StdEncoding.Strict().DecodeString(location)
-	c.said.Location = string(id)
+	c.note(func(said *Conversation) { said.Token, said.Location = token, string(id) })
 	f := c.server.now()
 	status := f.AuthStatus
 	if status == 0 && (err != nil || c.server.verify(token) != nil) {
@@ -219,7 +225,7 @@ func (c *client) reach() (*net.TCPConn, socks5.Code) {
 }
 
 func (c *client) refuse(code socks5.Code) error {
-	c.said.Reply = code
+	c.note(func(said *Conversation) { said.Reply = code })
 	b := reply(code, socks5.Address{})
 	f := c.server.now()
 	if f.ShortReply || f.HalfReply {
