@@ -1,9 +1,11 @@
 package sdk
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"time"
@@ -58,6 +60,24 @@ func (t TLS) Config(host string) (*tls.Config, error) {
 			return nil, fmt.Errorf("tls: cert_file and key_file: %w", err)
 		}
 		c.Certificates = []tls.Certificate{cert}
+	}
+	return c, nil
+}
+
+// Client speaks TLS on conn as the block says and returns once the handshake
+// with host, a name or IP literal without port, is through. On an error conn is
+// closed. The far end's end of file without a close_notify is an error of Read,
+// as RelayConn needs it; see StrictEOF.
+func (t TLS) Client(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
+	config, err := t.Config(host)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	c := tls.Client(StrictEOF(conn), config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
 	}
 	return c, nil
 }

@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"io"
 	"net"
 	"time"
 )
@@ -12,6 +13,9 @@ import (
 // where it has not. Abort resets the socket under conn, found through NetConn,
 // so that no close_notify makes it look like a clean end; the death of the
 // plugin resets it as well.
+//
+// A *tls.Conn has to come from TLS.Client, or be made over StrictEOF: else it
+// reports a connection that was cut between two records as a clean end.
 func RelayConn(conn net.Conn) *Tunnel {
 	return Relay(newConnStream(conn, nil), conn.LocalAddr(), conn.RemoteAddr())
 }
@@ -78,3 +82,31 @@ func innermost(c net.Conn) net.Conn {
 	}
 	return c
 }
+
+// StrictEOF wraps the connection that TLS is to be spoken on. crypto/tls takes
+// an end of file between two records for the end of the data, although RFC
+// 8446, section 6.1, wants a close_notify for that: with the wrapper it is
+// io.ErrUnexpectedEOF. A crashed far end then does not look like a finished
+// one.
+func StrictEOF(conn net.Conn) net.Conn { return &strictConn{Conn: conn} }
+
+type strictConn struct{ net.Conn }
+
+// errTruncated is not io.ErrUnexpectedEOF itself, which crypto/tls turns into
+// io.EOF.
+type errTruncated struct{}
+
+func (errTruncated) Error() string { return "the far end closed the connection without a close_notify" }
+
+func (errTruncated) Unwrap() error { return io.ErrUnexpectedEOF }
+
+func (c *strictConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err == io.EOF {
+		err = errTruncated{}
+	}
+	return n, err
+}
+
+// NetConn returns the connection beneath.
+func (c *strictConn) NetConn() net.Conn { return c.Conn }

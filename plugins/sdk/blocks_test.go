@@ -1,0 +1,107 @@
+package sdk
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// selfSigned makes a certificate for localhost that is its own authority.
+func selfSigned(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "localhost"},
+		DNSNames:              []string{"localhost"},
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// pemFiles writes a certificate and its key.
+func pemFiles(t *testing.T, c tls.Certificate) (certFile, keyFile string) {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{
+		certFile: {Type: "CERTIFICATE", Bytes: c.Certificate[0]},
+		keyFile:  {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certFile, keyFile
+}
+
+func TestTLSConfig(t *testing.T) {
+	certFile, keyFile := pemFiles(t, selfSigned(t))
+	c, err := TLS{MinVersion: "1.2"}.Config("far.example")
+	if err != nil || c.ServerName != "far.example" || c.MinVersion != tls.VersionTLS12 || c.RootCAs != nil || c.InsecureSkipVerify {
+		t.Errorf("by default: %+v, %v", c, err)
+	}
+	all := TLS{CAFile: certFile, CertFile: certFile, KeyFile: keyFile, ServerName: "other.example", MinVersion: "1.3", InsecureSkipVerify: true}
+	c, err = all.Config("far.example")
+	if err != nil || c.ServerName != "other.example" || c.MinVersion != tls.VersionTLS13 || c.RootCAs == nil || len(c.Certificates) != 1 || !c.InsecureSkipVerify {
+		t.Errorf("with everything: %+v, %v", c, err)
+	}
+	for _, bad := range []TLS{{MinVersion: "1.1"}, {CAFile: keyFile}, {CAFile: "/nowhere"}, {CertFile: certFile}, {CertFile: keyFile, KeyFile: keyFile}} {
+		if _, err := bad.Config("h"); err == nil {
+			t.Errorf("%+v is accepted", bad)
+		}
+	}
+}
+
+func TestTLSValidate(t *testing.T) {
+	certFile, keyFile := pemFiles(t, selfSigned(t))
+	for _, tc := range []struct {
+		block   TLS
+		path    []string
+		warning bool
+	}{
+		{block: TLS{}},
+		{block: TLS{CAFile: certFile, CertFile: certFile, KeyFile: keyFile, MinVersion: "1.3"}},
+		{block: TLS{MinVersion: "1.1"}, path: []string{"tls", "min_version"}},
+		{block: TLS{CAFile: keyFile}, path: []string{"tls", "ca_file"}},
+		{block: TLS{CAFile: "/nowhere"}, path: []string{"tls", "ca_file"}},
+		{block: TLS{CertFile: certFile}, path: []string{"tls", "cert_file"}},
+		{block: TLS{KeyFile: keyFile}, path: []string{"tls", "key_file"}},
+		{block: TLS{CertFile: keyFile, KeyFile: keyFile}, path: []string{"tls", "cert_file"}},
+		{block: TLS{InsecureSkipVerify: true}, path: []string{"tls", "insecure_skip_verify"}, warning: true},
+	} {
+		ds := tc.block.Validate("tls")
+		if tc.path == nil && len(ds) == 0 {
+			continue
+		}
+		if len(ds) != 1 || ds[0].Warning != tc.warning || !slices.Equal(ds[0].Path, tc.path) || ds[0].Summary == "" || ds[0].Detail == "" {
+			t.Errorf("%+v: %+v", tc.block, ds)
+		}
+	}
+}
