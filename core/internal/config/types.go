@@ -75,6 +75,9 @@ func (p Plugin) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "plugin %q", p.Name
 // MarshalJSON gives what Format prints, as a JSON text.
 func (p Plugin) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(p)) }
 
+// DirectType is the type of the built-in upstream, which has no plugin.
+const DirectType = "direct"
+
 // Upstream is an upstream block. JSON may hold secrets: it is never printed.
 type Upstream struct {
 	// Type is the plugin's name, or "direct".

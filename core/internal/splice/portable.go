@@ -1,6 +1,7 @@
 package splice
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -126,7 +127,9 @@ func (f *flow) up() {
 // cleanly where a relay's plugin says that the tunnel is over.
 func (f *flow) upstreamWriteFailed(cause error) {
 	if r := f.Upstream.Relay; r != nil {
-		err := r.ConfirmEnd()
+		ctx, cancel := context.WithTimeout(context.Background(), wordWait)
+		defer cancel()
+		err := r.ConfirmEnd(ctx)
 		if err == nil {
 			f.ended(tunnel.CloseUpstreamEOF)
 			return
@@ -220,7 +223,7 @@ func (f *flow) breakOff(reason tunnel.CloseReason, err error) {
 func (f *flow) finish() {
 	r := f.Upstream.Relay
 	if r != nil && !f.isBroken() {
-		err := r.ConfirmEnd()
+		err := r.ConfirmEnd(context.Background())
 		if err != nil {
 			f.breakOff(upstreamReason(err), fmt.Errorf("end of upstream: %w", err))
 		}

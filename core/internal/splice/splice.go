@@ -56,6 +56,10 @@ type Result struct {
 // tick is how often timeouts are looked at.
 const tick = time.Second
 
+// wordWait bounds how long the word of a plugin that has closed its end of a
+// relay may be on its way.
+const wordWait = 5 * time.Second
+
 var errKilled = errors.New("ended by the daemon")
 
 // Pump moves the bytes of any number of tunnels. See New.

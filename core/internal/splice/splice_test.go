@@ -241,7 +241,7 @@ func (r *fakeRelay) ConfirmEOF() error {
 	}
 }
 
-func (r *fakeRelay) ConfirmEnd() error {
+func (r *fakeRelay) ConfirmEnd(ctx context.Context) error {
 	select {
 	case <-r.ends:
 		r.mu.Lock()
@@ -249,6 +249,8 @@ func (r *fakeRelay) ConfirmEnd() error {
 		return r.err
 	case <-r.broken:
 		return errors.New("aborted")
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

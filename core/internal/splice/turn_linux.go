@@ -1,6 +1,8 @@
 package splice
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"syscall"
@@ -19,6 +21,8 @@ const (
 	// fast stream does not starve the rest.
 	budget = 1 << 20
 )
+
+var errRelayClosed = errors.New("the plugin closed the relay")
 
 // spare buffers hold what a socket did not take at once.
 var spare = sync.Pool{New: func() any { return new([smallRead]byte) }}
@@ -236,7 +240,7 @@ func (w *worker) notice(s *slot) {
 			return
 		}
 		if side == upstream && s.relay != nil && s.dirs[client].state == dirOpen {
-			w.ask(s, nil)
+			w.ask(s, errRelayClosed)
 			return
 		}
 	}
@@ -323,7 +327,13 @@ func (w *worker) ask(s *slot, cause error) {
 	s.asked = true
 	relay, key := s.relay, s.key(0)
 	go func() {
-		err := relay.ConfirmEnd()
+		ctx, cancel := context.Background(), context.CancelFunc(func() {})
+		if cause != nil {
+			// The plugin has closed its end, and says so before it does.
+			ctx, cancel = context.WithTimeout(ctx, wordWait)
+		}
+		defer cancel()
+		err := relay.ConfirmEnd(ctx)
 		if err != nil && cause != nil {
 			err = fmt.Errorf("%w (%w)", cause, err)
 		}

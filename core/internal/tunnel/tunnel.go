@@ -85,8 +85,8 @@ type Relay interface {
 	ConfirmEOF() error
 	// ConfirmEnd is called once both directions have ended: nil if the plugin
 	// says that the tunnel ended cleanly. The plugin may still have bytes to
-	// deliver, so it waits for its word, its death, or Abort.
-	ConfirmEnd() error
+	// deliver, so it waits for its word, its death, Abort or ctx.
+	ConfirmEnd(ctx context.Context) error
 	// Abort is called before Stream is closed in any way but a clean one. It
 	// ends a ConfirmEOF or ConfirmEnd under way. It blocks for a bounded time.
 	Abort(reason string)

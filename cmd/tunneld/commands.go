@@ -1,0 +1,176 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// defaultConfig is where run looks for the configuration.
+const defaultConfig = "/etc/tunneld"
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ error }
+
+func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tunneld",
+		Short: "Carry TCP connections through networks that let only an odd protocol pass",
+		Long: `tunneld gives any TCP client a plain local port and carries its connection
+through a network that lets only an odd protocol pass. Each protocol is a plugin,
+a process of its own. Start with:
+
+  tunneld demo                        see it work, with emulated far ends
+  tunneld validate /etc/tunneld       check a configuration
+  tunneld run --config /etc/tunneld   run the daemon`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	})
+	root.AddCommand(runCommand(), validateCommand(), fmtCommand(), pluginCommand(), versionCommand(), demoCommand())
+	for _, c := range append(root.Commands(), root) {
+		checkArgs(c)
+	}
+	return root
+}
+
+// checkArgs makes wrong arguments a usage error, for subcommands too.
+func checkArgs(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+			}
+			return nil
+		}
+	}
+	if !c.HasParent() {
+		return
+	}
+	for _, sub := range c.Commands() {
+		checkArgs(sub)
+	}
+}
+
+func validateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate PATH",
+		Short: "Check a configuration: exit status 0, or 2 with what is wrong",
+		Long: `validate checks a configuration, a file or a folder of *.hcl, as run would. It
+starts the plugins that the configuration names, since what their blocks may hold
+is theirs to say; it binds and dials nothing.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			diags, err := core.Validate(cmd.Context(), options(args[0]))
+			diags.Write(cmd.ErrOrStderr())
+			if err != nil {
+				return fmt.Errorf("validate: %w", err)
+			}
+			if diags.HasErrors() {
+				return statusError(exitInvalid)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: the configuration is valid\n", args[0])
+			return nil
+		},
+	}
+}
+
+func pluginCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "plugin",
+		Short: "List plugins and show what they can be configured with",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	var config, format string
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "List the plugins: the bundled ones, and with --config its own",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			infos, err := core.Plugins(cmd.Context(), options(config))
+			if err != nil {
+				return err
+			}
+			return writePlugins(cmd, infos)
+		},
+	}
+	schema := &cobra.Command{
+		Use:   "schema NAME",
+		Short: "Show what an upstream of a plugin can be configured with",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return core.WriteSchema(cmd.Context(), cmd.OutOrStdout(), options(config), args[0], format)
+		},
+	}
+	schema.Flags().StringVar(&format, "format", "text", "text, hcl, json or markdown")
+	for _, c := range []*cobra.Command{list, schema} {
+		c.Flags().StringVarP(&config, "config", "c", "", "a configuration whose plugins are known as well")
+	}
+	serve := &cobra.Command{
+		Use:    "serve NAME",
+		Short:  "Be a bundled plugin; the daemon runs this",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			for _, p := range bundled() {
+				if p.Name == args[0] {
+					return statusError(sdk.Serve(p))
+				}
+			}
+			return usageError{fmt.Errorf("there is no bundled plugin %q", args[0])}
+		},
+	}
+	cmd.AddCommand(list, schema, serve)
+	return cmd
+}
+
+func writePlugins(cmd *cobra.Command, infos []core.PluginInfo) error {
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tVERSION\tSOURCE\tSUMMARY")
+	failed := false
+	for _, p := range infos {
+		if p.Err != nil {
+			failed = true
+			fmt.Fprintf(w, "%s\t-\t%s\tdoes not start, see below\n", p.Name, p.Source)
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Version, p.Source, p.Summary)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, p := range infos {
+		if p.Err != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "tunneld: plugin %q: %v\n", p.Name, p.Err)
+		}
+	}
+	if failed {
+		return statusError(exitFailed)
+	}
+	return nil
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionLine())
+			return err
+		},
+	}
+}

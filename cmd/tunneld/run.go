@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tunneld/tunneld/core"
+)
+
+func runCommand() *cobra.Command {
+	var config string
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: `run reads the configuration, starts the plugins that it names, binds the
+listeners and serves until it is told to stop.
+
+  SIGHUP           read the configuration again; on an error the old one stays
+  SIGTERM, SIGINT  stop accepting, let tunnels end for up to shutdown_timeout;
+                   a second one ends them at once`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd, config) },
+	}
+	cmd.Flags().StringVarP(&config, "config", "c", defaultConfig, "the configuration: a file, or a folder of *.hcl")
+	return cmd
+}
+
+func runDaemon(cmd *cobra.Command, config string) error {
+	// Caught from before the start, so that none of them falls through.
+	stop := make(chan os.Signal, 2)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(stop)
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	opts := options(config)
+	opts.Log = cmd.ErrOrStderr()
+	var (
+		daemon *core.Daemon
+		diags  core.Diagnostics
+		err    error
+	)
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		daemon, diags, err = core.Start(ctx, opts)
+	}()
+	select {
+	case <-started:
+	case <-stop:
+		cancel()
+		<-started
+		if err == nil {
+			return daemon.Stop(ctx)
+		}
+		return errors.New("stopped by a signal during the start")
+	}
+	diags.Write(cmd.ErrOrStderr())
+	if errors.Is(err, core.ErrInvalid) {
+		return statusError(exitInvalid)
+	}
+	if err != nil {
+		return err
+	}
+	return serve(ctx, cmd, daemon, stop, reload)
+}
+
+// serve answers signals until one of them ends the daemon.
+func serve(ctx context.Context, cmd *cobra.Command, daemon *core.Daemon, stop, reload <-chan os.Signal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for {
+		select {
+		case <-reload:
+			// One at a time; signals that arrive meanwhile are one more.
+			diags, err := daemon.Reload(ctx)
+			if err != nil || len(diags) > 0 {
+				diags.Write(cmd.ErrOrStderr())
+			}
+		case <-stop:
+			go func() {
+				select {
+				case <-stop:
+					cancel()
+				case <-ctx.Done():
+				}
+			}()
+			return daemon.Stop(ctx)
+		case <-ctx.Done():
+			return daemon.Stop(ctx)
+		}
+	}
+}

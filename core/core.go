@@ -1,0 +1,88 @@
+// Package core is the daemon as its commands use it: check a configuration, run
+// it, reload it, and ask plugins what they are. Everything under it is internal.
+package core
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/engine"
+)
+
+// Options are what the daemon needs. ConfigPath is required.
+type Options struct {
+	// ConfigPath is a file, or a folder of *.hcl files.
+	ConfigPath string
+	// Version is the program's, for logs and plugins.
+	Version string
+	// Bundled are the names of the plugins that the command Self serves when a
+	// name is appended to it. An empty Self is this program with "plugin
+	// serve".
+	Bundled []string
+	Self    []string
+	// Log is where the daemon's log goes. Writes are one line each and come
+	// from many goroutines, one at a time.
+	Log io.Writer
+}
+
+// Diagnostics are what a user is told about a configuration.
+type Diagnostics = config.Diagnostics
+
+// Listener is a listener that is served.
+type Listener = engine.Listener
+
+// ErrInvalid says that the configuration has errors: the diagnostics tell them.
+var ErrInvalid = engine.ErrInvalid
+
+// Daemon is a running daemon. Its methods may be called by several goroutines.
+type Daemon struct{ engine *engine.Engine }
+
+// Start reads the configuration, starts its plugins, binds its listeners and
+// serves. ctx bounds the start alone. On an error nothing is left behind; with
+// ErrInvalid the diagnostics say why. They may hold warnings in any case.
+func Start(ctx context.Context, opts Options) (*Daemon, Diagnostics, error) {
+	log := newLogging(opts.Log)
+	o := engineOptions(opts)
+	o.Log, o.SetLog = slog.New(log), log.set
+	e, diags, err := engine.Start(ctx, o)
+	if err != nil {
+		return nil, diags, fmt.Errorf("start: %w", err)
+	}
+	return &Daemon{engine: e}, diags, nil
+}
+
+// Listeners returns what is served, in the configuration's order.
+func (d *Daemon) Listeners() []Listener { return d.engine.Listeners() }
+
+// Reload reads the configuration again and puts it in force, all or nothing.
+// The outcome is in the log as well.
+func (d *Daemon) Reload(ctx context.Context) (Diagnostics, error) { return d.engine.Reload(ctx) }
+
+// Stop stops accepting and waits for the tunnels to end, but no longer than the
+// configured shutdown_timeout and not past ctx; then it breaks off what is left
+// and stops the plugins.
+func (d *Daemon) Stop(ctx context.Context) error { return d.engine.Stop(ctx) }
+
+// Validate checks a configuration, with the plugins that it names. It binds and
+// dials nothing. The error is of the machine, not of the configuration.
+func Validate(ctx context.Context, opts Options) (Diagnostics, error) {
+	return engine.Validate(ctx, engineOptions(opts))
+}
+
+// engineOptions leaves the log to the caller: what only looks does not log.
+func engineOptions(opts Options) engine.Options {
+	return engine.Options{
+		ConfigPath: opts.ConfigPath,
+		Version:    opts.Version,
+		Bundled:    opts.Bundled,
+		Self:       opts.Self,
+		Log:        slog.New(slog.DiscardHandler),
+	}
+}
+
+// Format returns a configuration file's text in its canonical layout. filename
+// is for errors alone.
+func Format(src []byte, filename string) ([]byte, error) { return config.Format(src, filename) }

@@ -1,0 +1,220 @@
+// Package engine ties the core's packages together: it turns a configuration
+// into a generation, carries connections through it, and replaces it while
+// they live on. Each of its parts knows nothing of the others.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/pluginhost"
+	"github.com/tunneld/tunneld/core/internal/splice"
+)
+
+// Options are what an engine needs. Version, Bundled and Self may be empty.
+type Options struct {
+	// ConfigPath is the configuration: a file or a folder.
+	ConfigPath string
+	Version    string
+	// Bundled are the names of the plugins that Self serves.
+	Bundled []string
+	// Self is the command that serves a bundled plugin when the plugin's name
+	// is appended; empty: this program with "plugin serve".
+	Self []string
+	// Log is the daemon's log.
+	Log *slog.Logger
+	// SetLog is told of the log block of each configuration that is put in
+	// force, before anything is logged under it; it may be nil.
+	SetLog func(config.Log)
+}
+
+// Engine is a running daemon. See Start.
+type Engine struct {
+	opts Options
+	log  *slog.Logger
+
+	host    *pluginhost.Host
+	pump    *splice.Pump
+	slots   *slots
+	current atomic.Pointer[generation]
+	ids     atomic.Uint64
+
+	// dialing ends at the stop; connections outlive the calls that begin them.
+	dialing     context.Context
+	stopDialing context.CancelCauseFunc
+	connections sync.WaitGroup // handshakes and dials under way
+	retiring    sync.WaitGroup // generations and plugins on their way out
+
+	mu        sync.Mutex // serializes start, reload and stop
+	stopped   bool
+	number    uint64 // the last generation's
+	listeners map[string]*listening
+	running   map[string]*pluginhost.Plugin // by spec key
+}
+
+// ErrInvalid says that the configuration has errors: the diagnostics tell them.
+var ErrInvalid = errors.New("the configuration is not valid")
+
+var errStopping = errors.New("the daemon is stopping")
+
+// Start reads the configuration, starts its plugins, binds its listeners and
+// serves. The diagnostics may hold warnings where it succeeds; where it fails
+// with ErrInvalid they say why. Whatever it began is undone on an error.
+func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, error) {
+	cfg, diags := config.Parse(opts.ConfigPath)
+	e, err := newEngine(cfg, opts)
+	if err != nil {
+		return nil, diags, err
+	}
+	diags, err = e.replace(ctx, cfg, diags)
+	if err != nil {
+		return nil, diags, errors.Join(err, e.pump.Close(), e.host.Close(context.WithoutCancel(ctx)))
+	}
+	return e, diags, nil
+}
+
+func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
+	if opts.SetLog == nil {
+		opts.SetLog = func(config.Log) {}
+	}
+	opts.SetLog(cfg.Log)
+	host, err := newHost(cfg.Daemon.RunDir, opts)
+	if err != nil {
+		return nil, err
+	}
+	pump, err := splice.New()
+	if err != nil {
+		return nil, errors.Join(err, host.Close(context.Background()))
+	}
+	e := &Engine{
+		opts:      opts,
+		log:       opts.Log,
+		host:      host,
+		pump:      pump,
+		slots:     newSlots(),
+		listeners: map[string]*listening{},
+		running:   map[string]*pluginhost.Plugin{},
+	}
+	e.dialing, e.stopDialing = context.WithCancelCause(context.Background())
+	return e, nil
+}
+
+func newHost(runDir string, opts Options) (*pluginhost.Host, error) {
+	host, err := pluginhost.New(pluginhost.Options{
+		Log:         opts.Log,
+		RunDir:      runDir,
+		CoreVersion: opts.Version,
+		Self:        opts.Self,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start plugin host: %w", err)
+	}
+	return host, nil
+}
+
+// Validate checks a configuration as Start would, with the plugins that it
+// names, and leaves nothing behind. It binds and dials nothing. The error is of
+// the machine; what is wrong with the configuration is in the diagnostics.
+func Validate(ctx context.Context, opts Options) (config.Diagnostics, error) {
+	cfg, diags := config.Parse(opts.ConfigPath)
+	// A directory of its own, not that of a daemon that is running.
+	host, err := newHost("", opts)
+	if err != nil {
+		return diags, err
+	}
+	p := &preparation{host: host, opts: opts, cfg: cfg, diags: diags, running: map[string]*pluginhost.Plugin{}}
+	err = p.check(ctx)
+	if errors.Is(err, ErrInvalid) {
+		err = nil
+	}
+	return p.diags, errors.Join(err, host.Close(context.WithoutCancel(ctx)))
+}
+
+// hold returns the generation in force, held; nil: the engine has stopped.
+func (e *Engine) hold() *generation {
+	for {
+		g := e.current.Load()
+		if g == nil || g.hold() {
+			return g
+		}
+	}
+}
+
+func (e *Engine) nextID() string {
+	return "c" + strconv.FormatUint(e.ids.Add(1), 36)
+}
+
+// Listener is a listener that is served.
+type Listener struct {
+	ID      string // "tcp.orders"
+	Address string // as bound, "127.0.0.1:5432"
+	Target  string
+}
+
+// Listeners returns what is served, in the configuration's order.
+func (e *Engine) Listeners() []Listener {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g := e.current.Load()
+	if g == nil {
+		return nil
+	}
+	var out []Listener
+	for _, l := range g.cfg.Listeners {
+		if on := e.listeners[l.ID()]; on != nil {
+			out = append(out, Listener{ID: l.ID(), Address: on.socket.Addr().String(), Target: l.Target.String()})
+		}
+	}
+	return out
+}
+
+// Stop stops accepting, waits until the tunnels have ended, bounded by the
+// configured shutdown_timeout and by ctx, breaks off those that are left, and
+// stops the plugins. It returns what went wrong on the way.
+func (e *Engine) Stop(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopped {
+		return nil
+	}
+	e.stopped = true
+	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)
+	defer cancel()
+	var errs []error
+	for _, l := range e.listeners {
+		errs = append(errs, l.socket.Close())
+	}
+	e.listeners = map[string]*listening{}
+	if err := e.settle(drain); err != nil {
+		e.log.Warn("tunnels are broken off: the time for draining is over", "tunnels", e.pump.Active())
+	}
+	e.stopDialing(errStopping)
+	e.connections.Wait()
+	errs = append(errs, e.pump.Close())
+	e.current.Store(nil)
+	errs = append(errs, e.host.Close(context.WithoutCancel(drain)))
+	e.retiring.Wait()
+	return errors.Join(errs...)
+}
+
+// settle waits until no dial is under way and no tunnel is left.
+func (e *Engine) settle(ctx context.Context) error {
+	dialed := make(chan struct{})
+	go func() {
+		e.connections.Wait()
+		close(dialed)
+	}()
+	select {
+	case <-dialed:
+	case <-ctx.Done():
+		// Stop cancels the dials and waits for them, which ends the goroutine.
+		return ctx.Err()
+	}
+	return e.pump.Wait(ctx)
+}

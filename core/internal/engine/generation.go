@@ -1,0 +1,101 @@
+package engine
+
+import (
+	"sync/atomic"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/pluginhost"
+	"github.com/tunneld/tunneld/core/internal/route"
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+)
+
+// generation is one configuration in force. It never changes; a reload makes
+// the next one and swaps a pointer. Connections that are being dialed hold it.
+type generation struct {
+	number    uint64
+	cfg       *config.Config
+	limit     int // of open connections
+	listeners map[*listening]config.Listener
+	table     *route.Table
+	routes    []routing
+	plugins   map[string]*pluginhost.Plugin // by type
+
+	holders atomic.Int64
+	unheld  chan struct{} // closed once it was retired and nobody holds it
+}
+
+// routing is a route with its upstreams, in order.
+type routing struct {
+	name      string
+	upstreams []upstream
+}
+
+type upstream struct {
+	id     string
+	dialer tunnel.Dialer
+}
+
+func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets map[string]*listening) *generation {
+	g := &generation{
+		number:    number,
+		cfg:       cfg,
+		limit:     maxConnections(cfg.Daemon),
+		listeners: map[*listening]config.Listener{},
+		plugins:   plugins,
+		unheld:    make(chan struct{}),
+	}
+	g.holders.Store(1) // the engine, until it retires the generation
+	for _, l := range cfg.Listeners {
+		g.listeners[sockets[l.ID()]] = l
+	}
+	dialers := map[string]tunnel.Dialer{}
+	for _, u := range cfg.Upstreams {
+		if u.Type == config.DirectType {
+			dialers[u.ID()] = direct{id: u.ID(), socket: u.Socket}
+		} else {
+			dialers[u.ID()] = plugins[u.Type].Dialer(number, u.Name)
+		}
+	}
+	var rules []route.Rule
+	for _, r := range cfg.Routes {
+		rules = append(rules, rule(r.Match))
+		to := routing{name: r.Name}
+		for _, id := range r.Upstreams {
+			to.upstreams = append(to.upstreams, upstream{id: id, dialer: dialers[id]})
+		}
+		g.routes = append(g.routes, to)
+	}
+	g.table = route.New(rules)
+	return g
+}
+
+func rule(m *config.Match) route.Rule {
+	if m == nil {
+		return route.Rule{}
+	}
+	r := route.Rule{Listeners: m.Listeners, Hosts: m.Hosts}
+	for _, p := range m.Ports {
+		r.Ports = append(r.Ports, route.PortRange(p))
+	}
+	return r
+}
+
+// hold keeps the generation's plugins configured until release; false: it is
+// retired, and there is a newer one.
+func (g *generation) hold() bool {
+	for {
+		n := g.holders.Load()
+		if n == 0 {
+			return false
+		}
+		if g.holders.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (g *generation) release() {
+	if g.holders.Add(-1) == 0 {
+		close(g.unheld)
+	}
+}

@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net"
+	"syscall"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/listen"
+)
+
+// listening is a bound socket. Which listener block it serves is the
+// generation's to say, so that a reload changes both at once.
+type listening struct {
+	socket  *listen.Socket
+	serving bool
+	closed  bool // to make room for another address; see binding.open
+}
+
+// binding is the sockets of the next generation while they are being bound. It
+// can be undone until it is committed.
+type binding struct {
+	old   map[string]*listening // by ID
+	next  map[string]*listening
+	bound []*listening // new ones
+	moved []*listening // old ones that had to be closed first
+}
+
+// bind finds or binds a socket for each listener. On an error it has been
+// undone, and the diagnostic names the listener.
+func (e *Engine) bind(ctx context.Context, cfg *config.Config) (*binding, config.Diagnostics) {
+	b := &binding{old: e.listeners, next: map[string]*listening{}}
+	free := map[string]*listening{}
+	for id, l := range e.listeners {
+		free[socketKey(id, l.socket.Address())] = l
+	}
+	var open []config.Listener
+	for _, l := range cfg.Listeners {
+		key := socketKey(l.ID(), l.Address)
+		if on := free[key]; on != nil {
+			b.next[l.ID()] = on
+			delete(free, key)
+			continue
+		}
+		open = append(open, l)
+	}
+	var diags config.Diagnostics
+	for _, l := range open {
+		on, err := b.open(ctx, l, free)
+		if err != nil {
+			diags = append(diags, cfg.BlockDiagnostic("listener."+l.ID(), "address", "the address cannot be bound", err.Error()+": "+bindHint(err)))
+			continue
+		}
+		b.next[l.ID()] = on
+		b.bound = append(b.bound, on)
+	}
+	if diags.HasErrors() {
+		e.unbind(ctx, b)
+		return nil, diags
+	}
+	return b, nil
+}
+
+// socketKey is what makes two listeners share a socket over a reload: the
+// address, and for a port that the system picks the listener as well.
+func socketKey(id, address string) string {
+	if _, port, err := net.SplitHostPort(address); err == nil && port == "0" {
+		return address + " " + id
+	}
+	return address
+}
+
+// open binds a new socket. Where an old one that nobody needs any more overlaps
+// with it (127.0.0.1:P and 0.0.0.0:P), that one is closed first.
+func (b *binding) open(ctx context.Context, l config.Listener, free map[string]*listening) (*listening, error) {
+	socket, err := listen.Bind(ctx, l.Address, l.Backlog)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		for _, old := range free {
+			if old.closed || !samePort(old.socket.Address(), l.Address) {
+				continue
+			}
+			old.closed = true
+			b.moved = append(b.moved, old)
+			if closeErr := old.socket.Close(); closeErr != nil {
+				return nil, errors.Join(err, closeErr)
+			}
+			socket, err = listen.Bind(ctx, l.Address, l.Backlog)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &listening{socket: socket}, nil
+}
+
+func samePort(a, b string) bool {
+	_, pa, errA := net.SplitHostPort(a)
+	_, pb, errB := net.SplitHostPort(b)
+	return errA == nil && errB == nil && pa == pb
+}
+
+func bindHint(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "another program holds it; find it with ss -ltnp, or choose another port"
+	case errors.Is(err, syscall.EACCES):
+		return "ports below 1024 need CAP_NET_BIND_SERVICE"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "this machine does not have that address"
+	default:
+		return "check the address"
+	}
+}
+
+// unbind undoes b: new sockets are closed and those that made room are bound
+// again.
+func (e *Engine) unbind(ctx context.Context, b *binding) {
+	for _, l := range b.bound {
+		if err := l.socket.Close(); err != nil {
+			e.log.Warn("undo of a reload", "err", err)
+		}
+	}
+	for id, old := range b.old {
+		if !old.closed {
+			continue
+		}
+		socket, err := listen.Bind(ctx, old.socket.Address(), 0)
+		if err != nil {
+			e.log.Error("a listener is lost: its address cannot be bound again", "listener", id, "err", err)
+			continue
+		}
+		again := &listening{socket: socket}
+		e.listeners[id] = again
+		e.serve(again)
+	}
+}
+
+// commit serves the new sockets and closes those that are gone. It is called
+// after the swap of the generation.
+func (e *Engine) commit(b *binding, cfg *config.Config) {
+	kept := map[*listening]bool{}
+	for _, l := range cfg.Listeners {
+		on := b.next[l.ID()]
+		kept[on] = true
+		if !on.serving {
+			e.serve(on)
+			e.log.Info("listening", "listener", l.ID(), "address", on.socket.Addr().String())
+			continue
+		}
+		if err := on.socket.SetBacklog(l.Backlog); err != nil {
+			e.log.Warn("backlog", "listener", l.ID(), "err", err)
+		}
+	}
+	for id, old := range b.old {
+		if kept[old] {
+			continue
+		}
+		if !old.closed {
+			if err := old.socket.Close(); err != nil {
+				e.log.Warn("close of a listener", "listener", id, "err", err)
+			}
+		}
+		e.log.Info("no longer listening", "listener", id, "address", old.socket.Address())
+	}
+	e.listeners = b.next
+}
+
+func (e *Engine) serve(l *listening) {
+	l.serving = true
+	l.socket.Serve(e.log, func(c *net.TCPConn) { e.handle(l, c) })
+}

@@ -1,0 +1,30 @@
+package engine
+
+import (
+	"math"
+	"syscall"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+)
+
+// reservedDescriptors are for listeners, plugins, logs and pipes.
+const reservedDescriptors = 256
+
+// perConnection is how many descriptors a tunnel holds.
+const perConnection = 2
+
+// maxConnections is the daemon's limit: as configured, or what RLIMIT_NOFILE
+// leaves room for.
+func maxConnections(d config.Daemon) int {
+	if d.MaxConnections > 0 {
+		return d.MaxConnections
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxInt
+	}
+	if limit.Cur > math.MaxInt32 {
+		return math.MaxInt32 / perConnection
+	}
+	return max(int(limit.Cur)-reservedDescriptors, perConnection) / perConnection
+}

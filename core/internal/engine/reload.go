@@ -1,0 +1,244 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/pluginhost"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Reload reads the configuration again and puts it in force, all or nothing: on
+// any error everything stays as it was. Established tunnels live on in any
+// case, and listeners that did not change keep their socket. The outcome is
+// logged as well.
+func (e *Engine) Reload(ctx context.Context) (config.Diagnostics, error) {
+	start := time.Now()
+	cfg, diags := config.Parse(e.opts.ConfigPath)
+	diags, err := e.replace(ctx, cfg, diags)
+	if err != nil {
+		e.log.Error("reload failed, the old configuration stays in force", "err", err, "problems", len(diags))
+		return diags, fmt.Errorf("reload: %w", err)
+	}
+	e.log.Info("reloaded", "generation", e.current.Load().number, "duration", time.Since(start).Round(time.Millisecond))
+	return diags, nil
+}
+
+// replace puts cfg in force: check, configure, bind, swap, retire. Every step
+// before the swap is undone where a later one fails. diags are those of the
+// parser; with errors among them cfg is only checked further, so that the user
+// is told of all problems at once.
+func (e *Engine) replace(ctx context.Context, cfg *config.Config, diags config.Diagnostics) (config.Diagnostics, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopped {
+		return diags, errStopping
+	}
+	e.number++
+	p := &preparation{host: e.host, opts: e.opts, cfg: cfg, diags: diags, running: e.running}
+	b, err := e.prepare(ctx, p)
+	if err != nil {
+		return p.diags, errors.Join(err, p.undo(context.WithoutCancel(ctx), e.number))
+	}
+	e.opts.SetLog(cfg.Log)
+	old := e.current.Swap(newGeneration(e.number, cfg, p.plugins, b.next))
+	e.commit(b, cfg)
+	for _, plugin := range p.started {
+		e.running[plugin.spec.Key()] = plugin.Plugin
+	}
+	if old != nil {
+		e.retire(old)
+		e.retirePlugins(p.plugins, cfg.Daemon.DrainTimeout)
+	}
+	return p.diags, nil
+}
+
+// prepare does what comes before the swap.
+func (e *Engine) prepare(ctx context.Context, p *preparation) (*binding, error) {
+	if err := p.check(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.configure(ctx, e.number); err != nil {
+		return nil, err
+	}
+	b, problems := e.bind(ctx, p.cfg)
+	p.diags = append(p.diags, problems...)
+	if p.diags.HasErrors() {
+		return nil, ErrInvalid
+	}
+	return b, nil
+}
+
+// retire releases a generation in its plugins once no dial holds it any more.
+func (e *Engine) retire(g *generation) {
+	g.release()
+	e.retiring.Go(func() {
+		<-g.unheld
+		for name, p := range g.plugins {
+			ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+			if err := p.Release(ctx, g.number); err != nil {
+				e.log.Debug("release of a generation", "plugin", name, "generation", g.number, "err", err)
+			}
+			cancel()
+		}
+	})
+}
+
+// callTimeout bounds a call to a plugin that nobody waits for.
+const callTimeout = 10 * time.Second
+
+// retirePlugins drains and stops the plugins that the generation in force does
+// not use.
+func (e *Engine) retirePlugins(used map[string]*pluginhost.Plugin, drain time.Duration) {
+	for key, p := range e.running {
+		inUse := false
+		for _, u := range used {
+			inUse = inUse || u == p
+		}
+		if inUse {
+			continue
+		}
+		delete(e.running, key)
+		e.retiring.Go(func() {
+			ctx, cancel := context.WithTimeout(e.dialing, drain)
+			defer cancel()
+			if err := p.Drain(ctx); err != nil {
+				e.log.Warn("a plugin that is no longer used did not drain in time", "plugin", p.Info().GetName(), "err", err)
+			}
+			if err := p.Stop(context.WithoutCancel(ctx)); err != nil {
+				e.log.Warn("stop of a plugin that is no longer used", "plugin", p.Info().GetName(), "err", err)
+			}
+		})
+	}
+}
+
+// preparation is what a configuration needs before it can be put in force.
+type preparation struct {
+	host    *pluginhost.Host
+	opts    Options
+	cfg     *config.Config
+	diags   config.Diagnostics
+	running map[string]*pluginhost.Plugin // by spec key; only read
+
+	plugins    map[string]*pluginhost.Plugin // by type
+	started    []startedPlugin
+	configured []*pluginhost.Plugin
+}
+
+type startedPlugin struct {
+	*pluginhost.Plugin
+	spec pluginhost.Spec
+}
+
+// check starts the plugins that are not running yet, decodes the upstreams'
+// bodies against their schemas and lets them validate the values.
+func (p *preparation) check(ctx context.Context) error {
+	p.plugins = map[string]*pluginhost.Plugin{}
+	schemas := map[string]*pluginv1.Block{}
+	for _, name := range p.cfg.PluginTypes() {
+		plugin, problem := p.plugin(ctx, name)
+		if problem != nil {
+			p.diags = append(p.diags, *problem)
+			continue
+		}
+		p.plugins[name] = plugin
+		schemas[name] = plugin.Schema()
+	}
+	p.diags = append(p.diags, p.cfg.DecodeUpstreams(schemas)...)
+	for _, u := range p.cfg.Upstreams {
+		plugin := p.plugins[u.Type]
+		if plugin == nil || u.Hash == "" {
+			continue
+		}
+		found, err := plugin.Validate(ctx, wire(u))
+		if err != nil {
+			return fmt.Errorf("validate upstream %q: %w", u.ID(), err)
+		}
+		for _, d := range found {
+			p.diags = append(p.diags, p.cfg.PluginDiagnostic(u.ID(), d))
+		}
+	}
+	if p.diags.HasErrors() {
+		return ErrInvalid
+	}
+	return nil
+}
+
+func wire(u config.Upstream) *pluginv1.Upstream {
+	return &pluginv1.Upstream{Name: u.Name, ConfigJson: u.JSON, ConfigHash: u.Hash}
+}
+
+// plugin finds the running plugin for an upstream type, or starts it.
+func (p *preparation) plugin(ctx context.Context, name string) (*pluginhost.Plugin, *config.Diagnostic) {
+	blockID := "upstream." + p.firstOf(name)
+	if pluginBlock(p.cfg, name) != nil {
+		blockID = "plugin." + name
+	}
+	spec, err := findPlugin(name, p.cfg, p.opts)
+	if err != nil {
+		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("there is no plugin %q", name), err.Error())
+		return nil, &d
+	}
+	if plugin := p.running[spec.Key()]; plugin != nil {
+		return plugin, nil
+	}
+	plugin, err := p.host.Start(ctx, spec)
+	if err != nil {
+		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("the plugin %q does not start", name), err.Error())
+		return nil, &d
+	}
+	p.started = append(p.started, startedPlugin{plugin, spec})
+	return plugin, nil
+}
+
+func (p *preparation) firstOf(pluginType string) string {
+	for _, u := range p.cfg.Upstreams {
+		if u.Type == pluginType {
+			return u.ID()
+		}
+	}
+	return pluginType
+}
+
+// configure gives each plugin its upstreams under the new generation's number.
+func (p *preparation) configure(ctx context.Context, number uint64) error {
+	for name, plugin := range p.plugins {
+		var upstreams []*pluginv1.Upstream
+		for _, u := range p.cfg.Upstreams {
+			if u.Type == name {
+				upstreams = append(upstreams, wire(u))
+			}
+		}
+		p.configured = append(p.configured, plugin)
+		found, err := plugin.Configure(ctx, number, upstreams)
+		if err != nil {
+			return fmt.Errorf("configure plugin %q: %w", name, err)
+		}
+		for _, d := range found {
+			// Warnings were told by the validation.
+			if d.GetSeverity() == pluginv1.Severity_SEVERITY_ERROR {
+				p.diags = append(p.diags, p.cfg.PluginDiagnostic(name+"."+d.GetUpstream(), d))
+			}
+		}
+	}
+	if p.diags.HasErrors() {
+		return ErrInvalid
+	}
+	return nil
+}
+
+// undo takes the new generation out of the plugins again and stops those that
+// were started for it.
+func (p *preparation) undo(ctx context.Context, number uint64) error {
+	var errs []error
+	for _, plugin := range p.configured {
+		errs = append(errs, plugin.Release(ctx, number))
+	}
+	for _, plugin := range p.started {
+		errs = append(errs, plugin.Stop(ctx))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,67 @@
+package core
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+)
+
+// logging is a handler whose level and format change with the configuration,
+// also for the loggers that were derived from it before.
+type logging struct {
+	sink  *sink
+	apply []func(slog.Handler) slog.Handler // WithAttrs and WithGroup, in order
+}
+
+type sink struct {
+	w       io.Writer
+	level   slog.LevelVar
+	handler atomic.Pointer[slog.Handler]
+}
+
+func newLogging(w io.Writer) *logging {
+	l := &logging{sink: &sink{w: w}}
+	l.set(config.Log{})
+	return l
+}
+
+func (l *logging) set(c config.Log) {
+	l.sink.level.Set(c.Level)
+	opts := &slog.HandlerOptions{Level: &l.sink.level}
+	var h slog.Handler = slog.NewTextHandler(l.sink.w, opts)
+	if c.Format == "json" {
+		h = slog.NewJSONHandler(l.sink.w, opts)
+	}
+	l.sink.handler.Store(&h)
+}
+
+// Enabled implements slog.Handler.
+func (l *logging) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= l.sink.level.Level()
+}
+
+// Handle implements slog.Handler.
+func (l *logging) Handle(ctx context.Context, r slog.Record) error {
+	h := *l.sink.handler.Load()
+	for _, f := range l.apply {
+		h = f(h)
+	}
+	return h.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (l *logging) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return l.with(func(h slog.Handler) slog.Handler { return h.WithAttrs(attrs) })
+}
+
+// WithGroup implements slog.Handler.
+func (l *logging) WithGroup(name string) slog.Handler {
+	return l.with(func(h slog.Handler) slog.Handler { return h.WithGroup(name) })
+}
+
+func (l *logging) with(f func(slog.Handler) slog.Handler) slog.Handler {
+	return &logging{sink: l.sink, apply: append(l.apply[:len(l.apply):len(l.apply)], f)}
+}

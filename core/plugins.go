@@ -1,0 +1,37 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/tunneld/tunneld/core/internal/engine"
+	"github.com/tunneld/tunneld/core/internal/schema"
+)
+
+// PluginInfo describes a plugin that a configuration may name.
+type PluginInfo = engine.PluginInfo
+
+// Plugins starts every plugin that can be found, the bundled ones and those of
+// the configuration where ConfigPath is not empty, asks each what it is, and
+// stops it again. One that does not start has its Err set.
+func Plugins(ctx context.Context, opts Options) ([]PluginInfo, error) {
+	return engine.DescribePlugins(ctx, engineOptions(opts), nil)
+}
+
+// WriteSchema writes what an upstream of the plugin may be configured with, as
+// "text", "hcl", "json" or "markdown".
+func WriteSchema(ctx context.Context, w io.Writer, opts Options, plugin, format string) error {
+	infos, err := engine.DescribePlugins(ctx, engineOptions(opts), []string{plugin})
+	if err != nil {
+		return err
+	}
+	if len(infos) != 1 {
+		return errors.New("no such plugin")
+	}
+	if infos[0].Err != nil {
+		return fmt.Errorf("plugin %q: %w", plugin, infos[0].Err)
+	}
+	return schema.Render(w, format, plugin, infos[0].Schema)
+}
