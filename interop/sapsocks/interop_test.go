@@ -1,0 +1,120 @@
+//go:build interop
+
+// Package interop tests sapsocks and its emulator against software that was not
+// written here. It runs with "go test -tags interop".
+package interop
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tunneld/tunneld/plugins/sapsocks"
+	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
+	"github.com/tunneld/tunneld/plugins/sdk"
+	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
+)
+
+// patience bounds whatever a test waits for.
+const patience = 30 * time.Second
+
+var (
+	installed  sync.Once
+	installErr error
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func split(t *testing.T, address string) (host string, port int) {
+	t.Helper()
+	host, text, err := net.SplitHostPort(address)
+	if err == nil {
+		port, err = strconv.Atoi(text)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, port
+}
+
+// listen serves each connection with f until the test ends.
+func listen(t *testing.T, f func(net.Conn)) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.SetDeadline(time.Now().Add(patience))
+			wg.Go(func() {
+				defer c.Close()
+				f(c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = ln.Close()
+		wg.Wait()
+	})
+	return ln.Addr().String()
+}
+
+// echo sends back what comes and ends after it.
+func echo(t *testing.T) string {
+	t.Helper()
+	return listen(t, func(c net.Conn) {
+		if _, err := io.Copy(c, c); err == nil {
+			_ = c.(*net.TCPConn).CloseWrite()
+		}
+	})
+}
+
+func emulate(t *testing.T, o sapsocksemu.Options) *sapsocksemu.Server {
+	t.Helper()
+	emu, err := sapsocksemu.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := emu.Close(); err != nil {
+			t.Errorf("close emulator: %v", err)
+		}
+	})
+	return emu
+}
+
+// refused wants the failure that the plugin's table has for kind.
+func refused(t *testing.T, u *sdktest.Upstream, target string, kind sapsocks.Kind) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := u.Dial(ctx, target)
+	if err == nil {
+		_ = c.Close()
+		t.Fatalf("dial %s: it went well, want %s", target, kind)
+	}
+	var e *sdk.DialError
+	if !errors.As(err, &e) {
+		t.Fatal(err)
+	}
+	for _, f := range sapsocks.Failures() {
+		text, _, _ := strings.Cut(f.Message, "{")
+		if f.Kind == kind && (e.Stage != f.Stage || e.Reason != f.Reason || !strings.HasPrefix(e.Message, text)) {
+			t.Errorf("%v (%s), want %s", e, e.Reason.Text(), kind)
+		}
+	}
+}
