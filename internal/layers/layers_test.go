@@ -1,0 +1,124 @@
+// Package layers holds the test of the map in ARCHITECTURE.md: which package of
+// the project may import which.
+package layers
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tunneld/tunneld/"
+
+// allowed lists every edge. A package that is not in it may import nothing of
+// the project; "P/..." stands for P and everything below it. Tests may import
+// more: a far end to talk to, a fixture to run.
+var allowed = map[string][]string{
+	// Floor 0.
+	"proto/tunneld/plugin/v1": {},
+	"internal/pluginwire":     {},
+	"internal/socks5":         {},
+	"internal/sockopt":        {},
+	"internal/neterr":         {"proto/tunneld/plugin/v1"},
+
+	// Floor 1: what a plugin's author imports.
+	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "proto/tunneld/plugin/v1"},
+	"plugins/sdk/internal/...":    {"plugins/sdk/internal/...", "internal/pluginwire", "internal/neterr", "proto/tunneld/plugin/v1"},
+	"plugins/sdk/sdktest":         {"plugins/sdk", "plugins/sdk/internal/...", "internal/pluginwire", "proto/tunneld/plugin/v1"},
+	"plugins/sdk/sdktest/fixture": {"plugins/sdk", "proto/tunneld/plugin/v1"},
+
+	// Floor 2: the plugins. None knows another, and none knows the core.
+	"plugins/sapsocks":                             {"plugins/sdk", "internal/socks5", "internal/neterr"},
+	"plugins/sapsocks/sapsocksemu":                 {"internal/socks5"},
+	"plugins/sapsocks/cmd/tunneld-plugin-sapsocks": {"plugins/sapsocks", "plugins/sdk"},
+	"plugins/websocks":                             {"plugins/sdk", "plugins/websocks/internal/...", "internal/socks5", "internal/neterr"},
+	"plugins/websocks/internal/...":                {},
+	"plugins/websocks/websocksemu":                 {"plugins/websocks/internal/...", "internal/socks5"},
+	"plugins/websocks/cmd/tunneld-plugin-websocks": {"plugins/websocks", "plugins/sdk"},
+	"plugins/soht":                                 {"plugins/sdk", "internal/neterr"},
+	"plugins/soht/sohtemu":                         {},
+	"plugins/soht/cmd/tunneld-plugin-soht":         {"plugins/soht", "plugins/sdk"},
+	"plugins/azrelay":                              {"plugins/sdk", "plugins/azrelay/internal/...", "internal/socks5", "internal/neterr"},
+	"plugins/azrelay/internal/...":                 {"plugins/azrelay/internal/..."},
+	"plugins/azrelay/azrelayemu":                   {"plugins/azrelay/internal/..."},
+	"plugins/azrelay/cmd/tunneld-plugin-azrelay":   {"plugins/azrelay", "plugins/sdk"},
+
+	// Floor 3: the core. Siblings know tunnel, and config knows schema.
+	"core/internal/tunnel":     {"internal/sockopt", "proto/tunneld/plugin/v1"},
+	"core/internal/schema":     {"proto/tunneld/plugin/v1"},
+	"core/internal/config":     {"core/internal/schema", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
+	"core/internal/route":      {"core/internal/tunnel"},
+	"core/internal/listen":     {"core/internal/tunnel"},
+	"core/internal/splice":     {"core/internal/tunnel"},
+	"core/internal/pluginhost": {"core/internal/tunnel", "internal/pluginwire", "internal/neterr", "proto/tunneld/plugin/v1"},
+	"core/internal/engine": {
+		"core/internal/config", "core/internal/listen", "core/internal/pluginhost", "core/internal/route",
+		"core/internal/splice", "core/internal/tunnel", "internal/neterr", "proto/tunneld/plugin/v1",
+	},
+	"core": {"core/internal/config", "core/internal/engine", "core/internal/schema"},
+
+	// Floor 4: the program, which alone lists the bundled plugins.
+	"cmd/tunneld": {"core", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestImportsPointDown(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", module+"...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if strings.Contains(name, "interop/") || strings.HasPrefix(name, "internal/layers") || strings.HasPrefix(name, "core/internal/plugintest") {
+			continue // tests alone
+		}
+		seen++
+		edges, known := edgesOf(name)
+		if !known {
+			t.Errorf("%s is on no floor: add it to the list here and to ARCHITECTURE.md", name)
+			continue
+		}
+		for _, i := range p.Imports {
+			to, ours := strings.CutPrefix(i, module)
+			if ours && !slices.ContainsFunc(edges, func(e string) bool { return covers(e, to) }) {
+				t.Errorf("%s must not import %s", name, to)
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d packages were listed", seen)
+	}
+}
+
+func edgesOf(name string) ([]string, bool) {
+	if e, ok := allowed[name]; ok {
+		return e, true
+	}
+	for pattern, e := range allowed {
+		if covers(pattern, name) {
+			return e, true
+		}
+	}
+	return nil, false
+}
+
+func covers(pattern, name string) bool {
+	prefix, below := strings.CutSuffix(pattern, "/...")
+	return name == pattern || below && (name == prefix || strings.HasPrefix(name, prefix+"/"))
+}
