@@ -1,0 +1,62 @@
+# What each target is for: make help.
+GO      ?= go
+TOOL    := $(GO) tool -modfile=tools/go.mod
+BUF     := tools/node_modules/@bufbuild/buf-linux-$(subst arm64,aarch64,$(subst amd64,x64,$(shell $(GO) env GOHOSTARCH)))/bin/buf
+GOFILES := $(shell git ls-files -co --exclude-standard '*.go')
+FUZZTIME ?= 5s
+TARGETS := linux/amd64 linux/arm64 darwin/arm64
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: build
+build: ## build bin/tunneld
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/tunneld ./cmd/tunneld
+
+.PHONY: test
+test: ## run the tests, as the README has it
+	$(GO) test ./...
+
+.PHONY: race
+race: ## run the tests with the race detector
+	$(GO) test -race -timeout 15m ./...
+
+.PHONY: interop
+interop: ## run against software that was not written here
+	$(GO) test -tags interop -count=1 -timeout 15m ./interop/...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME
+	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: ## format, vet, staticcheck
+	@test -z "$$(gofmt -l $(GOFILES))" || { echo 'gofmt would change:'; gofmt -l $(GOFILES); exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags interop ./interop/...
+	$(TOOL) staticcheck ./...
+
+$(BUF): tools/package-lock.json
+	cd tools && npm ci
+	@touch $@
+
+.PHONY: proto
+proto: $(BUF) ## generate the code of proto/
+	$(BUF) lint
+	$(BUF) generate
+
+.PHONY: proto-check
+proto-check: proto ## fail if the generated code is not what proto/ says
+	@git diff --exit-code -- proto || { echo 'the generated code is stale: run make proto'; exit 1; }
+	@test -z "$$(git ls-files -o --exclude-standard proto)" || { echo 'generated files are not in git'; exit 1; }
+
+.PHONY: cross
+cross: ## build for every supported system
+	@set -e; for t in $(TARGETS); do echo "build $$t"; \
+	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/tunneld; \
+	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) vet ./cmd/... ./core/... ./plugins/... ./internal/...; done
+
+.PHONY: ci
+ci: ## what the continuous integration runs
+	bash .ci/run
