@@ -42,7 +42,11 @@ func connectFailure(err error, address string, proxy bool) *sdk.DialError {
 func viaFailure(ctx context.Context, err error, via *url.URL) *sdk.DialError {
 	e := failure(sdk.StageConnect, outer(ctx, err), "through the proxy at "+viaAddress(via))
 	var refused *viaError
-	if !errors.As(err, &refused) {
+	switch {
+	case errors.Is(err, socks5.ErrMalformed):
+		e.Reason, e.Retryable, e.Hint = sdk.ReasonProtocol, false, "what answers there is no SOCKS5 proxy: check via"
+		return e
+	case !errors.As(err, &refused):
 		return e
 	}
 	e.Hint = "check that the proxy allows connections to the namespace"
@@ -80,8 +84,13 @@ func (c *Config) handshakeFailure(ctx context.Context, s *settings, err error, t
 		return e
 	}
 	e := failure(sdk.StageHandshake, outer(ctx, err), "websocket handshake with "+s.address)
-	if e.Reason == sdk.ReasonTimeout {
+	var broken net.Error
+	switch {
+	case e.Reason == sdk.ReasonTimeout:
 		e.Hint = "no listener has accepted: check that it runs and is not overloaded"
+	case e.Reason == sdk.ReasonUnavailable && !errors.As(err, &broken):
+		e.Reason, e.Retryable = sdk.ReasonProtocol, false
+		e.Hint = "what answers there is no WebSocket server: check namespace, endpoint and what is on the way"
 	}
 	return e
 }

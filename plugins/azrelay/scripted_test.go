@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"testing"
-	"time"
 
 	"github.com/gobwas/ws"
 )
@@ -20,6 +19,7 @@ type peer struct {
 	conn *net.TCPConn
 	br   *bufio.Reader
 	req  *http.Request
+	err  error // why frame found none
 }
 
 // scripted runs one far end for each connection: it answers the opening
@@ -68,13 +68,14 @@ func (p *peer) send(frames ...ws.Frame) {
 func (p *peer) frame() (f ws.Frame, ok bool) {
 	h, err := ws.ReadHeader(p.br)
 	if err != nil {
+		p.err = err
 		return f, false
 	}
 	if err := ws.CheckHeader(h, ws.StateServerSide); err != nil {
 		p.t.Errorf("frame %+v: %v", h, err)
 	}
 	f = ws.Frame{Header: h, Payload: make([]byte, h.Length)}
-	if _, err := io.ReadFull(p.br, f.Payload); err != nil {
+	if _, p.err = io.ReadFull(p.br, f.Payload); p.err != nil {
 		return f, false
 	}
 	return ws.UnmaskFrameInPlace(f), true
@@ -106,9 +107,6 @@ func (p *peer) finish() {
 }
 
 func (p *peer) drain() { _, _ = io.Copy(io.Discard, p.br) }
-
-// deadline keeps a scripted far end from waiting for ever for nothing.
-func (p *peer) deadline(d time.Duration) { _ = p.conn.SetDeadline(time.Now().Add(d)) }
 
 func closeFrame(code ws.StatusCode, reason string) ws.Frame {
 	return ws.NewCloseFrame(ws.NewCloseFrameBody(code, reason))

@@ -42,20 +42,25 @@ func (s *Server) listen(p *peer, req *http.Request, e *entity, path string) {
 		return
 	}
 	c := &control{peer: p}
+	// Known before the 101 is out, so that a listener which has it is found; an
+	// offer waits for the lock.
+	p.mu.Lock()
 	s.mu.Lock()
 	full := len(e.listeners) >= maxListeners
+	if !full {
+		e.listeners = append(e.listeners, c)
+	}
 	s.mu.Unlock()
 	if full {
+		p.mu.Unlock()
 		s.refuse(p, path, http.StatusForbidden, "The maximum number of listeners is connected")
 		return
 	}
-	if s.upgrade(p, req, "", Faults{}) != nil {
-		return
+	err := s.upgrade(p, req, "", Faults{})
+	p.mu.Unlock()
+	if err == nil {
+		err = s.control(c, req.Host, e, path, expires)
 	}
-	s.mu.Lock()
-	e.listeners = append(e.listeners, c)
-	s.mu.Unlock()
-	err := s.control(c, req.Host, e, path, expires)
 	s.mu.Lock()
 	e.listeners = slices.DeleteFunc(e.listeners, func(other *control) bool { return other == c })
 	s.mu.Unlock()
