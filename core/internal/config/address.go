@@ -15,13 +15,16 @@ import (
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
-var hostRE = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?$`)
+var (
+	hostRE = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?$`)
+	zoneRE = regexp.MustCompile(`^[A-Za-z0-9_.-]{0,32}$`)
+)
 
 // validHost says whether s is a DNS name, with or without a trailing dot, or an
 // IP literal without brackets.
 func validHost(s string) bool {
-	if _, err := netip.ParseAddr(s); err == nil {
-		return true
+	if ip, err := netip.ParseAddr(s); err == nil {
+		return zoneRE.MatchString(ip.Zone())
 	}
 	return len(s) <= 254 && hostRE.MatchString(s) && !strings.Contains(s, "..")
 }
@@ -163,10 +166,9 @@ func checkHost(s string) string {
 		}
 		return ""
 	}
-	if _, err := netip.ParseAddr(s); err == nil {
-		return ""
-	}
 	switch {
+	case validHost(s):
+		return ""
 	case strings.HasPrefix(s, "["):
 		return `An IPv6 address is written without brackets here: "fd00::1".`
 	case strings.Contains(s, ":"):

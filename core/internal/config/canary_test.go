@@ -142,7 +142,7 @@ var mistakes = map[string]string{
 	"not UTF-8":                 "upstream \"acme\" \"a\" {\n  token = \"C\xff\"\n}",
 	"attribute in quotes":       "upstream \"acme\" \"a\" {\n  \"C\" = \"C\"\n}",
 	"null":                      "upstream \"acme\" \"a\" {\n  token = { a = \"C\" }[null]\n  url = null.C\n}",
-	"nested too deeply":         "upstream \"acme\" \"a\" {\n  token = " + strings.Repeat("[", 200) + "\"C\"\n}",
+	"nested too deeply":         "upstream \"acme\" \"a\" {\n  token = " + strings.Repeat("[", 60000) + "\"C\"\n}",
 }
 
 func canaryFiles(t *testing.T) {

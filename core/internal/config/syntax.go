@@ -18,17 +18,23 @@ const maxNesting = 100
 // parseFile parses one file and returns its syntax errors.
 func parseFile(name string, src []byte) (*file, []schema.Problem) {
 	f := &file{name: name, src: src, body: &hclsyntax.Body{}}
-	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
-	if at := tooDeep(tokens); at != nil {
-		f.broken, f.tokens = at.Start.Line, tokens
-		return f, []schema.Problem{{
-			Summary: "Nested too deeply",
-			Detail:  fmt.Sprintf("Brackets or operators are nested more than %d deep here. Write it in a simpler way.", maxNesting),
-			Range:   *at,
-		}}
+	if mayNest(src) {
+		tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
+		if at := tooDeep(tokens); at != nil {
+			f.broken, f.tokens = at.Start.Line, tokens
+			return f, []schema.Problem{{
+				Summary: "Nested too deeply",
+				Detail:  fmt.Sprintf("Brackets or operators are nested more than %d deep here. Write it in a simpler way.", maxNesting),
+				Range:   *at,
+			}}
+		}
 	}
 	parsed, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	f.body = parsed.Body.(*hclsyntax.Body)
+	if !diags.HasErrors() {
+		return f, nil
+	}
+	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
 	problems := syntaxProblems(f, tokens, diags)
 	for _, p := range problems {
 		if p.Summary != summaryTwice && (f.broken == 0 || p.Range.Start.Line < f.broken) {
@@ -37,6 +43,26 @@ func parseFile(name string, src []byte) (*file, []schema.Problem) {
 		}
 	}
 	return f, problems
+}
+
+// mayNest says whether src has so many brackets and operators in one block,
+// which ends with a brace in the first column, that counting how they nest is
+// worth the time: reading a large file's tokens twice is a third of the work.
+func mayNest(src []byte) bool {
+	signs := 0
+	for i, c := range src {
+		switch c {
+		case '[', '(', '{', '!', '-', '?':
+			if signs++; signs > 2000 {
+				return true
+			}
+		case '}':
+			if i > 0 && src[i-1] == '\n' {
+				signs = 0
+			}
+		}
+	}
+	return false
 }
 
 // tooDeep returns the place where the tokens nest too deeply, or nil.
