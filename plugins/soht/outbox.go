@@ -69,8 +69,8 @@ func (o *outbox) end() {
 // until the next take, and empty where there is nothing. last says that
 // nothing more will come.
 func (o *outbox) take(wait, linger time.Duration, done <-chan struct{}) (data []byte, last bool) {
-	waited, full, ended := o.await(wait, done, func(n int, eof bool) bool { return n > 0 || eof })
-	if waited && !full && !ended && linger > 0 {
+	waited, n, eof := o.await(wait, done, func(n int, eof bool) bool { return n > 0 || eof })
+	if waited && n > 0 && n < o.size && !eof && linger > 0 {
 		o.await(linger, done, func(n int, eof bool) bool { return n == o.size || eof })
 	}
 	o.mu.Lock()
@@ -84,16 +84,15 @@ func (o *outbox) take(wait, linger time.Duration, done <-chan struct{}) (data []
 }
 
 // await waits until enough holds for the box, up to limit where that is not
-// negative. It says whether it had to wait, and whether the box is full or
-// ended.
-func (o *outbox) await(limit time.Duration, done <-chan struct{}, enough func(n int, eof bool) bool) (waited, full, ended bool) {
+// negative. It says whether it had to wait, and what the box is like.
+func (o *outbox) await(limit time.Duration, done <-chan struct{}, enough func(n int, eof bool) bool) (waited bool, n int, eof bool) {
 	var timeout <-chan time.Time
 	for {
 		o.mu.Lock()
-		n, eof := len(o.fill), o.eof
+		n, eof = len(o.fill), o.eof
 		o.mu.Unlock()
-		if full, ended = n == o.size, eof; enough(n, eof) || limit == 0 {
-			return waited, full, ended
+		if enough(n, eof) || limit == 0 {
+			return waited, n, eof
 		}
 		if timeout == nil && limit > 0 {
 			t := time.NewTimer(limit)
@@ -104,9 +103,9 @@ func (o *outbox) await(limit time.Duration, done <-chan struct{}, enough func(n 
 		select {
 		case <-o.wrote:
 		case <-timeout:
-			return waited, full, ended
+			return waited, n, eof
 		case <-done:
-			return waited, full, ended
+			return waited, n, eof
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -82,8 +83,9 @@ type Server struct {
 // connection is one tunnelled connection.
 type connection struct {
 	target *net.TCPConn
-	poll   sync.Mutex // one readwrite at a time
-	writes int        // in flight; under the server's mu
+	poll   sync.Mutex  // one readwrite at a time
+	broken atomic.Bool // a write failed
+	writes int         // in flight; under the server's mu
 }
 
 // Start listens and serves until Close.

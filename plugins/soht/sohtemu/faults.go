@@ -48,8 +48,8 @@ type Fault struct {
 	Body   string
 	// Silent never answers.
 	Silent bool
-	// Drop does what was asked and closes the HTTP connection without an
-	// answer.
+	// Drop does what was asked, save for a read, and closes the HTTP
+	// connection without an answer.
 	Drop bool
 	// Cut does what was asked and breaks the answer off half-way through its
 	// body, or one byte short of a body of one.
@@ -95,13 +95,15 @@ func (s *Server) fault(action string) (Fault, bool) {
 }
 
 // apply answers in place of the action, or lets serve answer and spoils that.
-func (f Fault) apply(w http.ResponseWriter, r *http.Request, serve func(http.ResponseWriter)) {
+func (f Fault) apply(w http.ResponseWriter, r *http.Request, action string, serve func(http.ResponseWriter)) {
 	switch {
 	case f.Silent:
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
 	case f.Drop:
-		serve(&recorder{header: make(http.Header)})
+		if action != "read" {
+			serve(&recorder{header: make(http.Header)})
+		}
 		panic(http.ErrAbortHandler)
 	case f.Cut:
 		rec := &recorder{header: make(http.Header)}

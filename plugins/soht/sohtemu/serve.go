@@ -64,7 +64,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	if f, ok := s.fault(action); ok {
-		f.apply(w, r, func(w http.ResponseWriter) { s.act(w, r, fields) })
+		f.apply(w, r, action, func(w http.ResponseWriter) { s.act(w, r, fields) })
 		return
 	}
 	s.act(w, r, fields)
@@ -193,7 +193,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, id int) {
 		switch {
 		case err == nil:
 			continue
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && !c.broken.Load():
 			if !begun {
 				_, _ = w.Write(status)
 			}
@@ -272,8 +272,13 @@ func (s *Server) deliver(id int, data []byte, whole bool) {
 	c.writes++
 	s.stats.WritesInFlight = max(s.stats.WritesInFlight, c.writes)
 	s.mu.Unlock()
-	// An error shows at the read side alone.
-	_, _ = c.target.Write(data)
+	// An error shows at the read side alone. The kernel tells it once, and end
+	// of file from then on: hence the mark.
+	if len(data) > 0 {
+		if _, err := c.target.Write(data); err != nil {
+			c.broken.Store(true)
+		}
+	}
 	s.mu.Lock()
 	c.writes--
 	s.mu.Unlock()
@@ -304,7 +309,7 @@ func (s *Server) readWrite(w http.ResponseWriter, id int, fields map[string]stri
 			w.Header().Del("Content-Length")
 		}
 		_, _ = w.Write(buf[:1+n])
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF) && !c.broken.Load():
 		s.remove(id)
 		_, _ = w.Write([]byte{gone})
 	default:
