@@ -47,8 +47,12 @@ func renderText(w io.Writer, plugin string, block *pluginv1.Block) error {
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	for line := range strings.Lines(b.String()) {
+		if _, err := io.WriteString(w, strings.TrimRight(line, " \n")+"\n"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func textBody(w io.Writer, block *pluginv1.Block, indent string) {
@@ -158,7 +162,8 @@ func hclBody(b *strings.Builder, block *pluginv1.Block, indent string) {
 func commentOut(text, indent string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
-		b.WriteString(indent + "# " + strings.TrimPrefix(line, indent))
+		line = strings.TrimRight("# "+strings.TrimPrefix(line, indent), " \n")
+		b.WriteString(indent + line + "\n")
 	}
 	return b.String()
 }

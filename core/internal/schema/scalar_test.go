@@ -1,0 +1,100 @@
+package schema
+
+import (
+	"testing"
+	"time"
+)
+
+func TestParseSize(t *testing.T) {
+	for in, want := range map[string]int64{
+		"0": 0, "1": 1, "512B": 512, "1KiB": 1024, "1kB": 1000, "1KB": 1000, "1MiB": 1 << 20, "1MB": 1e6,
+		"2GiB": 2 << 30, "2GB": 2e9, "1TiB": 1 << 40, "1TB": 1e12, "64 KiB": 65536, "8192TiB": 1 << 53,
+	} {
+		if got, problem := ParseSize(in); got != want || problem != "" {
+			t.Errorf("%q: %d, %q, want %d", in, got, problem, want)
+		}
+	}
+	for _, in := range []string{"", "B", "KiB", "1k", "1kib", "1 apple", "1.5MB", "-1", "+1", " 1", "1  KiB", "0x10", "8193TiB", "99999999999999999999", "1_000"} {
+		if got, problem := ParseSize(in); problem == "" {
+			t.Errorf("%q became %d", in, got)
+		}
+	}
+}
+
+func TestDurations(t *testing.T) {
+	for in, want := range map[string]struct {
+		d    time.Duration
+		json string
+		text string
+	}{
+		"0s":     {0, "0s", "0s"},
+		"30s":    {30 * time.Second, "30s", "30s"},
+		"1h30m":  {90 * time.Minute, "5400s", "1h30m"},
+		"1h":     {time.Hour, "3600s", "1h"},
+		"1.5s":   {1500 * time.Millisecond, "1.5s", "1.5s"},
+		"1ns":    {1, "0.000000001s", "1ns"},
+		"1m0.1s": {time.Minute + 100*time.Millisecond, "60.1s", "1m0.1s"},
+	} {
+		d, problem := ParseDuration(in)
+		if d != want.d || problem != "" || DurationJSON(d) != want.json || durationText(d) != want.text {
+			t.Errorf("%q: %v, %q, %q, %q", in, d, problem, DurationJSON(d), durationText(d))
+		}
+	}
+	for _, in := range []string{"", "0", "5", "-5s", "-0s", "1d", "1w", "s", "1 s", "1e3s", "NaN", "Inf", "999999999h"} {
+		if d, problem := ParseDuration(in); problem == "" {
+			t.Errorf("%q became %v", in, d)
+		}
+	}
+	for _, in := range []string{"", "s", "1", "1m", "-1s", "1.s", ".5s", "1.0000000001s", "99999999999s", "1e3s"} {
+		if d, err := parseDurationJSON(in); err == nil {
+			t.Errorf("%q became %v", in, d)
+		}
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	names := []string{"address", "target", "max_connections", "tcp", "token", "url"}
+	for in, want := range map[string]string{
+		"adress": "address", "adderss": "address", "ADDRESS": "address", "traget": "target", "tpc": "tcp",
+		"max_conections": "max_connections", "max_conn": "max_connections", "xyz": "", "u": "", "": "", "tokens": "token",
+	} {
+		if got := Suggest(in, names); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzDuration(f *testing.F) {
+	for _, s := range []string{"30s", "1h30m", "-1s", "1.5s", "0", "999999999h", "1d"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if d, problem := ParseDuration(s); problem == "" {
+			again, err := parseDurationJSON(DurationJSON(d))
+			if err != nil || again != d || d < 0 {
+				t.Errorf("%q: %v became %q, and then %v (%v)", s, d, DurationJSON(d), again, err)
+			}
+			if back, problem := ParseDuration(durationText(d)); problem != "" || back != d {
+				t.Errorf("%q: %v is written as %q", s, d, durationText(d))
+			}
+		}
+		if d, err := parseDurationJSON(s); err == nil && d < 0 {
+			t.Errorf("%q became %v", s, d)
+		}
+	})
+}
+
+func FuzzSize(f *testing.F) {
+	for _, s := range []string{"64KiB", "1MB", "0", "8192TiB", "-1", "1.5GB"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n, problem := ParseSize(s)
+		if problem != "" {
+			return
+		}
+		if back, problem := ParseSize(sizeText(n)); n < 0 || n > maxInt || problem != "" || back != n {
+			t.Errorf("%q became %d, and then %q, %d", s, n, sizeText(n), back)
+		}
+	})
+}
