@@ -2,15 +2,26 @@ package main
 
 import (
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/plugins/azrelay"
 	"github.com/tunneld/tunneld/plugins/sapsocks"
 	"github.com/tunneld/tunneld/plugins/sdk"
+	"github.com/tunneld/tunneld/plugins/soht"
+	"github.com/tunneld/tunneld/plugins/websocks"
 )
 
-// bundled is the explicit list of the plugins that this program can be.
+// bundled is the explicit list of the plugins that this program can be. They are
+// of its version.
 func bundled() []sdk.Plugin {
-	return []sdk.Plugin{
+	list := []sdk.Plugin{
 		sapsocks.Plugin(),
+		websocks.Plugin(),
+		soht.Plugin(),
+		azrelay.Plugin(),
 	}
+	for i := range list {
+		list[i].Version = versionText()
+	}
+	return list
 }
 
 func options(configPath string) core.Options {

@@ -265,7 +265,7 @@ func (c *connection) log(r splice.Result) {
 	attrs = append(attrs,
 		"bytes_up", r.Up,
 		"bytes_down", r.Down,
-		"duration", time.Since(c.start).Round(time.Millisecond),
+		"duration_ms", milliseconds(time.Since(c.start)),
 		"reason", string(r.Reason),
 	)
 	if r.Err != nil {

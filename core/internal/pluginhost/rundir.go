@@ -10,12 +10,14 @@ import (
 	"syscall"
 )
 
-// runPrefix begins the name of every host's own directory.
-const runPrefix = "tunneld-"
+// runPrefix begins the name of every host's own directory; digits follow, and
+// nothing else. What is swept has to be ours beyond doubt: the folder for
+// temporary files is everybody's.
+const runPrefix = "tunneld-run-"
 
 // maxRunDir bounds the length of the base directory: behind it comes
-// "/tunneld-0123456789/99999/plugin0123456789" at most.
-const maxRunDir = maxSocketPath - 42
+// "/tunneld-run-0123456789/99999/plugin0123456789" at most.
+const maxRunDir = maxSocketPath - 46
 
 // runDir is a host's own directory. An advisory lock on the directory itself
 // lasts as long as the process: it tells the living from the left behind, and
@@ -111,7 +113,8 @@ func sweep(base string) {
 		return
 	}
 	for _, e := range entries {
-		if !e.IsDir() || !strings.HasPrefix(e.Name(), runPrefix) {
+		digits, ours := strings.CutPrefix(e.Name(), runPrefix)
+		if !e.IsDir() || !ours || strings.Trim(digits, "0123456789") != "" {
 			continue
 		}
 		path := filepath.Join(base, e.Name())
