@@ -30,7 +30,6 @@ var modules = sync.OnceValues(func() ([]byte, error) {
 func node(t *testing.T, result any, script string, args ...string) {
 	t.Helper()
 	program := tool(t, "node")
-	tool(t, "npm")
 	if output, err := modules(); err != nil {
 		t.Fatalf("npm ci: %v\n%s", err, output)
 	}

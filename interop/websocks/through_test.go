@@ -126,51 +126,76 @@ func TestGatewayCarriesBytes(t *testing.T) {
 
 // TestGatewayHalfClose is the notes' last line: "Half-close passes through as
 // TCP half-close, also behind HAProxy. nginx as the gateway cuts the connection
-// on the client's FIN: nothing of the answer arrives after it."
+// on the client's FIN: nothing of the answer arrives after it." Where the target
+// ends first, both cut.
 func TestGatewayHalfClose(t *testing.T) {
 	for _, sw := range gateways {
 		for _, secure := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, tls %t", sw.name, secure), func(t *testing.T) {
-				l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer l.Close()
-				_ = l.SetDeadline(time.Now().Add(patience))
-				s := emulate(t, websocksemu.Options{Targets: map[string]string{"db.corp:5432": l.Addr().String()}})
-				c := mustDial(t, startGateway(t, sw, s).upstream(t, secure, nil), "db.corp:5432")
-				if _, err := io.WriteString(c, "question"); err != nil {
-					t.Fatal(err)
-				}
-				target, err := l.AcceptTCP()
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer target.Close()
-				_ = target.SetDeadline(time.Now().Add(patience))
-				if _, err := io.ReadFull(target, make([]byte, len("question"))); err != nil {
-					t.Fatal(err)
-				}
+			name := fmt.Sprintf("%s, tls %t, ", sw.name, secure)
+			t.Run(name+"the client first", func(t *testing.T) {
+				c, target := established(t, sw, secure)
 				if err := c.CloseWrite(); err != nil {
 					t.Fatal(err)
 				}
-				// The far end answers once it has seen the client's end.
-				_, ended := target.Read(make([]byte, 1))
-				if ended != io.EOF {
-					t.Logf("the target sees %v", ended)
+				if _, err := target.Read(make([]byte, 1)); err != io.EOF {
+					t.Errorf("the target sees %v, want the client's end", err)
 				}
 				_, _ = io.WriteString(target, "answer")
 				_ = target.CloseWrite()
-				answer, err := io.ReadAll(c)
-				switch {
-				case sw.name == "haproxy" && (err != nil || string(answer) != "answer"):
-					t.Errorf("received %q (%v), want the answer and its end", answer, err)
-				case sw.name == "nginx" && len(answer) > 0:
-					t.Errorf("received %q (%v): nginx no longer cuts, so its README section is out of date", answer, err)
+				after(t, c, "answer", sw.name == "nginx")
+			})
+			t.Run(name+"the target first", func(t *testing.T) {
+				c, target := established(t, sw, secure)
+				_ = target.CloseWrite()
+				if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+					t.Errorf("the client sees %v, want the target's end", err)
 				}
+				_, _ = io.WriteString(c, "more")
+				_ = c.CloseWrite()
+				after(t, target, "more", true)
 			})
 		}
 	}
+}
+
+// after checks what arrives from a side that speaks on after the other has
+// ended its direction.
+func after(t *testing.T, r io.Reader, want string, cut bool) {
+	t.Helper()
+	got, err := io.ReadAll(r)
+	switch {
+	case !cut && (err != nil || string(got) != want):
+		t.Errorf("received %q (%v), want %q and its end", got, err, want)
+	case cut && len(got) > 0:
+		t.Errorf("received %q (%v): the gateway no longer cuts, as the plugin's README says it does", got, err)
+	}
+}
+
+// established is a tunnel through a gateway that has carried a question to its
+// target.
+func established(t *testing.T, sw software, secure bool) (*sdktest.Conn, *net.TCPConn) {
+	t.Helper()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_ = l.SetDeadline(time.Now().Add(patience))
+	s := emulate(t, websocksemu.Options{Targets: map[string]string{"db.corp:5432": l.Addr().String()}})
+	c := mustDial(t, startGateway(t, sw, s).upstream(t, secure, nil), "db.corp:5432")
+	if _, err := io.WriteString(c, "question"); err != nil {
+		t.Fatal(err)
+	}
+	target, err := l.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = target.Close() })
+	_ = target.SetDeadline(time.Now().Add(patience))
+	if _, err := io.ReadFull(target, make([]byte, len("question"))); err != nil {
+		t.Fatal(err)
+	}
+	return c, target
 }
 
 // TestGatewayTargetEnds has the far end end first, which every gateway passes.

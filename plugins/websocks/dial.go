@@ -94,24 +94,24 @@ func (c *Config) handshake(ctx context.Context, req *sdk.Request, far farEnd, co
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
 	defer stop()
 
-	h := &handshake{ctx: ctx, config: c, far: far, socket: conn, stream: conn}
+	h := &handshake{config: c, far: far, socket: conn, stream: conn}
 	if far.secure {
 		req.Enter(sdk.StageTLS)
-		if err := h.secure(); err != nil {
+		if err := h.secure(ctx); err != nil {
 			return nil, err
 		}
 	}
 	h.limit = &io.LimitedReader{R: h.stream, N: maxAnswer}
 	h.in = bufio.NewReader(h.limit)
 	req.Enter(sdk.StageHandshake)
-	if err := h.upgrade(); err != nil {
+	if err := h.upgrade(ctx); err != nil {
 		return nil, err
 	}
-	if err := h.greet(opening); err != nil {
+	if err := h.greet(ctx, opening); err != nil {
 		return nil, err
 	}
 	req.Enter(sdk.StageRequest)
-	if err := h.request(); err != nil {
+	if err := h.request(ctx); err != nil {
 		return nil, err
 	}
 	if !stop() {

@@ -26,7 +26,6 @@ const maxInformational = 8
 
 // handshake is one conversation with a server.
 type handshake struct {
-	ctx    context.Context // ends the conversation
 	config *Config
 	far    farEnd
 	socket net.Conn
@@ -35,23 +34,27 @@ type handshake struct {
 	limit  *io.LimitedReader // under in
 }
 
-// failed is the error of a step under way. hint is for a server that does not
-// answer or hangs up, where it knows more than the general one.
-func (h *handshake) failed(stage sdk.Stage, step string, err error, hint string) error {
-	if cause := h.ctx.Err(); cause != nil {
+// failed is the error of a step under way, or of ctx, which ended it. hint is
+// for a server that does not answer or hangs up, where it knows more than the
+// general one.
+func (h *handshake) failed(ctx context.Context, stage sdk.Stage, step string, err error, hint string) error {
+	if cause := ctx.Err(); cause != nil {
 		err = cause
-	} else if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+	} else if closed(err) {
 		if h.limit != nil && h.limit.N <= 0 {
 			return refused(stage, fmt.Sprintf("%s: more than %d bytes", step, maxAnswer), "check that the server speaks WebSocks on this path")
 		}
 		err = fmt.Errorf("the server closed the connection: %w", err)
 	}
 	e := failed(stage, step, err)
-	if hint != "" && (e.Reason == sdk.ReasonTimeout || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+	if e.Reason == sdk.ReasonTimeout || closed(err) {
 		e.Hint = hint
 	}
 	return e
 }
+
+// closed says whether err is an end of file, expected or not.
+func closed(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
 // refused is the error of a server that answers what it should not.
 func refused(stage sdk.Stage, message, hint string) *sdk.DialError {
@@ -59,7 +62,7 @@ func refused(stage sdk.Stage, message, hint string) *sdk.DialError {
 }
 
 // secure does the TLS handshake.
-func (h *handshake) secure() error {
+func (h *handshake) secure(ctx context.Context) error {
 	block := sdk.TLS{}
 	if h.config.TLS != nil {
 		block = *h.config.TLS
@@ -71,8 +74,8 @@ func (h *handshake) secure() error {
 	// Servers of 2021 fall silent at a client that offers h2 alone.
 	config.NextProtos = []string{"http/1.1"}
 	t := tls.Client(h.socket, config)
-	if err := t.HandshakeContext(h.ctx); err != nil {
-		return h.failed(sdk.StageTLS, "TLS handshake with "+h.far.address, err,
+	if err := t.HandshakeContext(ctx); err != nil {
+		return h.failed(ctx, sdk.StageTLS, "TLS handshake with "+h.far.address, err,
 			`check the url's scheme and port; an old server falls silent where tls.min_version is "1.3"`)
 	}
 	h.stream = t
@@ -81,13 +84,13 @@ func (h *handshake) secure() error {
 
 // upgrade asks for the WebSocket and checks the answer. Nothing may be sent
 // behind the request before it: the server would swallow it.
-func (h *handshake) upgrade() error {
+func (h *handshake) upgrade(ctx context.Context) error {
 	const hint = "check the url's scheme, host, port and path, and that the gateway passes WebSocket on"
 	var nonce [16]byte
 	_, _ = rand.Read(nonce[:]) // never fails
 	key := base64.StdEncoding.EncodeToString(nonce[:])
 	if _, err := h.stream.Write(h.config.upgradeRequest(h.far, key)); err != nil {
-		return h.failed(sdk.StageHandshake, "send the upgrade", err, hint)
+		return h.failed(ctx, sdk.StageHandshake, "send the upgrade", err, hint)
 	}
 	for range maxInformational {
 		resp, err := http.ReadResponse(h.in, &http.Request{Method: http.MethodGet})
@@ -95,11 +98,11 @@ func (h *handshake) upgrade() error {
 		case err != nil && malformedHTTP(err):
 			return refused(sdk.StageHandshake, "the answer to the upgrade is not HTTP: "+excerpt(err.Error()), "check that the url's scheme and port belong together")
 		case err != nil:
-			return h.failed(sdk.StageHandshake, "read the answer to the upgrade", err, hint)
+			return h.failed(ctx, sdk.StageHandshake, "read the answer to the upgrade", err, hint)
 		case resp.StatusCode == http.StatusSwitchingProtocols:
 			return checkUpgrade(resp.Header, key)
 		case resp.StatusCode >= 200:
-			return h.refusal(resp)
+			return h.refusal(ctx, resp)
 		}
 	}
 	return refused(sdk.StageHandshake, "the server sends informational answers without end", hint)
@@ -109,7 +112,7 @@ func (h *handshake) upgrade() error {
 // own: those of the connection are known by type.
 func malformedHTTP(err error) bool {
 	var network net.Error
-	return !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &network)
+	return !closed(err) && !errors.As(err, &network)
 }
 
 // upgradeRequest returns the request's bytes.
@@ -186,21 +189,21 @@ const noWebSocks = "what answered the upgrade may be no WebSocks server: check t
 
 // greet sends everything behind the upgrade and reads the ten bytes and the
 // SOCKS method.
-func (h *handshake) greet(opening []byte) error {
+func (h *handshake) greet(ctx context.Context, opening []byte) error {
 	if _, err := h.stream.Write(opening); err != nil {
-		return h.failed(sdk.StageHandshake, "send the SOCKS request", err, noWebSocks)
+		return h.failed(ctx, sdk.StageHandshake, "send the SOCKS request", err, noWebSocks)
 	}
 	// Some servers fill the length with other values, so only the number of
 	// bytes counts.
 	if n, err := io.CopyN(io.Discard, h.in, wire.FrameSize); err != nil {
-		return h.failed(sdk.StageHandshake, fmt.Sprintf("read the server's frame (%d of %d bytes)", n, wire.FrameSize), err, noWebSocks)
+		return h.failed(ctx, sdk.StageHandshake, fmt.Sprintf("read the server's frame (%d of %d bytes)", n, wire.FrameSize), err, noWebSocks)
 	}
 	method, err := socks5.ReadMethod(h.in)
 	switch {
 	case errors.Is(err, socks5.ErrMalformed):
 		return refused(sdk.StageHandshake, err.Error(), noWebSocks)
 	case err != nil:
-		return h.failed(sdk.StageHandshake, "read the SOCKS method", err, noWebSocks)
+		return h.failed(ctx, sdk.StageHandshake, "read the SOCKS method", err, noWebSocks)
 	case method == socks5.MethodUnacceptable:
 		e := refused(sdk.StageHandshake, "the server accepts no SOCKS method that was offered (0xff)", "the server wants SOCKS authentication, which WebSocks does in HTTP: change the server's settings")
 		e.Reason = sdk.ReasonUnauthenticated
@@ -212,13 +215,13 @@ func (h *handshake) greet(opening []byte) error {
 }
 
 // request reads the answer to CONNECT.
-func (h *handshake) request() error {
+func (h *handshake) request(ctx context.Context) error {
 	reply, err := socks5.ReadReply(h.in)
 	switch {
 	case errors.Is(err, socks5.ErrMalformed):
 		return refused(sdk.StageRequest, err.Error(), noWebSocks)
 	case err != nil:
-		return h.failed(sdk.StageRequest, "read the SOCKS reply", err, noWebSocks)
+		return h.failed(ctx, sdk.StageRequest, "read the SOCKS reply", err, noWebSocks)
 	case reply.Code != socks5.Succeeded:
 		return replyError(reply.Code)
 	}

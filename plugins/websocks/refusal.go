@@ -1,6 +1,7 @@
 package websocks
 
 import (
+	"context"
 	"fmt"
 	"html"
 	"io"
@@ -27,9 +28,9 @@ const (
 )
 
 // refusal is the error of an HTTP answer other than 101.
-func (h *handshake) refusal(resp *http.Response) error {
+func (h *handshake) refusal(ctx context.Context, resp *http.Response) error {
 	_ = h.socket.SetReadDeadline(time.Now().Add(bodyTime))
-	if h.ctx.Err() != nil {
+	if ctx.Err() != nil {
 		_ = h.socket.SetReadDeadline(past) // it may have been overwritten
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
