@@ -83,6 +83,7 @@ func (s *Server) connect(p *peer, req *http.Request, e *entity, path string) {
 		}
 	case <-gone.done:
 		o = s.give(id, r)
+		s.log.Debug("sender gone", "path", path)
 	case <-s.quit:
 		o = s.give(id, r)
 	}

@@ -1,0 +1,184 @@
+package azrelay
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/azrelay/internal/sas"
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+const testKey = "8oKRDwkl0s440MlLUi4qHxDL34j1FS6K3t5TRoJ216c="
+
+// valid is a configuration with the schema's defaults.
+func valid() *Config {
+	return &Config{
+		Namespace: "myrelay.servicebus.windows.net", HybridConnection: "hc1",
+		KeyName: "send", Key: sdk.NewSecret(testKey),
+		TokenTTL: time.Hour, TokenIn: InHeader, Framing: FramingRaw, PingInterval: 30 * time.Second,
+		Timeouts: Timeouts{Connect: time.Second, Handshake: time.Second, Accept: time.Second},
+	}
+}
+
+func TestSettings(t *testing.T) {
+	conn := "Endpoint=sb://myrelay.servicebus.windows.net/;SharedAccessKeyName=send;SharedAccessKey=" + testKey
+	for _, tt := range []struct {
+		name                                         string
+		change                                       func(*Config)
+		scheme, address, namespace, path, query, key string
+	}{
+		{"namespace", func(*Config) {}, "wss", "myrelay.servicebus.windows.net:443", "myrelay.servicebus.windows.net", "hc1", "", testKey},
+		{"suffix and query", func(c *Config) { c.HybridConnection = "/hc1/a/b/?x=1&y=2" }, "wss", "myrelay.servicebus.windows.net:443", "myrelay.servicebus.windows.net", "hc1/a/b", "x=1&y=2", testKey},
+		{"endpoint", func(c *Config) { c.Endpoint = "gateway.example:8443" }, "wss", "gateway.example:8443", "myrelay.servicebus.windows.net", "hc1", "", testKey},
+		{"plain endpoint without namespace", func(c *Config) { c.Namespace, c.Endpoint = "", "ws://[::1]:8080/" }, "ws", "[::1]:8080", "::1", "hc1", "", testKey},
+		{"connection string", func(c *Config) { *c = Config{ConnectionString: sdk.NewSecret(conn + ";EntityPath=hc2")} }, "wss", "myrelay.servicebus.windows.net:443", "myrelay.servicebus.windows.net", "hc2", "", testKey},
+		{"connection string of the namespace", func(c *Config) {
+			*c = Config{ConnectionString: sdk.NewSecret(conn), HybridConnection: "hc3"}
+		}, "wss", "myrelay.servicebus.windows.net:443", "myrelay.servicebus.windows.net", "hc3", "", testKey},
+		{"connection string with a port, any case and order", func(c *Config) {
+			*c = Config{ConnectionString: sdk.NewSecret(" entitypath=hc4; sharedaccesskey=" + testKey + ";SHAREDACCESSKEYNAME=k;endpoint=sb://ns:5671/;Future=1;")}
+		}, "wss", "ns:5671", "ns", "hc4", "", testKey},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := valid()
+			tt.change(c)
+			s, ds := c.settings()
+			if len(ds) != 0 {
+				t.Fatalf("%+v", ds)
+			}
+			got := [...]string{s.scheme, s.address, s.namespace, s.path, s.query, s.key.Reveal()}
+			if want := [...]string{tt.scheme, tt.address, tt.namespace, tt.path, tt.query, tt.key}; got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestValidate(t *testing.T) {
+	token := sas.Sign("http://ns/hc1", "send", testKey, time.Unix(1900000000, 0))
+	for _, tt := range []struct {
+		name   string
+		change func(*Config)
+		path   string // of the one diagnostic; empty: none
+	}{
+		{"good", func(*Config) {}, ""},
+		{"anonymous", func(c *Config) { c.KeyName, c.Key = "", sdk.Secret{} }, ""},
+		{"ready-made token", func(c *Config) { c.KeyName, c.Key, c.ReadyToken = "", sdk.Secret{}, sdk.NewSecret(token) }, ""},
+		{"no hybrid connection", func(c *Config) { c.HybridConnection = "/?x=1" }, "hybrid_connection"},
+		{"a space in the path", func(c *Config) { c.HybridConnection = "a b" }, "hybrid_connection"},
+		{"the protocol's own query", func(c *Config) { c.HybridConnection = "hc1?SB-hc-action=listen" }, "hybrid_connection"},
+		{"a bad escape", func(c *Config) { c.HybridConnection = "hc1?x=%zz" }, "hybrid_connection"},
+		{"a URL as namespace", func(c *Config) { c.Namespace = "sb://ns/" }, "namespace"},
+		{"no namespace", func(c *Config) { c.Namespace = "" }, "namespace"},
+		{"no port", func(c *Config) { c.Endpoint = "host" }, "endpoint"},
+		{"a bad port", func(c *Config) { c.Endpoint = "host:70000" }, "endpoint"},
+		{"another scheme", func(c *Config) { c.Endpoint = "http://host:80" }, "endpoint"},
+		{"plain to elsewhere", func(c *Config) { c.Endpoint = "ws://host:80" }, "endpoint"},
+		{"plain to here", func(c *Config) { c.Endpoint = "ws://localhost:80" }, ""},
+		{"a key without its name", func(c *Config) { c.KeyName = "" }, "key"},
+		{"a name without its key", func(c *Config) { c.Key = sdk.Secret{} }, "key_name"},
+		{"a key and a token", func(c *Config) { c.ReadyToken = sdk.NewSecret(token) }, "token"},
+		{"not a token", func(c *Config) { c.KeyName, c.Key, c.ReadyToken = "", sdk.Secret{}, sdk.NewSecret("secret words") }, "token"},
+		{"both forms", func(c *Config) {
+			*c = *valid()
+			c.Namespace, c.KeyName, c.Key = "", "", sdk.Secret{}
+			c.ConnectionString = sdk.NewSecret("Endpoint=sb://ns/;SharedAccessKeyName=a;SharedAccessKey=b;EntityPath=hc")
+		}, "hybrid_connection"},
+		{"not a connection string", func(c *Config) {
+			c.Namespace, c.KeyName, c.Key = "ns", "", sdk.Secret{}
+			c.Namespace = ""
+			c.Endpoint = "host:1"
+			c.ConnectionString = sdk.NewSecret("secret words")
+		}, "connection_string"},
+		{"token_in", func(c *Config) { c.TokenIn = "cookie" }, "token_in"},
+		{"token_ttl", func(c *Config) { c.TokenTTL = time.Second }, "token_ttl"},
+		{"framing", func(c *Config) { c.Framing = "tcp" }, "framing"},
+		{"a port name that goes nowhere", func(c *Config) { c.PortName = "x" }, "port_name"},
+		{"a port name too long", func(c *Config) { c.Framing, c.PortName = FramingAzbridge, strings.Repeat("x", 256) }, "port_name"},
+		{"negative pings", func(c *Config) { c.PingInterval = -1 }, "ping_interval"},
+		{"no time", func(c *Config) { c.Timeouts.Accept = 0 }, "timeouts.accept"},
+		{"via without scheme", func(c *Config) { c.Via = sdk.NewSecret("secret:3128") }, "via"},
+		{"via of another scheme", func(c *Config) { c.Via = sdk.NewSecret("ftp://secret") }, "via"},
+		{"via with a path", func(c *Config) { c.Via = sdk.NewSecret("http://secret/path") }, "via"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := valid()
+			tt.change(c)
+			var got []string
+			for _, d := range c.Validate() {
+				got = append(got, strings.Join(d.Path, "."))
+				if strings.Contains(d.Summary+d.Detail, "secret") || d.Detail == "" {
+					t.Errorf("%+v", d)
+				}
+			}
+			if strings.Join(got, " ") != tt.path {
+				t.Errorf("diagnostics at %q, want %q", got, tt.path)
+			}
+		})
+	}
+}
+
+func TestToken(t *testing.T) {
+	now := time.Unix(1800000000, 0)
+	value, expires, err := Token(valid(), now)
+	if err != nil || !expires.Equal(now.Add(time.Hour)) {
+		t.Fatalf("ends %s, %v", expires, err)
+	}
+	parsed, err := sas.Parse(value.Reveal())
+	if err != nil || parsed.Resource != "http://myrelay.servicebus.windows.net/hc1/" || parsed.KeyName != "send" || !parsed.Verify(testKey) {
+		t.Errorf("%+v, %v", parsed, err)
+	}
+	ready := valid()
+	ready.KeyName, ready.Key, ready.ReadyToken = "", sdk.Secret{}, value
+	if got, until, err := Token(ready, now.Add(2*time.Hour)); err != nil || got != value || !until.Equal(expires) {
+		t.Errorf("the ready-made token: %s, %v", until, err)
+	}
+	anonymous := valid()
+	anonymous.KeyName, anonymous.Key = "", sdk.Secret{}
+	broken := valid()
+	broken.HybridConnection = ""
+	for _, c := range []*Config{anonymous, broken} {
+		if _, _, err := Token(c, now); err == nil {
+			t.Error("a token came out of nothing")
+		}
+	}
+}
+
+func TestTokensAreCachedAndFreshBeforeTheirEnd(t *testing.T) {
+	now := time.Unix(1800000000, 0)
+	src := tokenSource{now: func() time.Time { return now }}
+	s, _ := valid().settings()
+	first := src.get(s, time.Hour)
+	now = now.Add(54 * time.Minute)
+	if src.get(s, time.Hour) != first {
+		t.Error("a valid token was replaced")
+	}
+	now = now.Add(time.Minute) // five minutes before its end
+	second := src.get(s, time.Hour)
+	if second == first {
+		t.Error("a token was used to its end")
+	}
+	if expires, renewed := src.validity(); !expires.Equal(now.Add(time.Hour)) || !renewed.Equal(now) {
+		t.Errorf("valid until %s, since %s", expires, renewed)
+	}
+	now = now.Add(time.Second)
+	src.drop(first)
+	if src.get(s, time.Hour) != second {
+		t.Error("the refusal of an old token dropped the new one")
+	}
+	src.drop(second)
+	if src.get(s, time.Hour) == second {
+		t.Error("a refused token was used again")
+	}
+}
+
+func FuzzParseConnectionString(f *testing.F) {
+	f.Add("Endpoint=sb://ns/;SharedAccessKeyName=a;SharedAccessKey=b=;EntityPath=hc")
+	f.Add("Endpoint=sb://[::1]:80;SharedAccessSignature=SharedAccessSignature sr=a&sig=b")
+	f.Fuzz(func(t *testing.T, s string) {
+		if c, err := parseConnectionString(s); err == nil && c.host == "" {
+			t.Errorf("%q has no host", s)
+		}
+	})
+}
