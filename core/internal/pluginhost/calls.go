@@ -59,6 +59,7 @@ func (p *Plugin) Configure(ctx context.Context, generation uint64, upstreams []*
 		p.mu.Lock()
 		p.generations[generation] = slices.Clone(upstreams)
 		p.mu.Unlock()
+		p.notify()
 	}
 	return diagnostics, nil
 }
@@ -101,6 +102,7 @@ func (p *Plugin) Release(ctx context.Context, generation uint64) error {
 	p.prune()
 	proc := p.proc
 	p.mu.Unlock()
+	p.notify()
 	if !known || proc == nil {
 		// The next process is not told of it.
 		return nil

@@ -46,6 +46,7 @@ type child struct {
 
 	mu    sync.Mutex // guards the process against a signal after its end
 	alive bool
+	shot  bool // it was sent SIGKILL while it was alive
 	pid   int
 
 	// exited is closed once the process has been reaped; state is valid then.
@@ -141,8 +142,21 @@ func (c *child) signal(sig syscall.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.alive {
+		c.shot = c.shot || sig == syscall.SIGKILL
 		_ = syscall.Kill(-c.pid, sig)
 	}
+}
+
+// byItself waits for the end of the process, for d at most, and says whether it
+// ended without the host's SIGKILL.
+func (c *child) byItself(d time.Duration) bool {
+	if !c.wait(d) {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ws, ok := c.state.Sys().(syscall.WaitStatus)
+	return !c.shot || !ok || !ws.Signaled() || ws.Signal() != syscall.SIGKILL
 }
 
 // wait waits for the process to be reaped, and says whether it was within d.

@@ -96,7 +96,7 @@ func (u *upstream) through(ctx context.Context, p *process, d tunnel.Dial) (_ *t
 	}
 	if h.GetPath() == pathRelay {
 		relayed = true
-		c.Relay = &relay{p: p, k: k, aborted: make(chan struct{})}
+		c.Relay = newRelay(p, k)
 	}
 	return c, nil
 }

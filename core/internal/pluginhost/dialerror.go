@@ -61,7 +61,7 @@ func (u *upstream) fromCall(callCtx, ctx context.Context, p *process, err error)
 	}
 	switch status.Code(err) {
 	case codes.DeadlineExceeded:
-		return u.timeout("the plugin did not answer in time", err)
+		return u.timeout("the plugin did not answer in time", callError(err))
 	case codes.Canceled, codes.Unavailable:
 		// Also what a call gets whose connection is closed because the process
 		// has ended.

@@ -280,7 +280,9 @@ func dialTo(t *testing.T, p *Plugin, generation uint64, target tunnel.Target) (*
 // echoServer answers each connection with what it reads, and ends it after.
 func echoServer(t *testing.T) tunnel.Target {
 	return server(t, func(c *net.TCPConn) {
-		_, _ = io.Copy(c, c)
+		// Bare connections would be spliced, through pipes that the runtime
+		// keeps and that a test would count.
+		_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
 		_ = c.CloseWrite()
 	})
 }

@@ -159,14 +159,14 @@ func (p *process) connect(ctx context.Context) (*grpc.ClientConn, error) {
 func (p *process) introduce(ctx context.Context, version string) error {
 	info, err := p.plugin.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version})
 	if err != nil {
-		return fmt.Errorf("ask who it is: %w", err)
+		return fmt.Errorf("ask who it is: %w", callError(err))
 	}
 	if info.GetName() != p.spec.Name {
 		return fmt.Errorf("it says that its name is %q: the plugin block, the upstreams or the file's name must say the same", clean(info.GetName(), 64))
 	}
 	schema, err := p.plugin.GetSchema(ctx, &pluginv1.GetSchemaRequest{})
 	if err != nil {
-		return fmt.Errorf("ask for its schema: %w", err)
+		return fmt.Errorf("ask for its schema: %w", callError(err))
 	}
 	p.info, p.schema = info, schema.GetUpstream()
 	if p.schema == nil {

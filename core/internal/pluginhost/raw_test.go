@@ -55,8 +55,8 @@ func serveRaw() int {
 		fmt.Fprintln(os.Stderr, "cannot open the frobnicator")
 		return 7
 	case "print first":
-		fmt.Println("hello, I am a plugin")
 		fmt.Fprintln(os.Stderr, "and this is my stderr")
+		fmt.Println("hello, I am a plugin")
 		time.Sleep(patience)
 	case "print without end":
 		for {
@@ -339,7 +339,8 @@ func (r *raw) Dial(ctx context.Context, req *pluginv1.DialRequest) (*pluginv1.Di
 		<-ctx.Done()
 		return nil, ctx.Err()
 	case "die":
-		fmt.Fprintln(os.Stderr, "panic: the raw plugin dies")
+		// As Go's runtime does it: past what go-plugin made of os.Stderr.
+		_, _ = unix.Write(2, []byte("panic: the raw plugin dies\n"))
 		os.Exit(13)
 	case "error":
 		return &pluginv1.DialResponse{Result: &pluginv1.DialResponse_Error{Error: &pluginv1.DialError{

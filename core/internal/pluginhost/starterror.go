@@ -39,11 +39,9 @@ func (p *process) startError(ctx context.Context, err error) error {
 		// There never was a process, and the cause is the system's.
 		return e
 	}
-	exited := p.child.wait(0)
-	if !exited && ctx.Err() == nil {
-		// A process that goes away breaks its connection first.
-		exited = p.child.wait(drainWait)
-	}
+	// A process that goes away breaks its connection first; one that go-plugin
+	// is not content with, it has killed.
+	exited := p.child.byItself(noticeWait)
 	p.end("was not ready")
 	if p.child.wait(killWait) {
 		<-p.child.drained

@@ -113,11 +113,17 @@ func TestGarbageOnStderr(t *testing.T) {
 			if n := h.log.count("flood"); n > 2000 {
 				t.Errorf("%d lines of the flood were logged", n)
 			}
-			h.log.await(t, "printed to stdout after the handshake", `"stream":"stdout"`)
 			// It works all the same.
 			configure(t, p, 1, `{}`)
 		})
 	}
+}
+
+// TestPrintAfterHandshake has a plugin print where go-plugin redirected it to.
+func TestPrintAfterHandshake(t *testing.T) {
+	h := newHost(t, nil)
+	h.start(t, rawSpec(""))
+	h.log.await(t, "printed to stdout after the handshake", `"WARN"`, `"stream":"stdout"`)
 }
 
 // TestPrintOfSDKPlugin has a plugin of the SDK print in a dial.

@@ -1,0 +1,175 @@
+package pluginhost
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+)
+
+func testOutput() (*output, *bytes.Buffer) {
+	var b bytes.Buffer
+	return newOutput(slog.New(slog.NewJSONHandler(&b, nil))), &b
+}
+
+func TestOutputBounds(t *testing.T) {
+	o, b := testOutput()
+	o.copy(strings.NewReader(strings.Repeat("x", 10*maxLine)+"\nnext\n\n\r\nlast"), "stderr")
+	var got []string
+	for line := range strings.Lines(b.String()) {
+		var m struct{ Line string }
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, m.Line)
+	}
+	if len(got) != 3 || len(got[0]) != maxLine || got[1] != "next" || got[2] != "last" {
+		t.Errorf("lines %.40q", got)
+	}
+	if tail := o.last(); len(tail) > maxTail || !strings.HasSuffix(tail, "x\nnext\nlast") {
+		t.Errorf("tail of %d bytes", len(tail))
+	}
+}
+
+func TestLineWriter(t *testing.T) {
+	o, b := testOutput()
+	w := o.writer("stdout")
+	for _, part := range []string{"on", "e\ntwo\nth", "", "ree", "\n", strings.Repeat("y", 3*maxLine), "\nend\n"} {
+		if n, err := io.WriteString(w, part); n != len(part) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if got := o.last(); !strings.HasSuffix(got, "y\nend") {
+		t.Errorf("tail %.40q", got)
+	}
+	for _, want := range []string{`"line":"one"`, `"line":"two"`, `"line":"three"`, `"line":"end"`} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %s in %.200s", want, b)
+		}
+	}
+}
+
+// TestAllowance floods the log: the burst is logged, then the rate, and what
+// was dropped is counted.
+func TestAllowance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, b := testOutput()
+		flood := func(n int) {
+			for i := range n {
+				o.line(fmt.Appendf(nil, "line %d", i), "stderr")
+			}
+		}
+		flood(1000)
+		if n := strings.Count(b.String(), `"line"`); n != int(o.plain.burst) {
+			t.Errorf("%d lines at once", n)
+		}
+		time.Sleep(time.Second)
+		flood(1000)
+		if n := strings.Count(b.String(), `"line":"line`); n != int(o.plain.burst+o.plain.rate) {
+			t.Errorf("%d lines after a second", n)
+		}
+		if !strings.Contains(b.String(), `"lines":900`) {
+			t.Error("what was dropped is not told")
+		}
+		// The log of the plugin has its own allowance.
+		o.line([]byte(`{"level":"INFO","msg":"still here"}`), "stderr")
+		if !strings.Contains(b.String(), "still here") {
+			t.Error("a log line was dropped")
+		}
+		time.Sleep(time.Hour)
+		b.Reset()
+		flood(1000)
+		if n := strings.Count(b.String(), `"line":"line`); n != int(o.plain.burst) {
+			t.Errorf("%d lines after an hour", n)
+		}
+	})
+}
+
+func TestParseLog(t *testing.T) {
+	for line, want := range map[string]string{
+		`{"level":"INFO","msg":"m"}`:                                            `level=INFO msg=m`,
+		`{"time":"x","level":"WARN+1","msg":"m","a":1,"b":1.5,"c":null}`:        `level=WARN+1 msg=m a=1 b=1.5 c=null`,
+		`{"level":"ERROR","msg":"m","g":{"h":{"i":{"j":{"k":1}}}},"s":"a b"}`:   `level=ERROR msg=m g.h.i.j="{\"k\":1}" s="a b"`,
+		`{"level":"INFO","msg":"m","plugin":"forged","msg2":"x","level2":true}`: `level=INFO msg=m msg2=x level2=true`,
+		`{"level":"INFO","msg":"m","n":123456789012345678901234567890}`:         `level=INFO msg=m n=1.2345678901234568e+29`,
+		`{"level":"LOUD","msg":"m"}`:                                            "",
+		`{"level":7,"msg":"m"}`:                                                 "",
+		`{"level":"INFO","msg":["m"]}`:                                          "",
+		`{"level":"INFO"}`:                                                      "",
+		`{"msg":"m"}`:                                                           "",
+		`{"@message":1}`:                                                        "",
+		`{"level":"INFO","msg":"m"} x`:                                          "",
+		`[]`:                                                                    "",
+		`null`:                                                                  "",
+	} {
+		r, ok := parseLog([]byte(line))
+		if !ok {
+			if want != "" {
+				t.Errorf("%s: not a log line", line)
+			}
+			continue
+		}
+		var b bytes.Buffer
+		h := slog.NewTextHandler(&b, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}})
+		slog.New(h).LogAttrs(t.Context(), r.level, r.message, r.attrs...)
+		if got := strings.TrimSpace(b.String()); got != want {
+			t.Errorf("%s: logged %q, want %q", line, got, want)
+		}
+	}
+}
+
+// FuzzOutput has whatever a plugin may print logged: each line of the log is
+// well-formed, and nothing panics.
+func FuzzOutput(f *testing.F) {
+	for _, s := range []string{
+		"plain\n", `{"@message":1}`, `{"level":"INFO","msg":"m","a":{"b":[1,{"c":null}]}}` + "\n", "{\"level\":\"DEBUG\",\"msg\":\"\xff\"}\n", "\x00\r\n\r",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		o, b := testOutput()
+		o.copy(bytes.NewReader(in), "stderr")
+		for line := range strings.Lines(b.String()) {
+			if !json.Valid([]byte(line)) {
+				t.Errorf("logged %q", line)
+			}
+		}
+		if len(o.last()) > 3*maxTail || !utf8.ValidString(o.last()) {
+			t.Errorf("tail %q", o.last())
+		}
+	})
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add("no such\nhost\x1b", 5)
+	f.Add("\xff\xfe€€€€", 7)
+	f.Fuzz(func(t *testing.T, s string, n int) {
+		n = n & 0xfff
+		got := clean(s, n)
+		if !utf8.ValidString(got) || strings.ContainsAny(got, "\x00\r\n\x1b") || len(got) > 3*n {
+			t.Errorf("clean(%q, %d) = %q", s, n, got)
+		}
+	})
+}
+
+func TestBackoff(t *testing.T) {
+	b := Backoff{Min: 500 * time.Millisecond, Max: 30 * time.Second}
+	for n, want := range map[int]time.Duration{0: 0, 1: 0, 2: 500 * time.Millisecond, 3: time.Second, 4: 2 * time.Second, 8: 30 * time.Second, 1000: 30 * time.Second} {
+		for range 50 {
+			if d := b.delay(n); d > want || d < want*3/4 {
+				t.Errorf("delay %d is %s, want up to %s", n, d, want)
+			}
+		}
+	}
+}
