@@ -162,7 +162,7 @@ func TestTrustedMode(t *testing.T) {
 
 // The emulator's switches, through the whole plugin.
 func TestFaults(t *testing.T) {
-	short := values{"timeouts": values{"handshake": "100ms"}}
+	short := values{"timeouts": values{"handshake": "2s"}}
 	trusted, odd := socks5.MethodNone, socks5.MethodGSSAPI
 	tests := []struct {
 		name   string

@@ -178,7 +178,8 @@ func (c *Config) mergeTokenURL(b binding, o *OAuth, path string, p *problems) st
 		return ""
 	}
 	trimmed := strings.TrimRight(u.Path, "/")
-	if written := o.TokenURL != "" && trimmed != ""; !written && !strings.HasSuffix(trimmed, path) {
+	written := o.TokenURL != "" && trimmed != ""
+	if whole := strings.HasSuffix(trimmed, "/oauth/token") || strings.HasSuffix(trimmed, "/oauth2/token"); !written && !whole {
 		trimmed += path
 	}
 	u.Path, u.RawPath, u.Fragment = trimmed, "", ""

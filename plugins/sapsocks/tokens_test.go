@@ -72,6 +72,13 @@ func want(t *testing.T, k *tokens, value string, cached bool) *token {
 	return got
 }
 
+// first waits for the fetch that the start begins with.
+func first(t *testing.T, k *tokens) *token {
+	t.Helper()
+	synctest.Wait()
+	return want(t, k, "1", true)
+}
+
 // Notes: "fetched once however many dials wait for it".
 func TestFetchedOnce(t *testing.T) {
 	i := &issuer{life: time.Hour, slow: time.Second}
@@ -93,7 +100,7 @@ func TestFetchedOnce(t *testing.T) {
 func TestRenewedAhead(t *testing.T) {
 	i := &issuer{life: time.Hour}
 	keep(t, i, func(t *testing.T, k *tokens) {
-		want(t, k, "1", false)
+		first(t, k)
 		i.set(func(i *issuer) { i.slow = 4 * time.Minute })
 		time.Sleep(55*time.Minute - time.Second)
 		synctest.Wait()
@@ -121,7 +128,7 @@ func TestRenewalFails(t *testing.T) {
 	broken := errors.New("broken")
 	i := &issuer{life: time.Hour}
 	keep(t, i, func(t *testing.T, k *tokens) {
-		want(t, k, "1", false)
+		first(t, k)
 		i.set(func(i *issuer) { i.err = broken })
 		time.Sleep(time.Hour - 11*time.Second)
 		want(t, k, "1", true)
@@ -159,7 +166,7 @@ func TestRenewedWhileIdle(t *testing.T) {
 func TestDrop(t *testing.T) {
 	i := &issuer{life: time.Hour}
 	keep(t, i, func(t *testing.T, k *tokens) {
-		first := want(t, k, "1", false)
+		first := first(t, k)
 		k.drop(first)
 		second := want(t, k, "2", false)
 		k.drop(first) // late: somebody else's dial with the old token
@@ -173,7 +180,7 @@ func TestDrop(t *testing.T) {
 func TestNoExpiry(t *testing.T) {
 	i := &issuer{}
 	keep(t, i, func(t *testing.T, k *tokens) {
-		want(t, k, "1", false)
+		first(t, k)
 		time.Sleep(1000 * time.Hour)
 		want(t, k, "1", true)
 	})
@@ -182,7 +189,7 @@ func TestNoExpiry(t *testing.T) {
 // A token that is born expired serves those who waited for it, and does not set
 // off an endless renewal.
 func TestBornExpired(t *testing.T) {
-	i := &issuer{life: -time.Second}
+	i := &issuer{life: -time.Second, slow: time.Second}
 	keep(t, i, func(t *testing.T, k *tokens) {
 		want(t, k, "1", false)
 		time.Sleep(time.Hour)
@@ -197,7 +204,7 @@ func TestBornExpired(t *testing.T) {
 func TestRenewNow(t *testing.T) {
 	i := &issuer{life: time.Hour}
 	keep(t, i, func(t *testing.T, k *tokens) {
-		want(t, k, "1", false)
+		first(t, k)
 		i.set(func(i *issuer) { i.slow = time.Minute })
 		k.renewNow()
 		synctest.Wait()

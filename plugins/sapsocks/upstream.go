@@ -3,7 +3,6 @@ package sapsocks
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -70,14 +69,14 @@ func (u *upstream) close() {
 	}
 }
 
-// current returns the settings, read anew if the service binding has changed.
-// One that cannot be read leaves the settings as they were: a rotation may be
-// half done.
-func (u *upstream) current() settings {
+// current returns the settings, read anew if the service binding has changed
+// when it was looked at last, which is no longer ago than age. One that cannot be
+// read leaves the settings as they were: a rotation may be half done.
+func (u *upstream) current(age time.Duration) settings {
 	folder := u.config.ServiceBinding
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if folder == "" || time.Since(u.looked) < lookEvery {
+	if folder == "" || time.Since(u.looked) < age {
 		return u.settings
 	}
 	u.looked = time.Now()
@@ -101,11 +100,12 @@ func (u *upstream) current() settings {
 	return s
 }
 
-// fetch is called by the one goroutine of tokens.
+// fetch is called by the one goroutine of tokens. What is fetched rarely is worth
+// a look at the newest credentials.
 func (u *upstream) fetch(ctx context.Context) (*oauth2.Token, error) {
-	s := u.current().service
+	s := u.current(0).service
 	if s == nil {
-		return nil, fmt.Errorf("%w: the service binding no longer has credentials", BindingUnreadable)
+		return nil, words{}.failure(BindingUnreadable, "it no longer has credentials", nil)
 	}
 	return s.fetch(ctx, u.config.TLS, u.config.Timeouts)
 }

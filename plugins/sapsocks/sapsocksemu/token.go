@@ -86,10 +86,11 @@ func (s *Server) tokenServer() *http.Server {
 		path = "POST /oauth2/token"
 	}
 	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-		if s.enter() {
-			defer s.wg.Done()
-			s.grant(w, r)
+		if !s.enter() {
+			abort()
 		}
+		defer s.wg.Done()
+		s.grant(w, r)
 	})
 	server := &http.Server{
 		Handler:           mux,
@@ -118,10 +119,13 @@ func (s *Server) enter() bool {
 	return !s.closed
 }
 
+// abort ends a request without an answer: returning would be one.
+func abort() { panic(http.ErrAbortHandler) }
+
 func (s *Server) grant(w http.ResponseWriter, r *http.Request) {
 	f := s.now().Token
 	if f.Delay > 0 && !s.pause(f.Delay) {
-		return
+		abort()
 	}
 	switch {
 	case f.Silent:
@@ -129,7 +133,7 @@ func (s *Server) grant(w http.ResponseWriter, r *http.Request) {
 		case <-s.closing:
 		case <-r.Context().Done():
 		}
-		return
+		abort()
 	case f.Redirect != "":
 		http.Redirect(w, r, f.Redirect, http.StatusTemporaryRedirect)
 		return
