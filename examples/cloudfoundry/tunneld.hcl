@@ -1,0 +1,15 @@
+# tunneld as a sidecar on Cloud Foundry: see manifest.yml beside this file.
+upstream "sapsocks" "onprem" {
+  # Host, port and credentials of the bound Connectivity service. Where several
+  # are bound, add instance = "its name".
+  vcap_services = env("VCAP_SERVICES")
+}
+
+listener "tcp" "orders" {
+  address = "127.0.0.1:5432"
+  target  = "orders-db.corp:5432" # the virtual host and port in the Cloud Connector
+}
+
+route "onprem" {
+  upstreams = [upstream.sapsocks.onprem]
+}
