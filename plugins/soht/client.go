@@ -40,8 +40,9 @@ const (
 	maxReplyHeader = 64 << 10
 	// maxOpenReply bounds the answer to open.
 	maxOpenReply = 4 << 10
-	// closeTimeout bounds the close of a connection that has ended.
-	closeTimeout = 5 * time.Second
+	// closeTimeout bounds the close of a connection that has ended: a plugin
+	// that is told to stop has no longer either.
+	closeTimeout = 2 * time.Second
 )
 
 // client is the HTTP side of one upstream and one set of socket options.

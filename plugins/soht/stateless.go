@@ -30,7 +30,7 @@ type stateless struct {
 type reply struct {
 	buffer []byte // to be given back
 	data   []byte // in it, not delivered yet
-	err    error  // instead
+	end    bool   // the target's end of file instead
 }
 
 func newStateless(c *client, id string, writeSize int) sdk.Stream {
@@ -67,12 +67,13 @@ func (s *stateless) exchange(ctx context.Context) {
 		}
 		start := time.Now()
 		got, err := s.client.poll(ctx, s.id, data, buffer)
-		if err != nil {
-			s.full <- reply{err: err}
-			if err != io.EOF {
-				s.cancel(err)
-			}
-			// After the end of file nothing can be sent any more.
+		switch {
+		case err == io.EOF:
+			// Nothing can be sent any more either.
+			s.full <- reply{end: true}
+			return
+		case err != nil:
+			s.cancel(err)
 			return
 		}
 		if last && !flushed {
@@ -123,12 +124,17 @@ func (s *stateless) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for len(s.now.data) == 0 {
-		if s.now.err != nil {
-			return 0, s.now.err
+		if s.now.end {
+			return 0, io.EOF
 		}
 		if s.now.buffer != nil {
 			s.free <- s.now.buffer
 			s.now = reply{}
+		}
+		select {
+		case s.now = <-s.full:
+			continue
+		default:
 		}
 		select {
 		case s.now = <-s.full:

@@ -85,8 +85,12 @@ func (t *tunnel) CloseWrite() error {
 // most closeTimeout. Its error says that the server may not have freed the id.
 func (t *tunnel) Close() error {
 	t.mu.Lock()
+	again := t.ended
 	t.ended = true
 	t.mu.Unlock()
+	if again {
+		return net.ErrClosed
+	}
 	t.cancel(net.ErrClosed)
 	t.wait.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)

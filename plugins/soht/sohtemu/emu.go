@@ -69,7 +69,7 @@ type Server struct {
 	listener net.Listener
 	http     *http.Server
 	serving  sync.WaitGroup // the accept loop
-	handlers sync.WaitGroup
+	accepted sync.WaitGroup // HTTP connections; their goroutines end last
 
 	mu     sync.Mutex
 	closed bool
@@ -123,10 +123,14 @@ func Start(o Options) (*Server, error) {
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          log.New(io.Discard, "", 0),
 		ConnState: func(_ net.Conn, state http.ConnState) {
-			if state == http.StateNew {
+			switch state {
+			case http.StateNew:
+				s.accepted.Add(1)
 				s.mu.Lock()
 				s.stats.HTTPConnections++
 				s.mu.Unlock()
+			case http.StateClosed:
+				s.accepted.Done()
 			}
 		},
 	}
@@ -177,18 +181,8 @@ func (s *Server) Close() error {
 	s.mu.Unlock()
 	err := s.http.Close()
 	s.serving.Wait()
-	s.handlers.Wait()
+	s.accepted.Wait()
 	return err
-}
-
-// enter counts a handler that Close has to wait for.
-func (s *Server) enter() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.handlers.Add(1)
-	}
-	return !s.closed
 }
 
 // add gives a connection its id.

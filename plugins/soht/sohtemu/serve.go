@@ -23,10 +23,6 @@ const (
 )
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	if !s.enter() {
-		panic(http.ErrAbortHandler)
-	}
-	defer s.handlers.Done()
 	faults := s.currentFaults()
 	if faults.NoKeepAlive {
 		w.Header().Set("Connection", "close")

@@ -1,0 +1,228 @@
+package soht
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
+)
+
+// certificate makes a certificate for 127.0.0.1 and returns it with the file
+// that it is to be trusted by.
+func certificate(t testing.TB) (*tls.Config, string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:         true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, file
+}
+
+func TestHTTPS(t *testing.T) {
+	conf, ca := certificate(t)
+	s := emulate(t, sohtemu.Options{TLS: conf, IdlePoll: time.Millisecond})
+	modes(t, func(t *testing.T, mode string) {
+		c := mustDial(t, towards(s, mode, values{"tls": values{"ca_file": ca}}), echo(t))
+		write(t, c, []byte("hi"))
+		read(t, c, 2)
+		if !slices.ContainsFunc(c.Stages, func(s sdk.StageTime) bool { return s.Stage == sdk.StageTLS }) {
+			t.Errorf("no TLS stage in %v", c.Stages)
+		}
+	})
+	_, err := dial(t, towards(s, modeStateful), "127.0.0.1:1")
+	if e := dialError(t, err); e.Stage != sdk.StageTLS || e.Hint == "" {
+		t.Errorf("an unknown authority: %+v", e)
+	}
+}
+
+func TestDialStagesAndAddresses(t *testing.T) {
+	s := emulate(t, sohtemu.Options{})
+	c := mustDial(t, towards(s, modeStateful), echo(t))
+	if c.Remote != s.Addr() || c.Local == "" {
+		t.Errorf("from %q to %q", c.Local, c.Remote)
+	}
+	if n := len(c.Stages); n == 0 || c.Stages[n-1].Stage != sdk.StageRequest {
+		t.Errorf("stages %v", c.Stages)
+	}
+}
+
+func TestDialFailures(t *testing.T) {
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	s := emulate(t, sohtemu.Options{})
+	silent := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Silent: true}}}})
+	cutShort := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Cut: true}}}})
+	answer := func(body string) values {
+		return values{"url": emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{
+			"open": {Status: 200, Body: body},
+		}}}).URL()}
+	}
+	for _, tt := range []struct {
+		name   string
+		v      values
+		target string
+		stage  sdk.Stage
+		reason sdk.Reason
+	}{
+		{"nobody listens", values{"url": "http://" + closed.Addr().String() + "/"}, "db:1", sdk.StageConnect, sdk.ReasonRefused},
+		{"target refuses", values{"url": s.URL()}, closed.Addr().String(), sdk.StageRequest, sdk.ReasonRefused},
+		{"target unknown", values{"url": s.URL()}, "db.corp:1", sdk.StageRequest, sdk.ReasonNotFound},
+		{"no port", values{"url": s.URL()}, "db", sdk.StageRequest, sdk.ReasonNotFound},
+		{"another path", values{"url": "http://" + s.Addr() + "/else"}, "db:1", sdk.StageRequest, sdk.ReasonNotFound},
+		{"silent", values{"url": silent.URL(), "timeouts": values{"handshake": "50ms"}}, "db:1", sdk.StageRequest, sdk.ReasonTimeout},
+		{"cut short", values{"url": cutShort.URL()}, closed.Addr().String(), sdk.StageRequest, sdk.ReasonUnavailable},
+		{"half the word", answer("SUCC"), "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
+		{"nothing", answer(""), "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
+		{"no id", answer("SUCCESS\n"), "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
+		{"half an id", answer("SUCCESS\n12"), "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
+		{"no number", answer("SUCCESS\nx\n"), "db:1", sdk.StageRequest, sdk.ReasonProtocol},
+		{"an endless id", answer("SUCCESS\n" + strings.Repeat("1", 5000)), "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
+		{"https of http", values{"url": strings.Replace(s.URL(), "http:", "https:", 1)}, "db:1", sdk.StageTLS, sdk.ReasonProtocol},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := dial(t, tt.v, tt.target)
+			if e := dialError(t, err); e.Stage != tt.stage || e.Reason != tt.reason {
+				t.Errorf("got %v: %v, want %v: %v", e.Stage.Text(), e, tt.stage.Text(), tt.reason.Text())
+			}
+		})
+	}
+}
+
+// An id of carriage return and line feed is as good.
+func TestOpenAnswerWithCRLF(t *testing.T) {
+	s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Status: 200, Body: "SUCCESS\r\n7\r\n"}}}})
+	u := upstream(t, towards(s, modeStateful))
+	c, err := u.Dial(t.Context(), "db:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+}
+
+func TestStatus(t *testing.T) {
+	s := emulate(t, sohtemu.Options{})
+	u := upstream(t, towards(s, modeStateful))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	// What the target is to blame for leaves the upstream in good health.
+	if _, err := u.Dial(ctx, "db.corp:1"); err == nil {
+		t.Fatal("db.corp is known")
+	}
+	u.AwaitStatus(ctx, t, func(st sdk.Status) bool { return st.Health == sdk.HealthOK })
+	s.SetFaults(sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Status: 503}}})
+	if _, err := u.Dial(ctx, "db.corp:1"); err == nil {
+		t.Fatal("the dial is fine")
+	}
+	u.AwaitStatus(ctx, t, func(st sdk.Status) bool {
+		return st.Health == sdk.HealthFailing && strings.Contains(st.Message, "503")
+	})
+}
+
+// proxy is an HTTP proxy that takes Basic credentials for both kinds of
+// request, and one request a connection.
+func proxy(t *testing.T, user, password string) string {
+	want := "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+	return serve(t, func(c *net.TCPConn) {
+		br := bufio.NewReader(c)
+		r, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		if r.Header.Get("Proxy-Authorization") != want {
+			_, _ = io.WriteString(c, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			return
+		}
+		if !strings.HasPrefix(r.Host, "127.0.0.1:") {
+			_, _ = io.WriteString(c, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			return
+		}
+		up, err := net.Dial("tcp", r.Host)
+		if err != nil {
+			return
+		}
+		defer up.Close()
+		if r.Method == http.MethodConnect {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		} else {
+			r.Header.Del("Proxy-Authorization")
+			r.Close = true
+			if r.Write(up) != nil {
+				return
+			}
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = io.Copy(up, br)
+			_ = up.(*net.TCPConn).CloseWrite()
+		}()
+		_, _ = io.Copy(c, up)
+		_ = c.Close()
+		<-done
+	})
+}
+
+func TestVia(t *testing.T) {
+	conf, ca := certificate(t)
+	plain := emulate(t, sohtemu.Options{})
+	secure := emulate(t, sohtemu.Options{TLS: conf})
+	via := proxy(t, "us er", "p@ss:word")
+	for _, s := range []*sohtemu.Server{plain, secure} {
+		modes(t, func(t *testing.T, mode string) {
+			v := towards(s, mode, values{"via": "http://us%20er:p%40ss%3Aword@" + via})
+			if s == secure {
+				v["tls"] = values{"ca_file": ca}
+			}
+			c := mustDial(t, v, echo(t))
+			write(t, c, []byte("hi"))
+			read(t, c, 2)
+
+			v["via"] = "http://user:wrongpass@" + via
+			_, err := dial(t, v, "127.0.0.1:1")
+			e := dialError(t, err)
+			if e.Reason != sdk.ReasonUnauthenticated || !strings.Contains(e.Hint, "via") || strings.Contains(e.Error(), "wrongpass") {
+				t.Errorf("got %+v", e)
+			}
+		})
+	}
+	_, err := dial(t, values{"url": "https://soht.corp/", "via": "http://us%20er:p%40ss%3Aword@" + via}, "127.0.0.1:1")
+	if e := dialError(t, err); e.Reason != sdk.ReasonUnavailable || !strings.Contains(e.Message, "502") {
+		t.Errorf("got %+v", e)
+	}
+}

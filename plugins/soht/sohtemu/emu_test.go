@@ -1,0 +1,318 @@
+package sohtemu
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 30 * time.Second
+
+func start(t *testing.T, o Options) *Server {
+	t.Helper()
+	s, err := Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// target is a target whose connections the test drives.
+func target(t *testing.T) (string, <-chan *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conns := make(chan *net.TCPConn, 4)
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				close(conns)
+				return
+			}
+			_ = c.SetDeadline(time.Now().Add(patience))
+			conns <- c.(*net.TCPConn)
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		wait.Wait()
+		for c := range conns {
+			_ = c.Close()
+		}
+	})
+	return l.Addr().String(), conns
+}
+
+// post sends a raw form, as no client of ours would write it.
+func post(t *testing.T, s *Server, form string) (*http.Response, string, error) {
+	t.Helper()
+	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := c.Post(s.URL(), "application/x-www-form-urlencoded", strings.NewReader(form))
+	if err != nil {
+		return nil, "", err
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	return r, string(body), err
+}
+
+// want posts a form and expects status 200 and this body.
+func want(t *testing.T, s *Server, form, body string) {
+	t.Helper()
+	r, got, err := post(t, s, form)
+	if err != nil || r.StatusCode != 200 || got != body {
+		t.Fatalf("%s: %q, %v", form, got, err)
+	}
+}
+
+// open opens a connection to a new target.
+func open(t *testing.T, s *Server, id string) *net.TCPConn {
+	t.Helper()
+	addr, conns := target(t)
+	host, port, _ := net.SplitHostPort(addr)
+	want(t, s, "action=open&host="+host+"&port="+port, "SUCCESS\n"+id+"\n")
+	c := <-conns
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// The lines of the notes, as a client sees them.
+func TestNotesOpen(t *testing.T) {
+	s := start(t, Options{})
+	open(t, s, "0")
+	open(t, s, "1")
+	want(t, s, "action=open&host=127.0.0.1&port=1", "FAIL - Connection refused\n")
+	want(t, s, "action=open&host=127.0.0.1", "FAIL - Host or port parameter not specified.\n")
+	want(t, s, "action=open&port=1", "FAIL - Host or port parameter not specified.\n")
+	want(t, s, "action=open&host=db.corp&port=1", "FAIL - db.corp\n")
+	want(t, s, "action=open&host=192.0.2.1&port=1", "FAIL - 192.0.2.1\n")
+
+	s = start(t, Options{Username: "al", Password: "p w"})
+	want(t, s, "action=open&host=127.0.0.1&port=1", "FAIL - Username and Password Required!\n")
+	want(t, s, "action=open&host=127.0.0.1&port=1&username=al", "FAIL - Username and Password Required!\n")
+	want(t, s, "action=open&host=127.0.0.1&port=1&username=bo&password=x", "FAIL - Invalid Username!\n")
+	want(t, s, "action=open&host=127.0.0.1&port=1&username=al&password=x", "FAIL - Invalid Password!\n")
+	want(t, s, "action=open&host=127.0.0.1&port=1&username=al&password=p+w", "FAIL - Connection refused\n")
+}
+
+func TestHostsAreMapped(t *testing.T) {
+	addr, conns := target(t)
+	_, port, _ := net.SplitHostPort(addr)
+	s := start(t, Options{Hosts: map[string]string{"db.corp:5432": addr, "any.corp": "127.0.0.1"}})
+	want(t, s, "action=open&host=db.corp&port=5432", "SUCCESS\n0\n")
+	want(t, s, "action=open&host=any.corp&port="+port, "SUCCESS\n1\n")
+	want(t, s, "action=open&host=localhost&port="+port, "SUCCESS\n2\n")
+	for range 3 {
+		_ = (<-conns).Close()
+	}
+}
+
+func TestNotesRead(t *testing.T) {
+	s := start(t, Options{})
+	c := open(t, s, "0")
+	_, _ = c.Write([]byte("hi\x00"))
+	_ = c.CloseWrite()
+	r, body, err := post(t, s, "action=read&id=0")
+	if err != nil || body != "\x01hi\x00\x00" || len(r.TransferEncoding) == 0 {
+		t.Errorf("got %q, %v, %v", body, r.TransferEncoding, err)
+	}
+	want(t, s, "action=read&id=0", "\x00")
+	want(t, s, "action=read&id=99", "\x00")
+
+	c = open(t, s, "1")
+	_ = c.CloseWrite()
+	want(t, s, "action=read&id=1", "\x01\x00")
+
+	c = open(t, s, "2")
+	_ = c.SetLinger(0)
+	_ = c.Close()
+	want(t, s, "action=read&id=2", "")
+	if s.Stats().Open != 1 {
+		t.Errorf("after a reset: %+v", s.Stats())
+	}
+	want(t, s, "action=close&id=2", "")
+	if s.Stats().Open != 0 {
+		t.Errorf("after close: %+v", s.Stats())
+	}
+}
+
+func TestNotesWrite(t *testing.T) {
+	s := start(t, Options{})
+	for i, tt := range []struct{ form, got string }{
+		{"datalength=2&data=hi", "hi"},
+		{"datalength=4&data=#00#fF#Ffx", "\x00\xff\xffx"},
+		{"datalength=3&data=a+b", "a b"},
+		{"datalength=3&data=a%20b", "a b"},
+		{"datalength=3&data=a;b", "a;b"},
+		{"datalength=1&data=1,2", "1"}, // the rest is cut
+		{"datalength=3&data=1,2", "1,2"},
+	} {
+		c := open(t, s, string(rune('0'+i)))
+		id := "&id=" + string(rune('0'+i))
+		want(t, s, "action=write"+id+"&"+tt.form, "")
+		want(t, s, "action=close"+id, "")
+		if got, _ := io.ReadAll(c); string(got) != tt.got {
+			t.Errorf("%s: the target got %q", tt.form, got)
+		}
+	}
+	want(t, s, "action=write&id=99&datalength=2&data=hi", "")
+}
+
+func TestNotesDatalengthTooLarge(t *testing.T) {
+	s := start(t, Options{})
+	c := open(t, s, "0")
+	want(t, s, "action=write&id=0&datalength=9&data=hi", "")
+	if got, err := io.ReadAll(c); len(got) > 0 {
+		t.Errorf("the target got %q, %v", got, err)
+	}
+	want(t, s, "action=read&id=0", "\x00")
+}
+
+func TestNotesReadWrite(t *testing.T) {
+	s := start(t, Options{IdlePoll: 20 * time.Millisecond})
+	c := open(t, s, "0")
+	begin := time.Now()
+	want(t, s, "action=readwrite&id=0&datalength=0&data=", "\x01")
+	if took := time.Since(begin); took < 20*time.Millisecond {
+		t.Errorf("an idle poll took %v", took)
+	}
+	_, _ = c.Write([]byte("answer"))
+	want(t, s, "action=readwrite&id=0&datalength=2&data=hi", "\x01answer")
+	got := make([]byte, 2)
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "hi" {
+		t.Errorf("the target got %q, %v", got, err)
+	}
+	_, _ = c.Write(make([]byte, 3*maxReply))
+	_ = c.CloseWrite()
+	for n := 0; n < 3*maxReply; {
+		_, body, err := post(t, s, "action=readwrite&id=0&datalength=0&data=")
+		if err != nil || len(body) < 2 || len(body) > 1+maxReply || body[0] != 1 {
+			t.Fatalf("a reply of %d bytes, %v", len(body), err)
+		}
+		n += len(body) - 1
+	}
+	want(t, s, "action=readwrite&id=0&datalength=0&data=", "\x00")
+	want(t, s, "action=readwrite&id=0&datalength=0&data=", "\x00")
+}
+
+func TestNotesOddRequests(t *testing.T) {
+	s := start(t, Options{FormLimit: 1000})
+	for _, form := range []string{"action=read", "action=write&id=x&datalength=0&data=", "action=close&id="} {
+		if r, _, err := post(t, s, form); err != nil || r.StatusCode != 500 {
+			t.Errorf("%s: %v, %v", form, r, err)
+		}
+	}
+	if r, _, err := post(t, s, "action=write&id=0&datalength=1000&data="+strings.Repeat("x", 1000)); err != nil || r.StatusCode != 400 {
+		t.Errorf("a form over the limit: %v, %v", r, err)
+	}
+	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := c.Get(s.URL() + "?action=read&id=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(r.Body)
+	_ = r.Body.Close()
+	if r.StatusCode != 200 || len(body) != 0 {
+		t.Errorf("GET: %d %q", r.StatusCode, body)
+	}
+}
+
+// A client that breaks its read off takes the connection with it.
+func TestBrokenReadClosesTheConnection(t *testing.T) {
+	s := start(t, Options{})
+	c := open(t, s, "0")
+	conn, err := net.Dial("tcp", s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(conn, "POST "+DefaultPath+" HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\naction=read&id=0")
+	_, _ = c.Write([]byte("hi"))
+	if _, err := io.ReadFull(conn, make([]byte, 12)); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, net.ErrClosed) && strings.Contains(err.Error(), "timeout") {
+		t.Errorf("the target's connection lives on: %v", err)
+	}
+}
+
+func TestPlainDownload(t *testing.T) {
+	s := start(t, Options{})
+	addr, conns := target(t)
+	data := bytes.Repeat([]byte("x"), 100_000)
+	go func() {
+		c := <-conns
+		_, _ = c.Write(data)
+		_ = c.Close()
+	}()
+	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := c.Get(s.PlainURL(url.QueryEscape(addr)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if body, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(body, data) {
+		t.Errorf("got %d bytes, %v", len(body), err)
+	}
+}
+
+func TestLoopbackOnly(t *testing.T) {
+	if s, err := Start(Options{Address: "0.0.0.0:0"}); err == nil {
+		_ = s.Close()
+		t.Error("it listens beyond the loopback interface")
+	}
+}
+
+// Close leaves no goroutine behind, whatever is under way.
+func TestCloseWithWorkUnderWay(t *testing.T) {
+	s, err := Start(Options{Faults: Faults{On: map[string]Fault{"write": {Silent: true}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	open(t, s, "0")
+	var wait sync.WaitGroup
+	for _, form := range []string{"action=read&id=0", "action=write&id=0&datalength=0&data=", "action=readwrite&id=0&datalength=0&data="} {
+		wait.Go(func() { _, _, _ = post(t, s, form) })
+	}
+	for st := s.Stats(); st.Requests["read"]+st.Requests["write"]+st.Requests["readwrite"] < 3; st = s.Stats() {
+		time.Sleep(time.Millisecond)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	wait.Wait()
+}
+
+func FuzzForm(f *testing.F) {
+	f.Add("action=write&id=1&datalength=2&data=#00#fF;+%20")
+	f.Add("data=#0")
+	f.Fuzz(func(t *testing.T, body string) {
+		fields, err := parseForm(body)
+		if err != nil {
+			return
+		}
+		if data, err := decodeData(fields["data"]); err == nil && len(data) > len(fields["data"]) {
+			t.Errorf("%q became longer: %q", fields["data"], data)
+		}
+	})
+}
