@@ -53,7 +53,7 @@ var allowed = map[string][]string{
 	"core/internal/schema":     {"proto/tunneld/plugin/v1"},
 	"core/internal/config":     {"core/internal/schema", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
 	"core/internal/route":      {"core/internal/tunnel"},
-	"core/internal/listen":     {"core/internal/tunnel"},
+	"core/internal/listen":     {"core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
 	"core/internal/splice":     {"core/internal/tunnel"},
 	"core/internal/pluginhost": {"core/internal/tunnel", "internal/pluginwire", "internal/neterr", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {

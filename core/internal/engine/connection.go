@@ -20,6 +20,7 @@ type connection struct {
 	engine   *Engine
 	id       string
 	start    time.Time
+	dialing  time.Time
 	listener config.Listener
 	access   bool
 	source   string
@@ -56,7 +57,8 @@ func (e *Engine) handle(on *listening, c *net.TCPConn) {
 	source := remote.Addr().Unmap()
 	if err := e.slots.take(g.limit, l, source); err != nil {
 		g.release()
-		listen.TCP(c, l.Target).Refuse(conn.refused(err))
+		refusal := conn.refused(err)
+		e.connections.Go(func() { listen.Refuse(l.Kind, c, refusal) })
 		return
 	}
 	e.connections.Go(func() { conn.run(g, c, func() { e.slots.give(l.ID(), source) }) })
@@ -68,8 +70,15 @@ func (c *connection) run(g *generation, raw *net.TCPConn, done func()) {
 	if err := c.listener.Socket.Apply(raw); err != nil {
 		c.engine.log.Debug("socket options", "conn", c.id, "listener", c.listener.ID(), "err", err)
 	}
-	client := listen.TCP(raw, c.listener.Target)
+	client, handshakeErr := listen.Handshake(c.listener.Kind, raw, c.listener.Target, c.listener.Timeout.Handshake)
+	if handshakeErr != nil {
+		g.release()
+		c.engine.log.Warn("client handshake failed", "conn", c.id, "listener", c.listener.ID(), "client", c.source, "err", handshakeErr)
+		done()
+		return
+	}
 	c.target = client.Target()
+	c.dialing = time.Now()
 	up, err := c.dial(ctx, g)
 	g.release()
 	if err != nil {
@@ -128,7 +137,7 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, *tu
 	c.route = to.name
 	var deadline time.Time
 	if d := c.listener.Timeout.Dial; d > 0 {
-		deadline = c.start.Add(d)
+		deadline = c.dialing.Add(d)
 	}
 	var last *tunnel.DialError
 	for i, u := range to.upstreams {

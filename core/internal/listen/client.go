@@ -1,7 +1,10 @@
 package listen
 
 import (
+	"fmt"
+	"io"
 	"net"
+	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
@@ -12,16 +15,69 @@ type Client interface {
 	// Target is where the client wants to go.
 	Target() tunnel.Target
 	// Accept tells the client that it is connected and returns what the pump
-	// needs: the bare connection, and what the handshake read too far.
+	// needs: the bare connection, and what the handshake read too far. On an
+	// error the connection has been closed.
 	Accept() (conn net.Conn, ahead []byte, err error)
 	// Refuse tells the client, in its own protocol, why it is not connected,
 	// and closes the connection.
 	Refuse(*tunnel.DialError)
 }
 
-// TCP returns the client of a listener whose target is fixed. It has no
-// handshake: it is told of a refusal by a reset.
-func TCP(c *net.TCPConn, target tunnel.Target) Client { return &tcpClient{conn: c, target: target} }
+// The kinds of listeners.
+const (
+	KindTCP    = "tcp"
+	KindSOCKS5 = "socks5"
+	KindHTTP   = "http"
+)
+
+// Handshake learns a client's target in the way of the listener's kind. fixed is
+// the target of a tcp listener; timeout bounds what the client has to say, 0
+// means no bound. On an error the client has been answered in its own protocol,
+// and its connection is closed.
+func Handshake(kind string, c *net.TCPConn, fixed tunnel.Target, timeout time.Duration) (Client, error) {
+	if kind == KindTCP {
+		return &tcpClient{conn: c, target: fixed}, nil
+	}
+	if timeout > 0 {
+		if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+			Reset(c)
+			return nil, fmt.Errorf("client handshake: %w", err)
+		}
+	}
+	var (
+		client Client
+		err    error
+	)
+	switch kind {
+	case KindSOCKS5:
+		client, err = socks5Handshake(c)
+	case KindHTTP:
+		client, err = httpHandshake(c)
+	default:
+		err = fmt.Errorf("listener kind %q is not known", kind)
+		Reset(c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("client handshake: %w", err)
+	}
+	if err := c.SetDeadline(time.Time{}); err != nil {
+		Reset(c)
+		return nil, fmt.Errorf("client handshake: %w", err)
+	}
+	return client, nil
+}
+
+// Refuse answers a client whose handshake was not even begun: beyond a limit, it
+// gets no more attention than a reset or a few bytes.
+func Refuse(kind string, c *net.TCPConn, err *tunnel.DialError) {
+	switch kind {
+	case KindHTTP:
+		(&httpClient{conn: c}).Refuse(err)
+	default:
+		// A SOCKS server has no word for this before the client's greeting.
+		Reset(c)
+	}
+}
 
 type tcpClient struct {
 	conn   *net.TCPConn
@@ -39,4 +95,49 @@ func Reset(c *net.TCPConn) {
 	// Both fail only on a connection that is gone already.
 	_ = c.SetLinger(0)
 	_ = c.Close()
+}
+
+const (
+	// answerTime bounds how long a client may take to receive an answer.
+	answerTime = 5 * time.Second
+	// lingerTime and lingerBytes bound how long a refused client is listened to:
+	// closing with unread bytes would reset the connection, and the reset could
+	// overtake the answer.
+	lingerTime  = time.Second
+	lingerBytes = 64 << 10
+)
+
+// tell writes a last answer and closes the connection such that it arrives.
+// Errors are the client's: it is gone.
+func tell(c *net.TCPConn, answer []byte) {
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(answerTime)); err != nil {
+		return
+	}
+	if _, err := c.Write(answer); err != nil {
+		return
+	}
+	if err := c.CloseWrite(); err != nil {
+		return
+	}
+	if err := c.SetDeadline(time.Now().Add(lingerTime)); err != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, c, lingerBytes)
+}
+
+// accept writes the answer of a successful dial.
+func accept(c *net.TCPConn, answer []byte) error {
+	err := c.SetWriteDeadline(time.Now().Add(answerTime))
+	if err == nil {
+		_, err = c.Write(answer)
+	}
+	if err == nil {
+		err = c.SetWriteDeadline(time.Time{})
+	}
+	if err != nil {
+		Reset(c)
+		return fmt.Errorf("answer client: %w", err)
+	}
+	return nil
 }

@@ -94,7 +94,12 @@ func TestRefuseTCPIsReset(t *testing.T) {
 	connected := make(chan struct{})
 	s.Serve(quiet(), func(c *net.TCPConn) {
 		<-connected // a reset while the client connects would fail that instead
-		TCP(c, tunnel.Target{Host: "db", Port: 1}).Refuse(&tunnel.DialError{})
+		client, err := Handshake(KindTCP, c, tunnel.Target{Host: "db", Port: 1}, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		client.Refuse(&tunnel.DialError{})
 	})
 	c := dial(t, s.Addr())
 	close(connected)

@@ -1,0 +1,43 @@
+package listen
+
+import (
+	"github.com/tunneld/tunneld/internal/socks5"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Answer is what a client is told of a failed dial, in each protocol. A tcp
+// client is reset, whatever the reason.
+type Answer struct {
+	Reason pluginv1.Reason
+	// SOCKS is the reply's code (RFC 1928, section 6).
+	SOCKS socks5.Code
+	// Status is the HTTP status, ProxyError the error type of Proxy-Status (RFC
+	// 9209, section 2.3).
+	Status     int
+	ProxyError string
+}
+
+// answers is the one table. An unspecified reason is not in it.
+var answers = []Answer{
+	{pluginv1.Reason_REASON_TIMEOUT, socks5.HostUnreachable, 504, "connection_timeout"},
+	{pluginv1.Reason_REASON_REFUSED, socks5.ConnectionRefused, 502, "connection_refused"},
+	{pluginv1.Reason_REASON_UNREACHABLE, socks5.HostUnreachable, 502, "destination_ip_unroutable"},
+	{pluginv1.Reason_REASON_NOT_FOUND, socks5.HostUnreachable, 502, "destination_not_found"},
+	{pluginv1.Reason_REASON_DENIED, socks5.NotAllowed, 403, "http_request_denied"},
+	{pluginv1.Reason_REASON_UNAUTHENTICATED, socks5.GeneralFailure, 502, "proxy_configuration_error"},
+	{pluginv1.Reason_REASON_PROTOCOL, socks5.GeneralFailure, 502, "connection_terminated"},
+	{pluginv1.Reason_REASON_UNAVAILABLE, socks5.GeneralFailure, 503, "destination_unavailable"},
+	{pluginv1.Reason_REASON_CANCELED, socks5.GeneralFailure, 503, "proxy_internal_error"},
+}
+
+// Answers returns the table from a reason to what clients are told.
+func Answers() []Answer { return append([]Answer(nil), answers...) }
+
+func answerTo(r pluginv1.Reason) Answer {
+	for _, a := range answers {
+		if a.Reason == r {
+			return a
+		}
+	}
+	return Answer{Reason: r, SOCKS: socks5.GeneralFailure, Status: 502, ProxyError: "proxy_internal_error"}
+}
