@@ -36,7 +36,9 @@ type Plugin struct {
 	Summary string
 	// New returns a pointer to a new, zero configuration struct. Its fields are
 	// the schema; see SchemaOf for their tags. Besides Dialer it may implement
-	// Validator, Starter and io.Closer.
+	// Validator, Starter and io.Closer. Close is called once, on an instance
+	// that has started, when no generation of the configuration has it any more
+	// and all its dials have returned; tunnels outlive it.
 	New func() Dialer
 	// NoHalfClose says that the protocol cannot end one direction alone. A
 	// client's end of file then reaches CloseWrite all the same, and the far

@@ -55,13 +55,13 @@ func (s *Server) Drain(ctx context.Context, _ *pluginv1.DrainRequest) (*pluginv1
 }
 
 // beforeDeadline ends a little before ctx, so that an answer that says how far
-// things had come still arrives: a twentieth of the time, 250 ms at most.
+// things had come still arrives: a tenth of the time, 500 ms at most.
 func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return context.WithCancel(ctx)
 	}
-	margin := min(time.Until(deadline)/20, 250*time.Millisecond)
+	margin := min(time.Until(deadline)/10, 500*time.Millisecond)
 	return context.WithDeadline(ctx, deadline.Add(-margin))
 }
 

@@ -173,7 +173,7 @@ func (r *relay) pumpUp() error {
 // confirmEOF waits for the record that tells a client's end of file from a
 // daemon that broke off or died.
 func (r *relay) confirmEOF() error {
-	timer := time.NewTimer(announceTimeout)
+	timer := time.NewTimer(r.s.announce)
 	defer timer.Stop()
 	select {
 	case <-r.eof:
@@ -257,7 +257,7 @@ func (r *relay) end(reason error, tell bool) {
 	}
 	if clean {
 		_ = r.near.CloseWrite()
-		_ = r.near.SetReadDeadline(time.Now().Add(announceTimeout))
+		_ = r.near.SetReadDeadline(time.Now().Add(r.s.announce))
 	} else {
 		_ = r.near.Close()
 	}

@@ -79,6 +79,9 @@ type Options struct {
 	Log     *slog.Logger
 	// MaxDials bounds the dials in flight; 0: DefaultMaxDials.
 	MaxDials int
+	// AnnounceTimeout bounds the wait for the record that explains an end of
+	// file; 0: DefaultAnnounceTimeout.
+	AnnounceTimeout time.Duration
 }
 
 // Bounds on what the daemon may ask for.
@@ -87,9 +90,9 @@ const (
 	DefaultMaxDials = 1024
 	// maxDialTime bounds a dial whose call has no deadline.
 	maxDialTime = 5 * time.Minute
-	// announceTimeout bounds the wait for the record that explains an end of
-	// file. The record was sent before it, so only a stalled process is late.
-	announceTimeout = 5 * time.Second
+	// DefaultAnnounceTimeout is long: the record was sent before what it
+	// explains, so that only a stalled process is late.
+	DefaultAnnounceTimeout = 5 * time.Second
 )
 
 // Server serves one plugin to one daemon.
@@ -101,6 +104,7 @@ type Server struct {
 	channel  *pluginwire.Channel
 	log      *slog.Logger
 	maxDials int
+	announce time.Duration
 
 	// ctx ends when the server stops: dials are cancelled by it.
 	ctx  context.Context
@@ -129,12 +133,16 @@ func New(p Plugin, o Options) *Server {
 	if o.MaxDials == 0 {
 		o.MaxDials = DefaultMaxDials
 	}
+	if o.AnnounceTimeout == 0 {
+		o.AnnounceTimeout = DefaultAnnounceTimeout
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{
 		plugin:      p,
 		channel:     o.Channel,
 		log:         o.Log,
 		maxDials:    o.MaxDials,
+		announce:    o.AnnounceTimeout,
 		ctx:         ctx,
 		stop:        stop,
 		gone:        make(chan struct{}),
@@ -172,7 +180,8 @@ func (s *Server) Gone() <-chan struct{} { return s.gone }
 
 // Stop refuses what is new, cancels the dials, aborts the relays, closes the
 // instances and the channel, and waits for all of it until ctx is done. What
-// then still runs is code of the plugin that ignores its cancellation.
+// then still runs is code of the plugin that ignores its cancellation. It may
+// be called again.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	s.draining, s.stopped = true, true
@@ -185,7 +194,9 @@ func (s *Server) Stop(ctx context.Context) error {
 	err := s.wait(ctx, func() bool { return len(s.inflight) == 0 && len(s.relays) == 0 })
 	s.releaseAll()
 	err = errors.Join(err, s.wait(ctx, func() bool { return s.closing == 0 && len(s.instances) == 0 }))
-	err = errors.Join(err, s.channel.Close())
+	if closeErr := s.channel.Close(); !errors.Is(closeErr, net.ErrClosed) {
+		err = errors.Join(err, closeErr)
+	}
 	<-s.gone
 	return err
 }
