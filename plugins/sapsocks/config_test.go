@@ -240,6 +240,13 @@ func TestREADME(t *testing.T) {
 			t.Errorf("no section %q", section)
 		}
 	}
+	// Notes, "Kafka and other protocols that advertise addresses": "The README
+	// shows both."
+	for _, way := range []string{`listener "socks5" "kafka"`, `listener "tcp" "broker2"`, "127.0.1.2 broker2.corp"} {
+		if !strings.Contains(readme, way) {
+			t.Errorf("nothing of %s", way)
+		}
+	}
 	for _, f := range sapsocks.Failures() {
 		row := fmt.Sprintf("| %s | %s |\n", plain(f.Message), plain(f.Hint))
 		if !strings.Contains(readme, row) {
