@@ -8,8 +8,8 @@ import (
 	"github.com/tunneld/tunneld/internal/pluginwire"
 )
 
-// receive reads the descriptor channel until its end, which is that of the
-// process: a plugin that closes it alone can make no connection any more.
+// receive reads the descriptor channel until its end. A plugin that closes it,
+// without having been asked to end, can make no connection any more.
 func (p *process) receive() {
 	defer close(p.tokens.gone)
 	strange := allowance{rate: 1, burst: 10}
@@ -25,7 +25,7 @@ func (p *process) receive() {
 				p.tokens.spoil(r.Token, bad.Err)
 			}
 		case err != nil:
-			if !p.child.wait(drainWait) {
+			if !closed(p.told) && !p.child.wait(drainWait) && !closed(p.told) {
 				p.log.Error("plugin closed its descriptor channel and is replaced", "pid", p.child.ID(), "err", err)
 				p.end("closed its descriptor channel")
 			}

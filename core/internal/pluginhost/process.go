@@ -63,6 +63,10 @@ type process struct {
 	group  sync.WaitGroup
 	done   chan struct{}
 
+	// told is closed when the process has been asked to end.
+	told     chan struct{}
+	tellOnce sync.Once
+
 	mu     sync.Mutex
 	reason string // why the host ended it
 }
@@ -90,6 +94,7 @@ func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed 
 		channel: channel,
 		tokens:  newTokens(),
 		done:    make(chan struct{}),
+		told:    make(chan struct{}),
 	}
 	defer p.child.release()
 	p.dir = filepath.Join(h.run.path, strconv.FormatUint(h.starts.Add(1)%100000, 10))
@@ -246,6 +251,7 @@ func (p *process) died() error {
 // terminate ends the process: SIGTERM to its group, and SIGKILL once it has not
 // ended for a while or ctx is done. It returns once nothing is left of it.
 func (p *process) terminate(ctx context.Context, patience time.Duration) error {
+	p.tellOnce.Do(func() { close(p.told) })
 	p.child.signal(syscall.SIGTERM)
 	t := time.NewTimer(patience)
 	defer t.Stop()

@@ -104,3 +104,18 @@ func TestRunDirRefused(t *testing.T) {
 		}
 	}
 }
+
+// shortDir is a temporary directory whose path does not hold the test's name.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ph")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}

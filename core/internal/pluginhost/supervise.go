@@ -31,7 +31,8 @@ func (p *Plugin) supervise(proc *process) {
 	for proc != nil {
 		select {
 		case <-proc.child.exited:
-			p.past.Go(func() { <-proc.done })
+			done := proc.done
+			p.past.Go(func() { <-done })
 			p.lost(proc)
 			proc = p.revive(proc)
 		case <-p.stopping.Done():

@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -110,21 +110,6 @@ func newHost(t *testing.T, change func(*Options)) *testHost {
 	return h
 }
 
-// shortDir is a temporary directory whose path does not hold the test's name.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "ph")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
 func (h *testHost) onState(s State) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -157,17 +142,28 @@ func (h *testHost) await(t *testing.T, what string, fits func(State) bool) State
 
 func (h *testHost) start(t *testing.T, s Spec) *Plugin {
 	t.Helper()
-	p, err := h.Start(t.Context(), s)
+	p, err := h.Start(t.Context(), hasty(s))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
+// hasty spares a plugin the second that a binary with the race detector sleeps
+// at its exit.
+func hasty(s Spec) Spec {
+	s.Env = maps.Clone(s.Env)
+	if s.Env == nil {
+		s.Env = make(map[string]string)
+	}
+	s.Env["GORACE"] = "atexit_sleep_ms=0"
+	return s
+}
+
 // startFails starts a plugin that does not come up.
 func (h *testHost) startFails(t *testing.T, s Spec) *StartError {
 	t.Helper()
-	p, err := h.Start(t.Context(), s)
+	p, err := h.Start(t.Context(), hasty(s))
 	if err == nil {
 		t.Fatalf("the start succeeded: %+v", p.State())
 	}

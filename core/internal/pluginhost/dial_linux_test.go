@@ -159,15 +159,16 @@ func TestDialGivenUp(t *testing.T) {
 		name   string
 		ctx    func() (context.Context, context.CancelFunc)
 		reason pluginv1.Reason
+		err    error
 	}{
 		{"deadline", func() (context.Context, context.CancelFunc) {
 			return context.WithTimeout(context.Background(), 50*time.Millisecond)
-		}, pluginv1.Reason_REASON_TIMEOUT},
+		}, pluginv1.Reason_REASON_TIMEOUT, context.DeadlineExceeded},
 		{"canceled", func() (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(context.Background())
 			time.AfterFunc(50*time.Millisecond, cancel)
 			return ctx, cancel
-		}, pluginv1.Reason_REASON_CANCELED},
+		}, pluginv1.Reason_REASON_CANCELED, context.Canceled},
 	} {
 		for _, host := range []string{"hang", "no descriptor", "no answer"} {
 			t.Run(tt.name+" "+host, func(t *testing.T) {
@@ -176,7 +177,7 @@ func TestDialGivenUp(t *testing.T) {
 				begun := time.Now()
 				target := echoServer(t)
 				_, err := p.Dialer(1, "u").Dial(ctx, tunnel.Dial{Target: tunnel.Target{Host: host, Port: target.Port}})
-				if e := dialError(t, err); e.Reason != tt.reason || !errors.Is(err, ctx.Err()) {
+				if e := dialError(t, err); e.Reason != tt.reason || !errors.Is(err, tt.err) {
 					t.Errorf("error %+v", e)
 				}
 				if d := time.Since(begun); d > 4*time.Second {

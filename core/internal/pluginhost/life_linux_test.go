@@ -368,7 +368,7 @@ func TestEnvironment(t *testing.T) {
 			}
 			for k := range got {
 				if !slices.Contains(passedOn, k) && !slices.Contains([]string{
-					"OWN_TOKEN", "TUNNELD_PLUGIN", "TUNNELD_PLUGIN_CHANNEL", "TUNNELD_PLUGIN_LOG_LEVEL",
+					"OWN_TOKEN", "GORACE", "TUNNELD_PLUGIN", "TUNNELD_PLUGIN_CHANNEL", "TUNNELD_PLUGIN_LOG_LEVEL",
 					"PLUGIN_MIN_PORT", "PLUGIN_MAX_PORT", "PLUGIN_PROTOCOL_VERSIONS", "PLUGIN_UNIX_SOCKET_DIR",
 				}, k) {
 					t.Errorf("the plugin sees %s", k)

@@ -101,10 +101,11 @@ func TestKey(t *testing.T) {
 	base := func() Spec {
 		return Spec{Name: "a", Command: []string{"/x", "y"}, SHA256: "0", Files: map[string]string{"/f": "1"}, Env: map[string]string{"A": "1", "B": "2"}}
 	}
-	if base().Key() != base().Key() {
-		t.Error("equal specs with different keys")
+	key := base().Key()
+	if again := base().Key(); again != key {
+		t.Errorf("equal specs with the keys %s and %s", key, again)
 	}
-	seen := map[string]string{base().Key(): "base"}
+	seen := map[string]string{key: "base"}
 	for what, change := range map[string]func(*Spec){
 		"name":      func(s *Spec) { s.Name = "b" },
 		"arguments": func(s *Spec) { s.Command = []string{"/x y"} },
