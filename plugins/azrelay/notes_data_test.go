@@ -83,11 +83,13 @@ func TestFramesInThePacketOfThe101(t *testing.T) {
 }
 
 func TestAnswerPings(t *testing.T) {
+	answered := make(chan struct{})
 	endpoint := scripted(t, nil, func(p *peer) {
 		p.send(ws.NewPingFrame([]byte("are you there")))
 		if f, _ := p.want(ws.OpPong); string(f.Payload) != "are you there" {
 			p.t.Errorf("pong %q", f.Payload)
 		}
+		close(answered)
 		p.want(ws.OpClose)
 		// A ping after the other side's Close is answered, too (RFC 6455, 5.5.2).
 		p.send(ws.NewPingFrame([]byte("half-closed")))
@@ -97,6 +99,7 @@ func TestAnswerPings(t *testing.T) {
 		p.finish()
 	})
 	c := dial(t, upstream(t, plain(endpoint, nil)), "label")
+	<-answered
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}

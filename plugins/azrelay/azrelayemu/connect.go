@@ -119,12 +119,26 @@ func (s *Server) meet(p *peer, req *http.Request, e *entity, o outcome, f Faults
 			protocol = offered
 		}
 	}
-	if s.upgrade(o.listener, o.request, protocol, Faults{}) != nil || s.upgrade(p, req, protocol, f) != nil {
+	// Known before the 101s are out, so that whoever has one finds the tunnel; a
+	// frame of the service's own waits for the locks.
+	t := &tunnel{entity: e, ends: [2]*peer{p, o.listener}, faults: f}
+	p.mu.Lock()
+	o.listener.mu.Lock()
+	s.mu.Lock()
+	s.tunnels[t] = struct{}{}
+	s.mu.Unlock()
+	err := errors.Join(s.upgrade(o.listener, o.request, protocol, Faults{}), s.upgrade(p, req, protocol, f))
+	o.listener.mu.Unlock()
+	p.mu.Unlock()
+	if err != nil {
 		p.reset()
 		o.listener.reset()
-		return
+	} else {
+		s.join(t)
 	}
-	s.join(p, o.listener, e, f)
+	s.mu.Lock()
+	delete(s.tunnels, t)
+	s.mu.Unlock()
 }
 
 // acceptRendezvous serves a listener that accepts or rejects a sender.

@@ -33,24 +33,17 @@ type tunnel struct {
 
 // join forwards between sender and listener until both have closed or one is
 // gone.
-func (s *Server) join(sender, listener *peer, e *entity, f Faults) {
-	t := &tunnel{entity: e, ends: [2]*peer{sender, listener}, faults: f}
-	s.mu.Lock()
-	s.tunnels[t] = struct{}{}
-	s.mu.Unlock()
+func (s *Server) join(t *tunnel) {
 	var wg sync.WaitGroup
 	for i := range t.ends {
 		wg.Go(func() {
 			if err := t.pump(i); err != nil {
-				s.log.Debug("tunnel broken", "path", e.path, "from", [...]string{"sender", "listener"}[i], "err", err)
+				s.log.Debug("tunnel broken", "path", t.entity.path, "from", [...]string{"sender", "listener"}[i], "err", err)
 				t.abort()
 			}
 		})
 	}
 	wg.Wait()
-	s.mu.Lock()
-	delete(s.tunnels, t)
-	s.mu.Unlock()
 }
 
 // CloseTunnels sends Close with code to both ends of every tunnel through a
