@@ -38,33 +38,37 @@ var errEncoding = errors.New("decode data: '#' without two hex digits")
 // decodeData undoes the encoding of the data field: '#' and two hex digits of
 // either case.
 func decodeData(s string) ([]byte, error) {
-	out := make([]byte, 0, len(s))
+	out := make([]byte, len(s))
+	n := 0
 	for i := 0; i < len(s); i++ {
-		if s[i] != '#' {
-			out = append(out, s[i])
-			continue
+		c := s[i]
+		if c == '#' {
+			if i+2 >= len(s) {
+				return nil, errEncoding
+			}
+			high, low := hexDigits[s[i+1]], hexDigits[s[i+2]]
+			if high|low < 0 {
+				return nil, errEncoding
+			}
+			c = byte(high)<<4 | byte(low)
+			i += 2
 		}
-		if i+2 >= len(s) {
-			return nil, errEncoding
-		}
-		high, low := hexDigit(s[i+1]), hexDigit(s[i+2])
-		if high < 0 || low < 0 {
-			return nil, errEncoding
-		}
-		out = append(out, byte(high<<4|low))
-		i += 2
+		out[n] = c
+		n++
 	}
-	return out, nil
+	return out[:n], nil
 }
 
-func hexDigit(c byte) int {
-	switch {
-	case c >= '0' && c <= '9':
-		return int(c - '0')
-	case c >= 'a' && c <= 'f':
-		return int(c-'a') + 10
-	case c >= 'A' && c <= 'F':
-		return int(c-'A') + 10
+// hexDigits is the value of each hex digit, and -1 of all else.
+var hexDigits = func() (t [256]int8) {
+	for c := range t {
+		t[c] = -1
 	}
-	return -1
-}
+	for i := range 10 {
+		t['0'+i] = int8(i)
+	}
+	for i := range 6 {
+		t['a'+i], t['A'+i] = int8(10+i), int8(10+i)
+	}
+	return t
+}()
