@@ -26,8 +26,8 @@ type handshake struct {
 	limits   sdk.Timeouts
 }
 
-// run talks to the proxy on conn, which it leaves open without a deadline, also
-// on an error. Its errors are *sdk.DialError.
+// run talks to the proxy on conn, which it leaves open: without a deadline where
+// all went well. Its errors are *sdk.DialError.
 func (h *handshake) run(ctx context.Context, req *sdk.Request, conn net.Conn) error {
 	// A deadline in the past ends a read or write under way.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
