@@ -73,7 +73,7 @@ func launch(t *testing.T, plugin string, env ...string) *process {
 	p := &process{t: t, cmd: exec.Command(os.Args[0]), channel: channel, exited: make(chan struct{})}
 	p.cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"),
-		"GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
+		"GOCOVERDIR=" + dir,
 		envServe + "=" + plugin,
 		pluginwire.MagicCookieKey + "=" + pluginwire.MagicCookieValue,
 		pluginwire.EnvChannel + "=3",
@@ -219,7 +219,8 @@ func exchange(t *testing.T, a, b net.Conn) {
 
 func TestServeByHand(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = []string{envServe + "=direct"}
+	// A binary built for coverage complains where it may not write it.
+	cmd.Env = []string{envServe + "=direct", "GOCOVERDIR=" + t.TempDir()}
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
