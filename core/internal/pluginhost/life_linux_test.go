@@ -366,6 +366,9 @@ func TestEnvironment(t *testing.T) {
 					t.Errorf("%s=%q, want %q", k, got[k], want)
 				}
 			}
+			if dir := got["PLUGIN_UNIX_SOCKET_DIR"]; filepath.Dir(dir) != h.run.path {
+				t.Errorf("the socket is in %s, not under %s", dir, h.run.path)
+			}
 			for k := range got {
 				if !slices.Contains(passedOn, k) && !slices.Contains([]string{
 					"OWN_TOKEN", "GORACE", "TUNNELD_PLUGIN", "TUNNELD_PLUGIN_CHANNEL", "TUNNELD_PLUGIN_LOG_LEVEL",

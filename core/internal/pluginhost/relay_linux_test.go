@@ -150,6 +150,30 @@ func TestRelayUnannounced(t *testing.T) {
 	}
 }
 
+// TestRelayAbortEndsWaits has the waits for the plugin's word end at once when
+// the daemon breaks the tunnel off.
+func TestRelayAbortEndsWaits(t *testing.T) {
+	h := newHost(t, nil)
+	h.waits.confirm = time.Hour
+	p := h.start(t, rawSpec(""))
+	configure(t, p, 1, `{}`)
+	c, err := dialTo(t, p, 1, tunnel.Target{Host: "relay"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Relay.Ended()
+	defer c.Stream.Close()
+	results := make(chan error, 2)
+	go func() { results <- c.Relay.ConfirmEOF() }()
+	go func() { results <- c.Relay.ConfirmEnd(context.Background()) }()
+	c.Relay.Abort("lifetime")
+	for range 2 {
+		if err := <-results; !errors.Is(err, errAborted) {
+			t.Errorf("confirmed with %v", err)
+		}
+	}
+}
+
 // TestRelayStopped stops a plugin with a relay open: it breaks off, and says
 // so.
 func TestRelayStopped(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -32,6 +33,20 @@ type Spec struct {
 	Bundled bool
 }
 
+// String names the plugin and its command, and nothing of its environment.
+func (s Spec) String() string {
+	if s.Bundled {
+		return s.Name + " (bundled)"
+	}
+	return fmt.Sprintf("%s %q", s.Name, s.Command)
+}
+
+// GoString is String, so that no form of printing shows the environment.
+func (s Spec) GoString() string { return s.String() }
+
+// LogValue is String.
+func (s Spec) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
 // Key identifies the spec: specs with equal keys are the same plugin, and one
 // with another key is another. It is a hash over everything, secrets included,
 // and therefore not for the log.
@@ -43,7 +58,8 @@ func (s Spec) Key() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Block is what a plugin block of the configuration says.
+// Block is what a plugin block of the configuration says. Env may hold secrets:
+// a Block is not printed.
 type Block struct {
 	Command []string
 	SHA256  string

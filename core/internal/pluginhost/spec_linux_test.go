@@ -1,10 +1,13 @@
 package pluginhost
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -124,6 +127,22 @@ func TestKey(t *testing.T) {
 	}
 }
 
+// TestSpecHidesEnv prints a spec in every way.
+func TestSpecHidesEnv(t *testing.T) {
+	var b bytes.Buffer
+	for _, s := range []Spec{
+		{Name: "acme", Command: []string{"/x"}, Env: map[string]string{"TOKEN": "s3cret"}},
+		{Name: "acme", Bundled: true, Env: map[string]string{"TOKEN": "s3cret"}},
+	} {
+		fmt.Fprintf(&b, "%v %+v %#v %s %v\n", s, s, s, s, &s)
+		slog.New(slog.NewJSONHandler(&b, nil)).Info("m", "spec", s)
+		slog.New(slog.NewTextHandler(&b, nil)).Info("m", "spec", s)
+	}
+	if got := b.String(); strings.Contains(got, "s3cret") || !strings.Contains(got, "acme") {
+		t.Errorf("printed %s", got)
+	}
+}
+
 // copySelf puts a copy of the test binary at path, and returns its hash.
 func copySelf(t *testing.T, path string) string {
 	t.Helper()
@@ -183,6 +202,11 @@ func TestSHA256(t *testing.T) {
 			if err != nil || string(cmdline) != path+"\x00argument\x00" {
 				t.Errorf("command line %q, %v", cmdline, err)
 			}
+			// Each start opens and hashes the file anew.
+			if err := syscall.Kill(p.State().PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			h.await(t, "a restart", func(s State) bool { return s.Restarts == 1 && s.Status == StatusRunning })
 			if err := p.Stop(t.Context()); err != nil {
 				t.Error(err)
 			}
