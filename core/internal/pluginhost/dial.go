@@ -140,7 +140,7 @@ func (u *upstream) take(ctx context.Context, p *process, k *ticket, path pluginv
 	case !closed(k.here):
 		return nil, u.broken(fmt.Sprintf("it answered and passed no descriptor within %s", p.waits.handoff), nil)
 	case k.err != nil:
-		return nil, u.broken("the descriptor did not arrive: "+k.err.Error(), k.err)
+		return nil, u.lost("the descriptor did not arrive: "+k.err.Error(), limitHint, k.err)
 	case k.path == pluginwire.PathDirect && path != pathDirect, k.path == pluginwire.PathRelay && path != pathRelay:
 		return nil, u.broken("its answer and its descriptor name different data paths", nil)
 	}
@@ -151,7 +151,7 @@ func (u *upstream) take(ctx context.Context, p *process, k *ticket, path pluginv
 	}
 	p.reject(k.token, k.path, f, "the descriptor cannot be used")
 	if errors.Is(err, errGone) {
-		return nil, u.unavailable(ctx, err)
+		return nil, u.lost(err.Error(), goneHint, err)
 	}
 	return nil, u.broken(err.Error(), err)
 }

@@ -240,7 +240,7 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	if e := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); e != nil {
 		t.Fatal(e)
 	}
-	if e := dialError(t, err); e.Reason != pluginv1.Reason_REASON_PROTOCOL || !e.Retryable || !strings.Contains(e.Message, "MSG_CTRUNC") {
+	if e := dialError(t, err); e.Reason != pluginv1.Reason_REASON_UNAVAILABLE || !e.Retryable || !strings.Contains(e.Message, "MSG_CTRUNC") || !strings.Contains(e.Hint, "LimitNOFILE") {
 		t.Errorf("error %+v", e)
 	}
 	target := echoServer(t)

@@ -26,6 +26,12 @@ const (
 // pluginHint is for failures that are the plugin's own.
 const pluginHint = "this is a fault of the plugin, not of the far end: see its lines in the log"
 
+// Hints for connections that were made and did not get here.
+const (
+	limitHint = "if the daemon is out of descriptors, raise its limit (ulimit -n, LimitNOFILE) or lower daemon.max_connections; otherwise it is a fault of the plugin"
+	goneHint  = "the far end broke the connection off right after the handshake: see its log"
+)
+
 // fromPlugin is a failure that the plugin reports of the far end.
 func (u *upstream) fromPlugin(e *pluginv1.DialError) error {
 	message := clean(e.GetMessage(), maxText)
@@ -114,6 +120,18 @@ func (u *upstream) unavailable(ctx context.Context, err error) error {
 		e.RetryAfter = down.again
 	}
 	return e
+}
+
+// lost is a connection that was made and did not get here.
+func (u *upstream) lost(what, hint string, err error) error {
+	return &tunnel.DialError{
+		Upstream:  u.id(),
+		Reason:    pluginv1.Reason_REASON_UNAVAILABLE,
+		Retryable: true,
+		Message:   fmt.Sprintf("plugin %q: %s", u.p.spec.Name, what),
+		Hint:      hint,
+		Err:       err,
+	}
 }
 
 // broken is a plugin that does not keep to the protocol. Another upstream may
