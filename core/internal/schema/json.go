@@ -98,7 +98,6 @@ func parseJSON(t *pluginv1.Type, text string) (any, error) {
 }
 
 func fromJSON(t *pluginv1.Type, raw any) (any, error) {
-	wrong := fmt.Errorf("not the JSON of a %s", t.GetKind().Text())
 	switch k := t.GetKind(); raw := raw.(type) {
 	case string:
 		switch k {
@@ -112,10 +111,10 @@ func fromJSON(t *pluginv1.Type, raw any) (any, error) {
 			return raw, nil
 		}
 	case json.Number:
-		return numberFromJSON(k, raw, wrong)
+		return numberFromJSON(k, raw)
 	case []any:
 		if k != pluginv1.Kind_KIND_LIST {
-			return nil, wrong
+			return nil, wrongJSON(k)
 		}
 		list := make([]any, len(raw))
 		for i, e := range raw {
@@ -127,7 +126,7 @@ func fromJSON(t *pluginv1.Type, raw any) (any, error) {
 		return list, nil
 	case map[string]any:
 		if k != pluginv1.Kind_KIND_MAP {
-			return nil, wrong
+			return nil, wrongJSON(k)
 		}
 		m := make(map[string]any, len(raw))
 		for key, e := range raw {
@@ -138,23 +137,25 @@ func fromJSON(t *pluginv1.Type, raw any) (any, error) {
 		}
 		return m, nil
 	}
-	return nil, wrong
+	return nil, wrongJSON(t.GetKind())
 }
 
-func numberFromJSON(k pluginv1.Kind, raw json.Number, wrong error) (any, error) {
+func numberFromJSON(k pluginv1.Kind, raw json.Number) (any, error) {
 	switch k {
 	case pluginv1.Kind_KIND_FLOAT:
 		f, err := raw.Float64()
 		if err != nil || math.IsInf(f, 0) {
-			return nil, wrong
+			return nil, wrongJSON(k)
 		}
 		return f, nil
 	case pluginv1.Kind_KIND_INT, pluginv1.Kind_KIND_SIZE:
 		n, err := raw.Int64()
 		if err != nil || n < -maxInt || n > maxInt || k == pluginv1.Kind_KIND_SIZE && n < 0 {
-			return nil, wrong
+			return nil, wrongJSON(k)
 		}
 		return n, nil
 	}
-	return nil, wrong
+	return nil, wrongJSON(k)
 }
+
+func wrongJSON(k pluginv1.Kind) error { return fmt.Errorf("not the JSON of a %s", k.Text()) }
