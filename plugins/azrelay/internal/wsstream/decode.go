@@ -65,6 +65,18 @@ func (d *decoder) decode(b []byte, control func(ws.OpCode, []byte)) (int, error)
 	return data, nil
 }
 
+// need returns how many bytes have to come before there is data: at least so
+// many, of a header or a control frame. It is 0 within a data frame.
+func (d *decoder) need() int {
+	switch {
+	case d.payload != nil:
+		return d.wanted - len(d.payload)
+	case d.left > 0:
+		return 0
+	}
+	return headerSize(d.header[:d.have]) - d.have
+}
+
 // parse takes bytes of a header from b and, once it is whole, prepares for the
 // payload. It returns how many bytes it took.
 func (d *decoder) parse(b []byte) (int, error) {

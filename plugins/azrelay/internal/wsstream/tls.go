@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TLS is a TLS client connection whose records of one frame go out in one
-// write.
+// TLS is a TLS client connection that writes the records of one frame at once
+// and reads as many as there are.
 type TLS struct {
 	*tls.Conn
 	batch *batcher
@@ -20,7 +20,7 @@ func NewTLS(conn net.Conn, config *tls.Config) *TLS {
 	// renders while they load; a frame is worth nothing until it is whole.
 	config = config.Clone()
 	config.DynamicRecordSizingDisabled = true
-	b := &batcher{Conn: conn}
+	b := &batcher{Conn: conn, input: newInput(conn)}
 	return &TLS{Conn: tls.Client(b, config), batch: b}
 }
 
@@ -32,8 +32,17 @@ var batches = sync.Pool{New: func() any { b := make([]byte, 0, maxPayload+1024);
 // wake-ups at the far end.
 type batcher struct {
 	net.Conn
+	input *input // nil: reads pass through
+
 	mu  sync.Mutex
 	buf *[]byte // nil: writes pass through
+}
+
+func (b *batcher) Read(p []byte) (int, error) {
+	if b.input == nil {
+		return b.Conn.Read(p)
+	}
+	return b.input.Read(p)
 }
 
 func (b *batcher) Write(p []byte) (int, error) {

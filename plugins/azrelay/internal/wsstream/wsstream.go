@@ -90,6 +90,7 @@ type Conn struct {
 	batch  *batcher // of a Conn made by NewTLS, else nil
 
 	ahead   []byte
+	head    [ws.MaxHeaderSize]byte // where headers are read to, over TLS
 	decoder decoder
 	readErr error
 
@@ -136,34 +137,62 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for c.readErr == nil {
-		var n int
-		var err error
-		if len(c.ahead) > 0 {
-			n = copy(p, c.ahead)
-			if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
-				c.ahead = nil
-			}
-		} else {
-			n, err = c.conn.Read(p)
-		}
-		c.lastRead.Store(int64(time.Since(c.start)))
-		m, derr := c.decoder.decode(p[:n], c.answer)
-		switch {
-		case derr != nil:
-			c.readErr = derr
-			if derr == io.EOF {
-				c.gotClose.Store(true)
-			}
-		case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
-			c.readErr = ErrNoClose
-		case err != nil:
-			c.readErr = fmt.Errorf("read: %w", err)
-		}
-		if m > 0 {
-			return m, nil
+		if m := c.readOnce(p); m > 0 {
+			return m + c.readHere(p[m:]), nil
 		}
 	}
 	return 0, c.readErr
+}
+
+// readHere reads what is here already, for one large write at the other side.
+func (c *Conn) readHere(p []byte) int {
+	if c.batch == nil || c.batch.input == nil {
+		return 0
+	}
+	m := 0
+	for in := c.batch.input; m < len(p) && c.readErr == nil && in.buf != nil; {
+		in.here = true
+		m += c.readOnce(p[m:])
+		in.here = false
+	}
+	return m
+}
+
+// readOnce reads once and decodes. What ends the stream goes into readErr.
+func (c *Conn) readOnce(p []byte) int {
+	var n int
+	var err error
+	switch need := c.decoder.need(); {
+	case len(c.ahead) > 0:
+		n = copy(p, c.ahead)
+		if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
+			c.ahead = nil
+		}
+	case c.batch == nil:
+		n, err = c.conn.Read(p)
+	case need > 0:
+		// A TLS record is in memory: a header by itself costs no call, and the
+		// data after it need not be moved to where the header was.
+		p = c.head[:min(need, len(c.head))]
+		n, err = c.conn.Read(p)
+	default:
+		n, err = c.conn.Read(p[:min(c.decoder.left, int64(len(p)))])
+	}
+	c.lastRead.Store(int64(time.Since(c.start)))
+	m, derr := c.decoder.decode(p[:n], c.answer)
+	switch {
+	case derr != nil:
+		c.readErr = derr
+		if derr == io.EOF {
+			c.gotClose.Store(true)
+		}
+	case err == errNoMore:
+	case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
+		c.readErr = ErrNoClose
+	case err != nil:
+		c.readErr = fmt.Errorf("read: %w", err)
+	}
+	return m
 }
 
 // Write sends p as binary messages and returns once they are the transport's.
