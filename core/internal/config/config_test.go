@@ -150,6 +150,21 @@ route "r" { upstreams = [upstream.acme.a, upstream.acme.b, upstream.acme.c, upst
 	}
 }
 
+func TestBrokenSchema(t *testing.T) {
+	cfg, _ := parseText(t, `upstream "acme" "a" { url = "u" }`+"\n")
+	got := printed(t, cfg.DecodeUpstreams(map[string]*pluginv1.Block{"acme": {Attributes: []*pluginv1.Attribute{{Name: "url"}}}}))
+	const want = `Error: The plugin "acme" has a broken schema
+  on main.hcl line 1, in upstream "acme" "a":
+   1: upstream "acme" "a" {
+
+  The plugin's author has to mend it: check schema: "url": unknown type 0
+
+`
+	if got != want || cfg.Upstreams[0].JSON != nil {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+}
+
 func TestHashDependsOnValuesOnly(t *testing.T) {
 	hash := func(source string) string {
 		t.Helper()

@@ -47,11 +47,15 @@ func (c *Config) PluginTypes() []string {
 
 // DecodeUpstreams decodes the bodies of the upstreams against the schemas of
 // their types, and fills in JSON and Hash of those that are right. Upstreams
-// whose type has no schema here are left as they are. The schemas have passed
-// schema.Check. It is called once, on what Parse returned, also where that had
+// whose type has no schema here are left as they are; those whose plugin has a
+// schema that schema.Check refuses are an error. It is called once, on what Parse returned, also where that had
 // errors: what Parse has reported is not reported again.
 func (c *Config) DecodeUpstreams(schemas map[string]*pluginv1.Block) Diagnostics {
 	var diags Diagnostics
+	broken := map[string]error{}
+	for name, spec := range schemas {
+		broken[name] = schema.Check(spec)
+	}
 	done := map[*hclsyntax.Block]bool{}
 	for i, u := range c.Upstreams {
 		spec := schemas[u.Type]
@@ -60,6 +64,10 @@ func (c *Config) DecodeUpstreams(schemas map[string]*pluginv1.Block) Diagnostics
 			continue
 		}
 		done[b] = true
+		if err := broken[u.Type]; err != nil {
+			diags = append(diags, c.BlockDiagnostic("upstream."+u.ID(), "", fmt.Sprintf("The plugin %q has a broken schema", u.Type), "The plugin's author has to mend it: "+err.Error()))
+			continue
+		}
 		evaluated := true
 		d := schema.Decoder{
 			Eval: func(expr hclsyntax.Expression) (cty.Value, bool) {
