@@ -48,8 +48,9 @@ func (c *Config) PluginTypes() []string {
 // DecodeUpstreams decodes the bodies of the upstreams against the schemas of
 // their types, and fills in JSON and Hash of those that are right. Upstreams
 // whose type has no schema here are left as they are; those whose plugin has a
-// schema that schema.Check refuses are an error. It is called once, on what Parse returned, also where that had
-// errors: what Parse has reported is not reported again.
+// schema that schema.Check refuses are an error. It is called once, on what
+// Parse returned, also where that had errors: what Parse has reported is not
+// reported again.
 func (c *Config) DecodeUpstreams(schemas map[string]*pluginv1.Block) Diagnostics {
 	var diags Diagnostics
 	broken := map[string]error{}
