@@ -30,12 +30,20 @@ func newLogging(w io.Writer) *logging {
 
 func (l *logging) set(c config.Log) {
 	l.sink.level.Set(c.Level)
-	opts := &slog.HandlerOptions{Level: &l.sink.level}
+	opts := &slog.HandlerOptions{Level: &l.sink.level, ReplaceAttr: spellDurations}
 	var h slog.Handler = slog.NewTextHandler(l.sink.w, opts)
 	if c.Format == "json" {
 		h = slog.NewJSONHandler(l.sink.w, opts)
 	}
 	l.sink.handler.Store(&h)
+}
+
+// spellDurations writes durations with their unit in JSON as well.
+func spellDurations(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // Enabled implements slog.Handler.

@@ -145,7 +145,13 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, *tu
 			c.engine.log.Info("upstream failed, the next is tried", append(c.attrs(), failureAttrs(last)...)...)
 		}
 		c.upstream = u.id
-		conn, err := c.attempt(ctx, u, share(deadline, len(to.upstreams)-i))
+		until := share(deadline, len(to.upstreams)-i)
+		conn, err := c.attempt(ctx, u, until)
+		if err != nil && errors.Is(err, tunnel.ErrPluginDied) && !overdue(until) {
+			// It was not the far end's fault, and the plugin is being started
+			// again: once more, so that its death costs no new connection.
+			conn, err = c.attempt(ctx, u, until)
+		}
 		if err == nil {
 			return conn, nil
 		}

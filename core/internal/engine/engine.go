@@ -191,7 +191,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 		errs = append(errs, l.socket.Close())
 	}
 	e.listeners = map[string]*listening{}
-	if err := e.settle(drain); err != nil {
+	if err := e.settle(drain); err != nil && e.pump.Active() > 0 {
 		e.log.Warn("tunnels are broken off: the time for draining is over", "tunnels", e.pump.Active())
 	}
 	e.stopDialing(errStopping)

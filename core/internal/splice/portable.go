@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
@@ -143,7 +144,9 @@ func (f *flow) upstreamWriteFailed(cause error) {
 func (f *flow) down() {
 	readErr, writeErr := f.carry(f.Client, f.Upstream.Stream, f.Upstream.ReadAhead, &f.downed)
 	f.Upstream.ReadAhead = nil
-	if r := f.Upstream.Relay; r != nil && writeErr == nil && readErr == nil {
+	if r := f.Upstream.Relay; r != nil && writeErr == nil && (readErr == nil || errors.Is(readErr, syscall.ECONNRESET)) {
+		// A relay that was closed with bytes of ours in it reads as a reset,
+		// after all that the plugin sent.
 		readErr = r.ConfirmEOF()
 	}
 	switch {

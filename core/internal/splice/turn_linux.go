@@ -118,8 +118,15 @@ func (w *worker) filled(s *slot, d, n int, errno syscall.Errno) bool {
 	case again(errno):
 		s.readyIn[d] = false
 	case interrupted(errno):
+	case d == upstream && s.relay != nil && errno == syscall.ECONNRESET:
+		// The plugin has closed a relay with bytes of ours in it. What it sent
+		// has been read; whether that was all is its word to say.
+		s.dirs[d].state = dirEOF
+	case d == client:
+		w.breakOff(s, tunnel.CloseClientReset, fmt.Errorf("read from client: %w", errno))
+		return false
 	default:
-		w.failed(s, d, "read from", errno)
+		w.breakOff(s, tunnel.CloseUpstreamReset, fmt.Errorf("read from upstream: %w", errno))
 		return false
 	}
 	return true
@@ -205,16 +212,15 @@ func (w *worker) unpipe(dir *direction) {
 	}
 }
 
-// failed breaks the tunnel off after an error of one side's socket. A relay
-// whose plugin has ended the tunnel takes no more bytes either, without being an
-// error.
+// failed breaks the tunnel off after a side took no more bytes. A relay whose
+// plugin has ended the tunnel does so too, without being an error.
 func (w *worker) failed(s *slot, side int, what string, errno syscall.Errno) {
 	if side == client {
 		w.breakOff(s, tunnel.CloseClientReset, fmt.Errorf("%s client: %w", what, errno))
 		return
 	}
 	err := fmt.Errorf("%s upstream: %w", what, errno)
-	if s.relay != nil && s.dirs[client].state == dirOpen {
+	if s.relay != nil {
 		// What is held has nowhere to go: the direction is over.
 		w.drop(&s.dirs[client])
 		s.dirs[client].state = dirTelling

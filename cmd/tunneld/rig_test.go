@@ -1,0 +1,285 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
+)
+
+// patience bounds what a test waits for; nothing is asserted about the time.
+const patience = 30 * time.Second
+
+// logBuffer is a daemon's log that can be searched and waited for.
+type logBuffer struct {
+	mu    sync.Mutex
+	all   bytes.Buffer
+	lines []map[string]any
+	more  chan struct{} // closed and replaced with every line
+}
+
+func newLogBuffer() *logBuffer { return &logBuffer{more: make(chan struct{})} }
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all.Write(b)
+	var line map[string]any
+	if err := json.Unmarshal(b, &line); err == nil {
+		l.lines = append(l.lines, line)
+	}
+	close(l.more)
+	l.more = make(chan struct{})
+	return len(b), nil
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.String()
+}
+
+// matching returns the lines in which every pair holds, as printed.
+func (l *logBuffer) matching(pairs ...string) []map[string]any {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []map[string]any
+	for _, line := range l.lines {
+		ok := true
+		for i := 0; i < len(pairs); i += 2 {
+			ok = ok && fmt.Sprint(line[pairs[i]]) == pairs[i+1]
+		}
+		if ok {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// await waits until n lines match.
+func (l *logBuffer) await(t *testing.T, n int, pairs ...string) []map[string]any {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		l.mu.Lock()
+		more := l.more
+		l.mu.Unlock()
+		if got := l.matching(pairs...); len(got) >= n {
+			return got
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			t.Fatalf("the log does not have %d lines with %q:\n%s", n, pairs, l)
+		}
+	}
+}
+
+// daemonRig is a daemon in the test's process; its plugins are real processes.
+type daemonRig struct {
+	*core.Daemon
+	log  *logBuffer
+	path string
+}
+
+const jsonLog = "log {\n  level = \"debug\"\n  format = \"json\"\n}\n"
+
+// startDaemon runs the configuration until the test ends.
+func startDaemon(t *testing.T, config string) *daemonRig {
+	t.Helper()
+	r := &daemonRig{log: newLogBuffer(), path: filepath.Join(t.TempDir(), "tunneld.hcl")}
+	r.write(t, config)
+	opts := options(r.path)
+	opts.Log = r.log
+	d, diags, err := core.Start(t.Context(), opts)
+	if err != nil {
+		var b strings.Builder
+		diags.Write(&b)
+		t.Fatalf("start: %v\n%s\n%s", err, &b, r.log)
+	}
+	r.Daemon = d
+	t.Cleanup(func() {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := d.Stop(now); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("log:\n%s", r.log)
+		}
+	})
+	return r
+}
+
+func (r *daemonRig) write(t *testing.T, config string) {
+	t.Helper()
+	if err := os.WriteFile(r.path, []byte(jsonLog+config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// address returns where a listener is bound.
+func (r *daemonRig) address(t *testing.T, id string) string {
+	t.Helper()
+	for _, l := range r.Listeners() {
+		if l.ID == id {
+			return l.Address
+		}
+	}
+	t.Fatalf("there is no listener %s", id)
+	return ""
+}
+
+func (r *daemonRig) dial(t *testing.T, id string) *net.TCPConn {
+	t.Helper()
+	return dialTCP(t, r.address(t, id))
+}
+
+func dialTCP(t *testing.T, address string) *net.TCPConn {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.TCPConn)
+}
+
+// pluginPID returns the process of a plugin, as the log tells it.
+func pluginPIDs(t *testing.T, parent int, name string) []int {
+	t.Helper()
+	entries, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []int
+	for _, e := range entries {
+		b, err := os.ReadFile(e)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		var pid, ppid int
+		var state string
+		_, rest, _ := strings.Cut(string(b), ") ")
+		if _, err := fmt.Sscanf(filepath.Base(filepath.Dir(e)), "%d", &pid); err != nil {
+			continue
+		}
+		if _, err := fmt.Sscanf(rest, "%s %d", &state, &ppid); err != nil || ppid != parent || state == "Z" {
+			continue
+		}
+		cmdline, err := os.ReadFile(filepath.Join(filepath.Dir(e), "cmdline"))
+		if err == nil && strings.Contains(string(cmdline), "serve\x00"+name+"\x00") {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// killPlugin kills the one process of a plugin with SIGKILL.
+func killPlugin(t *testing.T, name string) {
+	t.Helper()
+	pids := pluginPIDs(t, os.Getpid(), name)
+	if len(pids) != 1 {
+		t.Fatalf("plugin %s has the processes %v", name, pids)
+	}
+	if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sapsocksRig is an emulated proxy that leads to an echo service, and the
+// upstream block for it.
+type sapsocksRig struct {
+	emu  *sapsocksemu.Server
+	echo *echoService
+}
+
+func startSapsocks(t *testing.T, o sapsocksemu.Options) *sapsocksRig {
+	t.Helper()
+	echo, err := startEcho()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := echo.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if o.Connectors == nil {
+		o.Connectors = map[string]map[string]string{"": {"db.corp:5432": echo.Addr()}}
+	}
+	emu, err := sapsocksemu.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := emu.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &sapsocksRig{emu: emu, echo: echo}
+}
+
+// upstream returns the block; extra are further lines of its body.
+func (s *sapsocksRig) upstream(extra string) string {
+	return fmt.Sprintf(`
+upstream "sapsocks" "onprem" {
+  proxy = %q
+  oauth {
+    token_url = %q
+    client_id = %q
+    client_secret = %q
+  }
+  %s
+}
+`, s.emu.Proxy(), s.emu.TokenService()+"/oauth/token", s.emu.ClientID(), s.emu.ClientSecret(), extra)
+}
+
+func listener(name, address, target, extra string) string {
+	return fmt.Sprintf("listener \"tcp\" %q {\n  address = %q\n  target = %q\n  %s\n}\n", name, address, target, extra)
+}
+
+func route(name, match string, upstreams ...string) string {
+	return fmt.Sprintf("route %q {\n  %s\n  upstreams = [%s]\n}\n", name, match, strings.Join(upstreams, ", "))
+}
+
+// onprem is a whole configuration: one listener through sapsocks.
+func (s *sapsocksRig) onprem(extra string) string {
+	return s.upstream("") + listener("db", "127.0.0.1:0", "db.corp:5432", extra) + route("all", "", "upstream.sapsocks.onprem")
+}
+
+func pingPong(t *testing.T, c net.Conn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, len(text))
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != text {
+		t.Fatalf("read %q, %v; want %q", b, err, text)
+	}
+}
+
+// wantReset expects that nothing comes but a reset.
+func wantReset(t *testing.T, c net.Conn) {
+	t.Helper()
+	n, err := io.Copy(io.Discard, c)
+	if n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("read %d bytes, %v; want a reset and not a byte", n, err)
+	}
+}
