@@ -38,7 +38,7 @@ type duplex interface {
 func BenchmarkBulk(b *testing.B) {
 	f := startFarEnd(b)
 	u := sdktest.Start(b, azrelay.Plugin())
-	for _, way := range []string{"up", "down"} {
+	for _, way := range []string{"up", "down", "both"} {
 		b.Run(way, func(b *testing.B) {
 			body := map[string]any{"endpoint": f.wss, "hybrid_connection": way, "tls": map[string]any{"ca_file": f.ca}}
 			ours := u.Configure(b, way, body)
@@ -71,31 +71,45 @@ func BenchmarkBulk(b *testing.B) {
 	}
 }
 
-// measure moves bulk bytes and returns MB/s.
+// measure moves bulk bytes in each direction that way names and returns MB/s,
+// of both directions together.
 func measure(b *testing.B, c duplex, way string) float64 {
 	b.Helper()
 	defer c.Close()
+	up, down := way != "down", way != "up"
 	start := time.Now()
-	if way == "up" {
-		p := make([]byte, 64<<10)
-		for range bulk / len(p) {
-			if _, err := c.Write(p); err != nil {
-				b.Fatal(err)
+	var wg sync.WaitGroup
+	if up {
+		wg.Go(func() {
+			p := make([]byte, 64<<10)
+			for range bulk / len(p) {
+				if _, err := c.Write(p); err != nil {
+					b.Error(err)
+					return
+				}
 			}
+		})
+	}
+	if down {
+		if n, err := io.CopyBuffer(io.Discard, io.LimitReader(c, bulk), make([]byte, 64<<10)); err != nil || n != bulk {
+			b.Fatalf("%s: %d bytes came, %v", way, n, err)
 		}
-		if err := c.CloseWrite(); err != nil {
-			b.Fatal(err)
+	}
+	wg.Wait()
+	if err := c.CloseWrite(); err != nil {
+		b.Fatal(err)
+	}
+	// The far end's answer to the end says that it has everything.
+	if n, err := io.Copy(io.Discard, c); err != nil || n != 0 {
+		b.Fatalf("%s: %d bytes came behind the last, %v", way, n, err)
+	}
+	moved := 0.0
+	for _, on := range []bool{up, down} {
+		if on {
+			moved += bulk
 		}
 	}
-	n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{c}, make([]byte, 64<<10))
-	took := time.Since(start)
-	if err != nil || way == "down" && n != bulk {
-		b.Fatalf("%s: %d bytes came, %v", way, n, err)
-	}
-	if way == "down" {
-		_ = c.CloseWrite()
-	}
-	return bulk / 1e6 / took.Seconds()
+	return moved / 1e6 / time.Since(start).Seconds()
 }
 
 func must[T any](v T, err error) func(testing.TB) T {

@@ -86,7 +86,7 @@ func runFarEnd(caFile string) error {
 				}
 				go func() {
 					defer c.Close()
-					if err := serve(c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+					if err := serve(c); err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
 						fmt.Fprintln(os.Stderr, "far end:", err)
 					}
 				}()
@@ -98,35 +98,45 @@ func runFarEnd(caFile string) error {
 	return err
 }
 
-// serveWebSocket takes what comes, or sends bulk, as the path says. It unmasks
-// nothing: the far end's share is the same as the bare connection's.
+// serveWebSocket takes what comes, sends bulk, or both, as the path says. It
+// unmasks nothing: the far end's share is the same as the bare connection's.
 func serveWebSocket(c net.Conn) error {
 	path := ""
 	u := ws.Upgrader{OnRequest: func(uri []byte) error { path = string(uri); return nil }}
 	if _, err := u.Upgrade(c); err != nil {
 		return err
 	}
-	closing := ws.MustCompileFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, "")))
-	switch {
-	case strings.HasPrefix(path, "/$hc/down"):
-		frame := ws.MustCompileFrame(ws.NewBinaryFrame(make([]byte, 64<<10)))
-		for range bulk / (64 << 10) {
-			if _, err := c.Write(frame); err != nil {
-				return err
-			}
+	way, _, _ := strings.Cut(strings.TrimPrefix(path, "/$hc/"), "?")
+	sent := make(chan error, 1)
+	go func() {
+		if way != "down" && way != "both" {
+			sent <- nil
+			return
 		}
-		if _, err := c.Write(closing); err != nil {
-			return err
-		}
-		_, err := takeFrames(c, false)
-		return err
-	default:
-		if _, err := takeFrames(c, strings.HasPrefix(path, "/$hc/idle")); err != nil {
-			return err
-		}
-		_, err := c.Write(closing)
-		return err
+		sent <- sendFrames(c)
+	}()
+	_, err := takeFrames(c, way == "idle")
+	if sendErr := <-sent; err == nil {
+		err = sendErr
 	}
+	if err == nil {
+		_, err = c.Write(closing)
+	}
+	return err
+}
+
+// closing ends the far end's direction. After a download the other side's Close
+// comes first: it counts what it has.
+var closing = ws.MustCompileFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, "")))
+
+func sendFrames(c net.Conn) error {
+	frame := ws.MustCompileFrame(ws.NewBinaryFrame(make([]byte, 64<<10)))
+	for range bulk / (64 << 10) {
+		if _, err := c.Write(frame); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // takeFrames reads up to a Close frame. With echo it sends as much back.
@@ -158,16 +168,25 @@ func serveBare(c net.Conn) error {
 	if _, err := io.ReadFull(c, way[:]); err != nil {
 		return err
 	}
-	if way[0] == 'd' {
+	sent := make(chan error, 1)
+	go func() {
+		if way[0] == 'u' {
+			sent <- nil
+			return
+		}
 		p := make([]byte, 64<<10)
 		for range bulk / len(p) {
 			if _, err := c.Write(p); err != nil {
-				return err
+				sent <- err
+				return
 			}
 		}
-		return nil
-	}
+		sent <- nil
+	}()
 	_, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{c}, make([]byte, 64<<10))
+	if sendErr := <-sent; err == nil {
+		err = sendErr
+	}
 	return err
 }
 
