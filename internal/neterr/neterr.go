@@ -11,7 +11,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
+	"reflect"
+	"strings"
 	"syscall"
 
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -34,16 +37,18 @@ func Classify(err error) Meaning {
 		wrongHost   x509.HostnameError
 		invalidCert x509.CertificateInvalidError
 		record      tls.RecordHeaderError
-		alert       tls.AlertError
 		timeout     net.Error
 	)
+	alert, isAlert := alertOf(err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return Meaning{Reason: pluginv1.Reason_REASON_CANCELED}
+	case errors.As(err, &dns) && dns.IsTimeout:
+		return Meaning{pluginv1.Reason_REASON_TIMEOUT, true, fmt.Sprintf("the name server did not answer for %q: check this machine's DNS", dns.Name)}
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return Meaning{pluginv1.Reason_REASON_NOT_FOUND, true, fmt.Sprintf("check the name %q and that this machine can resolve it", dns.Name)}
 	case errors.As(err, &dns):
-		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, fmt.Sprintf("the name server did not answer for %q: check this machine's DNS", dns.Name)}
+		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, fmt.Sprintf("the name server failed for %q: check this machine's DNS", dns.Name)}
 	case errors.As(err, &unknownCA):
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server's certificate is signed by an authority that is not trusted here: set tls.ca_file"}
 	case errors.As(err, &wrongHost):
@@ -52,14 +57,18 @@ func Classify(err error) Meaning {
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server's certificate is not valid: check its dates and both clocks"}
 	case errors.As(err, &record):
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server does not speak TLS on this port: check port and scheme"}
-	case errors.As(err, &alert):
-		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server refused the TLS handshake: check tls.min_version and the client certificate"}
+	case isAlert && aboutClientCertificate(alert):
+		return Meaning{pluginv1.Reason_REASON_UNAUTHENTICATED, false, "the server refused the client's certificate: check tls.cert_file and tls.key_file"}
+	case isAlert:
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server refused the TLS handshake: check tls.min_version"}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return Meaning{pluginv1.Reason_REASON_REFUSED, true, "nothing listens there: check host and port, and that the service runs"}
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN), errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN), errors.Is(err, syscall.EADDRNOTAVAIL):
 		return Meaning{pluginv1.Reason_REASON_UNREACHABLE, true, "no network path from this machine: check routes and firewalls"}
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return Meaning{pluginv1.Reason_REASON_DENIED, true, "this machine does not allow the connection: check its firewall and sandbox"}
+	case errors.Is(err, syscall.ENOENT):
+		return Meaning{pluginv1.Reason_REASON_NOT_FOUND, true, "there is no such file or socket: check the path"}
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, "no file descriptors are left: raise LimitNOFILE or lower max_connections"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT), errors.As(err, &timeout) && timeout.Timeout():
@@ -71,4 +80,41 @@ func Classify(err error) Meaning {
 	default:
 		return Meaning{Reason: pluginv1.Reason_REASON_UNAVAILABLE, Retryable: true}
 	}
+}
+
+// alertOf returns the alert that the far end sent. Over TCP crypto/tls has it in
+// a type of its own, which is a number, and which a test would miss.
+func alertOf(err error) (tls.AlertError, bool) {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "remote error" {
+		return 0, false
+	}
+	v := reflect.ValueOf(op.Err)
+	if v.Kind() != reflect.Uint8 {
+		return 0, false
+	}
+	return tls.AlertError(v.Uint()), true
+}
+
+// aboutClientCertificate says whether an alert is about our certificate (RFC
+// 8446, section 6.2: 42 to 48 and 116).
+func aboutClientCertificate(a tls.AlertError) bool {
+	return a >= 42 && a <= 48 || a == 116
+}
+
+// Resolving says whether err is of looking a name up, which a dialer does
+// within what looks like the connect.
+func Resolving(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns)
+}
+
+// Message returns an error's text, without the URL of an HTTP request: it may
+// carry a token.
+func Message(err error) string {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return strings.ToLower(u.Op) + ": " + Message(u.Err)
+	}
+	return err.Error()
 }

@@ -45,8 +45,8 @@ func (o Options) Dialer() *net.Dialer {
 
 // Control sets what the net package has no call for, in the form that
 // net.Dialer and net.ListenConfig take.
-func (o Options) Control(_, _ string, c syscall.RawConn) error {
-	if o.UserTimeout <= 0 {
+func (o Options) Control(network, _ string, c syscall.RawConn) error {
+	if o.UserTimeout <= 0 || network == "unix" {
 		return nil
 	}
 	var err error

@@ -1,6 +1,7 @@
 package sockopt
 
 import (
+	"math"
 	"os"
 	"time"
 
@@ -8,6 +9,6 @@ import (
 )
 
 func setUserTimeout(fd uintptr, d time.Duration) error {
-	err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(d.Milliseconds(), 1)))
+	err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(min(max(d.Milliseconds(), 1), math.MaxInt32)))
 	return os.NewSyscallError("set TCP_USER_TIMEOUT", err)
 }
