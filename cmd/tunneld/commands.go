@@ -39,7 +39,7 @@ a process of its own. Start with:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), validateCommand(), fmtCommand(), pluginCommand(), versionCommand(), demoCommand())
+	root.AddCommand(runCommand(), validateCommand(), fmtCommand(), pluginCommand(), versionCommand(), demoCommand(), azrelayCommand(), emulateCommand())
 	for _, c := range append(root.Commands(), root) {
 		checkArgs(c)
 	}

@@ -137,7 +137,7 @@ func TestSchema(t *testing.T) {
 	for _, b := range schema.GetBlocks() {
 		got = append(got, b.GetName()+" block")
 	}
-	want := "url string required, username string, password string sensitive, headers map, tls block, timeouts block"
+	want := "url string required, username string, password string sensitive, headers map sensitive, tls block, timeouts block"
 	if strings.Join(got, ", ") != want {
 		t.Errorf("schema %q, want %q", strings.Join(got, ", "), want)
 	}

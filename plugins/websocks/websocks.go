@@ -28,7 +28,7 @@ type Config struct {
 	URL      string            `tunneld:"url,required" doc:"where the server is: ws:// or wss://, its host and port, and any path"`
 	Username string            `tunneld:"username" doc:"the user's name at the server, without a colon; with password"`
 	Password sdk.Secret        `tunneld:"password" doc:"the user's password; it is sent hashed and salted with the minute, so both clocks have to agree"`
-	Headers  map[string]string `tunneld:"headers" doc:"further headers of the upgrade request; Host replaces the URL's host there"`
+	Headers  map[string]string `tunneld:"headers,sensitive" doc:"further headers of the upgrade request; Host replaces the URL's host there"`
 	TLS      *sdk.TLS          `tunneld:"tls" doc:"how wss:// is secured; server_name replaces the URL's host"`
 	Timeouts sdk.Timeouts      `tunneld:"timeouts" doc:"connect bounds the TCP connection, handshake everything from there to the server's answer"`
 
