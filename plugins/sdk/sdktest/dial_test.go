@@ -48,7 +48,8 @@ func TestDialErrors(t *testing.T) {
 			name:   "refused",
 			target: refused,
 			want: sdk.DialError{Stage: sdk.StageConnect, Reason: sdk.ReasonRefused, Retryable: true,
-				Message: "dial tcp " + refused + ": connect: connection refused"},
+				Message: "dial tcp " + refused + ": connect: connection refused",
+				Hint:    "nothing listens there: check host and port, and that the service runs"},
 		},
 		{
 			name:   "panic",
