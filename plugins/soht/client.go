@@ -1,20 +1,11 @@
 package soht
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -29,138 +20,9 @@ const (
 	// maxReply is the most data that a readwrite brings; a reply that is full
 	// means that more is waiting.
 	maxReply = 16384
-	// idleTimeout is how long a connection is kept for reuse: less than the
-	// 5 s after which the strictest of the usual servers (Apache httpd) drops
-	// it. A POST that meets the server's close in mid-air cannot be repeated,
-	// since nobody knows whether it was carried out, and costs the tunnel.
-	idleTimeout = 4 * time.Second
-	// maxIdle bounds the connections that are kept.
-	maxIdle = 64
-	// maxReplyHeader bounds the headers of an answer.
-	maxReplyHeader = 64 << 10
 	// maxOpenReply bounds the answer to open.
 	maxOpenReply = 4 << 10
-	// closeTimeout bounds the close of a connection that has ended: a plugin
-	// that is told to stop has no longer either.
-	closeTimeout = 2 * time.Second
 )
-
-// client is the HTTP side of one upstream and one set of socket options.
-type client struct {
-	url       *url.URL
-	host      string // of the Host header, where the user set one
-	header    http.Header
-	transport *http.Transport
-	forms     *sync.Pool // of *[]byte
-}
-
-// newTransport returns a transport that dials with dial. It follows neither
-// redirects nor the environment's proxy, keeps no cookies and puts no limit on
-// the wait for an answer: read's begins with the target's first byte.
-func newTransport(dial func(context.Context, string, string) (net.Conn, error), via *url.URL, tlsConfig *tls.Config, handshake time.Duration) *http.Transport {
-	var protocols http.Protocols
-	// Not HTTP/2: there all tunnels would share one connection and its end.
-	protocols.SetHTTP1(true)
-	t := &http.Transport{
-		DialContext:            dial,
-		TLSClientConfig:        tlsConfig,
-		TLSHandshakeTimeout:    handshake,
-		DisableCompression:     true,
-		MaxIdleConns:           maxIdle,
-		MaxIdleConnsPerHost:    maxIdle,
-		IdleConnTimeout:        idleTimeout,
-		MaxResponseHeaderBytes: maxReplyHeader,
-		// Bulk: measured, four times the default takes a quarter off a
-		// download; more gains nothing.
-		ReadBufferSize:  16 << 10,
-		WriteBufferSize: 16 << 10,
-		Protocols:       &protocols,
-		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
-			return checkStatus(connect, r)
-		},
-	}
-	if via != nil {
-		t.Proxy = http.ProxyURL(via)
-	}
-	return t
-}
-
-// formBody is a form on its way, whose buffer is free once each copy that the
-// transport made of it is closed.
-type formBody struct {
-	bytes.Reader
-	open   *atomic.Int32
-	closed bool
-}
-
-func newFormBody(form []byte, open *atomic.Int32) *formBody {
-	open.Add(1)
-	b := &formBody{open: open}
-	b.Reset(form)
-	return b
-}
-
-// Close is called by one goroutine at a time.
-func (b *formBody) Close() error {
-	if !b.closed {
-		b.closed = true
-		b.open.Add(-1)
-	}
-	return nil
-}
-
-// form takes a buffer for one request's form.
-func (c *client) form() *[]byte {
-	if b, ok := c.forms.Get().(*[]byte); ok {
-		return b
-	}
-	return new([]byte)
-}
-
-// post sends one form and returns the answer with its headers checked. The
-// caller closes the answer's body and then calls free, which gives the form's
-// buffer back; post does both itself where it fails. A request that may be
-// repeated is, where a kept connection turns out to be closed.
-func (c *client) post(ctx context.Context, action string, form *[]byte, repeatable bool) (r *http.Response, free func(), err error) {
-	var open atomic.Int32
-	free = func() {
-		// The transport may still be writing a form whose answer came early.
-		if open.Load() == 0 {
-			c.forms.Put(form)
-		}
-	}
-	req := &http.Request{
-		Method:        http.MethodPost,
-		URL:           c.url,
-		Host:          c.host,
-		Header:        c.header.Clone(),
-		Body:          newFormBody(*form, &open),
-		ContentLength: int64(len(*form)),
-		GetBody:       func() (io.ReadCloser, error) { return newFormBody(*form, &open), nil },
-	}
-	if repeatable {
-		// The transport takes the key as the permission; without a value it
-		// is not sent.
-		req.Header["Idempotency-Key"] = nil
-	}
-	r, err = c.transport.RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		free()
-		if cause := context.Cause(ctx); cause != nil {
-			return nil, nil, cause
-		}
-		if e := (*Error)(nil); errors.As(err, &e) {
-			return nil, nil, e
-		}
-		return nil, nil, exchange(action, err)
-	}
-	if err := checkStatus(action, r); err != nil {
-		_ = r.Body.Close()
-		free()
-		return nil, nil, err
-	}
-	return r, free, nil
-}
 
 // write sends data by a write action. It is answered once the server has
 // written them to the target, which may take as long as the target likes.

@@ -16,6 +16,9 @@ import (
 // its connection at the server can be closed.
 const abandonTime = 5 * time.Second
 
+// probeTime bounds the question whether connections are kept.
+const probeTime = 5 * time.Second
+
 // opened is a connection that the server has made.
 type opened struct {
 	id            string
@@ -88,7 +91,7 @@ func (c *Config) open(ctx context.Context, cl *client, req *sdk.Request) (opened
 	}
 	answer := make(chan result, 1)
 	if !c.goInBackground(func() {
-		id, err := cl.open(httptrace.WithClientTrace(octx, hooks), c.login(), req.Target)
+		id, err := cl.openProbed(httptrace.WithClientTrace(octx, hooks), c.login(), req.Target)
 		local, remote := trace.stop()
 		answer <- result{opened{id, local, remote}, err}
 	}) {
@@ -116,6 +119,36 @@ func (c *Config) open(ctx context.Context, cl *client, req *sdk.Request) (opened
 		}
 	})
 	return opened{}, ctx.Err()
+}
+
+// openProbed opens, and finds out before whether connections are kept where
+// that is doubtful: they are, if the open goes through at once on one that has
+// carried a request before.
+func (c *client) openProbed(ctx context.Context, login credentials, target sdk.Target) (string, error) {
+	d := c.doubts.Load()
+	if d == nil {
+		return c.open(ctx, login, target)
+	}
+	pctx, cancel := context.WithTimeout(ctx, probeTime)
+	c.probe(pctx, d)
+	cancel()
+	var kept, other atomic.Bool
+	id, err := c.open(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			if d.use(info.Conn) {
+				kept.Store(true)
+			} else {
+				other.Store(true)
+			}
+		},
+	}), login, target)
+	if err == nil {
+		if other.Load() || !kept.Load() {
+			c.neverReuse()
+		}
+		c.doubts.Store(nil)
+	}
+	return id, err
 }
 
 // goInBackground runs f in a goroutine that Close waits for. After Close it

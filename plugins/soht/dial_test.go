@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -224,5 +225,61 @@ func TestVia(t *testing.T) {
 	_, err := dial(t, values{"url": "https://soht.corp/", "via": "http://us%20er:p%40ss%3Aword@" + via}, "127.0.0.1:1")
 	if e := dialError(t, err); e.Reason != sdk.ReasonUnavailable || !strings.Contains(e.Message, "502") {
 		t.Errorf("got %+v", e)
+	}
+}
+
+// A proxy that closes its connections and does not say so costs no tunnel: they
+// are not used twice.
+func TestViaThatHangsUp(t *testing.T) {
+	s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond, Faults: sohtemu.Faults{HangUp: true}})
+	modes(t, func(t *testing.T, mode string) {
+		u := upstream(t, values{"url": "http://soht.corp" + sohtemu.DefaultPath, "mode": mode, "via": "http://" + s.Addr()})
+		target := echo(t)
+		var wait sync.WaitGroup
+		for range 8 {
+			wait.Go(func() {
+				c, err := u.Dial(t.Context(), target)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				_ = c.SetDeadline(time.Now().Add(patience))
+				b := make([]byte, 2)
+				for range 20 {
+					if _, err := c.Write([]byte("hi")); err != nil {
+						t.Error(err)
+					}
+					if _, err := io.ReadFull(c, b); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wait.Wait()
+	})
+}
+
+// One that keeps them is believed after one question.
+func TestViaThatKeepsConnections(t *testing.T) {
+	s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
+	u := upstream(t, values{"url": "http://soht.corp" + sohtemu.DefaultPath, "via": "http://" + s.Addr()})
+	target := echo(t)
+	for range 3 {
+		c, err := u.Dial(t.Context(), target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(patience))
+		for range 20 {
+			write(t, c, []byte("hi"))
+			read(t, c, 2)
+		}
+		_ = c.Close()
+		eventually(t, s, "close", func(st sohtemu.Stats) bool { return st.Open == 0 })
+	}
+	if st := s.Stats(); st.Requests["GET"] != 1 || st.HTTPConnections > 8 {
+		t.Errorf("got %+v", st)
 	}
 }

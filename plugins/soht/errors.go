@@ -3,6 +3,7 @@ package soht
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -57,8 +58,14 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s (%s)", e.Action, e.Message, e.Hint)
 }
 
-// Unwrap returns Err and Cause.
-func (e *Error) Unwrap() []error { return []error{e.Err, e.Cause} }
+// Unwrap returns Err, and Cause unless that is io.EOF: who finds that in the
+// error of a Read takes it for a clean end.
+func (e *Error) Unwrap() []error {
+	if e.Cause == nil || errors.Is(e.Cause, io.EOF) {
+		return []error{e.Err}
+	}
+	return []error{e.Err, e.Cause}
+}
 
 // dialError is e as the failure of an open.
 func (e *Error) dialError() *sdk.DialError {

@@ -177,7 +177,7 @@ func expectBroken(t *testing.T, s sdk.Stream, kind error) *Error {
 	t.Helper()
 	_, err := io.Copy(io.Discard, s)
 	var e *Error
-	if !errors.As(err, &e) || !errors.Is(err, kind) {
+	if !errors.As(err, &e) || !errors.Is(err, kind) || errors.Is(err, io.EOF) {
 		t.Fatalf("read ended with %v, want %v", err, kind)
 	}
 	if _, werr := s.Write([]byte("x")); !errors.Is(werr, kind) {

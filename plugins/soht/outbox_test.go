@@ -92,18 +92,21 @@ func TestPauses(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		last      time.Duration
+		full      bool
 		sent, got int
 		want      time.Duration
 	}{
-		{"a full reply", maxPause, 0, maxReply, 0},
-		{"a reply", maxPause, 0, 1, minPause},
-		{"a write", maxPause, 1, 0, minPause},
-		{"nothing, after a full reply", 0, 0, 0, minPause},
-		{"nothing", minPause, 0, 0, 2 * minPause},
-		{"nothing for long", maxPause, 0, 0, maxPause},
-		{"nothing for rather long", maxPause - 1, 0, 0, maxPause},
+		{"a full reply", maxPause, false, 0, maxReply, 0},
+		{"a reply", maxPause, false, 0, 1, minPause},
+		{"a reply in bulk", 0, true, 0, 1, bulkPause},
+		{"a write", maxPause, false, 1, 0, minPause},
+		{"nothing, after a full reply", 0, true, 0, 0, minPause},
+		{"nothing, after a reply in bulk", bulkPause, false, 0, 0, minPause},
+		{"nothing", minPause, false, 0, 0, 2 * minPause},
+		{"nothing for long", maxPause, false, 0, 0, maxPause},
+		{"nothing for rather long", maxPause - 1, false, 0, 0, maxPause},
 	} {
-		if got := nextPause(tt.last, tt.sent, tt.got); got != tt.want {
+		if got := nextPause(tt.last, tt.full, tt.sent, tt.got); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 	}

@@ -5,6 +5,7 @@ package soht
 
 import (
 	"context"
+	"net"
 	"net/url"
 	"sync"
 
@@ -72,7 +73,7 @@ func (c *Config) Close() error {
 	c.mu.Unlock()
 	c.background.Wait()
 	for _, cl := range clients {
-		cl.transport.CloseIdleConnections()
+		cl.transport.Load().CloseIdleConnections()
 	}
 	return nil
 }
@@ -102,11 +103,15 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 	dialer.Timeout = c.Timeouts.Connect
 	header, host := c.header()
 	cl := &client{
-		url:       u,
-		host:      host,
-		header:    header,
-		transport: newTransport(dialer.DialContext, via, tlsConfig, c.Timeouts.Handshake),
-		forms:     &c.forms,
+		url:    u,
+		host:   host,
+		header: header,
+		forms:  &c.forms,
+	}
+	cl.transport.Store(newTransport(dialer.DialContext, via, tlsConfig, c.Timeouts.Handshake))
+	// Behind https the connection is the server's own.
+	if via != nil && u.Scheme == "http" {
+		cl.doubts.Store(&doubts{used: make(map[net.Conn]struct{})})
 	}
 	if c.clients == nil {
 		c.clients = make(map[sdk.SocketOptions]*client)

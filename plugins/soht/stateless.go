@@ -8,10 +8,13 @@ import (
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
-// The pause between polls while nothing comes; it doubles.
+// The pause between polls while nothing comes doubles from minPause to
+// maxPause. bulkPause is the one after a reply that was not full in the midst
+// of full ones.
 const (
-	minPause = 20 * time.Millisecond
-	maxPause = 2 * time.Second
+	bulkPause = time.Millisecond
+	minPause  = 20 * time.Millisecond
+	maxPause  = 2 * time.Second
 )
 
 // replies is how many replies may wait for the client: one is delivered while
@@ -52,7 +55,7 @@ func newStateless(c *client, id string, writeSize int) sdk.Stream {
 func (s *stateless) exchange(ctx context.Context) {
 	// Most clients speak first: a poll before that would keep them waiting
 	// while it idles at the server.
-	pause := minPause
+	pause, full := minPause, false
 	flushed := false
 	for {
 		var buffer []byte
@@ -86,18 +89,23 @@ func (s *stateless) exchange(ctx context.Context) {
 			s.took(time.Since(start))
 			s.full <- reply{buffer: buffer, data: got}
 		}
-		pause = nextPause(pause, len(data), len(got))
+		pause = nextPause(pause, full, len(data), len(got))
+		full = len(got) == maxReply
 	}
 }
 
 // nextPause is how long to wait, for the client to write, before the next poll
-// after one that sent and brought so many bytes. A full reply means that more
-// is waiting. After one that is not full the client has its turn: the next
-// poll would find nothing, and idle at the server for 100 ms.
-func nextPause(last time.Duration, sent, got int) time.Duration {
+// after one that sent and brought so many bytes; full is whether the one before
+// brought a full reply. A full reply means that more is waiting. After one that
+// is not full the client has its turn: the next poll would find nothing, and
+// idle at the server for 100 ms. In bulk it means mostly that the target's
+// window had just closed, and data are there a moment later.
+func nextPause(last time.Duration, full bool, sent, got int) time.Duration {
 	switch {
 	case got == maxReply:
 		return 0
+	case got > 0 && full:
+		return bulkPause
 	case got > 0 || sent > 0:
 		return minPause
 	}

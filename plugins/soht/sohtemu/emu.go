@@ -122,8 +122,12 @@ func Start(o Options) (*Server, error) {
 		Handler:           http.HandlerFunc(s.serve),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          log.New(io.Discard, "", 0),
-		ConnState: func(_ net.Conn, state http.ConnState) {
+		ConnState: func(c net.Conn, state http.ConnState) {
 			switch state {
+			case http.StateIdle:
+				if s.currentFaults().HangUp {
+					_ = c.Close()
+				}
 			case http.StateNew:
 				s.accepted.Add(1)
 				s.mu.Lock()

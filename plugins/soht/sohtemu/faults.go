@@ -30,6 +30,9 @@ type Faults struct {
 	ByteAtATime bool
 	// NoKeepAlive closes the HTTP connection after each answer.
 	NoKeepAlive bool
+	// HangUp closes the HTTP connection after each answer and does not say so,
+	// as tinyproxy does.
+	HangUp bool
 	// Unframed answers with neither a length nor chunks: the end of the
 	// connection is the end of the body, as behind an HTTP/1.0 proxy.
 	Unframed bool

@@ -1,0 +1,210 @@
+package soht
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// idleTimeout is how long a connection is kept for reuse: less than the
+	// 5 s after which the strictest of the usual servers (Apache httpd) drops
+	// it. A POST that meets the server's close in mid-air cannot be repeated,
+	// since nobody knows whether it was carried out, and costs the tunnel.
+	idleTimeout = 4 * time.Second
+	// maxIdle bounds the connections that are kept.
+	maxIdle = 64
+	// maxReplyHeader bounds the headers of an answer.
+	maxReplyHeader = 64 << 10
+	// maxProbeReply is what is read of the page that a GET brings.
+	maxProbeReply = 64 << 10
+	// closeTimeout bounds the close of a connection that has ended: a plugin
+	// that is told to stop has no longer either.
+	closeTimeout = 2 * time.Second
+)
+
+// client is the HTTP side of one upstream and one set of socket options.
+type client struct {
+	url       *url.URL
+	host      string // of the Host header, where the user set one
+	header    http.Header
+	transport atomic.Pointer[http.Transport]
+	forms     *sync.Pool // of *[]byte
+
+	// doubts is there until it is known whether connections are kept, where an
+	// answer's headers cannot be believed.
+	doubts atomic.Pointer[doubts]
+}
+
+// doubts are the connections that have carried a request. The transport's own
+// word for a connection used again, Reused, covers those that waited unused.
+type doubts struct {
+	mu   sync.Mutex
+	used map[net.Conn]struct{}
+}
+
+// use notes a connection and says whether it had carried a request before.
+func (d *doubts) use(c net.Conn) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, again := d.used[c]
+	d.used[c] = struct{}{}
+	return again
+}
+
+// neverReuse makes each request from here on take a connection of its own.
+func (c *client) neverReuse() {
+	t := c.transport.Load().Clone()
+	t.DisableKeepAlives = true
+	c.transport.Swap(t).CloseIdleConnections()
+}
+
+// newTransport returns a transport that dials with dial. It follows neither
+// redirects nor the environment's proxy, keeps no cookies and puts no limit on
+// the wait for an answer: read's begins with the target's first byte.
+func newTransport(dial func(context.Context, string, string) (net.Conn, error), via *url.URL, tlsConfig *tls.Config, handshake time.Duration) *http.Transport {
+	var protocols http.Protocols
+	// Not HTTP/2: there all tunnels would share one connection and its end.
+	protocols.SetHTTP1(true)
+	t := &http.Transport{
+		DialContext:            dial,
+		TLSClientConfig:        tlsConfig,
+		TLSHandshakeTimeout:    handshake,
+		DisableCompression:     true,
+		MaxIdleConns:           maxIdle,
+		MaxIdleConnsPerHost:    maxIdle,
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: maxReplyHeader,
+		// Bulk: measured, four times the default takes a quarter off a
+		// download; more gains nothing.
+		ReadBufferSize:  16 << 10,
+		WriteBufferSize: 16 << 10,
+		Protocols:       &protocols,
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
+			return checkStatus(connect, r)
+		},
+	}
+	if via != nil {
+		t.Proxy = http.ProxyURL(via)
+	}
+	return t
+}
+
+// probe asks for the blank page that the server has for a GET, so that the next
+// request shows whether the connection was kept. tinyproxy (1.11) closes its
+// connections behind each answer and takes the header out that would say so;
+// a write on one of them is lost, or is not, and cannot be repeated.
+func (c *client) probe(ctx context.Context, d *doubts) {
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { d.use(info.Conn) },
+	})
+	req := &http.Request{Method: http.MethodGet, URL: c.url, Host: c.host, Header: c.header.Clone()}
+	req.Header.Del("Content-Type")
+	r, err := c.transport.Load().RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return // the open behind it says what is wrong
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, maxProbeReply))
+	_ = r.Body.Close()
+}
+
+// formBody is a form on its way, whose buffer is free once each copy that the
+// transport made of it is closed.
+type formBody struct {
+	bytes.Reader
+	open   *atomic.Int32
+	closed bool
+}
+
+func newFormBody(form []byte, open *atomic.Int32) *formBody {
+	open.Add(1)
+	b := &formBody{open: open}
+	b.Reset(form)
+	return b
+}
+
+// Close is called by one goroutine at a time.
+func (b *formBody) Close() error {
+	if !b.closed {
+		b.closed = true
+		b.open.Add(-1)
+	}
+	return nil
+}
+
+// form takes a buffer for one request's form.
+func (c *client) form() *[]byte {
+	if b, ok := c.forms.Get().(*[]byte); ok {
+		return b
+	}
+	return new([]byte)
+}
+
+// maxTries bounds how often a request is repeated that met the end of a kept
+// connection.
+const maxTries = 4
+
+// post sends one form and returns the answer with its headers checked. The
+// caller closes the answer's body and then calls free, which gives the form's
+// buffer back; post does both itself where it fails. A request that may be
+// repeated is, where a kept connection turns out to be closed: any other that
+// this happens to may have been carried out, or not.
+func (c *client) post(ctx context.Context, action string, form *[]byte, repeatable bool) (r *http.Response, free func(), err error) {
+	var open atomic.Int32
+	free = func() {
+		// The transport may still be writing a form whose answer came early.
+		if open.Load() == 0 {
+			c.forms.Put(form)
+		}
+	}
+	for try := 1; ; try++ {
+		var reused atomic.Bool
+		r, err = c.roundTrip(ctx, *form, &open, &reused)
+		if err == nil || !repeatable || !reused.Load() || try == maxTries || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		free()
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, nil, cause
+		}
+		if e := (*Error)(nil); errors.As(err, &e) {
+			return nil, nil, e
+		}
+		return nil, nil, exchange(action, err)
+	}
+	if err := checkStatus(action, r); err != nil {
+		_ = r.Body.Close()
+		free()
+		return nil, nil, err
+	}
+	return r, free, nil
+}
+
+// roundTrip makes one request; open counts the bodies that the transport has
+// not closed yet, and reused tells whether it went out on a kept connection.
+func (c *client) roundTrip(ctx context.Context, form []byte, open *atomic.Int32, reused *atomic.Bool) (*http.Response, error) {
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { reused.Store(info.Reused) },
+	})
+	req := &http.Request{
+		Method:        http.MethodPost,
+		URL:           c.url,
+		Host:          c.host,
+		Header:        c.header.Clone(),
+		Body:          newFormBody(form, open),
+		ContentLength: int64(len(form)),
+		GetBody:       func() (io.ReadCloser, error) { return newFormBody(form, open), nil },
+	}
+	return c.transport.Load().RoundTrip(req.WithContext(ctx))
+}
