@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +25,7 @@ output.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] == "-" {
-				return formatStream(cmd.InOrStdin(), cmd.OutOrStdout())
+				return formatStream(cmd.InOrStdin(), cmd.OutOrStdout(), check)
 			}
 			return formatPath(cmd, args[0], check)
 		},
@@ -35,14 +37,23 @@ output.`,
 // maxConfig bounds what is read from standard input, in bytes.
 const maxConfig = 16 << 20
 
-func formatStream(in io.Reader, out io.Writer) error {
-	src, err := io.ReadAll(io.LimitReader(in, maxConfig))
-	if err != nil {
+func formatStream(in io.Reader, out io.Writer, check bool) error {
+	src, err := io.ReadAll(io.LimitReader(in, maxConfig+1))
+	switch {
+	case err != nil:
 		return fmt.Errorf("fmt: %w", err)
+	case len(src) > maxConfig:
+		return fmt.Errorf("fmt: standard input is larger than %d MiB", maxConfig>>20)
 	}
 	done, err := core.Format(src, "standard input")
 	if err != nil {
 		return usageError{err}
+	}
+	if check {
+		if !bytes.Equal(src, done) {
+			return statusError(exitFailed)
+		}
+		return nil
 	}
 	_, err = out.Write(done)
 	return err
@@ -58,6 +69,8 @@ func formatPath(cmd *cobra.Command, path string, check bool) error {
 		if files, err = filepath.Glob(filepath.Join(path, "*.hcl")); err != nil {
 			return fmt.Errorf("fmt: %w", err)
 		}
+		// As run reads a folder.
+		files = slices.DeleteFunc(files, func(f string) bool { return strings.HasPrefix(filepath.Base(f), ".") })
 		if len(files) == 0 {
 			return fmt.Errorf("fmt: no *.hcl in %s", path)
 		}

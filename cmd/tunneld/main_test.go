@@ -5,19 +5,34 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 )
 
 // TestMain makes the test binary the program itself: for the daemon, which runs
-// it as its bundled plugins, and for the scripts, which run it as "tunneld".
+// it as its bundled plugins, for the tests of a whole process, and for the
+// scripts, which run it as "tunneld". It is also a plugin of a third party.
 func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == asThirdParty {
+		for _, p := range []sdk.Plugin{fixture.Direct(), fixture.Relay()} {
+			if p.Name == os.Args[2] {
+				os.Exit(sdk.Serve(p))
+			}
+		}
+	}
 	if len(os.Args) > 3 && os.Args[1] == "plugin" && os.Args[2] == "serve" || os.Getenv(asProgram) != "" {
 		main()
 	}
 	testscript.Main(m, map[string]func(){"tunneld": main})
 }
 
-// asProgram makes a child of a test the program.
-const asProgram = "TUNNELD_TEST_PROGRAM"
+const (
+	// asProgram is the variable that makes a child of a test the program.
+	asProgram = "TUNNELD_TEST_PROGRAM"
+	// asThirdParty is the argument that makes it a plugin that is not bundled.
+	asThirdParty = "third-party"
+)
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{

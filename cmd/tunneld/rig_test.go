@@ -27,19 +27,29 @@ const patience = 30 * time.Second
 type logBuffer struct {
 	mu    sync.Mutex
 	all   bytes.Buffer
+	part  []byte // of a line that has not ended
 	lines []map[string]any
 	more  chan struct{} // closed and replaced with every line
 }
 
 func newLogBuffer() *logBuffer { return &logBuffer{more: make(chan struct{})} }
 
+// Write takes what was logged, in whatever pieces it comes.
 func (l *logBuffer) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.all.Write(b)
-	var line map[string]any
-	if err := json.Unmarshal(b, &line); err == nil {
-		l.lines = append(l.lines, line)
+	l.part = append(l.part, b...)
+	for {
+		line, rest, found := bytes.Cut(l.part, []byte("\n"))
+		if !found {
+			break
+		}
+		var values map[string]any
+		if err := json.Unmarshal(line, &values); err == nil {
+			l.lines = append(l.lines, values)
+		}
+		l.part = rest
 	}
 	close(l.more)
 	l.more = make(chan struct{})
@@ -106,9 +116,7 @@ func startDaemon(t *testing.T, config string) *daemonRig {
 	opts.Log = r.log
 	d, diags, err := core.Start(t.Context(), opts)
 	if err != nil {
-		var b strings.Builder
-		diags.Write(&b)
-		t.Fatalf("start: %v\n%s\n%s", err, &b, r.log)
+		t.Fatalf("start: %v\n%s\n%s", err, told(diags), r.log)
 	}
 	r.Daemon = d
 	t.Cleanup(func() {
@@ -122,6 +130,28 @@ func startDaemon(t *testing.T, config string) *daemonRig {
 		}
 	})
 	return r
+}
+
+// told is what a user reads.
+func told(diags core.Diagnostics) string {
+	var b strings.Builder
+	diags.Write(&b)
+	return b.String()
+}
+
+// reloadFails expects that the configuration is refused with all of the texts.
+func (r *daemonRig) reloadFails(t *testing.T, config string, want ...string) {
+	t.Helper()
+	r.write(t, config)
+	diags, err := r.Reload(t.Context())
+	if !errors.Is(err, core.ErrInvalid) {
+		t.Fatalf("reload: %v; want that the configuration is refused", err)
+	}
+	for _, w := range want {
+		if !strings.Contains(told(diags), w) {
+			t.Errorf("%q is missing in:\n%s", w, told(diags))
+		}
+	}
 }
 
 func (r *daemonRig) write(t *testing.T, config string) {
@@ -161,7 +191,7 @@ func dialTCP(t *testing.T, address string) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// pluginPID returns the process of a plugin, as the log tells it.
+// pluginPIDs returns the processes of a plugin that parent has started.
 func pluginPIDs(t *testing.T, parent int, name string) []int {
 	t.Helper()
 	entries, err := filepath.Glob("/proc/[0-9]*/stat")

@@ -81,21 +81,42 @@ func serve(ctx context.Context, cmd *cobra.Command, daemon *core.Daemon, stop, r
 		select {
 		case <-reload:
 			// One at a time; signals that arrive meanwhile are one more.
-			diags, err := daemon.Reload(ctx)
-			if err != nil || len(diags) > 0 {
-				diags.Write(cmd.ErrOrStderr())
+			if !reloadUntil(ctx, cmd, daemon, stop) {
+				continue
 			}
 		case <-stop:
-			go func() {
-				select {
-				case <-stop:
-					cancel()
-				case <-ctx.Done():
-				}
-			}()
-			return daemon.Stop(ctx)
 		case <-ctx.Done():
-			return daemon.Stop(ctx)
 		}
+		go func() {
+			select {
+			case <-stop:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		return daemon.Stop(ctx)
+	}
+}
+
+// reloadUntil reloads; a signal to stop breaks that off. It says whether there
+// was one.
+func reloadUntil(ctx context.Context, cmd *cobra.Command, daemon *core.Daemon, stop <-chan os.Signal) (stopped bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		diags, err := daemon.Reload(ctx)
+		if err != nil || len(diags) > 0 {
+			diags.Write(cmd.ErrOrStderr())
+		}
+	}()
+	select {
+	case <-done:
+		return false
+	case <-stop:
+		cancel()
+		<-done
+		return true
 	}
 }

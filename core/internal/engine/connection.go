@@ -57,24 +57,45 @@ func (e *Engine) handle(on *listening, c *net.TCPConn) {
 	source := remote.Addr().Unmap()
 	if err := e.slots.take(g.limit, l, source); err != nil {
 		g.release()
-		refusal := conn.refused(err)
-		e.connections.Go(func() { listen.Refuse(l.Kind, c, refusal) })
+		e.refuse(l.Kind, c, conn.refused(err))
 		return
 	}
 	e.connections.Go(func() { conn.run(g, c, func() { e.slots.give(l.ID(), source) }) })
 }
 
+// maxRefusals bounds the clients beyond a limit that are told so at one time; the
+// others are reset. They hold no slot, and a word to them takes a while.
+const maxRefusals = 64
+
+func (e *Engine) refuse(kind string, c *net.TCPConn, err *tunnel.DialError) {
+	if e.refusals.Add(1) > maxRefusals {
+		e.refusals.Add(-1)
+		listen.Reset(c)
+		return
+	}
+	e.connections.Go(func() {
+		defer e.refusals.Add(-1)
+		defer context.AfterFunc(e.dialing, func() { listen.Reset(c) })()
+		listen.Refuse(kind, c, err)
+	})
+}
+
+// run takes the connection to its tunnel, or to its refusal. done gives its slot
+// back, which comes before the line of the log: who reads that may count on it.
 func (c *connection) run(g *generation, raw *net.TCPConn, done func()) {
 	ctx, cancel := context.WithCancelCause(c.engine.dialing)
 	defer cancel(nil)
+	// A stop does not wait for what a client has to say or to read.
+	mine := context.AfterFunc(ctx, func() { listen.Reset(raw) })
+	defer mine()
 	if err := c.listener.Socket.Apply(raw); err != nil {
 		c.engine.log.Debug("socket options", "conn", c.id, "listener", c.listener.ID(), "err", err)
 	}
 	client, handshakeErr := listen.Handshake(c.listener.Kind, raw, c.listener.Target, c.listener.Timeout.Handshake)
 	if handshakeErr != nil {
 		g.release()
-		c.engine.log.Warn("client handshake failed", "conn", c.id, "listener", c.listener.ID(), "client", c.source, "err", handshakeErr)
 		done()
+		c.engine.log.Warn("client handshake failed", "conn", c.id, "listener", c.listener.ID(), "client", c.source, "err", handshakeErr)
 		return
 	}
 	c.target = client.Target()
@@ -83,15 +104,19 @@ func (c *connection) run(g *generation, raw *net.TCPConn, done func()) {
 	g.release()
 	if err != nil {
 		client.Refuse(err)
-		c.logFailure(err)
 		done()
+		c.logFailure(err)
 		return
 	}
 	stream, ahead, acceptErr := client.Accept()
+	gone := tunnel.CloseClientReset
+	if !mine() {
+		gone, acceptErr = tunnel.CloseKilled, errStopping
+	}
 	if acceptErr != nil {
-		abandon(up, "the client is gone")
-		c.log(splice.Result{Reason: tunnel.CloseClientReset, Err: acceptErr})
+		abandon(up, acceptErr.Error())
 		done()
+		c.log(splice.Result{Reason: gone, Err: acceptErr})
 		return
 	}
 	c.tunnel = up
@@ -105,8 +130,8 @@ func (c *connection) run(g *generation, raw *net.TCPConn, done func()) {
 			Lifetime:  c.listener.Timeout.Lifetime,
 		},
 		Done: func(r splice.Result) {
-			c.log(r)
 			done()
+			c.log(r)
 		},
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
@@ -45,6 +46,8 @@ type Engine struct {
 	current atomic.Pointer[generation]
 	ids     atomic.Uint64
 
+	refusals atomic.Int64 // clients beyond a limit that are being told so
+
 	// dialing ends at the stop; connections outlive the calls that begin them.
 	dialing     context.Context
 	stopDialing context.CancelCauseFunc
@@ -55,7 +58,7 @@ type Engine struct {
 	stopped   bool
 	number    uint64 // the last generation's
 	listeners map[string]*listening
-	running   map[string]*pluginhost.Plugin // by spec key
+	running   map[string]*pluginhost.Plugin // by runningKey
 }
 
 // ErrInvalid says that the configuration has errors: the diagnostics tell them.
@@ -184,6 +187,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 		return nil
 	}
 	e.stopped = true
+	e.log.Info("stopping", "tunnels", e.pump.Active())
 	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)
 	defer cancel()
 	var errs []error
@@ -198,9 +202,30 @@ func (e *Engine) Stop(ctx context.Context) error {
 	e.connections.Wait()
 	errs = append(errs, e.pump.Close())
 	e.current.Store(nil)
-	errs = append(errs, e.host.Close(context.WithoutCancel(drain)))
+	errs = append(errs, e.closeHost(ctx))
 	e.retiring.Wait()
 	return errors.Join(errs...)
+}
+
+// lastGrace is what plugins get to end by themselves once nobody wants to wait
+// for them any more.
+const lastGrace = time.Second
+
+// closeHost stops the plugins. They have the host's own time for it, and
+// lastGrace from when ctx is done.
+func (e *Engine) closeHost(ctx context.Context) error {
+	closing, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	defer context.AfterFunc(ctx, func() {
+		t := time.NewTimer(lastGrace)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			kill()
+		case <-closing.Done():
+		}
+	})()
+	return e.host.Close(closing)
 }
 
 // settle waits until no dial is under way and no tunnel is left.

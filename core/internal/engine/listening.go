@@ -37,8 +37,7 @@ func (e *Engine) bind(ctx context.Context, cfg *config.Config) (*binding, config
 	}
 	var open []config.Listener
 	for _, l := range cfg.Listeners {
-		key := socketKey(l.ID(), l.Address)
-		if on := free[key]; on != nil {
+		if key, on := reusable(free, l); on != nil {
 			b.next[l.ID()] = on
 			delete(free, key)
 			continue
@@ -62,6 +61,21 @@ func (e *Engine) bind(ctx context.Context, cfg *config.Config) (*binding, config
 	return b, nil
 }
 
+// reusable returns the old socket that serves l as well: one for the same
+// address as written, or one whose port the system picked and l now names.
+func reusable(free map[string]*listening, l config.Listener) (string, *listening) {
+	key := socketKey(l.ID(), l.Address)
+	if on := free[key]; on != nil {
+		return key, on
+	}
+	for key, on := range free {
+		if on.socket.Addr().String() == l.Address {
+			return key, on
+		}
+	}
+	return "", nil
+}
+
 // socketKey is what makes two listeners share a socket over a reload: the
 // address, and for a port that the system picks the listener as well.
 func socketKey(id, address string) string {
@@ -77,7 +91,7 @@ func (b *binding) open(ctx context.Context, l config.Listener, free map[string]*
 	socket, err := listen.Bind(ctx, l.Address, l.Backlog)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		for _, old := range free {
-			if old.closed || !samePort(old.socket.Address(), l.Address) {
+			if old.closed || !samePort(old.socket.Addr().String(), l.Address) {
 				continue
 			}
 			old.closed = true
@@ -125,16 +139,20 @@ func (e *Engine) unbind(ctx context.Context, b *binding) {
 		if !old.closed {
 			continue
 		}
-		socket, err := listen.Bind(ctx, old.socket.Address(), 0)
+		// Also where the reload is to be broken off.
+		socket, err := listen.Bind(context.WithoutCancel(ctx), old.socket.Again(), e.backlog(old))
 		if err != nil {
 			e.log.Error("a listener is lost: its address cannot be bound again", "listener", id, "err", err)
 			continue
 		}
-		again := &listening{socket: socket}
-		e.listeners[id] = again
-		e.serve(again)
+		// The generation in force knows it by its listening.
+		old.socket, old.closed = socket, false
+		e.serve(old)
 	}
 }
+
+// backlog returns what the generation in force has set for l.
+func (e *Engine) backlog(l *listening) int { return e.current.Load().listeners[l].Backlog }
 
 // commit serves the new sockets and closes those that are gone. It is called
 // after the swap of the generation.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
@@ -47,11 +49,11 @@ func (e *Engine) replace(ctx context.Context, cfg *config.Config, diags config.D
 	old := e.current.Swap(newGeneration(e.number, cfg, p.plugins, b.next))
 	e.commit(b, cfg)
 	for _, plugin := range p.started {
-		e.running[plugin.spec.Key()] = plugin.Plugin
+		e.running[plugin.key] = plugin.Plugin
 	}
 	if old != nil {
 		e.retire(old)
-		e.retirePlugins(p.plugins, cfg.Daemon.DrainTimeout)
+		e.retirePlugins(old, p.plugins, cfg.Daemon.DrainTimeout)
 	}
 	return p.diags, nil
 }
@@ -91,8 +93,8 @@ func (e *Engine) retire(g *generation) {
 const callTimeout = 10 * time.Second
 
 // retirePlugins drains and stops the plugins that the generation in force does
-// not use.
-func (e *Engine) retirePlugins(used map[string]*pluginhost.Plugin, drain time.Duration) {
+// not use. They take dials until nobody holds the generation before it, old.
+func (e *Engine) retirePlugins(old *generation, used map[string]*pluginhost.Plugin, drain time.Duration) {
 	for key, p := range e.running {
 		inUse := false
 		for _, u := range used {
@@ -105,6 +107,10 @@ func (e *Engine) retirePlugins(used map[string]*pluginhost.Plugin, drain time.Du
 		e.retiring.Go(func() {
 			ctx, cancel := context.WithTimeout(e.dialing, drain)
 			defer cancel()
+			select {
+			case <-old.unheld:
+			case <-ctx.Done():
+			}
 			if err := p.Drain(ctx); err != nil {
 				e.log.Warn("a plugin that is no longer used did not drain in time", "plugin", p.Info().GetName(), "err", err)
 			}
@@ -121,7 +127,7 @@ type preparation struct {
 	opts    Options
 	cfg     *config.Config
 	diags   config.Diagnostics
-	running map[string]*pluginhost.Plugin // by spec key; only read
+	running map[string]*pluginhost.Plugin // by runningKey; only read
 
 	plugins    map[string]*pluginhost.Plugin // by type
 	started    []startedPlugin
@@ -130,7 +136,7 @@ type preparation struct {
 
 type startedPlugin struct {
 	*pluginhost.Plugin
-	spec pluginhost.Spec
+	key string // see runningKey
 }
 
 // check starts the plugins that are not running yet, decodes the upstreams'
@@ -161,6 +167,8 @@ func (p *preparation) check(ctx context.Context) error {
 			p.diags = append(p.diags, p.cfg.PluginDiagnostic(u.ID(), d))
 		}
 	}
+	// The parser's, the decoder's and the plugins', as the user reads the file.
+	p.diags.Sort()
 	if p.diags.HasErrors() {
 		return ErrInvalid
 	}
@@ -182,7 +190,8 @@ func (p *preparation) plugin(ctx context.Context, name string) (*pluginhost.Plug
 		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("there is no plugin %q", name), err.Error())
 		return nil, &d
 	}
-	if plugin := p.running[spec.Key()]; plugin != nil {
+	key := runningKey(spec)
+	if plugin := p.running[key]; plugin != nil {
 		return plugin, nil
 	}
 	plugin, err := p.host.Start(ctx, spec)
@@ -190,8 +199,26 @@ func (p *preparation) plugin(ctx context.Context, name string) (*pluginhost.Plug
 		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("the plugin %q does not start", name), err.Error())
 		return nil, &d
 	}
-	p.started = append(p.started, startedPlugin{plugin, spec})
+	p.started = append(p.started, startedPlugin{plugin, key})
 	return plugin, nil
+}
+
+// runningKey is the same for a running plugin and a spec that would start just
+// that: an equal spec, and no other file where its program was.
+func runningKey(spec pluginhost.Spec) string {
+	key := spec.Key()
+	if spec.Bundled {
+		return key // part of this program, whatever has become of its file
+	}
+	st, err := os.Stat(spec.Command[0])
+	if err != nil {
+		return key // the start says what is wrong
+	}
+	key += fmt.Sprintf(" %d %d", st.Size(), st.ModTime().UnixNano())
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		key += fmt.Sprintf(" %d", sys.Ino)
+	}
+	return key
 }
 
 func (p *preparation) firstOf(pluginType string) string {

@@ -29,7 +29,8 @@ type Tunnel struct {
 	ClientAhead []byte
 	Upstream    *tunnel.Conn
 	Timeouts    Timeouts
-	// Done is called once, after both connections are closed.
+	// Done is called once, after both connections are closed. The tunnel
+	// counts until it has returned, so that who waits has its outcome.
 	Done func(Result)
 }
 
@@ -85,10 +86,10 @@ func (p *Pump) Start(t Tunnel) {
 	p.tunnels.add()
 	done := t.Done
 	t.Done = func(r Result) {
-		p.tunnels.done()
 		if done != nil {
 			done(r)
 		}
+		p.tunnels.done()
 	}
 	if !p.kernel.start(t) {
 		p.portable.start(t)

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
+)
+
+func TestHUPReloads(t *testing.T) {
+	s := startSapsocks(t, sapsocksemu.Options{})
+	p := runProgram(t, 1, s.onprem(""))
+	write := func(config string) {
+		if err := os.WriteFile(p.path, []byte(jsonLog+config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	address := p.address(t, "tcp.db")
+	conn := dialTCP(t, address)
+	pingPong(t, conn, "before")
+	write("nonsense {")
+	p.signal(t, syscall.SIGHUP)
+	p.log.await(t, 1, "msg", "reload failed, the old configuration stays in force")
+	pingPong(t, conn, "after a bad one")
+	pingPong(t, dialTCP(t, address), "new after a bad one")
+	write(s.onprem("limits {\n max_connections = 9\n }"))
+	p.signal(t, syscall.SIGHUP)
+	p.log.await(t, 1, "msg", "reloaded")
+	pingPong(t, conn, "after a good one")
+	if !strings.Contains(p.log.String(), "tunneld.hcl line") {
+		t.Error("the diagnostics of the bad configuration were not told")
+	}
+}
+
+// TestTERMDrainsAndASecondEnds: the first waits for the tunnel, the second does
+// not.
+func TestTERMDrainsAndASecondEnds(t *testing.T) {
+	s := startSapsocks(t, sapsocksemu.Options{})
+	p := runProgram(t, 1, s.onprem(""))
+	conn := dialTCP(t, p.address(t, "tcp.db"))
+	pingPong(t, conn, "before")
+	p.signal(t, syscall.SIGTERM)
+	p.log.await(t, 1, "msg", "stopping")
+	pingPong(t, conn, "while it drains")
+	p.signal(t, syscall.SIGTERM)
+	if status := p.status(t); status != exitOK {
+		t.Errorf("exit status %d", status)
+	}
+	wantReset(t, conn)
+	p.log.await(t, 1, "msg", "connection", "reason", "killed")
+}
+
+// TestKilledDaemonLeavesNoPlugin: the end of the descriptor channel ends them.
+func TestKilledDaemonLeavesNoPlugin(t *testing.T) {
+	s := startSapsocks(t, sapsocksemu.Options{})
+	p := runProgram(t, 1, s.onprem(""))
+	pids := pluginPIDs(t, p.cmd.Process.Pid, "sapsocks")
+	if len(pids) != 1 {
+		t.Fatalf("plugins: %v", pids)
+	}
+	await := watchProcess(t, pids[0])
+	p.signal(t, syscall.SIGKILL)
+	await()
+}
+
+func TestRunSaysWhyItDoesNotStart(t *testing.T) {
+	p := runProgram(t, 0, "listener \"tcp\" \"db\" {\n address = \"127.0.0.1:0\"\n}\n")
+	if status := p.status(t); status != exitInvalid {
+		t.Errorf("exit status %d", status)
+	}
+	if log := p.log.String(); !strings.Contains(log, "tunneld.hcl line 5") {
+		t.Errorf("log: %s", log)
+	}
+}
