@@ -33,10 +33,3 @@ const (
 	// asThirdParty is the argument that makes it a plugin that is not bundled.
 	asThirdParty = "third-party"
 )
-
-func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
-		RequireExplicitExec: true,
-	})
-}

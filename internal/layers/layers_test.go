@@ -85,8 +85,8 @@ func TestImportsPointDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := strings.TrimPrefix(p.ImportPath, module)
-		if strings.Contains(name, "interop/") || strings.HasPrefix(name, "internal/layers") || strings.HasPrefix(name, "core/internal/plugintest") {
-			continue // tests alone
+		if strings.Contains(name, "interop/") || strings.HasPrefix(name, "internal/layers") || strings.HasPrefix(name, "core/internal/plugintest") || name == "bench" {
+			continue // tests and measurements alone
 		}
 		seen++
 		edges, known := edgesOf(name)
