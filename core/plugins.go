@@ -3,7 +3,6 @@ package core
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/tunneld/tunneld/core/internal/engine"
@@ -31,7 +30,7 @@ func WriteSchema(ctx context.Context, w io.Writer, opts Options, plugin, format 
 		return errors.New("no such plugin")
 	}
 	if infos[0].Err != nil {
-		return fmt.Errorf("plugin %q: %w", plugin, infos[0].Err)
+		return infos[0].Err
 	}
 	return schema.Render(w, format, plugin, infos[0].Schema)
 }

@@ -154,7 +154,7 @@ func writePlugins(cmd *cobra.Command, infos []core.PluginInfo) error {
 	}
 	for _, p := range infos {
 		if p.Err != nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "tunneld: plugin %q: %v\n", p.Name, p.Err)
+			fmt.Fprintf(cmd.ErrOrStderr(), "tunneld: %v\n", p.Err)
 		}
 	}
 	if failed {
