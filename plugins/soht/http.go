@@ -39,6 +39,7 @@ type client struct {
 	header    http.Header
 	transport atomic.Pointer[http.Transport]
 	forms     *sync.Pool // of *[]byte
+	pollTime  time.Duration
 
 	// doubts is there until it is known whether connections are kept, where an
 	// answer's headers cannot be believed.
@@ -84,11 +85,7 @@ func newTransport(dial func(context.Context, string, string) (net.Conn, error), 
 		MaxIdleConnsPerHost:    maxIdle,
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: maxReplyHeader,
-		// Bulk: measured, four times the default takes a quarter off a
-		// download; more gains nothing.
-		ReadBufferSize:  16 << 10,
-		WriteBufferSize: 16 << 10,
-		Protocols:       &protocols,
+		Protocols:              &protocols,
 		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
 			return checkStatus(connect, r)
 		},

@@ -103,10 +103,11 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 	dialer.Timeout = c.Timeouts.Connect
 	header, host := c.header()
 	cl := &client{
-		url:    u,
-		host:   host,
-		header: header,
-		forms:  &c.forms,
+		url:      u,
+		host:     host,
+		header:   header,
+		forms:    &c.forms,
+		pollTime: pollTime,
 	}
 	cl.transport.Store(newTransport(dialer.DialContext, via, tlsConfig, c.Timeouts.Handshake))
 	// Behind https the connection is the server's own.

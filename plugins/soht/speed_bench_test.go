@@ -57,7 +57,7 @@ func BenchmarkDown(b *testing.B) {
 			b.Run(mode+"/"+name, func(b *testing.B) {
 				s := emulate(b, sohtemu.Options{})
 				target := source(b, n, content)
-				hc := &http.Client{Transport: &http.Transport{ReadBufferSize: 16 << 10}}
+				hc := &http.Client{Transport: &http.Transport{}}
 				defer hc.CloseIdleConnections()
 				var plain time.Duration
 				b.SetBytes(n)

@@ -17,6 +17,9 @@ const (
 	maxPause  = 2 * time.Second
 )
 
+// pollTime bounds a poll that carries no data.
+const pollTime = time.Minute
+
 // replies is how many replies may wait for the client: one is delivered while
 // the next is fetched.
 const replies = 2
@@ -69,7 +72,7 @@ func (s *stateless) exchange(ctx context.Context) {
 			return
 		}
 		start := time.Now()
-		got, err := s.client.poll(ctx, s.id, data, buffer)
+		got, err := s.poll(ctx, data, buffer)
 		switch {
 		case err == io.EOF:
 			// Nothing can be sent any more either.
@@ -92,6 +95,21 @@ func (s *stateless) exchange(ctx context.Context) {
 		pause = nextPause(pause, full, len(data), len(got))
 		full = len(got) == maxReply
 	}
+}
+
+// poll does one readwrite. Without data it has a time limit; with some, the
+// server may wait for the target to take them for as long as that likes.
+func (s *stateless) poll(ctx context.Context, data, buffer []byte) ([]byte, error) {
+	if len(data) == 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, s.client.pollTime, &Error{
+			Action: "readwrite", Reason: sdk.ReasonTimeout, Err: ErrExchange,
+			Message: "no answer within " + s.client.pollTime.String(),
+			Hint:    "an idle poll is answered in a tenth of a second: see whether the server is stuck",
+		})
+		defer cancel()
+	}
+	return s.client.poll(ctx, s.id, data, buffer)
 }
 
 // nextPause is how long to wait, for the client to write, before the next poll

@@ -264,6 +264,21 @@ func TestFailedWriteEndsTheRead(t *testing.T) {
 	}
 }
 
+// A server that is stuck ends a stateless tunnel: the listener need not have an
+// idle time.
+func TestPollWithoutAnAnswer(t *testing.T) {
+	s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"readwrite": {Silent: true}}}})
+	c := config(s, modeStateless)
+	cl, err := c.client(new(sdk.Request))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl.pollTime = 50 * time.Millisecond
+	if e := expectBroken(t, bare(t, c, scriptedTarget(t)), ErrExchange); e.Reason != sdk.ReasonTimeout {
+		t.Errorf("got %+v", e)
+	}
+}
+
 func TestByteAtATime(t *testing.T) {
 	s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{ByteAtATime: true}})
 	data := []byte("a\x00b\x00\x00c\x00")

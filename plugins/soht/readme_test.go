@@ -1,0 +1,37 @@
+package soht
+
+import (
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+)
+
+// The tables of the README have every hint that the code has.
+func TestREADMEHasTheHints(t *testing.T) {
+	b, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := string(b)
+	want := func(what, hint string) {
+		if hint = strings.ReplaceAll(hint, "%s", "*target*"); !strings.Contains(readme, "| "+hint+" |") {
+			t.Errorf("%s: no %q", what, hint)
+		}
+	}
+	for _, r := range refusals {
+		want(r.text, r.hint)
+		if !strings.Contains(strings.ToLower(readme), r.text) {
+			t.Errorf("no %q", r.text)
+		}
+	}
+	for _, action := range []string{"open", "read", "write", "readwrite", connect} {
+		for status := 300; status < 600; status++ {
+			if http.StatusText(status) != "" {
+				_, hint := statusMeaning(action, status)
+				want(action, hint)
+			}
+		}
+	}
+	want("a page", notSOHT("read", new(http.Response), nil).Hint)
+}
