@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
+)
+
+// dialFrom connects from another address of the loopback network.
+func dialFrom(t *testing.T, source, address string) (*net.TCPConn, error) {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: patience}
+	c, err := dialer.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.TCPConn), c.SetDeadline(time.Now().Add(patience))
+}
+
+// wantRefusal expects a reset, be it so early that the client's connect fails.
+func wantRefusal(t *testing.T, source, address string) {
+	t.Helper()
+	c, err := dialFrom(t, source, address)
+	if err == nil {
+		_, err = io.ReadAll(c)
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("%v; want a reset", err)
+	}
+}
+
+func TestLimitPerSource(t *testing.T) {
+	s := startSapsocks(t, sapsocksemu.Options{})
+	d := startDaemon(t, s.onprem("limits {\n max_per_source = 2\n }"))
+	address := d.address(t, "tcp.db")
+	var open []*net.TCPConn
+	for i, source := range []string{"127.0.0.1", "127.0.0.1", "127.0.0.2"} {
+		c, err := dialFrom(t, source, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pingPong(t, c, fmt.Sprint("connection ", i))
+		open = append(open, c)
+	}
+	wantRefusal(t, "127.0.0.1", address)
+	line := d.log.await(t, 1, "msg", "connection failed")[0]
+	if text := fmt.Sprint(line["err"]); !strings.Contains(text, "max_per_source") || !strings.Contains(text, "127.0.0.1") {
+		t.Errorf("line %v", line)
+	}
+	// A slot that is free is free for its source.
+	if err := open[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.log.await(t, 1, "msg", "connection")
+	pingPong(t, d.dial(t, "tcp.db"), "again")
+
+	// A reload changes the limit for the connections that are open, too.
+	d.write(t, s.onprem("limits {\n max_per_source = 1\n }"))
+	d.mustReload(t)
+	wantRefusal(t, "127.0.0.2", address)
+	d.write(t, s.onprem(""))
+	d.mustReload(t)
+	pingPong(t, d.dial(t, "tcp.db"), "without a limit")
+}
+
+// TestLimitOfTheDaemon holds over all listeners, and tells each client in its
+// own way.
+func TestLimitOfTheDaemon(t *testing.T) {
+	s := startSapsocks(t, sapsocksemu.Options{})
+	d := startDaemon(t, "daemon {\n max_connections = 2\n}\n"+s.upstream("")+
+		listener("db", "127.0.0.1:0", "db.corp:5432", "")+
+		"listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n}\nlistener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n}\n"+
+		route("all", "", "upstream.sapsocks.onprem"))
+	for range 2 {
+		pingPong(t, d.dial(t, "tcp.db"), "within")
+	}
+	wantRefusal(t, "127.0.0.1", d.address(t, "tcp.db"))
+	wantRefusal(t, "127.0.0.1", d.address(t, "socks5.apps"))
+	web := d.dial(t, "http.web")
+	res, err := http.ReadResponse(bufio.NewReader(web), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "daemon.max_connections") {
+		t.Errorf("%s, %q, %v", res.Status, body, err)
+	}
+	d.log.await(t, 3, "msg", "connection failed", "reason", "unavailable")
+}
+
+func TestTimeouts(t *testing.T) {
+	tests := []struct {
+		timeout, reason string
+		end             bool // the client ends its direction
+	}{
+		{"lifetime", "lifetime", false},
+		{"idle", "idle", false},
+		{"half_close", "half_close", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.timeout, func(t *testing.T) {
+			t.Parallel()
+			b := startBackend(t)
+			s := startSapsocks(t, b.mapped())
+			d := startDaemon(t, s.onprem(fmt.Sprintf("timeouts {\n %s = \"300ms\"\n }", tt.timeout)))
+			client := d.dial(t, "tcp.db")
+			server := b.next(t)
+			if tt.end {
+				closeWrite(t, client)
+				wantRest(t, server, "")
+			}
+			wantReset(t, client)
+			if _, err := io.Copy(io.Discard, server); err != nil && !errors.Is(err, syscall.ECONNRESET) || err == nil && !tt.end {
+				t.Errorf("the backend reads %v", err)
+			}
+			line := d.log.await(t, 1, "msg", "connection")[0]
+			if line["reason"] != tt.reason || !strings.Contains(fmt.Sprint(line["err"]), "300ms") {
+				t.Errorf("line %v", line)
+			}
+		})
+	}
+}
+
+// TestDialTimeout is the listener's, over all upstreams: one that hangs leaves
+// the next its share.
+func TestDialTimeout(t *testing.T) {
+	hangs := startSapsocks(t, sapsocksemu.Options{Faults: sapsocksemu.Faults{Silent: sapsocksemu.StepGreeting}})
+	good := startSapsocks(t, sapsocksemu.Options{})
+	d := startDaemon(t, hangs.upstream("")+strings.Replace(good.upstream(""), `"onprem"`, `"second"`, 1)+
+		listener("short", "127.0.0.1:0", "db.corp:5432", "timeouts {\n dial = \"300ms\"\n }")+
+		listener("long", "127.0.0.1:0", "db.corp:5432", "timeouts {\n dial = \"5s\"\n }")+
+		route("short", "match {\n listeners = [listener.tcp.short]\n }", "upstream.sapsocks.onprem")+
+		route("all", "", "upstream.sapsocks.onprem", "upstream.sapsocks.second"))
+	wantReset(t, d.dial(t, "tcp.short"))
+	line := d.log.await(t, 1, "msg", "connection failed", "listener", "tcp.short", "reason", "timeout")[0]
+	if hint, _ := line["hint"].(string); hint == "" {
+		t.Errorf("no hint in %v", line)
+	}
+	pingPong(t, d.dial(t, "tcp.long"), "by the second")
+	d.log.await(t, 1, "msg", "upstream failed, the next is tried", "listener", "tcp.long", "reason", "timeout")
+}
