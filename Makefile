@@ -57,6 +57,10 @@ cross: ## build for every supported system
 	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/tunneld; \
 	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) vet ./cmd/... ./core/... ./plugins/... ./internal/...; done
 
+.PHONY: bench
+bench: ## measure beside HAProxy and socat, as docs/benchmarks.md has it
+	$(GO) run ./bench
+
 .PHONY: ci
 ci: ## what the continuous integration runs
 	bash .ci/run

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
+)
+
+// farEnds are the addresses of the far end's services, and the sapsocks proxy
+// that leads to them. The far end prints them as one line of JSON.
+type farEnds struct {
+	Echo   string `json:",omitempty"`
+	Sink   string `json:",omitempty"`
+	Source string `json:",omitempty"`
+	Proxy  string `json:",omitempty"` // of the emulated sapsocks
+	VCAP   string `json:",omitempty"`
+	Token  string `json:",omitempty"`
+}
+
+// The names by which the emulated Cloud Connector knows the services.
+const (
+	virtualEcho   = "echo.corp:7"
+	virtualSink   = "sink.corp:9"
+	virtualSource = "source.corp:19"
+)
+
+// runFar serves until its standard input ends.
+func runFar() error {
+	var f farEnds
+	var err error
+	services := []struct {
+		address *string
+		serve   func(*net.TCPConn)
+	}{
+		{&f.Echo, func(c *net.TCPConn) {
+			buf := make([]byte, 4<<10)
+			for {
+				n, err := c.Read(buf)
+				if err != nil {
+					return
+				}
+				if _, err := c.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+		}},
+		{&f.Sink, func(c *net.TCPConn) { discard(c) }},
+		{&f.Source, func(c *net.TCPConn) { produce(c) }},
+	}
+	for _, s := range services {
+		if *s.address, err = listen(s.serve); err != nil {
+			return err
+		}
+	}
+	return serveFar(f)
+}
+
+// runProxy is the emulated sapsocks in front of the services: a process of its
+// own, since each tunnel takes two descriptors there.
+func runProxy(args []string) error {
+	if len(args) != 3 {
+		return fmt.Errorf("usage: proxy ECHO SINK SOURCE")
+	}
+	emu, err := sapsocksemu.Start(sapsocksemu.Options{Connectors: map[string]map[string]string{
+		"": {virtualEcho: args[0], virtualSink: args[1], virtualSource: args[2]},
+	}})
+	if err != nil {
+		return fmt.Errorf("start sapsocks far end: %w", err)
+	}
+	err = serveFar(farEnds{Proxy: emu.Proxy(), VCAP: emu.VCAPServices(), Token: emu.IssueToken(tokenLife)})
+	return errors.Join(err, emu.Close())
+}
+
+// serveFar tells where the services are, and returns when the input ends.
+func serveFar(f farEnds) error {
+	if err := json.NewEncoder(os.Stdout).Encode(f); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// startFar runs one of the two as a process and takes up what it tells.
+func startFar(ctx context.Context, f *farEnds, args ...string) (*process, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p, err := start(ctx, os.Stderr, exe, args...)
+	if err != nil {
+		return nil, err
+	}
+	line, err := p.out.ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, f)
+	}
+	if err != nil {
+		p.stop()
+		return nil, fmt.Errorf("far end: %w", err)
+	}
+	return p, nil
+}
+
+func listen(serve func(*net.TCPConn)) (string, error) {
+	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return "", fmt.Errorf("start far end: %w", err)
+	}
+	go func() {
+		for {
+			c, err := ln.AcceptTCP()
+			if err != nil {
+				continue // out of descriptors for a moment; the process ends by its input
+			}
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
+		}
+	}()
+	return ln.Addr().String(), nil
+}
+
+func discard(c net.Conn) int64 {
+	buf := make([]byte, 256<<10)
+	var total int64
+	for {
+		n, err := c.Read(buf)
+		total += int64(n)
+		if err != nil {
+			return total
+		}
+	}
+}
+
+func produce(c net.Conn) int64 {
+	buf := make([]byte, 256<<10)
+	var total int64
+	for {
+		n, err := c.Write(buf)
+		total += int64(n)
+		if err != nil {
+			return total
+		}
+	}
+}

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/socks5"
+)
+
+// tokenLife is how long the token of a direct sapsocks client is good.
+const tokenLife = time.Hour
+
+// loadResult is what a load prints, as one line of JSON.
+type loadResult struct {
+	PerSecond float64 // bytes, round trips or tunnels
+	P50, P99  float64 // microseconds, of round trips
+	Failed    int64
+}
+
+// loadFlags say what a load does.
+type loadFlags struct {
+	kind    string
+	address string
+	n       int
+	length  time.Duration
+	target  string // through a sapsocks proxy at address
+	token   string
+}
+
+func runLoad(args []string) error {
+	var f loadFlags
+	fs := flag.NewFlagSet("load", flag.ContinueOnError)
+	fs.StringVar(&f.kind, "kind", "", "up, down, rr, crr or hold")
+	fs.StringVar(&f.address, "address", "", "where to connect")
+	fs.IntVar(&f.n, "n", 1, "connections at once")
+	fs.DurationVar(&f.length, "length", time.Second, "for how long")
+	fs.StringVar(&f.target, "target", "", "ask a sapsocks proxy for this")
+	fs.StringVar(&f.token, "token", "", "with this token")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	var (
+		r   loadResult
+		err error
+	)
+	switch f.kind {
+	case "up", "down":
+		r, err = bulk(f)
+	case "rr":
+		r, err = roundTrips(f)
+	case "crr":
+		r, err = newTunnels(f)
+	case "hold":
+		return hold(f)
+	default:
+		err = fmt.Errorf("unknown load %q", f.kind)
+	}
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+func (f loadFlags) dial() (net.Conn, error) {
+	c, err := net.DialTimeout("tcp", f.address, 10*time.Second)
+	if err != nil || f.target == "" {
+		return c, err
+	}
+	if err := askProxy(c, f.target, f.token); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// askProxy does the handshake of sapsocks, as its plugin does.
+func askProxy(c net.Conn, target, token string) error {
+	b, err := socks5.AppendGreeting(nil, 0x80)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Write(b); err != nil {
+		return err
+	}
+	if _, err := socks5.ReadMethod(c); err != nil {
+		return err
+	}
+	n := len(token)
+	b = append([]byte{1, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, token...)
+	if _, err := c.Write(append(b, 0)); err != nil {
+		return err
+	}
+	if status, err := socks5.ReadUserPassStatus(c); err != nil || status != 0 {
+		return fmt.Errorf("authentication status %d, %w", status, err)
+	}
+	host, port, err := splitTarget(target)
+	if err != nil {
+		return err
+	}
+	b, err = socks5.AppendRequest(nil, socks5.Request{Command: socks5.Connect, Address: socks5.Address{Host: host, Port: port}})
+	if err != nil {
+		return err
+	}
+	if _, err := c.Write(b); err != nil {
+		return err
+	}
+	reply, err := socks5.ReadReply(c)
+	if err == nil && reply.Code != socks5.Succeeded {
+		err = errors.New(reply.Code.Text())
+	}
+	return err
+}
+
+// bulk moves bytes over n connections. The first fifth of the time is warm-up.
+func bulk(f loadFlags) (loadResult, error) {
+	var moved atomic.Int64
+	conns := make([]net.Conn, f.n)
+	var wg sync.WaitGroup
+	for i := range conns {
+		c, err := f.dial()
+		if err != nil {
+			return loadResult{}, err
+		}
+		conns[i] = c
+		wg.Go(func() {
+			buf := make([]byte, 256<<10)
+			for {
+				var n int
+				var err error
+				if f.kind == "up" {
+					n, err = c.Write(buf)
+				} else {
+					n, err = c.Read(buf)
+				}
+				moved.Add(int64(n))
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(f.length / 5)
+	from, start := moved.Load(), time.Now()
+	time.Sleep(f.length)
+	bytes, took := moved.Load()-from, time.Since(start)
+	for _, c := range conns {
+		c.Close()
+	}
+	wg.Wait()
+	return loadResult{PerSecond: float64(bytes) / took.Seconds()}, nil
+}
+
+// roundTrips sends 64 bytes over n connections and waits for them each time.
+func roundTrips(f loadFlags) (loadResult, error) {
+	var stop atomic.Bool
+	var measuring atomic.Bool
+	times := make([][]time.Duration, f.n)
+	var wg sync.WaitGroup
+	for i := range times {
+		c, err := f.dial()
+		if err != nil {
+			return loadResult{}, err
+		}
+		wg.Go(func() {
+			defer c.Close()
+			buf := make([]byte, 64)
+			for !stop.Load() {
+				begin := time.Now()
+				if _, err := c.Write(buf); err != nil {
+					return
+				}
+				if _, err := io.ReadFull(c, buf); err != nil {
+					return
+				}
+				if measuring.Load() {
+					times[i] = append(times[i], time.Since(begin))
+				}
+			}
+		})
+	}
+	time.Sleep(f.length / 5)
+	measuring.Store(true)
+	start := time.Now()
+	time.Sleep(f.length)
+	measuring.Store(false)
+	took := time.Since(start)
+	stop.Store(true)
+	wg.Wait()
+	all := slices.Concat(times...)
+	if len(all) == 0 {
+		return loadResult{}, errors.New("no round trip was completed")
+	}
+	slices.Sort(all)
+	us := func(q float64) float64 { return float64(all[int(q*float64(len(all)-1))]) / float64(time.Microsecond) }
+	return loadResult{PerSecond: float64(len(all)) / took.Seconds(), P50: us(0.5), P99: us(0.99)}, nil
+}
+
+// newTunnels makes tunnels, n at once: connect, a byte there and back, close.
+func newTunnels(f loadFlags) (loadResult, error) {
+	var made, failed atomic.Int64
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range f.n {
+		wg.Go(func() {
+			for !stop.Load() {
+				if err := oneTunnel(f); err != nil {
+					failed.Add(1)
+					continue
+				}
+				made.Add(1)
+			}
+		})
+	}
+	time.Sleep(f.length / 5)
+	from, start := made.Load(), time.Now()
+	time.Sleep(f.length)
+	n, took := made.Load()-from, time.Since(start)
+	stop.Store(true)
+	wg.Wait()
+	return loadResult{PerSecond: float64(n) / took.Seconds(), Failed: failed.Load()}, nil
+}
+
+func oneTunnel(f loadFlags) error {
+	c, err := f.dial()
+	if err != nil {
+		return err
+	}
+	// A reset instead of a close keeps the loopback's ports from running out.
+	defer c.Close()
+	if err := c.(*net.TCPConn).SetLinger(0); err != nil {
+		return err
+	}
+	b := []byte{1}
+	if _, err := c.Write(b); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(c, b)
+	return err
+}
+
+// hold opens connections as it is told, a number a line ("+4000", "-5000"), and
+// answers each line once it is done.
+func hold(f loadFlags) error {
+	var held []net.Conn
+	for {
+		var n int
+		if _, err := fmt.Scanf("%d\n", &n); err != nil {
+			return nil // the input has ended
+		}
+		for ; n > 0; n-- {
+			c, err := f.dial()
+			if err != nil {
+				return err
+			}
+			// One byte there and back: the tunnel is up.
+			if _, err := c.Write([]byte{1}); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+				return err
+			}
+			held = append(held, c)
+		}
+		for ; n < 0; n++ {
+			last := len(held) - 1
+			if err := held[last].Close(); err != nil {
+				return err
+			}
+			held = held[:last]
+		}
+		if _, err := fmt.Println(len(held)); err != nil {
+			return err
+		}
+	}
+}

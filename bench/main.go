@@ -1,0 +1,78 @@
+// Command bench measures tunneld beside its peers, in one run on one machine: a
+// far end, tunneld, HAProxy and socat as processes of their own on loopback, one
+// after another over several rounds. It prints medians, and ratios, which are
+// what counts: machines differ.
+//
+//	go run ./bench                     everything, as docs/benchmarks.md has it
+//	go run ./bench -only bulk -rounds 3
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	os.Exit(run())
+}
+
+// settings are the flags.
+type settings struct {
+	rounds  int
+	length  time.Duration // of one measurement
+	only    string
+	rows    string
+	tunneld string
+}
+
+func run() int {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "far":
+			return status(runFar())
+		case "proxy":
+			return status(runProxy(os.Args[2:]))
+		case "load":
+			return status(runLoad(os.Args[2:]))
+		case "plugin":
+			return servePlugin()
+		}
+	}
+	var s settings
+	flag.IntVar(&s.rounds, "rounds", 5, "rounds; medians are printed")
+	flag.DurationVar(&s.length, "length", 2*time.Second, "length of one measurement")
+	flag.StringVar(&s.only, "only", "", "measure these alone, comma-separated: bulk,rr,crr,idle")
+	flag.StringVar(&s.rows, "rows", "", "measure these rows alone, comma-separated")
+	flag.StringVar(&s.tunneld, "tunneld", "", "a tunneld program; default: built from this checkout")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return status(orchestrate(ctx, s))
+}
+
+func status(err error) int {
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// wants says whether a comma-separated list, where it is not empty, has name.
+func wants(list, name string) bool {
+	if list == "" {
+		return true
+	}
+	for _, one := range strings.Split(list, ",") {
+		if one == name {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+)
+
+// row is one way from the load to the far end.
+type row struct {
+	name string
+	// echo, sink and source are where a client connects.
+	echo, sink, source string
+	// target and token make the load ask a sapsocks proxy itself.
+	target, token string
+	process       *process // nil: there is none in between
+}
+
+// startRows starts every peer. Rows that were started are returned with an error
+// as well.
+func startRows(ctx context.Context, s settings, far farEnds, dir string) ([]row, error) {
+	var rows []row
+	for _, r := range []struct {
+		name  string
+		start func(context.Context, settings, farEnds, string) (row, error)
+	}{
+		{"none", noProxy},
+		{"haproxy", haproxy},
+		{"socat", socat},
+		{"tunneld", tunneldDirect},
+		{"relay", tunneldRelay},
+		{"asked", farAsked},
+		{"sapsocks", tunneldSapsocks},
+	} {
+		if !wants(s.rows, r.name) {
+			continue
+		}
+		got, err := r.start(ctx, s, far, filepath.Join(dir, "row-"+r.name))
+		if err != nil {
+			return rows, fmt.Errorf("%s: %w", r.name, err)
+		}
+		got.name = r.name
+		rows = append(rows, got)
+	}
+	return rows, nil
+}
+
+func noProxy(_ context.Context, _ settings, far farEnds, _ string) (row, error) {
+	return row{echo: far.Echo, sink: far.Sink, source: far.Source}, nil
+}
+
+func farAsked(_ context.Context, _ settings, far farEnds, _ string) (row, error) {
+	return row{echo: far.Proxy, target: virtualEcho, token: far.Token}, nil
+}
+
+// ports are three free addresses.
+func ports() (r row, err error) {
+	for _, p := range []*string{&r.echo, &r.sink, &r.source} {
+		if *p, err = freePort(); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+func (r row) wait() (row, error) {
+	for _, p := range []string{r.echo, r.sink, r.source} {
+		if err := waitPort(p); err != nil {
+			r.process.stop()
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+func haproxy(ctx context.Context, _ settings, far farEnds, dir string) (row, error) {
+	r, err := ports()
+	if err != nil {
+		return r, err
+	}
+	text := "global\n nbthread 2\n maxconn 9300\n maxpipes 200\ndefaults\n mode tcp\n option splice-auto\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n timeout tunnel 1h\n"
+	for _, p := range [][3]string{{"echo", r.echo, far.Echo}, {"sink", r.sink, far.Sink}, {"source", r.source, far.Source}} {
+		text += fmt.Sprintf("listen %s\n bind %s\n server far %s\n", p[0], p[1], p[2])
+	}
+	file, err := write(dir, "haproxy.cfg", text)
+	if err != nil {
+		return r, err
+	}
+	if r.process, err = start(ctx, os.Stderr, "haproxy", "-db", "-q", "-f", file); err != nil {
+		return r, err
+	}
+	return r.wait()
+}
+
+// socat is one process per listener, and forks one per connection.
+func socat(ctx context.Context, _ settings, far farEnds, dir string) (row, error) {
+	r, err := ports()
+	if err != nil {
+		return r, err
+	}
+	text := "#!/bin/sh\n"
+	for _, p := range [][2]string{{r.echo, far.Echo}, {r.sink, far.Sink}, {r.source, far.Source}} {
+		_, port, err := net.SplitHostPort(p[0])
+		if err != nil {
+			return r, err
+		}
+		text += fmt.Sprintf("socat -b 65536 TCP-LISTEN:%s,bind=127.0.0.1,fork,reuseaddr,backlog=4096 TCP:%s &\n", port, p[1])
+	}
+	file, err := write(dir, "socat.sh", text+"wait\n")
+	if err != nil {
+		return r, err
+	}
+	if r.process, err = start(ctx, io.Discard, "sh", file); err != nil {
+		return r, err
+	}
+	return r.wait()
+}
+
+func tunneldDirect(ctx context.Context, s settings, far farEnds, dir string) (row, error) {
+	return startTunneld(ctx, s, dir, `upstream "direct" "far" {}`, "direct.far", [3]string{far.Echo, far.Sink, far.Source})
+}
+
+func tunneldRelay(ctx context.Context, s settings, far farEnds, dir string) (row, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return row{}, err
+	}
+	text := fmt.Sprintf("plugin \"benchrelay\" {\n command = [%q, \"plugin\"]\n}\nupstream \"benchrelay\" \"far\" {}", exe)
+	return startTunneld(ctx, s, dir, text, "benchrelay.far", [3]string{far.Echo, far.Sink, far.Source})
+}
+
+func tunneldSapsocks(ctx context.Context, s settings, far farEnds, dir string) (row, error) {
+	if _, err := write(dir, "vcap.json", far.VCAP); err != nil {
+		return row{}, err
+	}
+	return startTunneld(ctx, s, dir, "upstream \"sapsocks\" \"far\" {\n vcap_services = file(\"vcap.json\")\n}", "sapsocks.far", [3]string{virtualEcho, virtualSink, virtualSource})
+}
+
+func startTunneld(ctx context.Context, s settings, dir, upstream, id string, targets [3]string) (row, error) {
+	r, err := ports()
+	if err != nil {
+		return r, err
+	}
+	text := "log {\n level = \"error\"\n access = false\n}\n" + upstream + "\n"
+	for i, address := range []string{r.echo, r.sink, r.source} {
+		text += fmt.Sprintf("listener \"tcp\" \"l%d\" {\n address = %q\n target = %q\n}\n", i, address, targets[i])
+	}
+	text += "route \"all\" {\n upstreams = [upstream." + id + "]\n}\n"
+	file, err := write(dir, "tunneld.hcl", text)
+	if err != nil {
+		return r, err
+	}
+	if r.process, err = start(ctx, os.Stderr, s.tunneld, "run", "-c", file); err != nil {
+		return r, err
+	}
+	return r.wait()
+}
+
+func write(dir, name, text string) (string, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	return path, os.WriteFile(path, []byte(text), 0o600)
+}
+
+// build makes the tunneld of this checkout.
+func build(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "tunneld")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/tunneld/tunneld/cmd/tunneld")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("build tunneld: %w", err)
+	}
+	return path, nil
+}
+
+func (r row) loadArgs(kind, address string, n int, s settings) []string {
+	args := []string{"load", "-kind", kind, "-address", address, "-n", strconv.Itoa(n), "-length", s.length.String()}
+	if r.target != "" {
+		args = append(args, "-target", r.target, "-token", r.token)
+	}
+	return args
+}
