@@ -234,6 +234,10 @@ func (c *connection) attempt(ctx context.Context, u upstream, deadline time.Time
 	if typed.Upstream == "" {
 		typed.Upstream = u.id
 	}
+	if errors.Is(context.Cause(ctx), errStopping) {
+		typed.Message = errStopping.Error()
+		typed.Hint = "try again once it has been started anew"
+	}
 	return nil, typed
 }
 

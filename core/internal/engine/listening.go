@@ -179,7 +179,7 @@ func (e *Engine) commit(b *binding, cfg *config.Config) {
 				e.log.Warn("close of a listener", "listener", id, "err", err)
 			}
 		}
-		e.log.Info("no longer listening", "listener", id, "address", old.socket.Address())
+		e.log.Info("no longer listening", "listener", id, "address", old.socket.Addr().String())
 	}
 	e.listeners = b.next
 }

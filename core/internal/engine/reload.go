@@ -111,7 +111,7 @@ func (e *Engine) retirePlugins(old *generation, used map[string]*pluginhost.Plug
 			case <-old.unheld:
 			case <-ctx.Done():
 			}
-			if err := p.Drain(ctx); err != nil {
+			if err := p.Drain(ctx); err != nil && e.dialing.Err() == nil {
 				e.log.Warn("a plugin that is no longer used did not drain in time", "plugin", p.Info().GetName(), "err", err)
 			}
 			if err := p.Stop(context.WithoutCancel(ctx)); err != nil {
