@@ -95,7 +95,11 @@ func (c *connection) run(g *generation, raw *net.TCPConn, done func()) {
 	if handshakeErr != nil {
 		g.release()
 		done()
-		c.engine.log.Warn("client handshake failed", "conn", c.id, "listener", c.listener.ID(), "client", c.source, "err", handshakeErr)
+		level := slog.LevelWarn
+		if errors.Is(handshakeErr, listen.ErrNothing) {
+			level = slog.LevelDebug // a probe of the port
+		}
+		c.engine.log.Log(ctx, level, "client handshake failed", "conn", c.id, "listener", c.listener.ID(), "client", c.source, "err", handshakeErr)
 		return
 	}
 	c.target = client.Target()

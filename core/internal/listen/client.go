@@ -1,9 +1,11 @@
 package listen
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
@@ -12,14 +14,16 @@ import (
 // Client is a connection whose target is known and which waits for the answer.
 // Either Accept or Refuse is called, once.
 type Client interface {
-	// Target is where the client wants to go.
+	// Target is where the client wants to go. A name is as the client wrote it:
+	// nobody has resolved it.
 	Target() tunnel.Target
 	// Accept tells the client that it is connected and returns what the pump
 	// needs: the bare connection, and what the handshake read too far. On an
 	// error the connection has been closed.
 	Accept() (conn net.Conn, ahead []byte, err error)
 	// Refuse tells the client, in its own protocol, why it is not connected,
-	// and closes the connection.
+	// and closes the connection. It blocks until the client has closed its side,
+	// but no longer than answerTime and lingerTime.
 	Refuse(*tunnel.DialError)
 }
 
@@ -30,10 +34,21 @@ const (
 	KindHTTP   = "http"
 )
 
+// ErrNothing is what a client's handshake ends with that has closed before it
+// sent a byte: a probe of the port, or a client that has changed its mind.
+var ErrNothing = errors.New("the client closed without a word")
+
+// failure is a handshake that has failed, and what the client is told of it;
+// an empty answer is a client that is gone.
+type failure struct {
+	err    error
+	answer []byte
+}
+
 // Handshake learns a client's target in the way of the listener's kind. fixed is
-// the target of a tcp listener; timeout bounds what the client has to say, 0
-// means no bound. On an error the client has been answered in its own protocol,
-// and its connection is closed.
+// the target of a tcp listener; timeout bounds what the client has to say, from
+// its first byte to its last, 0 means no bound. On an error the client has been
+// answered in its own protocol, and its connection is closed.
 func Handshake(kind string, c *net.TCPConn, fixed tunnel.Target, timeout time.Duration) (Client, error) {
 	if kind == KindTCP {
 		return &tcpClient{conn: c, target: fixed}, nil
@@ -45,26 +60,65 @@ func Handshake(kind string, c *net.TCPConn, fixed tunnel.Target, timeout time.Du
 		}
 	}
 	var (
-		client Client
-		err    error
+		a    asked
+		fail *failure
 	)
 	switch kind {
 	case KindSOCKS5:
-		client, err = socks5Handshake(c)
+		a, fail = readSOCKS5(c)
 	case KindHTTP:
-		client, err = httpHandshake(c)
+		a, fail = readHTTP(c)
 	default:
-		err = fmt.Errorf("listener kind %q is not known", kind)
-		Reset(c)
+		fail = &failure{err: fmt.Errorf("listener kind %q is not known", kind)}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("client handshake: %w", err)
+	if fail != nil {
+		if len(fail.answer) > 0 {
+			tell(c, fail.answer)
+		} else {
+			_ = c.Close() // the client is gone already
+		}
+		return nil, fmt.Errorf("client handshake: %w", fail.err)
 	}
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		Reset(c)
 		return nil, fmt.Errorf("client handshake: %w", err)
 	}
-	return client, nil
+	return &proxyClient{conn: c, asked: a, http: kind == KindHTTP}, nil
+}
+
+// asked is what a handshake has learned.
+type asked struct {
+	target tunnel.Target
+	ahead  []byte // what was read behind it, the tunnel's first bytes
+}
+
+// proxyClient is a client that has said where it wants to go, and in which
+// protocol it is answered.
+type proxyClient struct {
+	conn *net.TCPConn
+	asked
+	http bool
+}
+
+func (c *proxyClient) Target() tunnel.Target { return c.target }
+
+func (c *proxyClient) Accept() (net.Conn, []byte, error) {
+	answer := socksReady
+	if c.http {
+		answer = httpReady
+	}
+	if err := accept(c.conn, answer); err != nil {
+		return nil, nil, err
+	}
+	return c.conn, c.ahead, nil
+}
+
+func (c *proxyClient) Refuse(err *tunnel.DialError) {
+	if c.http {
+		tell(c.conn, httpRefusal(err))
+		return
+	}
+	tell(c.conn, socksReply(answerTo(err.Reason).SOCKS))
 }
 
 // Refuse answers a client whose handshake was not even begun: beyond a limit, it
@@ -72,7 +126,7 @@ func Handshake(kind string, c *net.TCPConn, fixed tunnel.Target, timeout time.Du
 func Refuse(kind string, c *net.TCPConn, err *tunnel.DialError) {
 	switch kind {
 	case KindHTTP:
-		(&httpClient{conn: c}).Refuse(err)
+		tell(c, httpRefusal(err))
 	default:
 		// A SOCKS server has no word for this before the client's greeting.
 		Reset(c)
@@ -100,11 +154,10 @@ func Reset(c *net.TCPConn) {
 const (
 	// answerTime bounds how long a client may take to receive an answer.
 	answerTime = 5 * time.Second
-	// lingerTime and lingerBytes bound how long a refused client is listened to:
-	// closing with unread bytes would reset the connection, and the reset could
-	// overtake the answer.
-	lingerTime  = time.Second
-	lingerBytes = 64 << 10
+	// lingerTime bounds how long a refused client is listened to: closing with
+	// unread bytes would reset the connection, and the reset could overtake the
+	// answer. What it sends meanwhile is read and forgotten.
+	lingerTime = time.Second
 )
 
 // tell writes a last answer and closes the connection such that it arrives.
@@ -123,7 +176,7 @@ func tell(c *net.TCPConn, answer []byte) {
 	if err := c.SetDeadline(time.Now().Add(lingerTime)); err != nil {
 		return
 	}
-	_, _ = io.CopyN(io.Discard, c, lingerBytes)
+	_, _ = io.Copy(io.Discard, c)
 }
 
 // accept writes the answer of a successful dial.
@@ -140,4 +193,10 @@ func accept(c *net.TCPConn, answer []byte) error {
 		return fmt.Errorf("answer client: %w", err)
 	}
 	return nil
+}
+
+// broken says that err is the connection's own: the client cannot be told.
+func broken(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && !errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -1,117 +1,127 @@
 package listen
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
-// maxHeader bounds a request's line and headers, in bytes.
-const maxHeader = 64 << 10
+// httpReady is the answer of a successful dial. It has no body and says nothing
+// of one (RFC 9110, section 9.3.6).
+var httpReady = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
 
-type httpClient struct {
-	conn   *net.TCPConn
-	r      *bufio.Reader
-	target tunnel.Target
-}
+// requestError is the Proxy-Status of a request that is wrong in itself (RFC
+// 9209, section 2.3.21).
+const requestError = "Proxy-Status: tunneld; error=http_request_error\r\n"
 
-var errHeaderTooLarge = fmt.Errorf("the request's headers are larger than %d bytes", maxHeader)
-
-// headerLimit is a reader that ends with an error of its own, so that a header
-// without an end is told from a client that has gone.
-type headerLimit struct {
-	r    io.Reader
-	left int
-}
-
-func (l *headerLimit) Read(b []byte) (int, error) {
-	if l.left <= 0 {
-		return 0, errHeaderTooLarge
-	}
-	n, err := l.r.Read(b[:min(len(b), l.left)])
-	l.left -= n
-	return n, err
-}
-
-// httpHandshake reads a CONNECT request (RFC 9110, section 9.3.6). What follows
-// its header is the tunnel's, whatever the header says of a body.
-func httpHandshake(c *net.TCPConn) (Client, error) {
-	r := bufio.NewReader(&headerLimit{r: c, left: maxHeader})
-	req, err := http.ReadRequest(r)
-	switch {
-	case errors.Is(err, errHeaderTooLarge):
-		tellHTTP(c, http.StatusRequestHeaderFieldsTooLarge, "", err.Error())
-		return nil, err
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		tellHTTP(c, http.StatusRequestTimeout, "", "the request did not come in time")
-		return nil, err
-	case isNetError(err):
-		_ = c.Close() // the client is gone
-		return nil, err
-	case err != nil:
-		tellHTTP(c, http.StatusBadRequest, "", "this is not an HTTP request: "+err.Error())
-		return nil, err
-	case req.Method != http.MethodConnect:
-		tellHTTP(c, http.StatusMethodNotAllowed, "Allow: CONNECT\r\n", "this proxy takes CONNECT alone, not "+strconv.Quote(req.Method))
-		return nil, fmt.Errorf("method %q, and only CONNECT is supported", req.Method)
-	}
-	target, err := parseTarget(req.RequestURI)
+// readHTTP reads a CONNECT request (RFC 9110, section 9.3.6). What follows its
+// header is the tunnel's, whatever the header says of a body.
+func readHTTP(c io.Reader) (asked, *failure) {
+	head, ahead, err := readHead(c)
 	if err != nil {
-		tellHTTP(c, http.StatusBadRequest, "", err.Error())
-		return nil, err
+		return asked{}, badHead(err)
 	}
-	return &httpClient{conn: c, r: r, target: target}, nil
+	req, err := parseHead(head)
+	if err != nil {
+		return asked{}, &failure{err: err, answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
+	}
+	if !strings.HasPrefix(req.version, "HTTP/1.") {
+		return asked{}, &failure{
+			err:    fmt.Errorf("the client speaks %s, and only HTTP/1 is supported", req.version),
+			answer: httpAnswer(http.StatusHTTPVersionNotSupported, requestError, "this proxy speaks HTTP/1.1", false),
+		}
+	}
+	if req.method != http.MethodConnect {
+		return asked{}, &failure{
+			err: fmt.Errorf("method %.20q, and only CONNECT is supported", req.method),
+			answer: httpAnswer(http.StatusMethodNotAllowed, "Allow: CONNECT\r\n"+requestError,
+				fmt.Sprintf("this proxy takes CONNECT alone, not %.20q", req.method), req.method == http.MethodHead),
+		}
+	}
+	target, err := parseTarget(req.target)
+	if err != nil {
+		return asked{}, &failure{err: err, answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
+	}
+	return asked{target: target, ahead: ahead}, nil
 }
 
-func isNetError(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) || errors.Is(err, io.EOF)
+// badHead is the answer to a request that has not come as a whole.
+func badHead(err error) *failure {
+	var first strangerError
+	switch {
+	case errors.As(err, &first):
+		return stranger(KindHTTP, byte(first))
+	case errors.Is(err, errHeaderTooLarge):
+		return &failure{err: err, answer: httpAnswer(http.StatusRequestHeaderFieldsTooLarge, requestError, err.Error(), false)}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &failure{err: err, answer: httpAnswer(http.StatusRequestTimeout, requestError, "the request did not come in time", false)}
+	case errors.Is(err, io.EOF):
+		return &failure{err: ErrNothing}
+	case broken(err):
+		return &failure{err: err}
+	default:
+		return &failure{err: err, answer: httpAnswer(http.StatusBadRequest, requestError, "the request has no end", false)}
+	}
 }
 
 // parseTarget reads "host:port" (RFC 9112, section 3.2.3).
 func parseTarget(s string) (tunnel.Target, error) {
 	host, port, err := net.SplitHostPort(s)
 	n, portErr := strconv.ParseUint(port, 10, 16)
-	if err != nil || portErr != nil || n == 0 || host == "" || len(host) > 255 || strings.ContainsAny(host, "/@ ") {
+	if err != nil || portErr != nil || n == 0 || !validHost(host, strings.HasPrefix(s, "[")) {
 		return tunnel.Target{}, fmt.Errorf("CONNECT wants host:port, not %.300q", s)
 	}
-	return tunnel.Target{Host: host, Port: uint16(n)}, nil
+	return tunnel.Target{Host: unmapped(host), Port: uint16(n)}, nil
 }
 
-func (c *httpClient) Target() tunnel.Target { return c.target }
-
-func (c *httpClient) Accept() (net.Conn, []byte, error) {
-	if err := accept(c.conn, []byte("HTTP/1.1 200 Connection established\r\n\r\n")); err != nil {
-		return nil, nil, err
+// validHost says whether a host is a name of which nothing can be taken for a
+// part of a URL, a header or a log line, or an IP address.
+func validHost(host string, brackets bool) bool {
+	if brackets {
+		ip, err := netip.ParseAddr(host)
+		return err == nil && ip.Is6() && ip.Zone() == ""
 	}
-	return c.conn, buffered(c.r), nil
+	return host != "" && len(host) <= 255 && !strings.ContainsFunc(host, func(r rune) bool {
+		return r <= ' ' || r == 0x7f || strings.ContainsRune(`/\@?#%[]"<>`, r)
+	})
 }
 
-// Refuse answers with the status of the table, the same in Proxy-Status for
-// programs (RFC 9209), and in the body for people.
-func (c *httpClient) Refuse(err *tunnel.DialError) {
+// httpRefusal is the answer with the status of the table, the same in
+// Proxy-Status for programs (RFC 9209), and in the body for people: what
+// happened, at which stage, and what to check.
+func httpRefusal(err *tunnel.DialError) []byte {
 	a := answerTo(err.Reason)
 	headers := fmt.Sprintf("Proxy-Status: tunneld; error=%s; details=%s\r\n", a.ProxyError, sfString(err.Message))
-	var body strings.Builder
-	fmt.Fprintf(&body, "%s: %s\n%s\n", err.Stage.Text(), err.Reason.Text(), err.Message)
-	if err.Hint != "" {
-		fmt.Fprintf(&body, "%s\n", err.Hint)
+	if err.RetryAfter > 0 {
+		seconds := int64((err.RetryAfter + time.Second - 1) / time.Second)
+		headers += fmt.Sprintf("Retry-After: %d\r\n", seconds)
 	}
-	tellHTTP(c.conn, a.Status, headers, strings.TrimSuffix(body.String(), "\n"))
+	body := fmt.Sprintf("stage: %s\nreason: %s\n%s", err.Stage.Text(), err.Reason.Text(), err.Message)
+	if err.Hint != "" {
+		body += "\n" + err.Hint
+	}
+	return httpAnswer(a.Status, headers, body, false)
 }
+
+// maxDetails bounds what of a message goes into a header; all of it is in the
+// body.
+const maxDetails = 512
 
 // sfString writes a string of a structured field (RFC 8941, section 3.3.3):
 // printable ASCII, with quotes and backslashes escaped.
 func sfString(s string) string {
+	if len(s) > maxDetails {
+		s = s[:maxDetails]
+	}
 	var b strings.Builder
 	b.WriteByte('"')
 	for _, r := range s {
@@ -129,9 +139,13 @@ func sfString(s string) string {
 	return b.String()
 }
 
-func tellHTTP(c *net.TCPConn, status int, headers, body string) {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
-		status, http.StatusText(status), headers, len(body)+1, body)
-	tell(c, b.Bytes())
+// httpAnswer is a whole response. headers are lines with their CRLF; headless
+// leaves the body away that the answer to HEAD must not have.
+func httpAnswer(status int, headers, body string, headless bool) []byte {
+	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n",
+		status, http.StatusText(status), headers, len(body)+1)
+	if headless {
+		return b
+	}
+	return append(append(b, body...), '\n')
 }

@@ -4,7 +4,8 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"net"
+	"io"
+	"net/netip"
 	"slices"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
@@ -15,76 +16,90 @@ import (
 // client pipelines behind it.
 const socksBuffer = 512
 
-type socks5Client struct {
-	conn   *net.TCPConn
-	r      *bufio.Reader
-	target tunnel.Target
-}
+// socksReady is the reply of a successful dial.
+var socksReady = socksReply(socks5.Succeeded)
 
-// socks5Handshake reads greeting and request of RFC 1928. Only "no
-// authentication" and CONNECT are spoken.
-func socks5Handshake(c *net.TCPConn) (Client, error) {
+// readSOCKS5 reads greeting and request of RFC 1928, and answers the greeting.
+// Only "no authentication" and CONNECT are spoken.
+func readSOCKS5(c io.ReadWriter) (asked, *failure) {
 	r := bufio.NewReaderSize(c, socksBuffer)
-	methods, err := socks5.ReadGreeting(r)
-	if err != nil {
-		refuseVersion(c, err)
-		return nil, err
-	}
-	if !slices.Contains(methods, socks5.MethodNone) {
-		tell(c, socks5.AppendMethod(nil, socks5.MethodUnacceptable))
-		return nil, fmt.Errorf("the client offers no method without authentication (%x)", methods)
+	if fail := readGreeting(r); fail != nil {
+		return asked{}, fail
 	}
 	if _, err := c.Write(socks5.AppendMethod(nil, socks5.MethodNone)); err != nil {
-		Reset(c)
-		return nil, err
+		return asked{}, &failure{err: err}
 	}
 	req, err := socks5.ReadRequest(r)
+	if err != nil {
+		return asked{}, badRequest(err)
+	}
+	if req.Command != socks5.Connect {
+		return asked{}, &failure{
+			err:    fmt.Errorf("the client asks for SOCKS command %d, and only CONNECT is supported", req.Command),
+			answer: socksReply(socks5.CommandNotSupported),
+		}
+	}
+	if req.Address.Port == 0 {
+		return asked{}, &failure{
+			err:    fmt.Errorf("the client asks for %s, and port 0 is no target", req.Address),
+			answer: socksReply(socks5.GeneralFailure),
+		}
+	}
+	return asked{
+		target: tunnel.Target{Host: unmapped(req.Address.Host), Port: req.Address.Port},
+		ahead:  buffered(r),
+	}, nil
+}
+
+// readGreeting reads the client's first message, in which it has to offer "no
+// authentication".
+func readGreeting(r *bufio.Reader) *failure {
+	first, err := r.Peek(1)
+	if err == nil && first[0] != socks5.Version {
+		return stranger(KindSOCKS5, first[0])
+	}
+	var methods []socks5.Method
+	if err == nil {
+		methods, err = socks5.ReadGreeting(r)
+	}
+	none := socks5.AppendMethod(nil, socks5.MethodUnacceptable)
+	switch {
+	case errors.Is(err, io.EOF):
+		return &failure{err: ErrNothing}
+	case err != nil && broken(err):
+		return &failure{err: err}
+	case err != nil:
+		return &failure{err: err, answer: none}
+	case !slices.Contains(methods, socks5.MethodNone):
+		return &failure{
+			err:    fmt.Errorf("the client offers no method without authentication (%x)", methods),
+			answer: none,
+		}
+	}
+	return nil
+}
+
+// badRequest is the answer to a request that cannot be read.
+func badRequest(err error) *failure {
 	var badType *socks5.AddressTypeError
 	switch {
 	case errors.As(err, &badType):
-		tellSOCKS(c, socks5.AddressTypeNotSupported)
-		return nil, err
-	case errors.Is(err, socks5.ErrMalformed):
-		tellSOCKS(c, socks5.GeneralFailure)
-		return nil, err
-	case err != nil:
-		_ = c.Close() // silent, or gone
-		return nil, err
-	case req.Command != socks5.Connect:
-		tellSOCKS(c, socks5.CommandNotSupported)
-		return nil, fmt.Errorf("the client asks for SOCKS command %d, and only CONNECT is supported", req.Command)
-	case req.Address.Host == "" || req.Address.Port == 0:
-		tellSOCKS(c, socks5.GeneralFailure)
-		return nil, fmt.Errorf("the client asks for %s, which is no target", req.Address)
+		return &failure{err: err, answer: socksReply(socks5.AddressTypeNotSupported)}
+	case broken(err):
+		return &failure{err: err}
+	default:
+		return &failure{err: err, answer: socksReply(socks5.GeneralFailure)}
 	}
-	return &socks5Client{conn: c, r: r, target: tunnel.Target{Host: req.Address.Host, Port: req.Address.Port}}, nil
 }
 
-// refuseVersion answers a peer that speaks another protocol: SOCKS4 has a reply
-// of its own for that, anything else is closed.
-func refuseVersion(c *net.TCPConn, err error) {
-	var version *socks5.VersionError
-	if errors.As(err, &version) && version.Got == 4 {
-		tell(c, []byte{0, 0x5b, 0, 0, 0, 0, 0, 0})
-		return
+// unmapped writes an IPv4 address that came as IPv6 as what it is: there are
+// upstreams that cannot carry the other form.
+func unmapped(host string) string {
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4In6() {
+		return ip.Unmap().String()
 	}
-	_ = c.Close()
+	return host
 }
-
-func (c *socks5Client) Target() tunnel.Target { return c.target }
-
-func (c *socks5Client) Accept() (net.Conn, []byte, error) {
-	if err := accept(c.conn, socksReply(socks5.Succeeded)); err != nil {
-		return nil, nil, err
-	}
-	return c.conn, buffered(c.r), nil
-}
-
-func (c *socks5Client) Refuse(err *tunnel.DialError) {
-	tellSOCKS(c.conn, answerTo(err.Reason).SOCKS)
-}
-
-func tellSOCKS(c *net.TCPConn, code socks5.Code) { tell(c, socksReply(code)) }
 
 func socksReply(code socks5.Code) []byte {
 	b, err := socks5.AppendReply(nil, socks5.Reply{Code: code})

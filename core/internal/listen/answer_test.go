@@ -1,0 +1,115 @@
+package listen
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// registered are the error types of RFC 9209, section 2.3, that a proxy can give
+// before a tunnel stands.
+var registered = strings.Fields(`dns_timeout dns_error destination_not_found destination_unavailable
+	destination_ip_prohibited destination_ip_unroutable connection_refused connection_terminated
+	connection_timeout connection_limit_reached tls_protocol_error tls_certificate_error
+	http_request_error http_request_denied proxy_internal_error proxy_configuration_error`)
+
+// TestAnswers: every reason of the protocol has its row, once, with words that
+// clients know; none is a success, and none asks the client for a password.
+func TestAnswers(t *testing.T) {
+	seen := map[pluginv1.Reason]bool{}
+	for _, a := range Answers() {
+		if seen[a.Reason] {
+			t.Errorf("%s has two rows", a.Reason.Text())
+		}
+		seen[a.Reason] = true
+		if a.SOCKS == 0 || a.SOCKS > 8 {
+			t.Errorf("%s: SOCKS reply %d", a.Reason.Text(), a.SOCKS)
+		}
+		if a.Status < 400 || http.StatusText(a.Status) == "" || a.Status == http.StatusProxyAuthRequired {
+			t.Errorf("%s: status %d", a.Reason.Text(), a.Status)
+		}
+		found := false
+		for _, r := range registered {
+			found = found || r == a.ProxyError
+		}
+		if !found {
+			t.Errorf("%s: %q is no error type of RFC 9209", a.Reason.Text(), a.ProxyError)
+		}
+	}
+	for n := range pluginv1.Reason_name {
+		if r := pluginv1.Reason(n); r != pluginv1.Reason_REASON_UNSPECIFIED && !seen[r] {
+			t.Errorf("%s has no row", r.Text())
+		}
+	}
+	if a := answerTo(pluginv1.Reason_REASON_UNSPECIFIED); a.SOCKS == 0 || a.Status < 500 {
+		t.Errorf("without a reason: %+v", a)
+	}
+}
+
+// TestRefusalPerReason: each reason as clients of either kind read it.
+func TestRefusalPerReason(t *testing.T) {
+	for _, a := range Answers() {
+		t.Run(a.Reason.Text(), func(t *testing.T) {
+			refuse := func(kind, request string) []byte {
+				c, done := begin(t, kind, patience)
+				send(t, c, request, thenEOF)
+				o := await(t, done)
+				if o.err != nil {
+					t.Fatal(o.err)
+				}
+				o.client.Refuse(&tunnel.DialError{Reason: a.Reason, Message: "m"})
+				b, err := io.ReadAll(c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return b
+			}
+			got := refuse(KindSOCKS5, "\x05\x01\x00\x05\x01\x00\x03\x02db\x00\x50")
+			if want := greeted + string(socksReply(a.SOCKS)); string(got) != want {
+				t.Errorf("socks5: % x, want % x", got, want)
+			}
+			got = refuse(KindHTTP, "CONNECT db:80 HTTP/1.1\r\n\r\n")
+			if !strings.Contains(string(got), "error="+a.ProxyError+";") {
+				t.Errorf("http: %q", got)
+			}
+		})
+	}
+}
+
+// TestRefuseBeyondALimit: without a word of the client's, http is told and
+// socks5 is reset.
+func TestRefuseBeyondALimit(t *testing.T) {
+	refusal := &tunnel.DialError{Reason: pluginv1.Reason_REASON_UNAVAILABLE, Message: "limits.max_connections: 7 connections are open on this listener"}
+	for _, kind := range []string{KindHTTP, KindSOCKS5} {
+		s, err := Bind(t.Context(), "127.0.0.1:0", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		connected := make(chan struct{})
+		s.Serve(quiet(), func(c *net.TCPConn) {
+			<-connected
+			Refuse(kind, c, refusal)
+		})
+		c := dial(t, s.Addr())
+		close(connected)
+		got, err := io.ReadAll(c)
+		if kind == KindHTTP {
+			checkAnswer(t, got, err, "HTTP/1.1 503 Service Unavailable")
+			if !strings.Contains(string(got), "max_connections: 7") {
+				t.Errorf("%q", got)
+			}
+		} else if !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("read %q, %v; want a reset", got, err)
+		}
+		if err := errors.Join(c.Close(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package listen
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"testing"
+	"testing/iotest"
+
+	"github.com/tunneld/tunneld/internal/socks5"
+)
+
+// written is a client that has sent all that it will, and hears the answers.
+type written struct {
+	io.Reader
+	bytes.Buffer
+}
+
+func (w *written) Read(b []byte) (int, error)  { return w.Reader.Read(b) }
+func (w *written) Write(b []byte) (int, error) { return w.Buffer.Write(b) }
+
+// fuzz checks of any input: the same is understood whole and byte by byte, no
+// more is read than the bound, what a client sent behind its handshake comes out
+// as it was, and whoever sent a byte is answered in full by a protocol's rules.
+func fuzz(f *testing.F, bound int, cases map[string]handshakeCase, read func(io.ReadWriter) (asked, *failure), wellFormed func(sent, answer []byte) error) {
+	for _, tt := range cases {
+		f.Add([]byte(tt.send[:min(len(tt.send), 4096)]))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		whole := bytes.NewReader(b)
+		w := &written{Reader: whole}
+		got, fail := read(w)
+		slow := &written{Reader: iotest.OneByteReader(bytes.NewReader(b))}
+		bytewise, slowFail := read(slow)
+		if (fail == nil) != (slowFail == nil) || got.target != bytewise.target {
+			t.Fatalf("whole: %+v, %+v; byte by byte: %+v, %+v", got, fail, bytewise, slowFail)
+		}
+		if taken := len(b) - whole.Len(); taken > bound {
+			t.Fatalf("%d bytes were read", taken)
+		}
+		if fail == nil {
+			if got.target.Host == "" || got.target.Port == 0 || len(got.target.Host) > 255 {
+				t.Fatalf("target %+v", got.target)
+			}
+			left, err := io.ReadAll(whole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tail := append(got.ahead, left...); !bytes.HasSuffix(b, tail) || len(bytewise.ahead) != 0 {
+				t.Fatalf("ahead %q and left %q are not the end of what was sent; byte by byte %q", got.ahead, left, bytewise.ahead)
+			}
+			return
+		}
+		if fail.err.Error() != slowFail.err.Error() || !bytes.Equal(fail.answer, slowFail.answer) {
+			t.Fatalf("whole: %v, % x; byte by byte: %v, % x", fail.err, fail.answer, slowFail.err, slowFail.answer)
+		}
+		if len(fail.answer) == 0 {
+			if !errors.Is(fail.err, ErrNothing) {
+				t.Fatalf("no answer to %q: %v", b, fail.err)
+			}
+			return
+		}
+		if err := wellFormed(b, append(w.Bytes(), fail.answer...)); err != nil {
+			t.Fatalf("the answer % x to %q: %v", fail.answer, b, err)
+		}
+	})
+}
+
+// readAll returns the error of read unless it takes all of answer.
+func readAll(answer []byte, read func(*bufio.Reader) error) error {
+	r := bufio.NewReader(bytes.NewReader(answer))
+	if err := read(r); err != nil {
+		return err
+	}
+	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+		return errors.New("there is more behind it")
+	}
+	return nil
+}
+
+func isResponse(r *bufio.Reader) error {
+	res, err := http.ReadResponse(r, &http.Request{Method: http.MethodGet})
+	if err != nil {
+		return err
+	}
+	if res.StatusCode < 400 {
+		return errors.New(res.Status)
+	}
+	_, err = io.Copy(io.Discard, res.Body)
+	return errors.Join(err, res.Body.Close())
+}
+
+// isForeign says whether answer is one of another protocol, to a client of it.
+func isForeign(sent, answer []byte) bool {
+	switch sent[0] {
+	case firstSOCKS4:
+		return len(answer) == 8 && answer[0] == 0 && answer[1] == 0x5b
+	case firstTLS:
+		return bytes.Equal(answer, tlsAlert)
+	default:
+		return false
+	}
+}
+
+func FuzzSOCKS5Handshake(f *testing.F) {
+	// The reader takes up to its buffer at a time, behind the longest messages.
+	const bound = 2 + 255 + 4 + 255 + 2 + socksBuffer
+	fuzz(f, bound, socks5Cases, readSOCKS5, func(sent, answer []byte) error {
+		if isForeign(sent, answer) {
+			return nil
+		}
+		if sent[0] != socks5.Version && sent[0] >= 'A' && sent[0] <= 'Z' {
+			return readAll(answer, isResponse)
+		}
+		return readAll(answer, func(r *bufio.Reader) error {
+			m, err := socks5.ReadMethod(r)
+			if err != nil || m == socks5.MethodUnacceptable {
+				return err
+			}
+			var reply [10]byte
+			if _, err := io.ReadFull(r, reply[:]); err != nil || reply[0] != socks5.Version || reply[1] == 0 {
+				return errors.Join(errors.New("no refusal"), err)
+			}
+			return nil
+		})
+	})
+}
+
+func FuzzHTTPHandshake(f *testing.F) {
+	read := func(rw io.ReadWriter) (asked, *failure) { return readHTTP(rw) }
+	fuzz(f, maxHeader, httpCases, read, func(sent, answer []byte) error {
+		sent = bytes.TrimLeft(sent, "\r\n")
+		if len(sent) == 0 {
+			return readAll(answer, isResponse)
+		}
+		if isForeign(sent, answer) || sent[0] == socks5.Version && string(answer) == "\x05\xff" {
+			return nil
+		}
+		if bytes.HasPrefix(sent, []byte("HEAD ")) {
+			return nil // without a body, and http.ReadResponse must know
+		}
+		return readAll(answer, isResponse)
+	})
+}
