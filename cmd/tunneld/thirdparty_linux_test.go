@@ -1,0 +1,180 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
+)
+
+// thirdParty is the plugin block of a plugin that is not bundled.
+func thirdParty(t *testing.T, name, extra string) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("plugin %q {\n command = [%q, %q, %q]\n %s\n}\n", name, exe, asThirdParty, name, extra)
+}
+
+func fileSHA256(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// TestKilledThirdPartyRelay kills a pinned plugin in the middle of a download: a
+// reset for the client and for the far end, and never a clean end.
+func TestKilledThirdPartyRelay(t *testing.T) {
+	b := startBackend(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := startDaemon(t, thirdParty(t, fixture.RelayName, fmt.Sprintf("sha256 = %q", fileSHA256(t, exe)))+
+		fmt.Sprintf("upstream %q \"x\" {}\n", fixture.RelayName)+
+		listener("db", "127.0.0.1:0", b.addr, "")+route("all", "", "upstream."+fixture.RelayName+".x"))
+	c := d.dial(t, "tcp.db")
+	server := b.next(t)
+	feeding := make(chan error, 1)
+	go func() {
+		chunk := make([]byte, 64<<10)
+		for {
+			if _, err := server.Write(chunk); err != nil {
+				feeding <- err
+				return
+			}
+		}
+	}()
+	if _, err := io.CopyN(io.Discard, c, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	pids := children(t)
+	if len(pids) != 1 {
+		t.Fatalf("children: %q", pids)
+	}
+	var pid int
+	if _, err := fmt.Sscan(pids[0], &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, c); !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("read: %v; want a reset", err)
+	}
+	if err := <-feeding; !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("the far end's write: %v; want a reset", err)
+	}
+	d.log.await(t, 1, "msg", "connection", "path", "relay", "reason", "plugin_died")
+	d.dial(t, "tcp.db")
+	send(t, b.next(t), "a new one")
+}
+
+// TestReplacedPluginProgram: a reload after an upgrade of the plugin's file
+// starts the new one beside the old one, whose relays live on.
+func TestReplacedPluginProgram(t *testing.T) {
+	b := startBackend(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "plugin")
+	install := func(comment string) {
+		t.Helper()
+		text := fmt.Sprintf("#!/bin/sh\n# %s\nexec %q %s %s\n", comment, exe, asThirdParty, fixture.RelayName)
+		if err := os.WriteFile(program+".new", []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(program+".new", program); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install("one")
+	config := fmt.Sprintf("plugin %[1]q {\n command = [%[2]q]\n}\nupstream %[1]q \"x\" {}\n", fixture.RelayName, program) +
+		listener("db", "127.0.0.1:0", b.addr, "") + route("all", "", "upstream."+fixture.RelayName+".x")
+	d := startDaemon(t, config)
+	c := d.dial(t, "tcp.db")
+	server := b.next(t)
+
+	d.mustReload(t)
+	if n := len(d.log.matching("msg", "plugin started")); n != 1 {
+		t.Fatalf("%d plugins were started for an unchanged file", n)
+	}
+	install("two")
+	d.mustReload(t)
+	d.log.await(t, 2, "msg", "plugin started")
+	send(t, server, "the old one's relay")
+	closeWrite(t, server)
+	wantRest(t, c, "the old one's relay")
+	again := d.dial(t, "tcp.db")
+	by := b.next(t)
+	send(t, by, "the new one's relay")
+	closeWrite(t, by)
+	wantRest(t, again, "the new one's relay")
+	closeWrite(t, c)
+	// Its last relay has ended, and with it the old one.
+	d.log.await(t, 1, "msg", "plugin stopped")
+}
+
+// TestPluginThatIsNotTheOne: a program with another hash is not run, neither at
+// the start nor in a reload.
+func TestPluginThatIsNotTheOne(t *testing.T) {
+	b := startBackend(t)
+	rest := fmt.Sprintf("upstream %q \"x\" {}\n", fixture.DirectName) +
+		listener("db", "127.0.0.1:0", b.addr, "") + route("all", "", "upstream."+fixture.DirectName+".x")
+	d := startDaemon(t, thirdParty(t, fixture.DirectName, "")+rest)
+	d.reloadFails(t, thirdParty(t, fixture.DirectName, fmt.Sprintf("sha256 = %q", strings.Repeat("0", 64)))+rest,
+		`the plugin "fixdirect" does not start`, "tunneld.hcl line 5", "sha256")
+	c := d.dial(t, "tcp.db")
+	server := b.next(t)
+	send(t, server, "the old one")
+	closeWrite(t, server)
+	wantRest(t, c, "the old one")
+	if n := len(children(t)); n != 1 {
+		t.Errorf("%d plugins run", n)
+	}
+}
+
+// TestWordsOfAPlugin: its own diagnostics stand at their lines, at the start and
+// in a reload, and what it says of a sensitive value is cut out.
+func TestWordsOfAPlugin(t *testing.T) {
+	config := func(body string) string {
+		return thirdParty(t, fixture.DirectName, "") + fmt.Sprintf("upstream %q \"x\" {\n%s\n}\n", fixture.DirectName, body) +
+			listener("db", "127.0.0.1:0", "127.0.0.1:1", "") + route("all", "", "upstream."+fixture.DirectName+".x")
+	}
+	d := startDaemon(t, config(""))
+	d.reloadFails(t, config("secret = \"canary-5\"\ninvalid = \"canary-5 does not fit\""),
+		"Error: (sensitive) does not fit", "line 11, in upstream \"fixdirect\" \"x\"", "  11: invalid =", "Leave it out.")
+	d.reloadFails(t, config("fail_start = \"no such tenant\""), "no such tenant")
+	d.write(t, config("warn = \"this is old\""))
+	diags, err := d.Reload(t.Context())
+	if err != nil || !strings.Contains(told(diags), "Warning: this is old") {
+		t.Errorf("%v, %s", err, told(diags))
+	}
+	// A plugin that dies of a configuration takes nothing with it.
+	d.write(t, config("crash_in = \"configure\""))
+	if _, err := d.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("reload: %v", err)
+	}
+	d.write(t, config(""))
+	d.mustReload(t)
+	wantReset(t, d.dial(t, "tcp.db"))
+	d.log.await(t, 1, "msg", "connection failed", "reason", "refused")
+}
