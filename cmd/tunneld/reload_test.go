@@ -11,19 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tunneld/tunneld/core"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
-
-// mustReload reloads what was written, which must succeed.
-func (r *daemonRig) mustReload(t *testing.T) {
-	t.Helper()
-	if diags, err := r.Reload(t.Context()); err != nil {
-		var b strings.Builder
-		diags.Write(&b)
-		t.Fatalf("%v: %s", err, &b)
-	}
-}
 
 // TestReloadKeepsTunnelsAndSockets reloads many times under an established
 // tunnel: it lives on, and the listener's port, which the system picked, stays.
@@ -39,8 +28,7 @@ func TestReloadKeepsTunnelsAndSockets(t *testing.T) {
 		if i%2 == 0 {
 			extra = fmt.Sprintf("limits {\n max_connections = %d\n }", 100+i)
 		}
-		d.write(t, s.onprem(extra))
-		d.mustReload(t)
+		d.reload(t, s.onprem(extra))
 		pingPong(t, c, fmt.Sprint("established, reload ", i))
 		pingPong(t, d.dial(t, "tcp.db"), fmt.Sprint("new, reload ", i))
 		if now := d.address(t, "tcp.db"); now != address {
@@ -79,21 +67,14 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			d.write(t, tt.config)
-			diags, err := d.Reload(t.Context())
-			var b strings.Builder
-			diags.Write(&b)
-			if !errors.Is(err, core.ErrInvalid) || !strings.Contains(b.String(), tt.says) {
-				t.Fatalf("reload: %v, %s", err, &b)
-			}
+			d.reloadFails(t, tt.config, tt.says)
 			if n := len(d.Listeners()); n != 1 {
 				t.Errorf("%d listeners", n)
 			}
 			pingPong(t, d.dial(t, "tcp.db"), "the old one serves")
 		})
 	}
-	d.write(t, good)
-	d.mustReload(t)
+	d.reload(t, good)
 	pingPong(t, d.dial(t, "tcp.db"), "a good one after bad ones")
 }
 
@@ -113,30 +94,24 @@ func TestReloadMovesListeners(t *testing.T) {
 	fixed := func(name, address, target, extra string) string {
 		return "upstream \"direct\" \"local\" {}\n" + listener(name, address, target, extra) + route("all", "", "upstream.direct.local")
 	}
-	d.write(t, fixed("b", "127.0.0.1:"+port, two.echo.Addr(), ""))
-	d.mustReload(t)
+	d.reload(t, fixed("b", "127.0.0.1:"+port, two.echo.Addr(), ""))
 	pingPong(t, c, "a tunnel of a listener that is gone")
 	pingPong(t, dialTCP(t, old), "the new block")
 
 	// An address that overlaps with the old one, and back by a failure.
-	d.write(t, fixed("b", "0.0.0.0:"+port, two.echo.Addr(), "open = true"))
-	d.mustReload(t)
+	d.reload(t, fixed("b", "0.0.0.0:"+port, two.echo.Addr(), "open = true"))
 	pingPong(t, dialTCP(t, "127.0.0.1:"+port), "everywhere")
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	d.write(t, listener("c", taken.Addr().String(), two.echo.Addr(), "")+fixed("b", "127.0.0.1:"+port, two.echo.Addr(), ""))
-	if _, err := d.Reload(t.Context()); !errors.Is(err, core.ErrInvalid) {
-		t.Fatalf("reload: %v", err)
-	}
+	d.reloadFails(t, listener("c", taken.Addr().String(), two.echo.Addr(), "")+fixed("b", "127.0.0.1:"+port, two.echo.Addr(), ""), taken.Addr().String())
 	pingPong(t, dialTCP(t, "127.0.0.1:"+port), "bound again")
 	pingPong(t, c, "after all that")
 
 	// What is removed is closed.
-	d.write(t, fixed("z", "127.0.0.1:0", two.echo.Addr(), ""))
-	d.mustReload(t)
+	d.reload(t, fixed("z", "127.0.0.1:0", two.echo.Addr(), ""))
 	if c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, patience); !errors.Is(err, syscall.ECONNREFUSED) {
 		if err == nil {
 			c.Close()
@@ -153,12 +128,10 @@ func TestReloadStopsUnusedPlugins(t *testing.T) {
 	d := startDaemon(t, s.onprem(""))
 	c := d.dial(t, "tcp.db")
 	pingPong(t, c, "through the plugin's dial")
-	d.write(t, "upstream \"direct\" \"local\" {}\n"+listener("db", "127.0.0.1:0", s.echo.Addr(), "")+route("all", "", "upstream.direct.local"))
-	d.mustReload(t)
+	d.reload(t, "upstream \"direct\" \"local\" {}\n"+listener("db", "127.0.0.1:0", s.echo.Addr(), "")+route("all", "", "upstream.direct.local"))
 	d.log.await(t, 1, "msg", "plugin stopped", "plugin", "sapsocks")
 	pingPong(t, c, "a direct tunnel does not need it")
-	d.write(t, s.onprem(""))
-	d.mustReload(t)
+	d.reload(t, s.onprem(""))
 	pingPong(t, d.dial(t, "tcp.db"), "again")
 }
 

@@ -139,6 +139,21 @@ func told(diags core.Diagnostics) string {
 	return b.String()
 }
 
+// reload puts the configuration in force.
+func (r *daemonRig) reload(t *testing.T, config string) {
+	t.Helper()
+	r.write(t, config)
+	r.mustReload(t)
+}
+
+// mustReload reloads what was written.
+func (r *daemonRig) mustReload(t *testing.T) {
+	t.Helper()
+	if diags, err := r.Reload(t.Context()); err != nil {
+		t.Fatalf("reload: %v\n%s", err, told(diags))
+	}
+}
+
 // reloadFails expects that the configuration is refused with all of the texts.
 func (r *daemonRig) reloadFails(t *testing.T, config string, want ...string) {
 	t.Helper()
