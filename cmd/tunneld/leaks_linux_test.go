@@ -122,7 +122,7 @@ func liveFully(t *testing.T) {
 		wantRest(t, c, "")
 	}
 	emu.SetFaults(sapsocksemu.Faults{Reply: 2})
-	wantReset(t, r.dial(t, "tcp.db"))
+	r.dialReset(t, "tcp.db")
 	emu.SetFaults(sapsocksemu.Faults{})
 	for _, name := range []string{"sapsocks", "websocks"} {
 		killPlugin(t, name)

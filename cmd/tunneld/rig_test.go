@@ -320,6 +320,29 @@ func pingPong(t *testing.T, c net.Conn, text string) {
 	}
 }
 
+// dialReset connects and expects nothing but a reset. It may come so soon that
+// already the connect is told of it.
+func (r *daemonRig) dialReset(t *testing.T, id string) {
+	t.Helper()
+	dialReset(t, r.address(t, id))
+}
+
+func dialReset(t *testing.T, address string) {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", address, patience)
+	if errors.Is(err, syscall.ECONNRESET) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	wantReset(t, c)
+}
+
 // wantReset expects that nothing comes but a reset.
 func wantReset(t *testing.T, c net.Conn) {
 	t.Helper()

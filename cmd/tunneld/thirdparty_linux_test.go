@@ -175,6 +175,6 @@ func TestWordsOfAPlugin(t *testing.T) {
 	}
 	d.write(t, config(""))
 	d.mustReload(t)
-	wantReset(t, d.dial(t, "tcp.db"))
+	d.dialReset(t, "tcp.db")
 	d.log.await(t, 1, "msg", "connection failed", "reason", "refused")
 }
