@@ -1,0 +1,183 @@
+//go:build interop
+
+package interop
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
+)
+
+// connectivity starts the emulated service with one Cloud Connector, without a
+// location id.
+func connectivity(t *testing.T, mappings map[string]string) *sapsocksemu.Server {
+	t.Helper()
+	return connectivityAt(t, map[string]map[string]string{"": mappings})
+}
+
+func connectivityAt(t *testing.T, connectors map[string]map[string]string) *sapsocksemu.Server {
+	t.Helper()
+	emu, err := sapsocksemu.Start(sapsocksemu.Options{Connectors: connectors})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := emu.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return emu
+}
+
+// asked returns the targets that the proxy was asked for, sorted, each once.
+func asked(emu *sapsocksemu.Server) []string {
+	var out []string
+	for _, c := range emu.Conversations() {
+		if c.Request.Address.Host != "" {
+			out = append(out, c.Request.Address.String())
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// daemon is a running tunneld.
+type daemon struct {
+	t         *testing.T
+	addresses map[string]string // of the listeners, by ID
+
+	mu    sync.Mutex
+	lines []map[string]any
+	more  chan struct{} // closed and replaced with every line
+}
+
+// ports is what an address of an example ends with.
+var ports = regexp.MustCompile(`(address\s*=\s*"127\.0\.0\.1):\d+"`)
+
+// startExample runs the configuration of an example as it is, except that
+// 127.0.0.1's ports, which may be taken here, are free ones, and that further
+// texts are replaced: pairs of old and new.
+func startExample(t *testing.T, name string, emu *sapsocksemu.Server, replace ...string) *daemon {
+	t.Helper()
+	src, err := os.ReadFile(filepath.Join(examples, name, "tunneld.hcl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := ports.ReplaceAllString(string(src), `$1:0"`)
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(config, replace[i]) {
+			t.Fatalf("%s does not have %q", name, replace[i])
+		}
+		config = strings.ReplaceAll(config, replace[i], replace[i+1])
+	}
+	config += "\nlog {\n  level  = \"debug\"\n  format = \"json\"\n}\n"
+	path := filepath.Join(t.TempDir(), "tunneld.hcl")
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "run", "--config", path)
+	cmd.Env = append(os.Environ(), "VCAP_SERVICES="+emu.VCAPServices())
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{t: t, addresses: map[string]string{}, more: make(chan struct{})}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		d.read(stderr)
+	}()
+	t.Cleanup(func() { d.stop(cmd, read) })
+	for range strings.Count(config, "\nlistener ") {
+		line := d.await(len(d.addresses)+1, "msg", "listening")[len(d.addresses)]
+		d.addresses[fmt.Sprint(line["listener"])] = fmt.Sprint(line["address"])
+	}
+	return d
+}
+
+func (d *daemon) read(r io.Reader) {
+	for s := bufio.NewScanner(r); s.Scan(); {
+		var line map[string]any
+		if err := json.Unmarshal(s.Bytes(), &line); err != nil {
+			line = map[string]any{"text": s.Text()}
+		}
+		d.mu.Lock()
+		d.lines = append(d.lines, line)
+		close(d.more)
+		d.more = make(chan struct{})
+		d.mu.Unlock()
+	}
+}
+
+// stop ends the daemon as an operator does. A client that is still connected is
+// not waited for.
+func (d *daemon) stop(cmd *exec.Cmd, read <-chan struct{}) {
+	for range 2 {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			d.t.Errorf("SIGTERM: %v", err)
+		}
+		d.await(1, "msg", "stopping")
+	}
+	kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	<-read
+	if err := cmd.Wait(); err != nil {
+		d.t.Errorf("tunneld: %v", err)
+	}
+	kill.Stop()
+	if d.t.Failed() {
+		for _, line := range d.lines {
+			d.t.Log(line)
+		}
+	}
+}
+
+// matching returns the lines of the log in which every pair holds.
+func (d *daemon) matching(pairs ...string) (out []map[string]any, more <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, line := range d.lines {
+		ok := true
+		for i := 0; i < len(pairs); i += 2 {
+			ok = ok && fmt.Sprint(line[pairs[i]]) == pairs[i+1]
+		}
+		if ok {
+			out = append(out, line)
+		}
+	}
+	return out, d.more
+}
+
+// await waits until n lines match.
+func (d *daemon) await(n int, pairs ...string) []map[string]any {
+	d.t.Helper()
+	deadline := time.After(patience)
+	for {
+		got, more := d.matching(pairs...)
+		if len(got) >= n {
+			return got
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.t.Fatalf("the log does not have %d lines with %q: %v", n, pairs, d.lines)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+//go:build interop
+
+package interop
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// modules installs the packages that package-lock.json pins, once.
+var modules = sync.OnceValue(func() error {
+	if _, err := os.Stat(filepath.Join("node_modules", "kafkajs", "package.json")); err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), setUpTime)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "npm", "ci").CombinedOutput(); err != nil {
+		return fmt.Errorf("npm ci: %w\n%s", err, out)
+	}
+	return nil
+})
+
+// node returns a program for Node with its packages installed.
+func node(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	path := tool(t, "node")
+	tool(t, "npm")
+	if err := modules(); err != nil {
+		t.Fatal(err)
+	}
+	return exec.Command(path, args...)
+}
+
+var brokerNames = []string{"kafka-1.corp:9092", "kafka-2.corp:9092", "kafka-3.corp:9092"}
+
+// orders checks what kafka.js has read: every record once, by its partition's
+// leader and in its order.
+func orders(t *testing.T, out string) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	var got []string
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &got); err != nil {
+		t.Fatalf("%v:\n%s", err, out)
+	}
+	var want []string
+	for n := range 30 {
+		want = append(want, fmt.Sprintf("%d/%d order %d", n%3, n/3, n))
+	}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("read %q\nwant %q", got, want)
+	}
+}
+
+// wentToAll checks that each broker was asked by name for its partition.
+func wentToAll(t *testing.T, c *cluster, names []string) {
+	t.Helper()
+	if !slices.Equal(names, brokerNames) {
+		t.Errorf("the proxy was asked for %q", names)
+	}
+	if got := c.leaders(); !slices.Equal(got, []int{1, 2, 3}) {
+		t.Errorf("records went through the brokers %v", got)
+	}
+}
+
+// TestKafkaThroughSOCKS5: kafkajs with the example's socket factory produces to
+// and consumes from three brokers whose names do not exist on this machine.
+func TestKafkaThroughSOCKS5(t *testing.T) {
+	cmd := node(t, "kafka.js")
+	c, mappings := startCluster(t)
+	emu := connectivity(t, mappings)
+	d := startExample(t, "kafka-socks5", emu)
+	cmd.Env = append(os.Environ(), "SOCKS="+d.addresses["socks5.kafka"])
+	orders(t, mustOutput(t, cmd))
+	wentToAll(t, c, asked(emu))
+}
+
+// TestKafkaRefused: a broker that the Cloud Connector does not map is a refusal
+// that kafkajs's user reads.
+func TestKafkaRefused(t *testing.T) {
+	cmd := node(t, "kafka.js")
+	emu := connectivity(t, map[string]string{})
+	d := startExample(t, "kafka-socks5", emu)
+	cmd.Env = append(os.Environ(), "SOCKS="+d.addresses["socks5.kafka"])
+	if out, err := output(t, cmd); err == nil || !strings.Contains(out, "SOCKS: not allowed") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// resolved makes a program resolve names by the example's hosts file, as a
+// machine does with the lines in /etc/hosts.
+func resolved(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		missing(t, "nss_wrapper")
+	}
+	found, err := filepath.Glob("/usr/lib/*/libnss_wrapper.so")
+	if err != nil || len(found) == 0 {
+		missing(t, "libnss-wrapper")
+	}
+	hosts, err := filepath.Abs(filepath.Join(examples, "kafka-listeners", "hosts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(os.Environ(), "LD_PRELOAD="+found[0], "NSS_WRAPPER_HOSTS="+hosts)
+	return cmd
+}
+
+// TestKafkaThroughListeners: kafkajs and librdkafka, which know of no proxy,
+// reach every broker by the listener that stands for it.
+func TestKafkaThroughListeners(t *testing.T) {
+	c, mappings := startCluster(t)
+	emu := connectivity(t, mappings)
+	startExample(t, "kafka-listeners", emu)
+	orders(t, mustOutput(t, resolved(t, node(t, "kafka.js"))))
+	wentToAll(t, c, asked(emu))
+
+	t.Run("kcat", func(t *testing.T) {
+		kcat := tool(t, "kcat")
+		const text = "from librdkafka"
+		for p := range kafkaBrokers {
+			produce := resolved(t, exec.Command(kcat, "-b", "kafka-1.corp:9092", "-t", kafkaTopic, "-P", "-p", fmt.Sprint(p)))
+			produce.Stdin = strings.NewReader(text + "\n")
+			mustOutput(t, produce)
+			out := mustOutput(t, resolved(t, exec.Command(kcat, "-b", "kafka-1.corp:9092", "-t", kafkaTopic, "-C", "-p", fmt.Sprint(p), "-o", "beginning", "-e", "-q")))
+			if got := strings.Split(strings.TrimSpace(out), "\n"); len(got) != 11 || got[10] != text {
+				t.Errorf("partition %d: read %q", p, got)
+			}
+		}
+	})
+}
