@@ -1,0 +1,151 @@
+//go:build interop
+
+package interop
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// readYAML decodes the documents of an example's file; a field that the type
+// does not have is left out.
+func readYAML[T any](t *testing.T, path string) []T {
+	t.Helper()
+	var out []T
+	if err := json.Unmarshal([]byte(mustOutput(t, node(t, "yaml.js", filepath.Join(examples, path)))), &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+type manifest struct {
+	Applications []struct {
+		Name     string
+		Services []string
+		Sidecars []struct {
+			Name, Command, Memory string
+			ProcessTypes          []string `json:"process_types"`
+		}
+	}
+}
+
+// TestCloudFoundry: the manifest starts the configuration beside it, and that
+// leads from the application's port to the database.
+func TestCloudFoundry(t *testing.T) {
+	apps := readYAML[manifest](t, "cloudfoundry/manifest.yml")[0].Applications
+	if len(apps) != 1 || len(apps[0].Sidecars) != 1 || len(apps[0].Services) != 1 {
+		t.Fatalf("%+v", apps)
+	}
+	s := apps[0].Sidecars[0]
+	if s.Command != "./tunneld run --config tunneld.hcl" || !slices.Equal(s.ProcessTypes, []string{"web"}) || s.Memory == "" {
+		t.Errorf("%+v", s)
+	}
+	emu := connectivity(t, map[string]string{"orders-db.corp:5432": greeting(t, "the database")})
+	d := startExample(t, "cloudfoundry", emu)
+	if got, err := firstLine(t, d.addresses["tcp.orders"]); err != nil || got != "the database\n" {
+		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+type object struct {
+	Kind     string
+	Metadata struct{ Name string }
+	Data     map[string]string
+	Spec     struct{ Template struct{ Spec pod } }
+}
+
+type pod struct {
+	Containers []struct {
+		Name         string
+		Args         []string
+		VolumeMounts []struct{ Name, MountPath string }
+	}
+	Volumes []struct {
+		Name      string
+		ConfigMap *struct{ Name string }
+		Secret    *struct{ SecretName string }
+	}
+}
+
+const bindingFolder = "/etc/secrets/sapcp/connectivity/my-connectivity"
+
+// TestKubernetes: the deployment mounts what its configuration reads, which is
+// the one beside it, and that leads to the database with the credentials of a
+// mounted binding.
+func TestKubernetes(t *testing.T) {
+	objects := readYAML[object](t, "kubernetes/deployment.yaml")
+	if len(objects) != 2 || objects[0].Kind != "ConfigMap" || objects[1].Kind != "Deployment" {
+		t.Fatalf("%+v", objects)
+	}
+	src, err := os.ReadFile(filepath.Join(examples, "kubernetes", "tunneld.hcl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if embedded := objects[0].Data["tunneld.hcl"]; !slices.Equal(meaning(t, []byte(embedded)), meaning(t, src)) {
+		t.Errorf("the deployment's configuration is not the one beside it:\n%s", embedded)
+	}
+	p := objects[1].Spec.Template.Spec
+	from := map[string]string{}
+	for _, v := range p.Volumes {
+		switch {
+		case v.ConfigMap != nil:
+			from[v.Name] = "config map " + v.ConfigMap.Name
+		case v.Secret != nil:
+			from[v.Name] = "secret " + v.Secret.SecretName
+		default:
+			from[v.Name] = "a folder"
+		}
+	}
+	mounted := map[string]string{}
+	sidecar := p.Containers[len(p.Containers)-1]
+	for _, m := range sidecar.VolumeMounts {
+		mounted[m.MountPath] = from[m.Name]
+	}
+	if !slices.Equal(sidecar.Args, []string{"run", "--config", "/etc/tunneld"}) ||
+		mounted["/etc/tunneld"] != "config map "+objects[0].Metadata.Name ||
+		mounted[bindingFolder] != "secret my-connectivity" || mounted["/tmp"] != "a folder" {
+		t.Errorf("args %q, mounted %q", sidecar.Args, mounted)
+	}
+
+	emu := connectivity(t, map[string]string{"orders-db.corp:5432": greeting(t, "the database")})
+	binding := t.TempDir()
+	for key, value := range emu.Credentials() {
+		if key == "onpremise_proxy_host" || key == "onpremise_socks5_proxy_port" {
+			continue // the plan that the example is for has none
+		}
+		if err := os.WriteFile(filepath.Join(binding, key), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := startExample(t, "kubernetes", emu,
+		bindingFolder, binding, "connectivity-proxy.kyma-system.svc.cluster.local:20004", emu.Proxy())
+	if got, err := firstLine(t, d.addresses["tcp.orders"]); err != nil || got != "the database\n" {
+		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+// meaning returns a configuration's tokens without comments and empty lines.
+func meaning(t *testing.T, src []byte) []string {
+	t.Helper()
+	tokens, diags := hclsyntax.LexConfig(src, "tunneld.hcl", hcl.InitialPos)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	var out []string
+	for _, token := range tokens {
+		text := string(token.Bytes)
+		if token.Type == hclsyntax.TokenComment {
+			text = "\n" // a comment takes its line's end with it
+		}
+		if text != "\n" || len(out) > 0 && out[len(out)-1] != "\n" {
+			out = append(out, text)
+		}
+	}
+	return out
+}
