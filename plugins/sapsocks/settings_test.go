@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"math/big"
@@ -132,4 +133,23 @@ func TestBindingIsOfOneMoment(t *testing.T) {
 		t.Errorf("at rest: %+v, %v", b, err)
 	}
 	t.Logf("%d of 300 reads between rotations", good)
+}
+
+// Notes: "onpremise_socks5_proxy_port (a string, "20004" by default)".
+func TestPortOfTheBinding(t *testing.T) {
+	for written, want := range map[string]string{"": "p:20004", "443": "p:443"} {
+		credentials := map[string]any{"clientid": "id", "clientsecret": "x", "token_service_url": "https://t.example", "onpremise_proxy_host": "p"}
+		if written != "" {
+			credentials["onpremise_socks5_proxy_port"] = written
+		}
+		vcap, err := json.Marshal(map[string]any{"connectivity": []any{map[string]any{"name": "a", "credentials": credentials}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &Config{Auth: "jwt", VCAPServices: sdk.NewSecret(string(vcap))}
+		s, err := c.settings()
+		if err != nil || s.proxy != want {
+			t.Errorf("port %q: proxy %q, %v; want %q", written, s.proxy, err, want)
+		}
+	}
 }

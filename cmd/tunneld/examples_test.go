@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
+)
+
+const root = "../.."
+
+// surroundings are what the configurations of the documentation read.
+type surroundings struct{ replace *strings.Replacer }
+
+// surround sets the environment and makes the files that are named there; their
+// paths are replaced.
+func surround(t *testing.T) surroundings {
+	t.Helper()
+	emu, err := sapsocksemu.Start(sapsocksemu.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := emu.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Setenv("VCAP_SERVICES", emu.VCAPServices())
+	t.Setenv("AZRELAY_KEY", "c2VuZGVyIGtleQ==")
+	secrets, binding := t.TempDir(), t.TempDir()
+	for _, name := range []string{"soht", "websocks"} {
+		if err := os.WriteFile(filepath.Join(secrets, name), []byte("of the example"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for key, value := range emu.Credentials() {
+		if err := os.WriteFile(filepath.Join(binding, key), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return surroundings{strings.NewReplacer("/run/secrets", secrets, "/etc/secrets/sapcp/connectivity/my-connectivity", binding)}
+}
+
+// valid checks one configuration with its plugins.
+func (s surroundings) valid(t *testing.T, config string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tunneld.hcl")
+	if err := os.WriteFile(path, []byte(s.replace.Replace(config)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	diags, err := core.Validate(t.Context(), options(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diags.HasErrors() {
+		t.Errorf("%s\n%s", told(diags), config)
+	}
+}
+
+// TestExamplesAreValid: every configuration under examples/, in its canonical
+// layout too.
+func TestExamplesAreValid(t *testing.T) {
+	s := surround(t)
+	seen := 0
+	err := filepath.WalkDir(filepath.Join(root, "examples"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".hcl" || strings.Contains(path, "node_modules") {
+			return err
+		}
+		seen++
+		t.Run(filepath.ToSlash(path), func(t *testing.T) {
+			src, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			formatted, err := core.Format(src, path)
+			if err != nil || string(formatted) != string(src) {
+				t.Errorf("not in the canonical layout (%v): run tunneld fmt", err)
+			}
+			s.valid(t, string(src))
+		})
+		return nil
+	})
+	if err != nil || seen < 8 {
+		t.Fatalf("%d configurations: %v", seen, err)
+	}
+}
+
+var (
+	fences    = regexp.MustCompile("(?ms)^```hcl\n(.*?)^```$")
+	upstreams = regexp.MustCompile(`(?m)^upstream "(\w+)" "([\w-]+)"`)
+	blockOf   = func(name string) *regexp.Regexp { return regexp.MustCompile(`(?m)^` + name + ` "`) }
+)
+
+// whole completes what a page leaves away: a fragment names the blocks that it
+// is about.
+func whole(config string) string {
+	var names []string
+	for _, m := range upstreams.FindAllStringSubmatch(config, -1) {
+		names = append(names, "upstream."+m[1]+"."+m[2])
+	}
+	if len(names) == 0 {
+		config += "\nupstream \"direct\" \"rest\" {}\n"
+		names = []string{"upstream.direct.rest"}
+	}
+	if !blockOf("listener").MatchString(config) {
+		config += "\nlistener \"socks5\" \"rest\" { address = \"127.0.0.1:1\" }\n"
+	}
+	if !blockOf("route").MatchString(config) {
+		config += fmt.Sprintf("\nroute \"rest\" { upstreams = [%s] }\n", strings.Join(names, ", "))
+	}
+	return config
+}
+
+// TestDocumentedConfigurationsAreValid: every block of the pages that users read.
+func TestDocumentedConfigurationsAreValid(t *testing.T) {
+	s := surround(t)
+	seen := 0
+	for _, pattern := range []string{"README.md", "docs/*.md", "plugins/*/README.md"} {
+		pages, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil || len(pages) == 0 {
+			t.Fatalf("%s: %d pages, %v", pattern, len(pages), err)
+		}
+		for _, page := range pages {
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, m := range fences.FindAllStringSubmatch(string(text), -1) {
+				seen++
+				t.Run(fmt.Sprintf("%s/%d", filepath.ToSlash(page), i+1), func(t *testing.T) { s.valid(t, whole(m[1])) })
+			}
+		}
+	}
+	if seen < 10 {
+		t.Errorf("only %d configurations were found", seen)
+	}
+}

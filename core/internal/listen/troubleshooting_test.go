@@ -1,0 +1,168 @@
+package listen
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/neterr"
+	"github.com/tunneld/tunneld/plugins/sapsocks"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+var update = flag.Bool("update", false, "write docs/troubleshooting.md anew")
+
+const (
+	troubleshooting = "../../../docs/troubleshooting.md"
+	neterrSource    = "../../../internal/neterr/neterr.go"
+)
+
+// networkErrors are errors of every kind that neterr tells apart, in the words of
+// a user.
+var networkErrors = []struct {
+	what string
+	err  error
+}{
+	{"the dial was given up: the daemon stops, or the client has left", context.Canceled},
+	{"the name server is silent", &net.DNSError{Name: "NAME", IsTimeout: true}},
+	{"the name does not exist", &net.DNSError{Name: "NAME", IsNotFound: true}},
+	{"the name server fails", &net.DNSError{Name: "NAME"}},
+	{"certificate signed by unknown authority", x509.UnknownAuthorityError{}},
+	{"certificate is valid for another name", x509.HostnameError{Certificate: &x509.Certificate{}}},
+	{"certificate has expired or is not yet valid", x509.CertificateInvalidError{Reason: x509.Expired}},
+	{"first record does not look like a TLS handshake", tls.RecordHeaderError{}},
+	{"remote error: tls: bad certificate, and the like", &net.OpError{Op: "remote error", Err: tls.AlertError(42)}},
+	{"remote error: tls: any other alert", &net.OpError{Op: "remote error", Err: tls.AlertError(70)}},
+	{"connection refused", syscall.ECONNREFUSED},
+	{"no route to host, network is unreachable", syscall.EHOSTUNREACH},
+	{"permission denied, operation not permitted", syscall.EPERM},
+	{"no such file or directory", syscall.ENOENT},
+	{"too many open files", syscall.EMFILE},
+	{"i/o timeout, connection timed out", os.ErrDeadlineExceeded},
+	{"EOF, unexpected EOF", io.ErrUnexpectedEOF},
+	{"connection reset by peer, broken pipe", syscall.ECONNRESET},
+	{"anything else", errors.New("x")},
+}
+
+// reader writes a text of a table for the page.
+func reader(text string) string {
+	return strings.NewReplacer("{target}", "*target*", "{proxy}", "*proxy*", "{location}", "*location*", "{token_url}", "*token_url*",
+		"{detail}", "*…*", `"NAME"`, "*name*", "|", `\|`).Replace(text)
+}
+
+func yes(b bool) string { return map[bool]string{true: "yes", false: "no"}[b] }
+
+// failures is the table of the failures of sapsocks that in takes.
+func failures(in func(sapsocks.Failure) bool) string {
+	var b strings.Builder
+	b.WriteString("| stage | reason | next | the log says | what to check |\n|---|---|---|---|---|\n")
+	for _, f := range sapsocks.Failures() {
+		if !in(f) {
+			continue
+		}
+		reason, next := f.Reason.Text(), yes(f.Retryable)
+		if f.Reason == 0 {
+			reason, next = "as the network's", "as the network's"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", f.Stage.Text(), reason, next, reader(f.Message), reader(f.Hint))
+	}
+	return b.String()
+}
+
+// tables are what the page holds between its marks.
+func tables() map[string]string {
+	reply := func(f sapsocks.Failure) bool { return strings.HasPrefix(string(f.Kind), "reply-") }
+	token := func(f sapsocks.Failure) bool { return f.Stage == pluginv1.Stage_STAGE_CREDENTIAL }
+	var network, told strings.Builder
+	network.WriteString("| reason | next | what happened | what to check |\n|---|---|---|---|\n")
+	for _, e := range networkErrors {
+		m := neterr.Classify(e.err)
+		hint := m.Hint
+		if hint == "" {
+			hint = "the message"
+		}
+		fmt.Fprintf(&network, "| %s | %s | %s | %s |\n", m.Reason.Text(), yes(m.Retryable), e.what, reader(hint))
+	}
+	told.WriteString("| reason | SOCKS reply | HTTP status | Proxy-Status error |\n|---|---|---|---|\n")
+	for _, a := range Answers() {
+		fmt.Fprintf(&told, "| %s | %02x, %s | %d | %s |\n", a.Reason.Text(), byte(a.SOCKS), a.SOCKS.Text(), a.Status, a.ProxyError)
+	}
+	return map[string]string{
+		"answers":   told.String(),
+		"replies":   failures(reply),
+		"token":     failures(token),
+		"handshake": failures(func(f sapsocks.Failure) bool { return !reply(f) && !token(f) }),
+		"network":   network.String(),
+	}
+}
+
+// TestTroubleshootingPage: the page's tables are the code's.
+func TestTroubleshootingPage(t *testing.T) {
+	page, err := os.ReadFile(troubleshooting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := string(page)
+	for name, table := range tables() {
+		between := regexp.MustCompile(`(?s)(<!-- begin ` + name + ` -->\n).*?(<!-- end ` + name + ` -->)`)
+		if n := len(between.FindAllString(want, -1)); n != 1 {
+			t.Fatalf("%d places for the table of %s", n, name)
+		}
+		want = between.ReplaceAllStringFunc(want, func(s string) string {
+			m := between.FindStringSubmatch(s)
+			return m[1] + table + m[2]
+		})
+	}
+	if *update {
+		if err := os.WriteFile(troubleshooting, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if want != string(page) {
+		t.Error("docs/troubleshooting.md is stale: go test ./core/internal/listen -run TestTroubleshootingPage -update")
+	}
+}
+
+// TestNetworkErrorsAreComplete: there is an error for every meaning that neterr
+// gives, so that a new one cannot be left out of the page.
+func TestNetworkErrorsAreComplete(t *testing.T) {
+	source, err := os.ReadFile(neterrSource)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, e := range networkErrors {
+		m := neterr.Classify(e.err)
+		seen[m.Reason.Text()+m.Hint] = true
+	}
+	if n := strings.Count(string(source), "return Meaning{"); n != len(seen) || len(seen) != len(networkErrors) {
+		t.Errorf("neterr has %d meanings, and the %d errors here have %d", n, len(networkErrors), len(seen))
+	}
+}
+
+// TestBodyOfEveryFailure: a client of an http listener reads stage, reason, what
+// happened and what to check, whatever has failed.
+func TestBodyOfEveryFailure(t *testing.T) {
+	for _, f := range sapsocks.Failures() {
+		reason := f.Reason
+		if reason == 0 {
+			reason = pluginv1.Reason_REASON_REFUSED
+		}
+		got := string(httpRefusal(&tunnel.DialError{Stage: f.Stage, Reason: reason, Message: f.Message, Hint: f.Hint}))
+		_, body, _ := strings.Cut(got, "\r\n\r\n")
+		want := fmt.Sprintf("stage: %s\nreason: %s\n%s\n%s\n", f.Stage.Text(), reason.Text(), f.Message, f.Hint)
+		if body != want || f.Hint == "" {
+			t.Errorf("%s: body %q, want %q", f.Kind, body, want)
+		}
+	}
+}
