@@ -49,18 +49,28 @@ var allowed = map[string][]string{
 	"plugins/azrelay/cmd/tunneld-plugin-azrelay":   {"plugins/azrelay", "plugins/sdk"},
 
 	// Floor 3: the core. Siblings know tunnel, and config knows schema.
-	"core/internal/tunnel":     {"internal/sockopt", "proto/tunneld/plugin/v1"},
-	"core/internal/schema":     {"proto/tunneld/plugin/v1"},
-	"core/internal/config":     {"core/internal/schema", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
-	"core/internal/route":      {"core/internal/tunnel"},
-	"core/internal/listen":     {"core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
-	"core/internal/splice":     {"core/internal/tunnel"},
+	"core/internal/tunnel":  {"internal/sockopt", "proto/tunneld/plugin/v1"},
+	"core/internal/schema":  {"proto/tunneld/plugin/v1"},
+	"core/internal/config":  {"core/internal/schema", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
+	"core/internal/route":   {"core/internal/tunnel"},
+	"core/internal/listen":  {"core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
+	"core/internal/splice":  {"core/internal/tunnel"},
+	"core/internal/status":  {},
+	"core/internal/metrics": {"core/internal/status", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
+	"core/internal/control": {"core/internal/status"},
+	"core/internal/conformance": {
+		"core/internal/config", "core/internal/pluginhost", "core/internal/schema", "core/internal/tunnel",
+		"internal/pluginwire", "proto/tunneld/plugin/v1",
+	},
 	"core/internal/pluginhost": {"core/internal/tunnel", "internal/pluginwire", "internal/neterr", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
-		"core/internal/config", "core/internal/listen", "core/internal/pluginhost", "core/internal/route",
-		"core/internal/splice", "core/internal/tunnel", "internal/neterr", "proto/tunneld/plugin/v1",
+		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost",
+		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/neterr", "proto/tunneld/plugin/v1",
 	},
-	"core": {"core/internal/config", "core/internal/engine", "core/internal/schema"},
+	"core": {
+		"core/internal/config", "core/internal/conformance", "core/internal/control", "core/internal/engine",
+		"core/internal/schema", "core/internal/status",
+	},
 
 	// Floor 4: the program, which alone lists the bundled plugins.
 	"cmd/tunneld": {"core", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},

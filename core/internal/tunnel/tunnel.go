@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/sockopt"
@@ -124,6 +125,15 @@ func (e *DialError) Error() string {
 
 // Unwrap returns the cause.
 func (e *DialError) Unwrap() error { return e.Err }
+
+// Traffic counts the bytes of the tunnels that share it, each way: Up towards the
+// upstream, Down towards the client. It is live: a tunnel that is open adds what
+// it moved at least once a second.
+type Traffic struct{ Up, Down Moved }
+
+// Moved is bytes by how they were moved: inside the kernel, or through a buffer
+// of the daemon.
+type Moved struct{ Spliced, Copied atomic.Int64 }
 
 // CloseReason is why a tunnel ended, as the log and the metrics name it.
 type CloseReason string

@@ -1,0 +1,128 @@
+// Package status holds the types of what the daemon says of itself: the engine
+// fills them, the metrics are read from them, and the control socket serves them
+// as JSON. It imports none of its siblings. No field holds a secret.
+package status
+
+import (
+	"fmt"
+	"time"
+)
+
+// Status is the daemon at one moment.
+type Status struct {
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	// Config is the configuration's path as given.
+	Config   string `json:"config"`
+	Stopping bool   `json:"stopping"`
+	// Generation numbers the configuration in force; each try takes a number.
+	Generation uint64 `json:"generation"`
+	// Reload is the last try; nil: there was none since the start.
+	Reload *Reload `json:"last_reload,omitempty"`
+	// Reloads and FailedReloads count the tries since the start.
+	Reloads       uint64     `json:"reloads"`
+	FailedReloads uint64     `json:"failed_reloads"`
+	Listeners     []Listener `json:"listeners"`
+	Upstreams     []Upstream `json:"upstreams"`
+	Plugins       []Plugin   `json:"plugins"`
+	Pump          Pump       `json:"pump"`
+}
+
+// Reload is the outcome of one reload.
+type Reload struct {
+	At       time.Time     `json:"at"`
+	Duration time.Duration `json:"duration_ns"`
+	// Generation is the one that was put in force, or that was tried.
+	Generation uint64 `json:"generation"`
+	// Error is empty where it succeeded; the old configuration stays in force
+	// where it did not.
+	Error string `json:"error,omitempty"`
+	// Diagnostics is what the configuration's author is told, as text: the
+	// problems, and warnings in any case.
+	Diagnostics string `json:"diagnostics,omitempty"`
+	// Changes is what the reload changed, one sentence each, in the order of the
+	// configuration; empty where nothing did.
+	Changes []string `json:"changes,omitempty"`
+}
+
+// Listener is a listener that is served.
+type Listener struct {
+	ID      string `json:"id"`      // "tcp.orders"
+	Address string `json:"address"` // as bound, "127.0.0.1:5432"
+	Target  string `json:"target,omitempty"`
+	// Connections are open, from accept to close.
+	Connections int `json:"connections"`
+	// Tunnels are those of them that are established, by path.
+	Tunnels map[string]int `json:"tunnels,omitempty"`
+}
+
+// Upstream is an upstream of the configuration in force.
+type Upstream struct {
+	ID string `json:"id"` // "sapsocks.onprem"
+	// Health is "ok", "failing" or "unknown", as the plugin reports it; that of
+	// a built-in upstream is "ok".
+	Health  string `json:"health"`
+	Message string `json:"message,omitempty"`
+	// CredentialExpires and CredentialRenewed are zero where there is none.
+	CredentialExpires time.Time `json:"credential_expires,omitzero"`
+	CredentialRenewed time.Time `json:"credential_renewed,omitzero"`
+}
+
+// Plugin is a plugin's process, or what has become of it.
+type Plugin struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	// Source is "bundled" or the program's path.
+	Source string `json:"source"`
+	// Status is what pluginhost.Status names: "starting", "running", "backoff",
+	// "crash_looping", "draining" or "stopped".
+	Status string    `json:"status"`
+	Since  time.Time `json:"since"`
+	// PID is 0 where there is no process.
+	PID int `json:"pid"`
+	// Restarts counts the processes that were started after the first.
+	Restarts  int       `json:"restarts"`
+	NextStart time.Time `json:"next_start,omitzero"`
+	// LastExit says how the last process that ended did, LastOutput is the end
+	// of what it printed, at most 4 KiB.
+	LastExit   string `json:"last_exit,omitempty"`
+	LastOutput string `json:"last_output,omitempty"`
+	// Open is how many dials are under way and relays open.
+	Open int `json:"open"`
+	// Retired: the configuration in force does not use it; it drains.
+	Retired bool `json:"retired"`
+}
+
+// Pump is the data plane at one moment.
+type Pump struct {
+	Tunnels int `json:"tunnels"`
+	Workers int `json:"workers"` // 0: no kernel pump on this system
+	// PipesInUse and PipesIdle exist; PipesMade counts those that were made,
+	// PipesRefused the tries that the system refused, PipesSmall those that it
+	// made smaller than asked for.
+	PipesInUse   int    `json:"pipes_in_use"`
+	PipesIdle    int    `json:"pipes_idle"`
+	PipesMade    uint64 `json:"pipes_made"`
+	PipesRefused uint64 `json:"pipes_refused"`
+	PipesSmall   uint64 `json:"pipes_small"`
+	// BuffersInUse are pooled buffers that hold bytes now, or serve the portable
+	// pump; BuffersMade counts those that were made.
+	BuffersInUse int    `json:"buffers_in_use"`
+	BuffersMade  uint64 `json:"buffers_made"`
+}
+
+// NotReady says why the daemon should get no new clients, one reason each; empty
+// where it should.
+func (s Status) NotReady() []string {
+	var why []string
+	if s.Stopping {
+		why = append(why, "the daemon is stopping")
+	}
+	for _, p := range s.Plugins {
+		if !p.Retired && p.Status == "crash_looping" {
+			why = append(why, fmt.Sprintf("plugin %s keeps dying: %s", p.Name, p.LastExit))
+		}
+	}
+	return why
+}
