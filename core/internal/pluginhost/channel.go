@@ -16,6 +16,9 @@ func (p *process) receive() {
 	for {
 		r, err := p.channel.Receive()
 		var bad *pluginwire.BadRecordError
+		if p.record != nil && (err == nil || errors.As(err, &bad)) {
+			p.record(p.spec.Name, r.Record, err)
+		}
 		switch {
 		case errors.As(err, &bad):
 			if strange.take(time.Now()) {

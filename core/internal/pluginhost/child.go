@@ -47,6 +47,7 @@ type child struct {
 	mu    sync.Mutex // guards the process against a signal after its end
 	alive bool
 	shot  bool // it was sent SIGKILL while it was alive
+	spare bool // its group is left alone at its end
 	pid   int
 
 	// exited is closed once the process has been reaped; state is valid then.
@@ -145,6 +146,13 @@ func (c *child) signal(sig syscall.Signal) {
 		c.shot = c.shot || sig == syscall.SIGKILL
 		_ = syscall.Kill(-c.pid, sig)
 	}
+}
+
+// spareGroup leaves what the process started alive when the process ends.
+func (c *child) spareGroup() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spare = true
 }
 
 // byItself waits for the end of the process, for d at most, and says whether it

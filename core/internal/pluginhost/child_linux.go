@@ -17,7 +17,9 @@ func (c *child) reap() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_ = syscall.Kill(-c.pid, syscall.SIGKILL)
+	if !c.spare {
+		_ = syscall.Kill(-c.pid, syscall.SIGKILL)
+	}
 	// Its error repeats the state.
 	_ = c.cmd.Wait()
 	c.alive = false

@@ -19,7 +19,9 @@ func (c *child) reap() {
 	_ = c.cmd.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_ = syscall.Kill(-c.pid, syscall.SIGKILL)
+	if !c.spare {
+		_ = syscall.Kill(-c.pid, syscall.SIGKILL)
+	}
 	c.alive = false
 }
 

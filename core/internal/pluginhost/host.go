@@ -21,6 +21,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/pluginwire"
 )
 
 // Options are what a host needs to know. Only Log is required.
@@ -52,6 +54,14 @@ type Options struct {
 	// time, from the host's goroutines. It must not block and must not call the
 	// plugin's Stop or the host's Close. May be nil.
 	OnState func(State)
+	// OnLine is told each line that a plugin prints after its handshake, at most
+	// 16 KiB of it, before the log leaves anything out. It is called from several
+	// goroutines, must not keep the line, and may be nil.
+	OnLine func(plugin string, line []byte)
+	// OnRecord is told each record that a plugin sends, with what is wrong with
+	// one that cannot be used. It is called in their order, must not block, and
+	// may be nil.
+	OnRecord func(plugin string, r pluginwire.Record, err error)
 }
 
 // Backoff is how long a dead plugin waits for its restart. The first is at

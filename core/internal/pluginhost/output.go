@@ -30,6 +30,7 @@ const (
 // not slowed down either.
 type output struct {
 	log *slog.Logger
+	tap func(line []byte) // see Options.OnLine; may be nil
 
 	mu      sync.Mutex
 	tail    []byte
@@ -74,6 +75,9 @@ func (o *output) line(line []byte, stream string) {
 	line = bytes.TrimRight(line, "\r")
 	if len(line) == 0 {
 		return
+	}
+	if o.tap != nil {
+		o.tap(line)
 	}
 	r, isLog := parseLog(line)
 	if isLog && !o.log.Enabled(context.Background(), r.level) {

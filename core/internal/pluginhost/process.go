@@ -49,6 +49,7 @@ type process struct {
 	child   *child
 	client  *goplugin.Client
 	channel *pluginwire.Channel
+	record  func(plugin string, r pluginwire.Record, err error) // see Options.OnRecord
 	tokens  *tokens
 	plugin  pluginv1.PluginServiceClient
 	tunnel  pluginv1.TunnelServiceClient
@@ -86,11 +87,16 @@ func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed 
 		program.close()
 		return nil, &StartError{Plugin: spec.Name, Err: err}
 	}
+	out := newOutput(log)
+	if h.opts.OnLine != nil {
+		out.tap = func(line []byte) { h.opts.OnLine(spec.Name, line) }
+	}
 	p := &process{
 		spec:    spec,
 		log:     log,
 		waits:   h.waits,
-		child:   newChild(program, far, newOutput(log)),
+		child:   newChild(program, far, out),
+		record:  h.opts.OnRecord,
 		channel: channel,
 		tokens:  newTokens(),
 		done:    make(chan struct{}),
