@@ -133,7 +133,7 @@ func pluginCommand() *cobra.Command {
 			return usageError{fmt.Errorf("there is no bundled plugin %q", args[0])}
 		},
 	}
-	cmd.AddCommand(list, schema, serve)
+	cmd.AddCommand(list, schema, pluginTestCommand(), serve)
 	return cmd
 }
 

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tunneld/tunneld/core"
+)
+
+// pluginTestCommand is the conformance kit.
+func pluginTestCommand() *cobra.Command {
+	var config string
+	var asJSON bool
+	var c core.ConformanceOptions
+	cmd := &cobra.Command{
+		Use:   "test --config PATH --upstream TYPE.NAME --target HOST:PORT [-- FAR_END_COMMAND…]",
+		Short: "Test a plugin against the protocol: exit status 0 if it conforms",
+		Long: `test starts the plugin of one upstream as the daemon would and checks what the
+plugin protocol asks of it: docs/conformance.md lists the checks.
+
+The far end has to run, or is given as a command after --, which is started and
+ended with the test. The kit serves the target where that is a loopback address;
+otherwise it assumes that an echo service is there, and checks less.
+
+The exit status is 0 if every check holds, 1 if one does not, 2 if the command
+line or the configuration is wrong.`,
+		Example: `  tunneld plugin test --config kit.hcl --upstream acme.kit --target 127.0.0.1:7007
+  tunneld plugin test -c kit.hcl --upstream acme.kit --target 127.0.0.1:7007 -- acme-server --port 8080`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if n := cmd.ArgsLenAtDash(); n > 0 || n < 0 && len(args) > 0 {
+				return fmt.Errorf("unexpected argument %q: the far end's command comes after --", args[0])
+			}
+			for _, name := range []string{"config", "upstream", "target"} {
+				if !cmd.Flags().Changed(name) {
+					return fmt.Errorf("--%s is required", name)
+				}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c.FarEnd = args
+			return testPlugin(cmd, config, c, asJSON)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&config, "config", "c", "", "the configuration that has the upstream: a file, or a folder of *.hcl")
+	f.StringVar(&c.Upstream, "upstream", "", "the upstream to test, TYPE.NAME")
+	f.StringVar(&c.Target, "target", "", "HOST:PORT that the plugin is asked for")
+	f.StringVar(&c.Serve, "serve", "", "HOST:PORT on loopback to serve at, where the far end leads the target there (default: the target)")
+	f.StringVar(&c.Refused, "refused", "", "HOST:PORT where nothing listens (default: a free port beside the served one)")
+	f.BoolVar(&c.NoRefused, "no-refused", false, "the upstream leads to one target whatever it is asked for")
+	f.StringSliceVar(&c.FarEndLacks, "far-end-lacks", nil, "what the far end cannot do: half-close, reset")
+	f.DurationVar(&c.Timeout, "timeout", 10*time.Second, "bound of each step")
+	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
+	return cmd
+}
+
+func testPlugin(cmd *cobra.Command, config string, c core.ConformanceOptions, asJSON bool) error {
+	if c.Timeout <= 0 {
+		return usageError{errors.New("--timeout has to be more than 0")}
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	report, diags, err := core.TestPlugin(ctx, options(config), c)
+	diags.Write(cmd.ErrOrStderr())
+	switch {
+	case errors.Is(err, core.ErrUnfit) && diags.HasErrors():
+		return statusError(exitInvalid)
+	case errors.Is(err, core.ErrUnfit):
+		return usageError{err}
+	case errors.Is(err, context.Canceled):
+		return errors.New("plugin test: interrupted")
+	case err != nil:
+		return fmt.Errorf("plugin test: %w", err)
+	}
+	if asJSON {
+		e := json.NewEncoder(cmd.OutOrStdout())
+		e.SetEscapeHTML(false)
+		e.SetIndent("", "  ")
+		err = e.Encode(report)
+	} else {
+		err = report.Write(cmd.OutOrStdout())
+	}
+	if err != nil {
+		return err
+	}
+	if !report.OK {
+		return statusError(exitFailed)
+	}
+	return nil
+}

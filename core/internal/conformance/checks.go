@@ -1,0 +1,235 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// The groups of the report, in their order.
+const (
+	groupStart  = "start"
+	groupConfig = "configuration"
+	groupDial   = "dial"
+	groupEnd    = "how a tunnel ends"
+	groupLoad   = "load"
+	groupLife   = "life"
+	groupLeft   = "what is left behind"
+)
+
+// check is one check. Its run may raise the run's level and leave instances to
+// be cleared up.
+type check struct {
+	id, group, title string
+	// fix is what the plugin's author does about a failure.
+	fix string
+	// needs is the level without which it is skipped.
+	needs level
+	// owned: it needs the run's own service at the target.
+	owned bool
+	// lacks names what the far end must not lack.
+	lacks string
+	// bound is how many of the step's timeouts it may take; 0: 6.
+	bound int
+	run   func(r *run, ctx context.Context) outcome
+}
+
+// outcome is what became of a check.
+type outcome struct {
+	result Result
+	detail string
+}
+
+func pass(format string, args ...any) outcome {
+	return outcome{Pass, fmt.Sprintf(format, args...)}
+}
+
+func fail(format string, args ...any) outcome {
+	return outcome{Fail, fmt.Sprintf(format, args...)}
+}
+
+func skip(format string, args ...any) outcome {
+	return outcome{Skipped, fmt.Sprintf(format, args...)}
+}
+
+// fails turns a list of what is wrong into an outcome; none is a pass.
+func fails(wrong []string, format string, args ...any) outcome {
+	const most = 8
+	if len(wrong) == 0 {
+		return pass(format, args...)
+	}
+	if n := len(wrong) - most; n > 0 {
+		wrong = append(slices.Clone(wrong[:most]), fmt.Sprintf("and %d more", n))
+	}
+	return outcome{Fail, strings.Join(wrong, "\n")}
+}
+
+// of makes the check, or says why it is not made.
+func (c check) of(ctx context.Context, r *run) outcome {
+	switch {
+	case r.level < c.needs:
+		return skip("%s", (r.level + 1).missing())
+	case c.owned && r.target == nil:
+		return skip("it needs the kit's own service at the target")
+	case c.lacks != "" && slices.Contains(r.opts.Lacks, c.lacks):
+		return skip("the far end lacks %s", c.lacks)
+	}
+	bound := c.bound
+	setDefault(&bound, 6)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(bound)*r.opts.Timeout)
+	defer cancel()
+	return c.run(r, ctx)
+}
+
+// CheckInfo describes a check that a run makes.
+type CheckInfo struct{ ID, Group, Title string }
+
+// Checks lists the checks in their order.
+func Checks() []CheckInfo {
+	var infos []CheckInfo
+	for _, c := range checks {
+		infos = append(infos, CheckInfo{c.id, c.group, c.title})
+	}
+	return infos
+}
+
+// checks are all checks, in the order in which they are made.
+var checks = []check{
+	{
+		id: "handshake", group: groupStart, title: "It starts, and says who it is", run: (*run).handshake,
+		fix: "print the handshake line first and nothing before it, and serve GetInfo and GetSchema (docs/plugin-protocol.md, section 1)",
+	},
+	{
+		id: "info", group: groupStart, title: "Its name, version and summary are told, and stay", needs: levelStarted, run: (*run).information,
+		fix: "give GetInfo a version and a one-line summary, and the same answer each time",
+	},
+	{
+		id: "schema", group: groupStart, title: "The schema is sane", needs: levelStarted, run: (*run).schema,
+		fix: "mend names, types and defaults of the schema, and give each attribute and block a doc",
+	},
+	{
+		id: "validate", group: groupConfig, title: "The configuration is taken, each time", needs: levelDecoded, run: (*run).validate,
+		fix: "if the configuration is wrong, mend it; else ValidateConfig must find no error in it, and the same each time",
+	},
+	{
+		id: "missing", group: groupConfig, title: "A required attribute that is missing is named", needs: levelValid, run: (*run).missing,
+		fix: "answer with an error diagnostic whose path is the attribute's",
+	},
+	{
+		id: "types", group: groupConfig, title: "Values of a wrong type and unknown names are refused", needs: levelValid, run: (*run).types,
+		fix: "decode strictly: an unknown name, a null and a wrong type are each an error diagnostic with its path (section 4)",
+	},
+	{
+		id: "dial", group: groupDial, title: "The target is reached", needs: levelValid, bound: 8, run: (*run).dial,
+		fix: "check that the far end runs and leads to the target, then the dial's stage",
+	},
+	{
+		id: "echo", group: groupDial, title: "Bytes come back as they were sent", needs: levelDialed, run: (*run).echo,
+		fix: "carry every byte value and any size of write unchanged, in order, at once",
+	},
+	{
+		id: "greeting", group: groupDial, title: "A target that speaks first is heard", needs: levelDialed, owned: true, run: (*run).greeting,
+		fix: "what the handshake read past its own end goes into prefetched, or first down the relay",
+	},
+	{
+		id: "refused", group: groupDial, title: "A target that refuses is a typed error", needs: levelDialed, run: (*run).refuse,
+		fix: "return once the target answers and not before, and a DialError with stage, reason and message where it does not (section 5)",
+	},
+	{
+		id: "cancel", group: groupDial, title: "A cancelled dial ends, and leaves nothing", needs: levelDialed, bound: 10, run: (*run).cancel,
+		fix: "end what a dial does when its call is cancelled, and close what it had opened",
+	},
+	{
+		id: "pure", group: groupDial, title: "ValidateConfig has no side effects", needs: levelDialed, run: (*run).pure,
+		fix: "only look at the values in ValidateConfig: no connection, no open file, nothing kept",
+	},
+	{
+		id: "half-close-client", group: groupEnd, title: "The client's end of file reaches the target, whose answer still arrives", needs: levelDialed, lacks: LackHalfClose, run: (*run).halfCloseClient,
+		fix: "pass the client's end of file on and go on reading; a protocol that cannot sets no_half_close (section 7)",
+	},
+	{
+		id: "half-close-target", group: groupEnd, title: "The target's end of file reaches the client, whose bytes still arrive", needs: levelDialed, owned: true, lacks: LackHalfClose, run: (*run).halfCloseTarget,
+		fix: "announce EOF, shut the write side down and go on reading; a protocol that cannot sets no_half_close (section 7)",
+	},
+	{
+		id: "end", group: groupEnd, title: "A clean end is told", needs: levelDialed, run: (*run).end,
+		fix: "send END, clean, once both directions have ended and before closing (section 7)",
+	},
+	{
+		id: "abort", group: groupEnd, title: "A client that breaks off is no clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).abort,
+		fix: "on ABORT end the connection so that the far end can tell it from a clean end: a reset, or the protocol's own word",
+	},
+	{
+		id: "target-reset", group: groupEnd, title: "A target that breaks off is no clean end for the client", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).targetReset,
+		fix: "send END with an error where the far end broke off, and no EOF",
+	},
+	{
+		id: "bulk", group: groupLoad, title: "Many bytes go both ways at once", needs: levelDialed, bound: 30, run: (*run).bulk,
+		fix: "read while writing, keep order, drop nothing, and write until all bytes are taken",
+	},
+	{
+		id: "dials", group: groupLoad, title: "Many dials at once all succeed", needs: levelDialed, run: (*run).dials,
+		fix: "hold no lock during a dial, and none for as long as a tunnel lasts",
+	},
+	{
+		id: "descriptors", group: groupLoad, title: "No descriptors are left", needs: levelDialed, run: (*run).descriptors,
+		fix: "close the copy of what was handed over, and everything else of a tunnel that has ended",
+	},
+	{
+		id: "status", group: groupLife, title: "The status names the configured upstreams", needs: levelValid, run: (*run).status,
+		fix: "send the state of all upstreams at once when WatchStatus is called, each once",
+	},
+	{
+		id: "generations", group: groupLife, title: "Generations live beside each other, and end by their release", needs: levelDialed, run: (*run).generations,
+		fix: "Configure adds, Release drops, an unknown generation is NOT_FOUND, an existing one ALREADY_EXISTS (section 3)",
+	},
+	{
+		id: "configure-whole", group: groupLife, title: "A generation with an error is not kept", needs: levelValid, run: (*run).configureWhole,
+		fix: "on an error diagnostic keep nothing of the generation",
+	},
+	{
+		id: "drain", group: groupLife, title: "Drain refuses new dials and lets tunnels end", needs: levelDialed, run: (*run).drain,
+		fix: "after Drain answer dials with UNAVAILABLE, leave tunnels alone, and return once no relay is left or shortly before the deadline",
+	},
+	{
+		id: "kill", group: groupLife, title: "A killed plugin ends its relays with an error, and no direct tunnel", needs: levelDialed, run: (*run).kill,
+		fix: "announce no EOF and no END before it is so; hand over a socket on the direct path that no process of the plugin has a part in",
+	},
+	{
+		id: "kill-target", group: groupLife, title: "A killed plugin is no clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).killTarget,
+		fix: "set SO_LINGER to zero on the connection to the far end until it is closed cleanly (section 7)",
+	},
+	{
+		id: "lifeline", group: groupLife, title: "It ends when the daemon is gone", needs: levelStarted, run: (*run).lifeline,
+		fix: "read the descriptor channel all the time; at its end of file abort the relays and exit within two seconds (section 1)",
+	},
+	{
+		id: "stop", group: groupLife, title: "It ends on SIGTERM", needs: levelStarted, run: (*run).stop,
+		fix: "on SIGTERM abort the relays and exit within two seconds (section 1)",
+	},
+	{
+		id: "records", group: groupLeft, title: "The descriptor channel carried nothing wrong", needs: levelDialed, run: (*run).channel,
+		fix: "send records of 256 bytes as section 6 has them, and for each relay one END at most, as the last",
+	},
+	{
+		id: "processes", group: groupLeft, title: "No processes are left", needs: levelStarted, run: (*run).processes,
+		fix: "end what was started, and wait for it, before the plugin ends",
+	},
+	{
+		id: "secrets", group: groupLeft, title: "No sensitive value was printed", needs: levelDecoded, run: (*run).secrets,
+		fix: "keep secrets out of logs, errors, diagnostics and statuses, also in another encoding and at level debug",
+	},
+}
+
+// printable keeps what a terminal could be steered with out of a line.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return unicode.ReplacementChar
+	}, s)
+}

@@ -1,0 +1,257 @@
+// Package conformance tests a plugin against the protocol: it starts it as the
+// daemon would, carries bytes through it, breaks off what can be broken off, and
+// reports what holds. It judges the plugin alone; what the far end is known to
+// lack is told to it.
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/pluginhost"
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Options are what a run needs. ConfigPath, Upstream and Target are required.
+type Options struct {
+	// ConfigPath is a file, or a folder of *.hcl files. Only the plugin of
+	// Upstream is started.
+	ConfigPath string
+	// Upstream is the upstream to test, "type.name".
+	Upstream string
+	// Version, Bundled and Self are the daemon's own: see pluginhost.
+	Version string
+	Bundled []string
+	Self    []string
+
+	// Target is what the plugin is asked for. Where it is a loopback address the
+	// run serves it, else it assumes that an echo service is there.
+	Target tunnel.Target
+	// Serve is the address, "host:port", to serve at in place of the target's:
+	// for a far end that leads the target there. It has to be free.
+	Serve string
+	// Refused is a target where nothing listens. Without one a port of the
+	// served address is used; NoRefused says that the upstream leads to one
+	// target whatever it is asked for.
+	Refused   *tunnel.Target
+	NoRefused bool
+	// FarEnd is a command to run meanwhile, with its arguments; may be empty.
+	FarEnd []string
+	// Lacks is what the far end is known not to do: see LackHalfClose, LackReset.
+	Lacks []string
+
+	// Timeout bounds each step: a dial, an answer, a wait for bytes. Zero: 10s.
+	Timeout time.Duration
+	// Bulk is how many bytes go each way, Dials how many dials are made at once.
+	// Zero: 64 MiB, 64.
+	Bulk  int64
+	Dials int
+	// Progress is told each check that is through; may be nil.
+	Progress func(Check)
+}
+
+// What a far end may lack.
+const (
+	// LackHalfClose: it ends both directions when one ends.
+	LackHalfClose = "half-close"
+	// LackReset: it turns a connection that was broken off into a clean end.
+	LackReset = "reset"
+)
+
+// ErrInvalid says that the configuration has errors, which the diagnostics tell,
+// or that the options do not fit it.
+var ErrInvalid = errors.New("the configuration is not valid")
+
+// Run tests one upstream. What does not hold is in the report; the error says
+// that no report could be made: ErrInvalid with diagnostics, or a failure of the
+// machine.
+func Run(ctx context.Context, o Options) (*Report, config.Diagnostics, error) {
+	setDefault(&o.Timeout, 10*time.Second)
+	setDefault(&o.Bulk, 64<<20)
+	setDefault(&o.Dials, 64)
+	cfg, diags := config.Parse(o.ConfigPath)
+	if diags.HasErrors() {
+		return nil, diags, ErrInvalid
+	}
+	r := &run{opts: o, cfg: cfg}
+	if err := r.find(); err != nil {
+		return nil, diags, err
+	}
+	if err := r.serve(ctx); err != nil {
+		return nil, diags, err
+	}
+	report := r.check(ctx)
+	err := r.close()
+	if r.invalid != nil {
+		return nil, r.invalid, ErrInvalid
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, nil, cause
+	}
+	return report, diags, err
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// level is how far the plugin has come: what a check can build on.
+type level int
+
+const (
+	levelNone    level = iota
+	levelStarted       // it runs
+	levelDecoded       // the configuration fits its schema
+	levelValid         // it takes the configuration
+	levelDialed        // it makes tunnels
+)
+
+// missing says what is not there at a level below l.
+func (l level) missing() string {
+	switch l {
+	case levelStarted:
+		return "the plugin does not start"
+	case levelDecoded:
+		return "the schema cannot be used"
+	case levelValid:
+		return "the plugin does not take the configuration"
+	case levelDialed:
+		return "no tunnel can be made"
+	}
+	return ""
+}
+
+// run is one run. Its checks come one after another; what they start together
+// they wait for.
+type run struct {
+	opts     Options
+	cfg      *config.Config
+	spec     pluginhost.Spec
+	upstream config.Upstream
+	up       *pluginv1.Upstream
+	target   *service // nil: the target is somebody else's
+	assumed  string   // why it is
+	refused  *reserved
+	farEnd   *farEnd // may be nil
+
+	level   level
+	invalid config.Diagnostics
+	main    *instance
+	relay   bool // the path of the tunnels
+	remote  string
+	took    time.Duration // by the first dial
+	said    words
+	records []string      // what was wrong with instances that are gone
+	stops   []string      // instances that did not end on SIGTERM
+	left    []processInfo // processes that outlived an instance
+}
+
+// find resolves the upstream and its plugin.
+func (r *run) find() error {
+	pluginType, name, ok := strings.Cut(r.opts.Upstream, ".")
+	if !ok {
+		return fmt.Errorf("upstream %q is not TYPE.NAME: %w", r.opts.Upstream, ErrInvalid)
+	}
+	if pluginType == config.DirectType {
+		return fmt.Errorf("upstream %q has no plugin: %w", r.opts.Upstream, ErrInvalid)
+	}
+	for _, u := range r.cfg.Upstreams {
+		if u.Type == pluginType && u.Name == name {
+			r.upstream = u
+		}
+	}
+	if r.upstream.Type == "" {
+		return fmt.Errorf("%s has no upstream %q %q: %w", r.opts.ConfigPath, pluginType, name, ErrInvalid)
+	}
+	var block *pluginhost.Block
+	for _, b := range r.cfg.Plugins {
+		if b.Name == pluginType {
+			block = &pluginhost.Block{Command: b.Command, SHA256: b.SHA256, Files: b.Files, Env: b.Env}
+		}
+	}
+	spec, err := pluginhost.Find(pluginType, block, r.cfg.Daemon.PluginDir, r.opts.Bundled)
+	if err != nil {
+		return errors.Join(err, ErrInvalid)
+	}
+	r.spec = spec
+	return nil
+}
+
+// serve starts what is not the plugin.
+func (r *run) serve(ctx context.Context) error {
+	address, required := r.opts.Target.String(), false
+	if r.opts.Serve != "" {
+		address, required = r.opts.Serve, true
+	}
+	var err error
+	r.target, err = serveAt(address)
+	switch {
+	case err != nil && required:
+		return fmt.Errorf("serve at %s: %w", address, err)
+	case err != nil:
+		r.assumed = err.Error()
+	case r.opts.Refused == nil && !r.opts.NoRefused:
+		if r.refused, err = reserve(r.target.ip()); err != nil {
+			return errors.Join(err, r.target.close())
+		}
+	}
+	if len(r.opts.FarEnd) > 0 {
+		if r.farEnd, err = startFarEnd(ctx, r.opts.FarEnd); err != nil {
+			return errors.Join(err, r.close())
+		}
+	}
+	return nil
+}
+
+// close ends everything, the plugin first.
+func (r *run) close() error {
+	var errs []error
+	if r.main != nil {
+		r.retire(r.main)
+	}
+	if r.farEnd != nil {
+		r.farEnd.close()
+	}
+	if r.refused != nil {
+		errs = append(errs, r.refused.close())
+	}
+	if r.target != nil {
+		errs = append(errs, r.target.close())
+	}
+	return errors.Join(errs...)
+}
+
+// check makes all checks in their order.
+func (r *run) check(ctx context.Context) *Report {
+	report := newReport(r)
+	begun := time.Now()
+	for _, c := range checks {
+		if ctx.Err() != nil || r.invalid != nil {
+			break
+		}
+		start := time.Now()
+		got := c.of(ctx, r)
+		done := Check{
+			ID: c.id, Group: c.group, Title: c.title,
+			Result: got.result, Detail: r.said.cover(got.detail),
+			Seconds: time.Since(start).Seconds(),
+		}
+		if got.result == Fail {
+			done.Fix = c.fix
+		}
+		report.add(done)
+		if r.opts.Progress != nil {
+			r.opts.Progress(done)
+		}
+	}
+	report.finish(r, time.Since(begun))
+	return report
+}

@@ -1,0 +1,279 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// promptly is what a call that was cancelled has to return.
+const promptly = 2 * time.Second
+
+func (r *run) dial(ctx context.Context) outcome {
+	// A far end that has just been started may need a while.
+	patience := time.Now()
+	if r.farEnd != nil {
+		patience = patience.Add(3 * r.opts.Timeout)
+	}
+	for {
+		begun := time.Now()
+		c, err := r.tunnel(ctx, r.main)
+		if err == nil {
+			r.took = time.Since(begun)
+			r.relay, r.remote = c.Relay != nil, c.Remote
+			r.level = levelDialed
+			c.drop()
+			return pass("%s, over the %s path%s", r.took.Round(10*time.Microsecond), c.Path.Text(), stagesText(c.Stages))
+		}
+		ended := ""
+		if r.farEnd != nil {
+			ended = r.farEnd.ended()
+		}
+		if ended != "" || ctx.Err() != nil || !time.Now().Before(patience) {
+			return fail("%s", strings.TrimSpace(err.Error()+"\n"+ended))
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func stagesText(stages []tunnel.StageTime) string {
+	var parts []string
+	for _, s := range stages {
+		parts = append(parts, s.Stage.Text()+" "+s.Duration.Round(10*time.Microsecond).String())
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}
+
+func (r *run) echo(ctx context.Context) outcome {
+	c, err := r.tunnel(ctx, r.main)
+	if err != nil {
+		return fail("%v", err)
+	}
+	defer c.drop()
+	// Every byte value, forwards and backwards, and sizes about buffers' edges.
+	all := make([]byte, 512)
+	for i := range 256 {
+		all[i], all[511-i] = byte(i), byte(i)
+	}
+	all[0] = 0xff // a zero is how the kit's own begins
+	for _, n := range []int{512, 1, 2, 4095, 4096, 4097, 65535, 65536, 65537} {
+		b := make([]byte, 0, n)
+		for len(b) < n {
+			b = append(b, all[:min(len(all), n-len(b))]...)
+		}
+		if err := c.ask(b); err != nil {
+			return fail("%d bytes: %v", n, err)
+		}
+	}
+	return pass("every byte value, and writes of 1 to 65537 bytes")
+}
+
+func (r *run) greeting(ctx context.Context) outcome {
+	greeting := []byte("220 the target speaks first\r\n" + strings.Repeat("0123456789abcdef", 1024))
+	r.target.greet(greeting)
+	defer r.target.greet(nil)
+	for range 8 {
+		c, err := r.tunnel(ctx, r.main)
+		if err != nil {
+			return fail("%v", err)
+		}
+		got := make([]byte, len(greeting))
+		err = c.read(got)
+		c.drop()
+		if err != nil {
+			return fail("the greeting did not arrive: %v", err)
+		}
+		if at := differ(got, greeting); at >= 0 {
+			return fail("byte %d of the greeting is %#02x, and was sent as %#02x", at, got[at], greeting[at])
+		}
+	}
+	return pass("%d bytes, eight times", len(greeting))
+}
+
+func (r *run) refuse(ctx context.Context) outcome {
+	var target tunnel.Target
+	switch {
+	case r.opts.NoRefused:
+		return skip("the upstream leads to one target, as it was said")
+	case r.opts.Refused != nil:
+		target = *r.opts.Refused
+	case r.refused != nil:
+		target = r.refused.target
+	default:
+		return skip("no target that refuses was given (--refused)")
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	defer cancel()
+	begun := time.Now()
+	answer, err := r.main.probe.Dial(ctx, &pluginv1.DialRequest{
+		Generation: firstGeneration, Upstream: r.upstream.Name,
+		Target:        &pluginv1.Target{Host: target.Host, Port: uint32(target.Port)},
+		AcceptedPaths: bothPaths,
+	})
+	took := time.Since(begun).Round(time.Millisecond)
+	switch {
+	case ctx.Err() != nil:
+		return fail("no answer about %s within %s", target, r.opts.Timeout)
+	case err != nil:
+		r.said.add(err.Error())
+		return fail("the answer about %s is a failure of the plugin, not a DialError: %v", target, err)
+	case answer.GetError() == nil:
+		return fail("the dial to %s, where nothing listens, succeeds", target)
+	}
+	e := answer.GetError()
+	r.said.add(e.GetMessage(), e.GetHint())
+	return fails(insane(e), "%s: %s, %s: %s, retryable %t, after %s", target, e.GetStage().Text(), e.GetReason().Text(), e.GetMessage(), e.GetRetryable(), took)
+}
+
+// bothPaths are the data paths that the daemon takes.
+var bothPaths = []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_DIRECT, pluginv1.DataPath_DATA_PATH_RELAY}
+
+// insane says what is wrong with the error about a target that refused.
+func insane(e *pluginv1.DialError) []string {
+	var wrong []string
+	if _, known := pluginv1.Stage_name[int32(e.GetStage())]; !known || e.GetStage() == pluginv1.Stage_STAGE_UNSPECIFIED {
+		wrong = append(wrong, fmt.Sprintf("stage %d is none", e.GetStage()))
+	}
+	fitting := []pluginv1.Reason{
+		pluginv1.Reason_REASON_REFUSED, pluginv1.Reason_REASON_UNREACHABLE, pluginv1.Reason_REASON_UNAVAILABLE,
+		pluginv1.Reason_REASON_NOT_FOUND, pluginv1.Reason_REASON_DENIED, pluginv1.Reason_REASON_TIMEOUT,
+	}
+	if !slices.Contains(fitting, e.GetReason()) {
+		wrong = append(wrong, fmt.Sprintf("reason %s does not fit a target that refused", e.GetReason().Text()))
+	}
+	if strings.TrimSpace(e.GetMessage()) == "" {
+		wrong = append(wrong, "no message")
+	}
+	if wait := e.GetRetryAfter(); wait != nil && (wait.AsDuration() < 0 || !e.GetRetryable()) {
+		wrong = append(wrong, "retry_after without retryable, or negative")
+	}
+	return wrong
+}
+
+func (r *run) cancel(ctx context.Context) outcome {
+	const dials = 16
+	before := r.settled(ctx)
+	slow, wrong := r.cancelWaiting(ctx, dials)
+	if wrong != "" {
+		return fail("%s", wrong)
+	}
+	// And at moments spread over what a dial takes.
+	var late []string
+	for n := range dials {
+		cut, cancel := context.WithTimeout(ctx, r.took*time.Duration(n)*3/(2*dials))
+		begun := time.Now()
+		c, err := r.main.plugin.Dialer(firstGeneration, r.upstream.Name).Dial(cut, tunnel.Dial{Target: r.opts.Target, Socket: r.upstream.Socket})
+		took := time.Since(begun)
+		cancel()
+		if err == nil {
+			(&client{Conn: c}).drop()
+		} else if took > promptly {
+			late = append(late, fmt.Sprintf("a dial that was cancelled returned after %s", took.Round(time.Millisecond)))
+		}
+	}
+	if len(late) > 0 {
+		return fails(late, "")
+	}
+	if r.target != nil {
+		if open := r.target.quiet(ctx, r.opts.Timeout); open > 0 {
+			return fail("%d connections to the target are open %s after the last dial", open, r.opts.Timeout)
+		}
+	}
+	if grown := r.grown(ctx, before, dials/2); grown != "" {
+		return fail("after %d cancelled dials: %s", dials, grown)
+	}
+	return pass("%d at different moments%s", dials, slow)
+}
+
+// cancelWaiting cancels dials that wait for a target which does not answer, if
+// there can be one.
+func (r *run) cancelWaiting(ctx context.Context, dials int) (note, wrong string) {
+	if r.target == nil {
+		return "", ""
+	}
+	s, err := newSwamp(ctx, r.target.ip())
+	if err != nil || s == nil {
+		return "", ""
+	}
+	defer s.close()
+	before := r.settled(ctx)
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var all sync.WaitGroup
+	ended := make(chan error, dials)
+	for range dials {
+		all.Go(func() {
+			c, err := r.main.plugin.Dialer(firstGeneration, r.upstream.Name).Dial(waiting, tunnel.Dial{Target: s.target(), Socket: r.upstream.Socket})
+			if err == nil {
+				(&client{Conn: c}).drop()
+				err = errSucceeded
+			}
+			ended <- err
+		})
+	}
+	select {
+	case <-ended:
+		cancel()
+		all.Wait()
+		return "; the far end does not let a dial wait", ""
+	case <-time.After(300 * time.Millisecond):
+	}
+	cancel()
+	begun := time.Now()
+	all.Wait()
+	if took := time.Since(begun); took > promptly {
+		return "", fmt.Sprintf("dials that waited for their target returned %s after they were cancelled", took.Round(time.Millisecond))
+	}
+	if grown := r.grown(ctx, before, dials/2); grown != "" {
+		return "", fmt.Sprintf("%s after %d dials that waited for their target were cancelled: %s", r.opts.Timeout, dials, grown)
+	}
+	return fmt.Sprintf(", %d while they waited for their target", dials), ""
+}
+
+var errSucceeded = errors.New("it succeeded")
+
+func (r *run) pure(ctx context.Context) outcome {
+	before := r.settled(ctx)
+	accepted := 0
+	if r.target != nil {
+		accepted, _ = r.target.counts()
+	}
+	known := connectionsWith(r.remote)
+	const times = 10
+	for range times {
+		if _, err := r.ask(ctx, r.upstream.JSON); err != nil {
+			return fail("%v", err)
+		}
+	}
+	if r.target != nil {
+		if now, _ := r.target.counts(); now > accepted {
+			return fail("the target was connected to %d times", now-accepted)
+		}
+	}
+	dialed := 0
+	for c := range connectionsWith(r.remote) {
+		if !known[c] {
+			dialed++
+		}
+	}
+	if dialed > 0 {
+		return fail("%s was connected to %d times", r.remote, dialed)
+	}
+	if grown := r.grown(ctx, before, times/2); grown != "" {
+		return fail("after %d calls: %s", times, grown)
+	}
+	return pass("%d calls", times)
+}

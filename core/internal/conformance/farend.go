@@ -1,0 +1,96 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// farEnd is the command that was given for the far end, in a process group of
+// its own.
+type farEnd struct {
+	cmd    *exec.Cmd
+	exited chan struct{} // closed at its end; err is valid then
+	err    error
+	output tail
+}
+
+func startFarEnd(_ context.Context, command []string) (*farEnd, error) {
+	f := &farEnd{cmd: exec.Command(command[0], command[1:]...), exited: make(chan struct{})}
+	f.cmd.Stdout, f.cmd.Stderr = &f.output, &f.output
+	f.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// What it leaves behind may hold the pipe of its output.
+	f.cmd.WaitDelay = time.Second
+	if err := f.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the far end: %w", err)
+	}
+	go func() {
+		f.err = f.cmd.Wait()
+		close(f.exited)
+	}()
+	return f, nil
+}
+
+// ended says how the far end has ended, and what it printed last; "" while it
+// runs.
+func (f *farEnd) ended() string {
+	select {
+	case <-f.exited:
+	default:
+		return ""
+	}
+	how := "exit status 0"
+	if f.err != nil && !errors.Is(f.err, exec.ErrWaitDelay) {
+		how = f.err.Error()
+	}
+	text := "the far end has ended: " + how
+	if out := f.output.String(); out != "" {
+		text += "\n" + out
+	}
+	return text
+}
+
+// close ends the group.
+func (f *farEnd) close() {
+	group := -f.cmd.Process.Pid
+	_ = syscall.Kill(group, syscall.SIGTERM)
+	t := time.NewTimer(5 * time.Second)
+	defer t.Stop()
+	select {
+	case <-f.exited:
+	case <-t.C:
+	}
+	// Also after the leader's end: the group has its number until the last of it
+	// is gone.
+	_ = syscall.Kill(group, syscall.SIGKILL)
+	<-f.exited
+}
+
+// tail keeps the end of what is written.
+type tail struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+const maxTail = 2 << 10
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = append(t.b, b...)
+	if n := len(t.b) - maxTail; n > 0 {
+		t.b = append(t.b[:0], t.b[n:]...)
+	}
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.b))
+}

@@ -1,0 +1,198 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/pluginhost"
+	"github.com/tunneld/tunneld/internal/pluginwire"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// firstGeneration is the one that every instance is configured with.
+const firstGeneration = 1
+
+// stopTime is what a plugin has to end, and the grace for a busy machine.
+const (
+	stopTime  = 2 * time.Second
+	stopGrace = 2 * time.Second
+)
+
+// instance is a process of the plugin, with a host of its own.
+type instance struct {
+	host   *pluginhost.Host
+	plugin *pluginhost.Plugin
+	probe  *pluginhost.Probe
+	info   *pluginv1.GetInfoResponse
+	ledger *ledger
+}
+
+// launch starts the plugin. It is given its configuration by configure.
+func (r *run) launch(ctx context.Context) (*instance, error) {
+	i := &instance{ledger: &ledger{ended: map[uint64]bool{}, handed: map[uint64]bool{}, eofs: map[uint64]bool{}}}
+	host, err := pluginhost.New(pluginhost.Options{
+		// The plugin is to print at level debug; what the host says of it is in
+		// the errors.
+		Log:         slog.New(silent{}),
+		RunDir:      r.cfg.Daemon.RunDir,
+		CoreVersion: r.opts.Version,
+		Self:        r.opts.Self,
+		StopTimeout: stopTime + stopGrace,
+		OnLine:      func(_ string, line []byte) { r.said.add(string(line)) },
+		OnRecord:    func(_ string, rec pluginwire.Record, err error) { i.ledger.take(rec, err) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	i.host = host
+	i.plugin, err = host.Start(ctx, r.spec)
+	if err == nil {
+		i.info = i.plugin.Info()
+		i.probe, err = i.plugin.Probe(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, host.Close(context.WithoutCancel(ctx)))
+	}
+	return i, nil
+}
+
+// another starts a further instance with the configuration, for checks that
+// end it.
+func (r *run) another(ctx context.Context) (*instance, error) {
+	i, err := r.launch(ctx)
+	if err != nil || r.level < levelValid {
+		return i, err
+	}
+	if err := r.configure(ctx, i, firstGeneration); err != nil {
+		r.retire(i)
+		return nil, err
+	}
+	return i, nil
+}
+
+// configure adds a generation of the one upstream.
+func (r *run) configure(ctx context.Context, i *instance, generation uint64) error {
+	ds, err := i.plugin.Configure(ctx, generation, []*pluginv1.Upstream{r.up})
+	if err != nil {
+		return err
+	}
+	if wrong := r.errorsIn(ds); len(wrong) > 0 {
+		return fmt.Errorf("configure generation %d: %s", generation, wrong[0])
+	}
+	return nil
+}
+
+// retire stops an instance and keeps what is to be said of it in the end.
+func (r *run) retire(i *instance) {
+	if i.host == nil {
+		return
+	}
+	family := descendants(i.probe.PID())
+	begun := time.Now()
+	err := i.host.Close(context.Background())
+	if took := time.Since(begun); took > stopTime+stopGrace {
+		r.stops = append(r.stops, fmt.Sprintf("it was still there %s after SIGTERM, and was killed", (stopTime+stopGrace).Round(time.Second)))
+	}
+	if err != nil {
+		r.stops = append(r.stops, err.Error())
+	}
+	r.leave(family)
+	r.records = append(r.records, i.ledger.findings()...)
+	i.host = nil
+}
+
+// leave keeps those of a family that are still alive, and ends them.
+func (r *run) leave(family []processInfo) {
+	var left []processInfo
+	poll(context.Background(), time.Second, func() bool {
+		left = slices.DeleteFunc(slices.Clone(family), func(p processInfo) bool { return !p.alive() })
+		return len(left) == 0
+	})
+	for _, p := range left {
+		p.kill()
+	}
+	r.left = append(r.left, left...)
+}
+
+// ledger is what came on a descriptor channel.
+type ledger struct {
+	mu                  sync.Mutex
+	wrong               []string
+	ended, handed, eofs map[uint64]bool
+}
+
+func (l *ledger) take(rec pluginwire.Record, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.wrong) >= 20 {
+		return
+	}
+	wrong := func(format string, args ...any) { l.wrong = append(l.wrong, fmt.Sprintf(format, args...)) }
+	if err != nil {
+		wrong("%v", errors.Unwrap(err))
+		return
+	}
+	once := func(seen map[uint64]bool, what string) {
+		if seen[rec.Token] {
+			wrong("%s of tunnel %d came twice", what, rec.Token)
+		}
+		seen[rec.Token] = true
+	}
+	switch rec.Kind {
+	case pluginwire.Handoff:
+		once(l.handed, "the handoff")
+	case pluginwire.EOF:
+		once(l.eofs, "EOF")
+	case pluginwire.End:
+		once(l.ended, "END")
+	case pluginwire.Abort:
+		wrong("ABORT of tunnel %d, which is the daemon's to send", rec.Token)
+	}
+	if rec.Kind != pluginwire.Handoff && !l.handed[rec.Token] {
+		wrong("a record of kind %d for tunnel %d, which was not handed over", rec.Kind, rec.Token)
+	}
+}
+
+func (l *ledger) findings() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.wrong)
+}
+
+// silent takes every level and writes nothing.
+type silent struct{}
+
+func (silent) Enabled(context.Context, slog.Level) bool  { return true }
+func (silent) Handle(context.Context, slog.Record) error { return nil }
+func (s silent) WithAttrs([]slog.Attr) slog.Handler      { return s }
+func (s silent) WithGroup(string) slog.Handler           { return s }
+
+// words keeps what a plugin says, to look for secrets in it. It is bounded; what
+// is beyond is looked at and forgotten.
+type words struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	secrets []secret
+	found   []string
+	lines   int
+}
+
+const maxWords = 4 << 20
+
+func (w *words) add(texts ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range texts {
+		w.lines++
+		w.look(t)
+		if w.text.Len()+len(t) < maxWords {
+			w.text.WriteString(t + "\n")
+		}
+	}
+}

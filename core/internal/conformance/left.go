@@ -1,0 +1,137 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// settled returns what the main instance has open once that does not change any
+// more; nil where it cannot be looked at.
+func (r *run) settled(ctx context.Context) map[string]string {
+	if !canLook {
+		return nil
+	}
+	var last map[string]string
+	same := 0
+	poll(ctx, r.opts.Timeout, func() bool {
+		now, err := descriptorsOf(r.main.probe.PID())
+		if err != nil {
+			return false
+		}
+		if last != nil && maps.Equal(last, now) {
+			same++
+		} else {
+			same = 0
+		}
+		last = now
+		return same >= 5
+	})
+	return last
+}
+
+// grown waits until the main instance has fewer than limit descriptors more than
+// before, and says what there are where it does not come to that.
+func (r *run) grown(ctx context.Context, before map[string]string, limit int) string {
+	if before == nil {
+		return ""
+	}
+	var now map[string]string
+	fine := poll(ctx, r.opts.Timeout, func() bool {
+		open, err := descriptorsOf(r.main.probe.PID())
+		now = open
+		return err == nil && len(open)-len(before) < limit
+	})
+	if fine {
+		return ""
+	}
+	kinds := map[string]int{}
+	for _, link := range now {
+		kind, _, _ := strings.Cut(link, ":")
+		kinds[kind]++
+	}
+	for _, link := range before {
+		kind, _, _ := strings.Cut(link, ":")
+		kinds[kind]--
+	}
+	var list []string
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		if kinds[kind] > 0 {
+			list = append(list, fmt.Sprintf("%d more of %s", kinds[kind], kind))
+		}
+	}
+	return fmt.Sprintf("%d descriptors are open, and %d were before: %s", len(now), len(before), strings.Join(list, ", "))
+}
+
+// descriptors makes many tunnels and ends them, and looks what stays. Before it
+// came the same at once, so that pools and caches are filled.
+func (r *run) descriptors(ctx context.Context) outcome {
+	if !canLook {
+		return skip("the descriptors of another process cannot be looked at on this system")
+	}
+	const dials = 32
+	before := r.settled(ctx)
+	if wrong := r.many(ctx, dials); wrong != nil {
+		return fail("%v", wrong)
+	}
+	if grown := r.grown(ctx, before, dials/4); grown != "" {
+		return fail("%s after the last of %d tunnels ended: %s", r.opts.Timeout, dials, grown)
+	}
+	return pass("%d tunnels made and ended, half of them broken off", dials)
+}
+
+// many makes tunnels a few at a time and ends them, one cleanly, one not.
+func (r *run) many(ctx context.Context, count int) error {
+	var all sync.WaitGroup
+	slots := make(chan struct{}, 8)
+	errs := make(chan error, count)
+	for n := range count {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			c, err := r.tunnel(ctx, r.main)
+			if err != nil {
+				errs <- err
+				return
+			}
+			defer c.drop()
+			if err := carries(c, "a tunnel"); err != nil {
+				errs <- err
+				return
+			}
+			if n%2 == 0 && !r.main.info.GetNoHalfClose() && !r.lacks(LackHalfClose) {
+				if err := c.closeWrite(); err != nil {
+					errs <- err
+					return
+				}
+				// How it ends is for other checks.
+				_, _ = c.rest()
+			}
+		})
+	}
+	all.Wait()
+	select {
+	case err := <-errs:
+		return err
+	default:
+		return nil
+	}
+}
+
+func (r *run) channel(context.Context) outcome {
+	return fails(r.records, "")
+}
+
+func (r *run) processes(context.Context) outcome {
+	if !canLook {
+		return skip("processes cannot be looked at on this system")
+	}
+	var list []string
+	for _, p := range r.left {
+		list = append(list, p.String()+" was started by the plugin and outlived it")
+	}
+	return fails(list, "")
+}

@@ -1,0 +1,173 @@
+package conformance
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Result is how a check went.
+type Result string
+
+// The results.
+const (
+	Pass Result = "pass"
+	Fail Result = "fail"
+	// Declared: the plugin says that its protocol cannot.
+	Declared Result = "declared"
+	// Skipped: it could not be checked here, which is not the plugin's fault.
+	Skipped Result = "skipped"
+)
+
+// Check is one check of a report.
+type Check struct {
+	// ID is stable: a released one is neither renamed nor used for another check.
+	ID     string `json:"id"`
+	Group  string `json:"group"`
+	Title  string `json:"title"`
+	Result Result `json:"result"`
+	// Detail is what was seen, or why it was skipped; may be empty.
+	Detail string `json:"detail,omitempty"`
+	// Fix is what to do about a failure.
+	Fix     string  `json:"fix,omitempty"`
+	Seconds float64 `json:"seconds"`
+}
+
+// ReportVersion is the version of the report's JSON: fields are added within it,
+// and nothing is renamed or removed.
+const ReportVersion = 1
+
+// Report is the outcome of a run.
+type Report struct {
+	Version int    `json:"version"`
+	Tunneld string `json:"tunneld,omitempty"` // the daemon's version
+	// OK says that no check failed.
+	OK       bool      `json:"ok"`
+	Plugin   Plugin    `json:"plugin"`
+	Upstream string    `json:"upstream"`
+	Target   string    `json:"target"`
+	Started  time.Time `json:"started"`
+	Seconds  float64   `json:"seconds"`
+	// Notes are what the reader has to know about the circumstances.
+	Notes   []string       `json:"notes,omitempty"`
+	Checks  []Check        `json:"checks"`
+	Summary map[Result]int `json:"summary"`
+}
+
+// Plugin is the plugin that was tested. All but Name and Source are empty where
+// it did not start.
+type Plugin struct {
+	Name string `json:"name"`
+	// Source is "bundled" or the program's path.
+	Source      string `json:"source"`
+	Version     string `json:"version,omitempty"`
+	Summary     string `json:"summary,omitempty"`
+	Path        string `json:"path,omitempty"` // "direct" or "relay"
+	NoHalfClose bool   `json:"no_half_close"`
+}
+
+func newReport(r *run) *Report {
+	source := "bundled"
+	if !r.spec.Bundled {
+		source = r.spec.Command[0]
+	}
+	return &Report{
+		Version:  ReportVersion,
+		Tunneld:  r.opts.Version,
+		Plugin:   Plugin{Name: r.spec.Name, Source: source},
+		Upstream: r.opts.Upstream,
+		Target:   r.opts.Target.String(),
+		Started:  time.Now().UTC().Truncate(time.Millisecond),
+		Summary:  map[Result]int{Pass: 0, Fail: 0, Declared: 0, Skipped: 0},
+	}
+}
+
+func (p *Report) add(c Check) {
+	p.Checks = append(p.Checks, c)
+	p.Summary[c.Result]++
+}
+
+func (p *Report) finish(r *run, took time.Duration) {
+	p.OK = p.Summary[Fail] == 0 && len(p.Checks) == len(checks)
+	p.Seconds = took.Seconds()
+	if r.target == nil {
+		p.Notes = append(p.Notes, fmt.Sprintf("an echo service is assumed at %s (%s): what needs one that takes part is skipped", p.Target, r.assumed))
+	}
+	for _, lack := range r.opts.Lacks {
+		p.Notes = append(p.Notes, "the far end lacks "+lack+", as it was said: what needs it is skipped")
+	}
+	if r.main == nil {
+		return
+	}
+	info := r.main.info
+	p.Plugin.Version, p.Plugin.Summary, p.Plugin.NoHalfClose = info.GetVersion(), info.GetSummary(), info.GetNoHalfClose()
+	if r.level >= levelDialed {
+		p.Plugin.Path = pluginv1.DataPath_DATA_PATH_DIRECT.Text()
+		if r.relay {
+			p.Plugin.Path = pluginv1.DataPath_DATA_PATH_RELAY.Text()
+		}
+	}
+}
+
+// Failed returns the ids of the checks that failed.
+func (p *Report) Failed() []string {
+	var ids []string
+	for _, c := range p.Checks {
+		if c.Result == Fail {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
+}
+
+// Write prints the report for people.
+func (p *Report) Write(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "plugin %s %s (%s)\n", p.Plugin.Name, printable(p.Plugin.Version), p.Plugin.Source)
+	if p.Plugin.Summary != "" {
+		fmt.Fprintf(&b, "  %s\n", printable(p.Plugin.Summary))
+	}
+	fmt.Fprintf(&b, "  upstream %s, target %s", p.Upstream, p.Target)
+	if p.Plugin.Path != "" {
+		fmt.Fprintf(&b, ", path %s", p.Plugin.Path)
+	}
+	b.WriteString("\n")
+	for _, n := range p.Notes {
+		fmt.Fprintf(&b, "  note: %s\n", printable(n))
+	}
+	group := ""
+	for _, c := range p.Checks {
+		if c.Group != group {
+			group = c.Group
+			fmt.Fprintf(&b, "\n%s\n", group)
+		}
+		c.write(&b)
+	}
+	verdict := "conforms"
+	if !p.OK {
+		verdict = "does NOT conform"
+	}
+	fmt.Fprintf(&b, "\n%s %s: %d passed, %d failed, %d declared, %d skipped, in %.1fs\n", p.Plugin.Name, verdict,
+		p.Summary[Pass], p.Summary[Fail], p.Summary[Declared], p.Summary[Skipped], p.Seconds)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (c Check) write(b *strings.Builder) {
+	mark := string(c.Result)
+	if c.Result == Fail {
+		mark = "FAIL"
+	}
+	fmt.Fprintf(b, "  %-8s  %-18s  %s (%.2fs)\n", mark, c.ID, c.Title, c.Seconds)
+	if c.Detail != "" {
+		for line := range strings.Lines(c.Detail) {
+			fmt.Fprintf(b, "            %s\n", printable(strings.TrimRight(line, "\n")))
+		}
+	}
+	if c.Fix != "" {
+		fmt.Fprintf(b, "            → %s\n", c.Fix)
+	}
+}

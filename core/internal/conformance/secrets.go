@@ -1,0 +1,169 @@
+package conformance
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// shortest is the length in bytes from which a text is looked for: a shorter one
+// is in many a line by chance.
+const shortest = 4
+
+// secret is one sensitive text of the configuration.
+type secret struct {
+	path  string
+	value string
+	forms []form
+}
+
+// form is a secret as it would stand in a line.
+type form struct{ text, how string }
+
+func newSecret(path, value string) secret {
+	s := secret{path: path, value: value}
+	add := func(how string, texts ...string) {
+		for _, t := range texts {
+			known := slices.ContainsFunc(s.forms, func(f form) bool { return f.text == t })
+			if len(t) >= shortest && !known {
+				s.forms = append(s.forms, form{t, how})
+			}
+		}
+	}
+	add("as it is", value, strings.TrimSpace(value))
+	quoted, _ := json.Marshal(value)
+	add("as JSON has it", strings.Trim(string(quoted), `"`))
+	add("as a URL has it", url.QueryEscape(value), url.PathEscape(value))
+	if len(value) < 6 {
+		return s // what is left of its encodings is in many a line
+	}
+	add("in hexadecimal", hex.EncodeToString([]byte(value)), strings.ToUpper(hex.EncodeToString([]byte(value))))
+	// In base64 a text looks different at each of three places, and the
+	// characters at its ends are shared with its neighbours.
+	for before := range 3 {
+		for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			t := e.EncodeToString([]byte(strings.Repeat("\x00", before) + value))
+			t = t[(before*8+5)/6:]
+			if (before+len(value))%3 != 0 {
+				t = t[:len(t)-1]
+			}
+			add("in base64", t)
+		}
+	}
+	return s
+}
+
+// secretsIn collects the sensitive texts of values, which fit the block.
+func secretsIn(b *pluginv1.Block, values map[string]any, path string) []secret {
+	var found []secret
+	for _, a := range b.GetAttributes() {
+		if a.GetSensitive() {
+			found = append(found, secretTexts(values[a.GetName()], path+a.GetName())...)
+		}
+	}
+	for _, n := range b.GetBlocks() {
+		at := path + n.GetName() + "."
+		switch v := values[n.GetName()].(type) {
+		case map[string]any:
+			if n.GetNesting() != pluginv1.Nesting_NESTING_LABELLED {
+				found = append(found, secretsIn(n.GetBody(), v, at)...)
+				continue
+			}
+			for label, e := range v {
+				e, _ := e.(map[string]any)
+				found = append(found, secretsIn(n.GetBody(), e, at+label+".")...)
+			}
+		case []any:
+			for i, e := range v {
+				e, _ := e.(map[string]any)
+				found = append(found, secretsIn(n.GetBody(), e, fmt.Sprintf("%s%d.", at, i))...)
+			}
+		}
+	}
+	return found
+}
+
+func secretTexts(v any, path string) []secret {
+	var found []secret
+	switch v := v.(type) {
+	case string:
+		if len(strings.TrimSpace(v)) >= shortest {
+			found = append(found, newSecret(path, v))
+		}
+	case []any:
+		for i, e := range v {
+			found = append(found, secretTexts(e, fmt.Sprintf("%s.%d", path, i))...)
+		}
+	case map[string]any:
+		for k, e := range v {
+			found = append(found, secretTexts(e, path+"."+k)...)
+		}
+	}
+	return found
+}
+
+// know begins to look for secrets, also in what was said before.
+func (w *words) know(secrets []secret) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.secrets = secrets
+	for line := range strings.Lines(w.text.String()) {
+		w.look(line)
+	}
+}
+
+// look is called with mu held.
+func (w *words) look(text string) {
+	for _, s := range w.secrets {
+		for _, f := range s.forms {
+			i := strings.Index(text, f.text)
+			if i < 0 {
+				continue
+			}
+			where := coverAll(w.secrets, text[max(0, i-60):min(len(text), i+len(f.text)+20)])
+			what := fmt.Sprintf("the value of %s, %s: …%s…", s.path, f.how, strings.TrimSpace(where))
+			if len(w.found) < 8 && !slices.ContainsFunc(w.found, func(f string) bool { return strings.HasPrefix(f, "the value of "+s.path+",") }) {
+				w.found = append(w.found, what)
+			}
+			break
+		}
+	}
+}
+
+// cover cuts the secrets out of a text of the report.
+func (w *words) cover(text string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return coverAll(w.secrets, text)
+}
+
+func coverAll(secrets []secret, text string) string {
+	var forms []string
+	for _, s := range secrets {
+		for _, f := range s.forms {
+			forms = append(forms, f.text)
+		}
+	}
+	// The longest first, since one may hold another.
+	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
+	for _, f := range forms {
+		text = strings.ReplaceAll(text, f, "(sensitive)")
+	}
+	return text
+}
+
+func (r *run) secrets(context.Context) outcome {
+	r.said.mu.Lock()
+	defer r.said.mu.Unlock()
+	if len(r.said.secrets) == 0 {
+		return skip("the configuration sets no sensitive attribute")
+	}
+	return fails(r.said.found, "%d values looked for in %d texts: log, errors, diagnostics", len(r.said.secrets), r.said.lines)
+}

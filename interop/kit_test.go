@@ -1,0 +1,248 @@
+//go:build interop
+
+// Package interop runs the conformance kit: against the bundled plugins with
+// their emulated far ends, and against the example of a plugin's author with a
+// proxy that was not written here.
+package interop
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
+	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
+	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
+	"github.com/tunneld/tunneld/plugins/websocks/websocksemu"
+)
+
+// patience bounds one run of the kit.
+const patience = 5 * time.Minute
+
+// The targets as the far ends know them. Where they lead is theirs to know.
+const (
+	target  = "echo.corp:7000"
+	refused = "nobody.corp:7001"
+)
+
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "kit")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "tunneld")
+	out, err := exec.Command("go", "build", "-o", path, "github.com/tunneld/tunneld/cmd/tunneld").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build tunneld: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if path, err := program(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(status)
+}
+
+// report is what the tests read of the kit's.
+type report struct {
+	OK     bool
+	Plugin struct{ Name, Path string }
+	Checks []struct{ ID, Result, Detail string }
+}
+
+// kit runs the kit and wants it to pass. It returns the report.
+func kit(t *testing.T, config string, args ...string) report {
+	t.Helper()
+	tunneld, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "kit.hcl")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, tunneld, append([]string{"plugin", "test", "--json", "--config", file}, args...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 20 * time.Second
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 1) {
+		t.Fatalf("%v\n%s%s", err, out, stderr.String())
+	}
+	var r report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v\n%s%s", err, out, stderr.String())
+	}
+	for _, c := range r.Checks {
+		t.Logf("%-8s %-18s %s", c.Result, c.ID, c.Detail)
+		if c.Result == "fail" {
+			t.Errorf("%s fails: %s", c.ID, c.Detail)
+		}
+	}
+	if r.OK != (err == nil) {
+		t.Errorf("ok is %t, and the program ended with %v", r.OK, err)
+	}
+	return r
+}
+
+// wantResults wants exactly these checks not to have passed.
+func wantResults(t *testing.T, r report, path string, want map[string]string) {
+	t.Helper()
+	if r.Plugin.Path != path {
+		t.Errorf("the path is %s, not %s", r.Plugin.Path, path)
+	}
+	for _, c := range r.Checks {
+		expected, other := want[c.ID]
+		if !other {
+			expected = "pass"
+		}
+		if c.Result != expected {
+			t.Errorf("%s is %s, not %s: %s", c.ID, c.Result, expected, c.Detail)
+		}
+	}
+}
+
+// freePort returns a loopback address where nothing listens.
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// closedPort returns a loopback address where nothing will listen.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", bound.(*syscall.SockaddrInet4).Port)
+}
+
+// certify runs the kit against a bundled plugin.
+func certify(t *testing.T, plugin, echo, body string, more ...string) report {
+	t.Helper()
+	return kit(t, fmt.Sprintf("upstream %q \"kit\" {\n%s\n}\n", plugin, body),
+		append([]string{"--upstream", plugin + ".kit", "--target", target, "--serve", echo}, more...)...)
+}
+
+func TestSapsocks(t *testing.T) {
+	echo := freePort(t)
+	emu, err := sapsocksemu.Start(sapsocksemu.Options{
+		Connectors: map[string]map[string]string{"berlin": {target: echo, refused: closedPort(t)}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer emu.Close()
+	vcap := filepath.Join(t.TempDir(), "vcap.json")
+	if err := os.WriteFile(vcap, []byte(emu.VCAPServices()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := certify(t, "sapsocks", echo, fmt.Sprintf("vcap_services = file(%q)\nlocation_id = \"berlin\"", vcap), "--refused", refused)
+	wantResults(t, r, "direct", nil)
+}
+
+func TestWebsocks(t *testing.T) {
+	for _, tc := range []struct {
+		name, path string
+		tls        bool
+	}{{"ws", "direct", false}, {"wss", "relay", true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			echo := freePort(t)
+			emu, err := websocksemu.Start(websocksemu.Options{
+				TLS:     tc.tls,
+				Users:   map[string]string{"alice": "open-sesame"},
+				Targets: map[string]string{target: echo, refused: closedPort(t)},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer emu.Close()
+			body := fmt.Sprintf("url = %q\nusername = \"alice\"\npassword = \"open-sesame\"", emu.URL())
+			if tc.tls {
+				body += fmt.Sprintf("\ntls {\n ca_file = %q\n}", emu.CAFile())
+			}
+			wantResults(t, certify(t, "websocks", echo, body, "--refused", refused), tc.path, nil)
+		})
+	}
+}
+
+// TestSOHT: the protocol cannot end one direction alone, which the plugin
+// declares.
+func TestSOHT(t *testing.T) {
+	for _, mode := range []string{"stateful", "stateless"} {
+		t.Run(mode, func(t *testing.T) {
+			echo := freePort(t)
+			emu, err := sohtemu.Start(sohtemu.Options{
+				Hosts:    map[string]string{target: echo, refused: closedPort(t)},
+				Username: "alice", Password: "open-sesame",
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer emu.Close()
+			body := fmt.Sprintf("url = %q\nmode = %q\nusername = \"alice\"\npassword = \"open-sesame\"", emu.URL(), mode)
+			wantResults(t, certify(t, "soht", echo, body, "--refused", refused), "relay", map[string]string{
+				"half-close-client": "declared", "half-close-target": "declared",
+			})
+		})
+	}
+}
+
+func TestAzrelay(t *testing.T) {
+	for _, framing := range []string{azrelayemu.FramingRaw, azrelayemu.FramingAzbridge} {
+		t.Run(framing, func(t *testing.T) {
+			echo := freePort(t)
+			forward := azrelayemu.Forward{HybridConnection: "kit", Framing: framing}
+			args, want := []string{"--refused", refused}, map[string]string{}
+			if framing == azrelayemu.FramingRaw {
+				// The listener's target is the only one.
+				forward.Target = echo
+				args, want = []string{"--no-refused"}, map[string]string{"refused": "skipped"}
+			} else {
+				forward.Ports = map[string]string{"7000": echo, "7001": closedPort(t)}
+			}
+			emu, err := azrelayemu.Start(azrelayemu.Options{
+				Keys:    map[string]azrelayemu.Key{"send": {Value: "key-of-the-kit", Rights: azrelayemu.Send}},
+				Forward: []azrelayemu.Forward{forward},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer emu.Close()
+			body := fmt.Sprintf("namespace = \"kit.servicebus.windows.net\"\nendpoint = %q\nhybrid_connection = \"kit\"\nkey_name = \"send\"\nkey = \"key-of-the-kit\"\nframing = %q",
+				"ws://"+emu.Addr(), framing)
+			wantResults(t, certify(t, "azrelay", echo, body, args...), "relay", want)
+		})
+	}
+}
