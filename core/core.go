@@ -10,6 +10,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/engine"
+	"github.com/tunneld/tunneld/core/internal/status"
 )
 
 // Options are what the daemon needs. ConfigPath is required.
@@ -26,7 +27,14 @@ type Options struct {
 	// Log is where the daemon's log goes. Writes are one line each and come
 	// from many goroutines, one at a time.
 	Log io.Writer
+	// Notify is told when a reload begins and when it has ended, whoever asked
+	// for it; it may be nil. The calls come one at a time, in order, and the
+	// daemon waits for them: they must be quick, and must not call its methods.
+	Notify func(Event)
 }
+
+// Event is a reload that begins or has ended.
+type Event = status.Event
 
 // Diagnostics are what a user is told about a configuration.
 type Diagnostics = config.Diagnostics

@@ -38,6 +38,9 @@ type Reload struct {
 	// Error is empty where it succeeded; the old configuration stays in force
 	// where it did not.
 	Error string `json:"error,omitempty"`
+	// Invalid: it failed because the configuration has errors, which Diagnostics
+	// tells, and not for a reason of the machine.
+	Invalid bool `json:"invalid,omitempty"`
 	// Diagnostics is what the configuration's author is told, as text: the
 	// problems, and warnings in any case.
 	Diagnostics string `json:"diagnostics,omitempty"`
