@@ -1,0 +1,223 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// tempPrefix and tempName make the place where a socket is bound: in a
+	// private folder beside its own place, "/.c0123456789/s" at most.
+	tempPrefix = ".c"
+	tempName   = "s"
+	tempLength = 1 + len(tempPrefix) + 10 + 1 + len(tempName)
+
+	// maxConns bounds the connections to a socket.
+	maxConns = 32
+
+	// probeTimeout bounds a look at who serves a socket.
+	probeTimeout = time.Second
+)
+
+// Listen makes the control socket. Only this process's user can open it, from
+// the first moment on: it is bound in a private folder, given its mode, and then
+// linked to its place, which another daemon that does the same at this moment
+// cannot overwrite. A socket that nobody serves any more is replaced; one that
+// somebody does serve, and a file that is no socket, is an error. A missing
+// folder is made, for this user alone. Closing the listener removes the socket,
+// unless it is another one by now.
+func Listen(address string) (net.Listener, error) {
+	path, err := Path(address)
+	if err != nil {
+		return nil, err
+	}
+	ln, err := listen(path)
+	if err != nil {
+		return nil, fmt.Errorf("control socket %s: %w", path, err)
+	}
+	return ln, nil
+}
+
+func listen(path string) (_ *listener, err error) {
+	dir := filepath.Dir(path)
+	if len(dir)+tempLength > maxPath {
+		return nil, fmt.Errorf("the path of its folder has %d bytes, and %d are the most: choose a shorter control.address", len(dir), maxPath-tempLength)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	private, err := os.MkdirTemp(dir, tempPrefix)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(private)) }()
+	temp := filepath.Join(private, tempName)
+	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	socket.SetUnlinkOnClose(false)
+	own, err := place(temp, path)
+	if err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
+	return &listener{
+		UnixListener: socket,
+		path:         path,
+		own:          own,
+		slots:        make(chan struct{}, maxConns),
+		closed:       make(chan struct{}),
+	}, nil
+}
+
+// place gives the socket temp its mode and links it to path.
+func place(temp, path string) (own fs.FileInfo, err error) {
+	if err := os.Chmod(temp, 0o600); err != nil {
+		return nil, err
+	}
+	if own, err = os.Lstat(temp); err != nil {
+		return nil, err
+	}
+	for range 10 {
+		err := os.Link(temp, path)
+		if err == nil {
+			return own, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		if err := vacate(path, temp+".old"); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errors.New("another process keeps making it")
+}
+
+// vacate removes what a dead daemon left at path. aside is a free name in a
+// private folder.
+func vacate(path, aside string) error {
+	stale, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if stale.Mode().Type() != fs.ModeSocket {
+		return errors.New("there is a file that is no socket: remove it, or choose another control.address")
+	}
+	if err := unserved(path, stale); err != nil {
+		return err
+	}
+	// Another daemon may have replaced it meanwhile: what has been moved is the
+	// one that was looked at, or goes back.
+	if err := os.Rename(path, aside); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	moved, err := os.Lstat(aside)
+	if err == nil && !os.SameFile(stale, moved) {
+		err = os.Link(aside, path)
+	}
+	return errors.Join(err, os.Remove(aside))
+}
+
+// unserved says whether nobody serves a socket: nil, or who does.
+func unserved(path string, info fs.FileInfo) error {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		_ = conn.Close()
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("it belongs to user %s, who may still serve it: choose another control.address", owner(info))
+	}
+	const other = "another tunneld serves it%s: stop that one, or choose another control.address"
+	if s, err := (&Client{path: path}).Status(ctx); err == nil {
+		return fmt.Errorf(other, fmt.Sprintf(" (process %d, configuration %s)", s.PID, s.Config))
+	}
+	return fmt.Errorf(other, "")
+}
+
+// owner names the user to whom a file belongs.
+func owner(info fs.FileInfo) string {
+	sys, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "unknown"
+	}
+	id := strconv.FormatUint(uint64(sys.Uid), 10)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
+}
+
+// listener is a socket that removes itself, and accepts maxConns connections at
+// a time.
+type listener struct {
+	*net.UnixListener
+	path   string
+	own    fs.FileInfo
+	slots  chan struct{}
+	closed chan struct{}
+	once   sync.Once
+	err    error // of the close
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	conn, err := l.UnixListener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &slotted{Conn: conn, free: sync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+// Addr implements net.Listener.
+func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
+// Close implements net.Listener. The socket goes before nobody serves it.
+func (l *listener) Close() error {
+	l.once.Do(func() {
+		close(l.closed)
+		if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.own) {
+			l.err = os.Remove(l.path)
+		}
+		l.err = errors.Join(l.err, l.UnixListener.Close())
+	})
+	return l.err
+}
+
+// slotted is a connection that holds a slot until it is closed.
+type slotted struct {
+	net.Conn
+	free func()
+}
+
+// Close implements net.Conn.
+func (c *slotted) Close() error {
+	defer c.free()
+	return c.Conn.Close()
+}

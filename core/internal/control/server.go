@@ -1,0 +1,121 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/status"
+)
+
+const (
+	// ioTimeout bounds the reading of a request and the writing of an answer.
+	ioTimeout = 10 * time.Second
+	// maxHeader and maxRequest bound a request, in bytes. Neither of the two
+	// takes a body.
+	maxHeader  = 8 << 10
+	maxRequest = 4 << 10
+	// maxStatus and maxReloads bound the requests at a time, those that wait
+	// for their turn included.
+	maxStatus  = 8
+	maxReloads = 8
+)
+
+// Daemon is what the socket serves. Its methods are called by several
+// goroutines.
+type Daemon interface {
+	// Status does not wait, neither for a reload nor for a drain.
+	Status() status.Status
+	// Reload breaks off when ctx is done, which is when its client leaves.
+	Reload(ctx context.Context) status.Reload
+}
+
+// problem is the body of an answer that is an error.
+type problem struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+// NewServer returns a server for the socket that Listen made. Close ends it and
+// what it serves; log is told of clients that misbehave, at level debug.
+func NewServer(d Daemon, log *slog.Logger) *http.Server {
+	s := &http.Server{
+		Handler:           Handler(d),
+		ReadHeaderTimeout: ioTimeout,
+		ReadTimeout:       ioTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	s.SetKeepAlivesEnabled(false)
+	return s
+}
+
+// Handler serves
+//
+//	GET /v1/status    status.Status
+//	POST /v1/reload   status.Reload, when it has ended: 200 where it succeeded,
+//	                  422 where it failed
+//
+// as JSON, and an error as {"error", "hint"}. It sets the deadlines of a
+// connection itself.
+func Handler(d Daemon) http.Handler {
+	mux := http.NewServeMux()
+	statuses, reloads := make(chan struct{}, maxStatus), make(chan struct{}, maxReloads)
+	mux.HandleFunc("GET /v1/status", limited(statuses, func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, d.Status())
+	}))
+	mux.HandleFunc("POST /v1/reload", limited(reloads, func(w http.ResponseWriter, r *http.Request) {
+		outcome := d.Reload(r.Context())
+		code := http.StatusOK
+		if outcome.Error != "" {
+			code = http.StatusUnprocessableEntity
+		}
+		answer(w, code, outcome)
+	}))
+	mux.HandleFunc("/v1/status", wrongMethod(http.MethodGet+", "+http.MethodHead))
+	mux.HandleFunc("/v1/reload", wrongMethod(http.MethodPost))
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusNotFound, problem{"there is nothing here", "GET /v1/status or POST /v1/reload"})
+	})
+	return mux
+}
+
+// limited reads the request to its end, so that its context tells when the
+// client leaves, and serves it if a slot is free.
+func limited(slots chan struct{}, serve http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c := http.NewResponseController(w)
+		_ = c.SetReadDeadline(time.Now().Add(ioTimeout))
+		if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxRequest)); err != nil {
+			answer(w, http.StatusBadRequest, problem{Error: "the request cannot be read: " + err.Error()})
+			return
+		}
+		// A reload may take longer, and a deadline would pass for the client's
+		// leaving.
+		_ = c.SetReadDeadline(time.Time{})
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+			serve(w, r)
+		default:
+			answer(w, http.StatusServiceUnavailable, problem{"too many requests at a time", "wait for those that are under way"})
+		}
+	}
+}
+
+func wrongMethod(allowed string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", allowed)
+		answer(w, http.StatusMethodNotAllowed, problem{"the method is not allowed", "allowed: " + allowed})
+	}
+}
+
+func answer(w http.ResponseWriter, code int, body any) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(ioTimeout))
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(body) // the client may have left
+}
