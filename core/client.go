@@ -1,0 +1,76 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/control"
+	"github.com/tunneld/tunneld/core/internal/status"
+)
+
+// Status is what a daemon says of itself.
+type Status = status.Status
+
+// ReloadOutcome is how a reload went.
+type ReloadOutcome = status.Reload
+
+// ControlAddress returns where the running daemon of a configuration has its
+// control socket. The configuration may be broken: no more than control.address
+// and daemon.run_dir is needed of it, and where it has neither, the socket is
+// looked for in the default places. The error wraps fs.ErrNotExist where there
+// is no socket, and says where it would be.
+func ControlAddress(configPath string) (string, error) {
+	configured, runDir := config.FindControl(configPath)
+	candidates := control.Candidates(configured, runDir)
+	var paths []string
+	for _, address := range candidates {
+		path, err := control.Path(address)
+		if err != nil {
+			return "", err
+		}
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return address, nil // also where it may not be looked at
+		}
+		paths = append(paths, path)
+	}
+	const question = "is tunneld running?"
+	var said string
+	switch {
+	case configured != "":
+		said = "there its control socket would be by control.address of " + configPath
+	case runDir != "":
+		said = "there its control socket would be by daemon.run_dir of " + configPath
+	default:
+		said = "without control.address, daemon.run_dir, $RUNTIME_DIRECTORY and $XDG_RUNTIME_DIR it has no control socket: set control.address, or name its socket with --control"
+	}
+	return "", &control.Error{
+		Text: fmt.Sprintf("there is nothing at %s: %s %s", strings.Join(paths, " or "), question, said),
+		Err:  fs.ErrNotExist,
+	}
+}
+
+// AskStatus asks the daemon whose control socket has the address, "unix:///path"
+// or a path, for its status. The error says what to do.
+func AskStatus(ctx context.Context, address string) (Status, error) {
+	c, err := control.NewClient(address)
+	if err != nil {
+		return Status{}, err
+	}
+	return c.Status(ctx)
+}
+
+// AskReload makes the daemon reload and waits until it has, or until ctx is
+// done: the daemon breaks the reload off then. The error says what to do, and
+// that the outcome is not known; a reload that failed is in the outcome.
+func AskReload(ctx context.Context, address string) (ReloadOutcome, error) {
+	c, err := control.NewClient(address)
+	if err != nil {
+		return ReloadOutcome{}, err
+	}
+	return c.Reload(ctx)
+}
