@@ -13,8 +13,13 @@ import (
 	"github.com/tunneld/tunneld/core/internal/status"
 )
 
-// Status is what a daemon says of itself.
-type Status = status.Status
+// What a daemon says of itself, and its parts.
+type (
+	Status         = status.Status
+	StatusListener = status.Listener
+	StatusUpstream = status.Upstream
+	StatusPlugin   = status.Plugin
+)
 
 // ReloadOutcome is how a reload went.
 type ReloadOutcome = status.Reload

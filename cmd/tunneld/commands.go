@@ -27,7 +27,8 @@ a process of its own. Start with:
 
   tunneld demo                        see it work, with emulated far ends
   tunneld validate /etc/tunneld       check a configuration
-  tunneld run --config /etc/tunneld   run the daemon`,
+  tunneld run --config /etc/tunneld   run the daemon
+  tunneld status                      see what it does`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
@@ -39,7 +40,7 @@ a process of its own. Start with:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), validateCommand(), fmtCommand(), pluginCommand(), versionCommand(), demoCommand(), azrelayCommand(), emulateCommand())
+	root.AddCommand(runCommand(), reloadCommand(), statusCommand(), validateCommand(), fmtCommand(), pluginCommand(), versionCommand(), demoCommand(), azrelayCommand(), emulateCommand())
 	for _, c := range append(root.Commands(), root) {
 		checkArgs(c)
 	}

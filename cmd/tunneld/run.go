@@ -20,7 +20,8 @@ func runCommand() *cobra.Command {
 		Long: `run reads the configuration, starts the plugins that it names, binds the
 listeners and serves until it is told to stop.
 
-  SIGHUP           read the configuration again; on an error the old one stays
+  SIGHUP           read the configuration again; on an error the old one stays.
+                   tunneld reload does it as well, waits and says how it went
   SIGTERM, SIGINT  stop accepting, let tunnels end for up to shutdown_timeout;
                    a second one ends them at once`,
 		Args: cobra.NoArgs,
@@ -43,6 +44,8 @@ func runDaemon(cmd *cobra.Command, config string) error {
 	defer cancel()
 	opts := options(config)
 	opts.Log = cmd.ErrOrStderr()
+	var manager notifier
+	opts.Notify = manager.event
 	var (
 		daemon *core.Daemon
 		diags  core.Diagnostics
@@ -56,6 +59,7 @@ func runDaemon(cmd *cobra.Command, config string) error {
 	select {
 	case <-started:
 	case <-stop:
+		manager.stop()
 		cancel()
 		<-started
 		if err == nil {
@@ -70,11 +74,12 @@ func runDaemon(cmd *cobra.Command, config string) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, cmd, daemon, stop, reload)
+	manager.started(len(daemon.Listeners()), 1)
+	return serve(ctx, cmd, daemon, &manager, stop, reload)
 }
 
 // serve answers signals until one of them ends the daemon.
-func serve(ctx context.Context, cmd *cobra.Command, daemon *core.Daemon, stop, reload <-chan os.Signal) error {
+func serve(ctx context.Context, cmd *cobra.Command, daemon *core.Daemon, manager *notifier, stop, reload <-chan os.Signal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for {
@@ -87,6 +92,7 @@ func serve(ctx context.Context, cmd *cobra.Command, daemon *core.Daemon, stop, r
 		case <-stop:
 		case <-ctx.Done():
 		}
+		manager.stop()
 		go func() {
 			select {
 			case <-stop:

@@ -116,7 +116,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		text = fmt.Sprintf("nobody serves the control socket %s: the tunneld that made it is gone; the next one replaces it", c.path)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		text = fmt.Sprintf("the daemon at %s did not answer in time", c.path)
+		text, err = fmt.Sprintf("the daemon at %s did not answer in time", c.path), ctx.Err()
 	case ctx.Err() != nil:
 		text = fmt.Sprintf("the daemon at %s was not waited for", c.path)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/tunneld/tunneld/core"
+)
+
+// notifier tells the service manager how the daemon is, as sd_notify(3) has it.
+// Where there is no service manager it does nothing. A manager that does not
+// listen is no reason to fail: what cannot be said is not.
+type notifier struct {
+	mu       sync.Mutex
+	stopping bool
+}
+
+// send says one thing. After STOPPING=1 it says no more: a reload that ends
+// meanwhile does not make the daemon ready again.
+func (n *notifier) send(lines ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stopping {
+		return
+	}
+	n.stopping = lines[0] == daemon.SdNotifyStopping
+	_, _ = daemon.SdNotify(false, strings.Join(lines, "\n"))
+}
+
+// started says that the daemon serves.
+func (n *notifier) started(listeners int, generation uint64) {
+	n.send(daemon.SdNotifyReady, "STATUS="+serving(listeners, generation))
+}
+
+// event tells of reloads, for Type=notify-reload: it waits for READY=1 with a
+// MONOTONIC_USEC that is not before its signal, whatever the outcome.
+func (n *notifier) event(e core.Event) {
+	switch now := serving(e.Listeners, e.Generation); {
+	case e.Reload == nil:
+		n.send(daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec()+"STATUS="+now+", reloading")
+	case e.Reload.Error != "":
+		n.send(daemon.SdNotifyReady, "STATUS="+now+", the last reload failed: "+printable(e.Reload.Error))
+	default:
+		n.send(daemon.SdNotifyReady, "STATUS="+now)
+	}
+}
+
+// stop says that the daemon drains and ends.
+func (n *notifier) stop() { n.send(daemon.SdNotifyStopping, "STATUS=stopping") }
+
+func serving(listeners int, generation uint64) string {
+	return fmt.Sprintf("%s, generation %d", count(uint64(listeners), "listener"), generation)
+}
+
+// watchdog tells the manager, if it wants to know, that the daemon lives, until
+// ctx is done, also while it stops: twice in the time that the manager gives, and
+// only as long as the daemon answers.
+func (n *notifier) watchdog(ctx context.Context, answer func() core.Status) {
+	within, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || within <= 0 {
+		return
+	}
+	tick := time.NewTicker(within / 2)
+	defer tick.Stop()
+	for {
+		_ = answer()
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tunneld/tunneld/core"
+)
+
+func reloadCommand() *cobra.Command {
+	var f daemonFlags
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Make the running daemon read its configuration again",
+		Long: `reload makes the running daemon read its configuration again, waits, and prints
+what changed. The daemon is found as its configuration says, even if that is
+broken by now, or by --control.
+
+Exit status: 0, the new configuration is in force; 2, it is not valid; 1, it could
+not be put in force or the daemon could not be asked. In both of the latter the
+old one stays in force. An interrupted reload is broken off.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.ask(cmd, func(ctx context.Context, address string) error { return reload(ctx, cmd, &f, address) })
+		},
+	}
+	f.add(cmd, time.Minute)
+	return cmd
+}
+
+func reload(ctx context.Context, cmd *cobra.Command, f *daemonFlags, address string) error {
+	outcome, err := core.AskReload(ctx, address)
+	if err != nil {
+		return err
+	}
+	if cmd.Flags().Changed("config") {
+		noteOther(ctx, cmd, f.config, address)
+	}
+	if f.json {
+		if err := writeJSON(cmd.OutOrStdout(), outcome); err != nil {
+			return err
+		}
+	} else {
+		writeOutcome(cmd, outcome)
+	}
+	switch {
+	case outcome.Error == "":
+		return nil
+	case outcome.Invalid:
+		return statusError(exitInvalid)
+	}
+	return statusError(exitFailed)
+}
+
+func writeOutcome(cmd *cobra.Command, o core.ReloadOutcome) {
+	if o.Diagnostics != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s\n\n", printableLines(o.Diagnostics))
+	}
+	if o.Error != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "tunneld: the reload failed, the old configuration stays in force: %s\n", printable(o.Error))
+		return
+	}
+	out := cmd.OutOrStdout()
+	fmt.Fprintf(out, "reloaded in %s: generation %d is in force\n", short(o.Duration), o.Generation)
+	if len(o.Changes) == 0 {
+		fmt.Fprintln(out, "  nothing changed")
+	}
+	for _, c := range o.Changes {
+		fmt.Fprintf(out, "  %s\n", printable(c))
+	}
+}
+
+// noteOther says so where the daemon has another configuration than the one by
+// which it was found.
+func noteOther(ctx context.Context, cmd *cobra.Command, config, address string) {
+	s, err := core.AskStatus(ctx, address)
+	abs, absErr := filepath.Abs(config)
+	if err != nil || absErr != nil || !filepath.IsAbs(s.Config) || filepath.Clean(s.Config) == abs {
+		return
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "tunneld: note: the configuration of the daemon at %s is %s\n", address, printable(s.Config))
+}

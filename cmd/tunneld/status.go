@@ -1,0 +1,207 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tunneld/tunneld/core"
+)
+
+func statusCommand() *cobra.Command {
+	var f daemonFlags
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the running daemon does",
+		Long: `status shows what the running daemon does: the configuration in force, the last
+reload, listeners, upstreams and plugins. The daemon is found as its configuration
+says, or by --control.
+
+Exit status: 0, or 1 where the daemon could not be asked.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.ask(cmd, func(ctx context.Context, address string) error {
+				s, err := core.AskStatus(ctx, address)
+				if err != nil {
+					return err
+				}
+				if f.json {
+					return writeJSON(cmd.OutOrStdout(), s)
+				}
+				return writeStatus(cmd.OutOrStdout(), s, time.Now())
+			})
+		},
+	}
+	f.add(cmd, 10*time.Second)
+	return cmd
+}
+
+// writeStatus prints for a reader. now says what "ago" and the time zone are.
+func writeStatus(to io.Writer, s core.Status, now time.Time) error {
+	// The writer keeps the first error for the end.
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "tunneld %s, process %d, up %s, since %s\n", printable(s.Version), s.PID, short(now.Sub(s.Started)), clock(s.Started, now))
+	fmt.Fprintf(w, "configuration %s, generation %d in force\n", printable(s.Config), s.Generation)
+	writeLastReload(w, s, now)
+	for _, why := range s.NotReady() {
+		fmt.Fprintf(w, "NOT READY: %s\n", printable(why))
+	}
+	writeListeners(w, s.Listeners)
+	writeUpstreams(w, s.Upstreams, now)
+	writePluginStatus(w, s.Plugins, now)
+	writePump(w, s)
+	return w.Flush()
+}
+
+func writeLastReload(w io.Writer, s core.Status, now time.Time) {
+	r := s.Reload
+	if r == nil {
+		fmt.Fprintln(w, "no reload since the start")
+		return
+	}
+	how := "succeeded"
+	if r.Error != "" {
+		how = "FAILED"
+	}
+	fmt.Fprintf(w, "last reload %s, at %s, of %s since the start, %d of them failed\n", how, moment(r.At, now), count(s.Reloads, "reload"), s.FailedReloads)
+	if r.Error != "" {
+		fmt.Fprintf(w, "  %s\n", printable(r.Error))
+	}
+	for line := range strings.Lines(r.Diagnostics) {
+		if line = printableLines(line); strings.TrimSpace(line) != "" {
+			fmt.Fprintf(w, "  %s\n", line)
+		}
+	}
+}
+
+func writeListeners(w io.Writer, listeners []core.StatusListener) {
+	fmt.Fprintln(w, "\nLISTENER\tADDRESS\tTARGET\tCONNECTIONS\tTUNNELS")
+	for _, l := range listeners {
+		var tunnels []string
+		for _, path := range slices.Sorted(maps.Keys(l.Tunnels)) {
+			if n := l.Tunnels[path]; n > 0 {
+				tunnels = append(tunnels, fmt.Sprintf("%s %d", path, n))
+			}
+		}
+		row(w, l.ID, l.Address, l.Target, fmt.Sprint(l.Connections), strings.Join(tunnels, ", "))
+	}
+}
+
+func writeUpstreams(w io.Writer, upstreams []core.StatusUpstream, now time.Time) {
+	fmt.Fprintln(w, "\nUPSTREAM\tHEALTH\tCREDENTIAL\tMESSAGE")
+	for _, u := range upstreams {
+		var credential []string
+		if !u.CredentialExpires.IsZero() {
+			verb := "ends"
+			if u.CredentialExpires.Before(now) {
+				verb = "ENDED"
+			}
+			credential = append(credential, verb+" "+moment(u.CredentialExpires, now))
+		}
+		if !u.CredentialRenewed.IsZero() {
+			credential = append(credential, "renewed "+moment(u.CredentialRenewed, now))
+		}
+		row(w, u.ID, u.Health, strings.Join(credential, ", "), u.Message)
+	}
+}
+
+func writePluginStatus(w io.Writer, plugins []core.StatusPlugin, now time.Time) {
+	if len(plugins) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nPLUGIN\tVERSION\tSTATUS\tPROCESS\tRESTARTS\tOPEN\tSOURCE")
+	for _, p := range plugins {
+		state := p.Status + " for " + short(now.Sub(p.Since))
+		if p.Retired {
+			state += ", retired"
+		}
+		if !p.NextStart.IsZero() {
+			state += ", next start " + moment(p.NextStart, now)
+		}
+		process := ""
+		if p.PID != 0 {
+			process = fmt.Sprint(p.PID)
+		}
+		row(w, p.Name, p.Version, state, process, fmt.Sprint(p.Restarts), fmt.Sprint(p.Open), p.Source)
+	}
+	for _, p := range plugins {
+		if p.LastExit == "" {
+			continue
+		}
+		fmt.Fprintf(w, "plugin %s, last exit: %s\n", printable(p.Name), printable(p.LastExit))
+		for line := range strings.Lines(p.LastOutput) {
+			fmt.Fprintf(w, "  | %s\n", printableLines(line))
+		}
+	}
+}
+
+func writePump(w io.Writer, s core.Status) {
+	p := s.Pump
+	fmt.Fprintf(w, "\npump: %s", count(uint64(p.Tunnels), "tunnel"))
+	if p.Workers == 0 {
+		fmt.Fprintln(w, ", through buffers: this system has no kernel pump")
+	} else {
+		fmt.Fprintf(w, ", %s\n", count(uint64(p.Workers), "worker"))
+		fmt.Fprintf(w, "  pipes: %d in use, %d idle, %d made, %d refused, %d small\n", p.PipesInUse, p.PipesIdle, p.PipesMade, p.PipesRefused, p.PipesSmall)
+	}
+	fmt.Fprintf(w, "  buffers: %d in use, %d made\n", p.BuffersInUse, p.BuffersMade)
+}
+
+// row writes the cells of a table's row; an empty one is a dash.
+func row(w io.Writer, cells ...string) {
+	for i, c := range cells {
+		cells[i] = cmp.Or(printable(c), "-")
+	}
+	fmt.Fprintln(w, strings.Join(cells, "\t"))
+}
+
+func count(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// moment is a time and how far away it is: "05:42:00 (in 42m)".
+func moment(t, now time.Time) string {
+	if d := t.Sub(now); d > 0 {
+		return fmt.Sprintf("%s (in %s)", clock(t, now), short(d))
+	}
+	return fmt.Sprintf("%s (%s ago)", clock(t, now), short(now.Sub(t)))
+}
+
+// clock is a time in the zone of now, with its date where that is another.
+func clock(t, now time.Time) string {
+	t = t.In(now.Location())
+	if t.Format(time.DateOnly) == now.Format(time.DateOnly) {
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format(time.DateTime)
+}
+
+// short is a duration in its largest unit, or two where one says little.
+func short(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s"
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Truncate(time.Second).String()
+	case d < 10*time.Minute:
+		return fmt.Sprintf("%dm%ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
+}
