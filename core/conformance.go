@@ -3,12 +3,9 @@ package core
 import (
 	"context"
 	"fmt"
-	"net"
-	"strconv"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/conformance"
-	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
 // ConformanceOptions are what a run of the conformance kit needs besides the
@@ -62,11 +59,11 @@ func TestPlugin(ctx context.Context, opts Options, c ConformanceOptions) (*Confo
 		Progress:   c.Progress,
 	}
 	var err error
-	if o.Target, err = parseTarget(c.Target); err != nil {
+	if o.Target, err = conformance.ParseTarget(c.Target); err != nil {
 		return nil, nil, err
 	}
 	if c.Refused != "" {
-		refused, err := parseTarget(c.Refused)
+		refused, err := conformance.ParseTarget(c.Refused)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -78,17 +75,4 @@ func TestPlugin(ctx context.Context, opts Options, c ConformanceOptions) (*Confo
 		}
 	}
 	return conformance.Run(ctx, o)
-}
-
-// parseTarget reads "host:port".
-func parseTarget(s string) (tunnel.Target, error) {
-	host, port, err := net.SplitHostPort(s)
-	if err != nil {
-		return tunnel.Target{}, fmt.Errorf("target %q is not host:port: %w", s, ErrUnfit)
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 || host == "" {
-		return tunnel.Target{}, fmt.Errorf("target %q is not host:port: %w", s, ErrUnfit)
-	}
-	return tunnel.Target{Host: host, Port: uint16(n)}, nil
 }

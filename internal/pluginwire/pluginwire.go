@@ -27,6 +27,19 @@ const (
 	EnvLogLevel = "TUNNELD_PLUGIN_LOG_LEVEL"
 )
 
+// The names in a plugin's capabilities of what its protocol cannot do, besides
+// no_half_close, which is a field of GetInfoResponse. The daemon treats such a
+// plugin like any other; the conformance kit asks no more of it than it can.
+const (
+	// NoTargetAnswer: a dial succeeds before it is known whether the target can
+	// be reached.
+	NoTargetAnswer = "no_target_answer"
+	// NoGreeting: the target is connected to once the client has sent a byte.
+	NoGreeting = "no_greeting"
+	// NoAbort: the target sees the same end whether or not it was clean.
+	NoAbort = "no_abort"
+)
+
 // MaxMessage bounds a gRPC message of either side, in bytes.
 const MaxMessage = 4 << 20
 

@@ -20,6 +20,8 @@ func Plugin() sdk.Plugin {
 		Version: version,
 		Summary: "Azure Relay Hybrid Connections, through a WebSocket per connection",
 		New:     func() sdk.Dialer { return new(Config) },
+		// A listener accepts before it connects to the target.
+		NoTargetAnswer: true,
 	}
 }
 

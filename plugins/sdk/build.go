@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/tunneld/tunneld/internal/pluginwire"
 	"github.com/tunneld/tunneld/plugins/sdk/internal/serve"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -39,15 +40,34 @@ func (p Plugin) Build() (serve.Plugin, error) {
 	}
 	return serve.Plugin{
 		Info: &pluginv1.GetInfoResponse{
-			Name:        p.Name,
-			Version:     p.Version,
-			Summary:     p.Summary,
-			NoHalfClose: p.NoHalfClose,
-			DataPaths:   []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_DIRECT, pluginv1.DataPath_DATA_PATH_RELAY},
+			Name:         p.Name,
+			Version:      p.Version,
+			Summary:      p.Summary,
+			NoHalfClose:  p.NoHalfClose,
+			DataPaths:    []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_DIRECT, pluginv1.DataPath_DATA_PATH_RELAY},
+			Capabilities: p.capabilities(),
 		},
 		Schema: schema,
 		New:    func() serve.Instance { return &instance{dialer: p.New(), log: slog.New(slog.DiscardHandler)} },
 	}, nil
+}
+
+// capabilities names what the protocol cannot do.
+func (p Plugin) capabilities() []string {
+	var names []string
+	for _, c := range []struct {
+		name string
+		set  bool
+	}{
+		{pluginwire.NoTargetAnswer, p.NoTargetAnswer},
+		{pluginwire.NoGreeting, p.NoGreeting},
+		{pluginwire.NoAbort, p.NoAbort},
+	} {
+		if c.set {
+			names = append(names, c.name)
+		}
+	}
+	return names
 }
 
 // instance is an author's struct as package serve knows it.

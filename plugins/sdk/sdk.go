@@ -44,6 +44,15 @@ type Plugin struct {
 	// client's end of file then reaches CloseWrite all the same, and the far
 	// end's ends the tunnel.
 	NoHalfClose bool
+	// NoTargetAnswer says that the protocol does not tell whether the target was
+	// reached: the dial succeeds, and the tunnel to a target that refuses ends.
+	NoTargetAnswer bool
+	// NoGreeting says that the far end connects to the target only once the
+	// client has sent something: a target that speaks first is not heard.
+	NoGreeting bool
+	// NoAbort says that the protocol has one end for all: the target cannot tell
+	// a tunnel that was broken off from one that ended cleanly.
+	NoAbort bool
 }
 
 // Dialer makes connections through one configured upstream. An instance lives

@@ -23,6 +23,7 @@ func Plugin() sdk.Plugin {
 		Summary:     "TCP in HTTP POSTs (Socket over HTTP Tunneling)",
 		New:         func() sdk.Dialer { return new(Config) },
 		NoHalfClose: true,
+		NoAbort:     true,
 	}
 }
 

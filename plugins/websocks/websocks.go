@@ -20,6 +20,9 @@ func Plugin() sdk.Plugin {
 		Version: "1.0.0",
 		Summary: "connects through a WebSocks server behind a gateway that passes only HTTP and WebSocket",
 		New:     func() sdk.Dialer { return new(Config) },
+		// The server connects to the target after the client's first byte.
+		NoTargetAnswer: true,
+		NoGreeting:     true,
 	}
 }
 

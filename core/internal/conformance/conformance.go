@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -101,6 +103,19 @@ func setDefault[T comparable](v *T, d T) {
 	if *v == zero {
 		*v = d
 	}
+}
+
+// ParseTarget reads "host:port".
+func ParseTarget(s string) (tunnel.Target, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return tunnel.Target{}, fmt.Errorf("target %q is not host:port: %w", s, ErrInvalid)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 || host == "" {
+		return tunnel.Target{}, fmt.Errorf("target %q is not host:port: %w", s, ErrInvalid)
+	}
+	return tunnel.Target{Host: host, Port: uint16(n)}, nil
 }
 
 // level is how far the plugin has come: what a check can build on.
