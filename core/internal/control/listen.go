@@ -187,12 +187,12 @@ func (l *listener) Accept() (net.Conn, error) {
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
-	conn, err := l.UnixListener.Accept()
+	conn, err := l.AcceptUnix()
 	if err != nil {
 		<-l.slots
 		return nil, err
 	}
-	return &slotted{Conn: conn, free: sync.OnceFunc(func() { <-l.slots })}, nil
+	return &slotted{UnixConn: conn, free: sync.OnceFunc(func() { <-l.slots })}, nil
 }
 
 // Addr implements net.Listener.
@@ -210,14 +210,15 @@ func (l *listener) Close() error {
 	return l.err
 }
 
-// slotted is a connection that holds a slot until it is closed.
+// slotted is a connection that holds a slot until it is closed. The server
+// wants its CloseWrite.
 type slotted struct {
-	net.Conn
+	*net.UnixConn
 	free func()
 }
 
 // Close implements net.Conn.
 func (c *slotted) Close() error {
 	defer c.free()
-	return c.Conn.Close()
+	return c.UnixConn.Close()
 }
