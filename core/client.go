@@ -43,18 +43,17 @@ func ControlAddress(configPath string) (string, error) {
 		}
 		paths = append(paths, path)
 	}
-	const question = "is tunneld running?"
 	var said string
 	switch {
 	case configured != "":
-		said = "there its control socket would be by control.address of " + configPath
+		said = "its control socket would be there, by control.address of " + configPath
 	case runDir != "":
-		said = "there its control socket would be by daemon.run_dir of " + configPath
+		said = "its control socket would be there, by daemon.run_dir of " + configPath
 	default:
-		said = "without control.address, daemon.run_dir, $RUNTIME_DIRECTORY and $XDG_RUNTIME_DIR it has no control socket: set control.address, or name its socket with --control"
+		said = "one that has neither control.address nor daemon.run_dir, $RUNTIME_DIRECTORY nor $XDG_RUNTIME_DIR, has no control socket: set control.address, or name its socket with --control"
 	}
 	return "", &control.Error{
-		Text: fmt.Sprintf("there is nothing at %s: %s %s", strings.Join(paths, " or "), question, said),
+		Text: fmt.Sprintf("there is nothing at %s: is tunneld running? %s", strings.Join(paths, " or "), said),
 		Err:  fs.ErrNotExist,
 	}
 }

@@ -71,7 +71,7 @@ func writeLastReload(w io.Writer, s core.Status, now time.Time) {
 	if r.Error != "" {
 		how = "FAILED"
 	}
-	fmt.Fprintf(w, "last reload %s, at %s, of %s since the start, %d of them failed\n", how, moment(r.At, now), count(s.Reloads, "reload"), s.FailedReloads)
+	fmt.Fprintf(w, "last reload %s at %s in %s; %s since the start, %d failed\n", how, moment(r.At, now), short(r.Duration), count(s.Reloads, "reload"), s.FailedReloads)
 	if r.Error != "" {
 		fmt.Fprintf(w, "  %s\n", printable(r.Error))
 	}
