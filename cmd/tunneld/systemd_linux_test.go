@@ -82,7 +82,7 @@ func TestUnitIsValid(t *testing.T) {
 func TestUnitFitsTheDaemon(t *testing.T) {
 	text := readUnit(t)
 	value := func(name string) string {
-		m := regexp.MustCompile(`(?m)^` + name + `=(.*)$`).FindAllStringSubmatch(text, -1)
+		m := regexp.MustCompile(`(?m)^`+name+`=(.*)$`).FindAllStringSubmatch(text, -1)
 		if len(m) != 1 {
 			t.Fatalf("%d lines for %s", len(m), name)
 		}
