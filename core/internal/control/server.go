@@ -40,7 +40,9 @@ type problem struct {
 }
 
 // NewServer returns a server for the socket that Listen made. Close ends it and
-// what it serves; log is told of clients that misbehave, at level debug.
+// what it serves. Shutdown removes the socket and waits for the requests under
+// way: a reload that moves the socket is one of them, so it must not wait for the
+// Shutdown. log is told of clients that misbehave, at level debug.
 func NewServer(d Daemon, log *slog.Logger) *http.Server {
 	s := &http.Server{
 		Handler:           Handler(d),
