@@ -192,13 +192,16 @@ func TestWebsocks(t *testing.T) {
 			if tc.tls {
 				body += fmt.Sprintf("\ntls {\n ca_file = %q\n}", emu.CAFile())
 			}
-			wantResults(t, certify(t, "websocks", echo, body, "--refused", refused), tc.path, nil)
+			// The server connects to the target after the client's first byte.
+			wantResults(t, certify(t, "websocks", echo, body, "--refused", refused), tc.path, map[string]string{
+				"greeting": "declared", "refused": "declared",
+			})
 		})
 	}
 }
 
-// TestSOHT: the protocol cannot end one direction alone, which the plugin
-// declares.
+// TestSOHT: the protocol cannot end one direction alone, nor any way but one,
+// which the plugin declares.
 func TestSOHT(t *testing.T) {
 	for _, mode := range []string{"stateful", "stateless"} {
 		t.Run(mode, func(t *testing.T) {
@@ -214,6 +217,7 @@ func TestSOHT(t *testing.T) {
 			body := fmt.Sprintf("url = %q\nmode = %q\nusername = \"alice\"\npassword = \"open-sesame\"", emu.URL(), mode)
 			wantResults(t, certify(t, "soht", echo, body, "--refused", refused), "relay", map[string]string{
 				"half-close-client": "declared", "half-close-target": "declared",
+				"abort": "declared", "kill-target": "declared",
 			})
 		})
 	}
@@ -224,7 +228,7 @@ func TestAzrelay(t *testing.T) {
 		t.Run(framing, func(t *testing.T) {
 			echo := freePort(t)
 			forward := azrelayemu.Forward{HybridConnection: "kit", Framing: framing}
-			args, want := []string{"--refused", refused}, map[string]string{}
+			args, want := []string{"--refused", refused}, map[string]string{"refused": "declared"}
 			if framing == azrelayemu.FramingRaw {
 				// The listener's target is the only one.
 				forward.Target = echo

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/tunneld/tunneld/internal/pluginwire"
 )
 
 // The groups of the report, in their order.
@@ -32,6 +34,9 @@ type check struct {
 	owned bool
 	// lacks names what the far end must not lack.
 	lacks string
+	// cannot is the capability that, where the plugin has it, makes of a failure
+	// what it declares.
+	cannot string
 	// bound is how many of the step's timeouts it may take; 0: 6.
 	bound int
 	run   func(r *run, ctx context.Context) outcome
@@ -81,7 +86,16 @@ func (c check) of(ctx context.Context, r *run) outcome {
 	setDefault(&bound, 6)
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(bound)*r.opts.Timeout)
 	defer cancel()
-	return c.run(r, ctx)
+	got := c.run(r, ctx)
+	if got.result == Fail && r.cannot(c.cannot) {
+		return outcome{Declared, fmt.Sprintf("%s; the plugin says that its protocol cannot do otherwise (%s)", got.detail, c.cannot)}
+	}
+	return got
+}
+
+// cannot says whether the plugin names a capability.
+func (r *run) cannot(capability string) bool {
+	return r.main != nil && slices.Contains(r.main.info.GetCapabilities(), capability)
 }
 
 // CheckInfo describes a check that a run makes.
@@ -131,7 +145,7 @@ var checks = []check{
 		fix: "carry every byte value and any size of write unchanged, in order, at once",
 	},
 	{
-		id: "greeting", group: groupDial, title: "A target that speaks first is heard", needs: levelDialed, owned: true, run: (*run).greeting,
+		id: "greeting", group: groupDial, title: "A target that speaks first is heard", needs: levelDialed, owned: true, cannot: pluginwire.NoGreeting, run: (*run).greeting,
 		fix: "what the handshake read past its own end goes into prefetched, or first down the relay",
 	},
 	{
@@ -199,7 +213,7 @@ var checks = []check{
 		fix: "announce no EOF and no END before it is so; hand over a socket on the direct path that no process of the plugin has a part in",
 	},
 	{
-		id: "kill-target", group: groupLife, title: "A killed plugin is no clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).killTarget,
+		id: "kill-target", group: groupLife, title: "A killed plugin is no clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, cannot: pluginwire.NoAbort, run: (*run).killTarget,
 		fix: "set SO_LINGER to zero on the connection to the far end until it is closed cleanly (section 7)",
 	},
 	{

@@ -55,6 +55,9 @@ type Options struct {
 	Dials int
 	// Progress is told each check that is through; may be nil.
 	Progress func(Check)
+
+	// stop bounds the end of a process; zero: two seconds and a grace.
+	stop time.Duration
 }
 
 // What a far end may lack.
@@ -76,6 +79,7 @@ func Run(ctx context.Context, o Options) (*Report, config.Diagnostics, error) {
 	setDefault(&o.Timeout, 10*time.Second)
 	setDefault(&o.Bulk, 64<<20)
 	setDefault(&o.Dials, 64)
+	setDefault(&o.stop, stopTime+stopGrace)
 	cfg, diags := config.Parse(o.ConfigPath)
 	if diags.HasErrors() {
 		return nil, diags, ErrInvalid

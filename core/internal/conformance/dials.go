@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/pluginwire"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -130,12 +131,32 @@ func (r *run) refuse(ctx context.Context) outcome {
 	case err != nil:
 		r.said.add(err.Error())
 		return fail("the answer about %s is a failure of the plugin, not a DialError: %v", target, err)
+	case answer.GetError() == nil && r.cannot(pluginwire.NoTargetAnswer):
+		return r.refusedLater(ctx, target)
 	case answer.GetError() == nil:
 		return fail("the dial to %s, where nothing listens, succeeds", target)
 	}
 	e := answer.GetError()
 	r.said.add(e.GetMessage(), e.GetHint())
 	return fails(insane(e), "%s: %s, %s: %s, retryable %t, after %s", target, e.GetStage().Text(), e.GetReason().Text(), e.GetMessage(), e.GetRetryable(), took)
+}
+
+// refusedLater wants the tunnel to a target that refuses to end, where the
+// protocol does not tell it earlier.
+func (r *run) refusedLater(ctx context.Context, target tunnel.Target) outcome {
+	c, err := r.dial1(ctx, r.main, firstGeneration, target)
+	if err != nil {
+		return fail("the dial to %s, where nothing listens, succeeds at times, and at others: %v", target, err)
+	}
+	defer c.drop()
+	// The write may meet the end already.
+	_ = c.write([]byte("is anybody there?"))
+	if got, err := c.rest(); isTimeout(err) {
+		return fail("the tunnel to %s, where nothing listens, has not ended after %s", target, r.opts.Timeout)
+	} else if len(got) > 0 {
+		return fail("the tunnel to %s, where nothing listens, brings %d bytes", target, len(got))
+	}
+	return outcome{Declared, fmt.Sprintf("the tunnel to %s ends soon; the plugin says that its protocol does not tell before (%s)", target, pluginwire.NoTargetAnswer)}
 }
 
 // bothPaths are the data paths that the daemon takes.

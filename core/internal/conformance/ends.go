@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/pluginwire"
 )
 
 var (
@@ -208,6 +210,8 @@ func (r *run) unclean(far *net.TCPConn) outcome {
 		return fail("the target reads %d bytes that nobody sent", n)
 	case !errors.Is(err, io.EOF):
 		return pass("the target sees a reset")
+	case r.relay && r.cannot(pluginwire.NoAbort):
+		return outcome{Declared, fmt.Sprintf("the target sees a clean end of file; the plugin says that its protocol has one end for all (%s)", pluginwire.NoAbort)}
 	case r.relay:
 		return fail("the target sees a clean end of file")
 	}

@@ -43,7 +43,7 @@ func (r *run) launch(ctx context.Context) (*instance, error) {
 		RunDir:      r.cfg.Daemon.RunDir,
 		CoreVersion: r.opts.Version,
 		Self:        r.opts.Self,
-		StopTimeout: stopTime + stopGrace,
+		StopTimeout: r.opts.stop,
 		OnLine:      func(_ string, line []byte) { r.said.add(string(line)) },
 		OnRecord:    func(_ string, rec pluginwire.Record, err error) { i.ledger.take(rec, err) },
 	})
@@ -96,8 +96,8 @@ func (r *run) retire(i *instance) {
 	family := descendants(i.probe.PID())
 	begun := time.Now()
 	err := i.host.Close(context.Background())
-	if took := time.Since(begun); took > stopTime+stopGrace {
-		r.stops = append(r.stops, fmt.Sprintf("it was still there %s after SIGTERM, and was killed", (stopTime+stopGrace).Round(time.Second)))
+	if took := time.Since(begun); took >= r.opts.stop {
+		r.stops = append(r.stops, fmt.Sprintf("it was still there %s after SIGTERM, and was killed", r.opts.stop))
 	}
 	if err != nil {
 		r.stops = append(r.stops, err.Error())

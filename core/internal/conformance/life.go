@@ -298,7 +298,7 @@ func (r *run) lifeline(ctx context.Context) outcome {
 		i.probe.HangUp()
 		select {
 		case <-i.probe.Exited():
-		case <-time.After(stopTime + stopGrace):
+		case <-time.After(r.opts.stop):
 			ended = false
 		}
 		took = time.Since(begun).Round(time.Millisecond)
@@ -311,7 +311,7 @@ func (r *run) lifeline(ctx context.Context) outcome {
 	r.leave(family)
 	switch {
 	case !ended:
-		return fail("it is still there %s after the descriptor channel's end of file", stopTime+stopGrace)
+		return fail("it is still there %s after the descriptor channel's end of file", r.opts.stop)
 	case watched.result == Fail:
 		return fail("it ended after %s, and %s", took, watched.detail)
 	}

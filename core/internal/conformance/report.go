@@ -67,6 +67,8 @@ type Plugin struct {
 	Summary     string `json:"summary,omitempty"`
 	Path        string `json:"path,omitempty"` // "direct" or "relay"
 	NoHalfClose bool   `json:"no_half_close"`
+	// Capabilities are as the plugin names them.
+	Capabilities []string `json:"capabilities,omitempty"`
 }
 
 func newReport(r *run) *Report {
@@ -104,6 +106,7 @@ func (p *Report) finish(r *run, took time.Duration) {
 	}
 	info := r.main.info
 	p.Plugin.Version, p.Plugin.Summary, p.Plugin.NoHalfClose = info.GetVersion(), info.GetSummary(), info.GetNoHalfClose()
+	p.Plugin.Capabilities = info.GetCapabilities()
 	if r.level >= levelDialed {
 		p.Plugin.Path = pluginv1.DataPath_DATA_PATH_DIRECT.Text()
 		if r.relay {

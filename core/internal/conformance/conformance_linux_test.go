@@ -1,0 +1,337 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
+)
+
+const password = "correct horse battery"
+
+// freeTarget is a loopback target where nothing listens yet.
+func freeTarget(t *testing.T) tunnel.Target {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return tunnel.Target{Host: "127.0.0.1", Port: uint16(ln.Addr().(*net.TCPAddr).Port)}
+}
+
+// options runs a plugin of the test binary with a body of its upstream's block.
+func options(t *testing.T, plugin, mode, body string) Options {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "kit.hcl")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A process of the race detector takes a second to end otherwise.
+	text := fmt.Sprintf("plugin %q {\n command = [%q, \"plugin\", \"serve\", %q]\n env = { KIT_MODE = %q, GORACE = \"atexit_sleep_ms=0\" }\n}\nupstream %q \"kit\" {\n%s\n}\n", plugin, exe, plugin, mode, plugin, body)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Options{
+		ConfigPath: file,
+		Upstream:   plugin + ".kit",
+		Version:    "test",
+		Target:     freeTarget(t),
+		Timeout:    3 * time.Second,
+		Bulk:       4 << 20,
+		stop:       time.Second,
+	}
+}
+
+func run1(t *testing.T, o Options) *Report {
+	t.Helper()
+	report, diags, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatalf("%v %v", err, diags)
+	}
+	return report
+}
+
+// results wants exactly these checks to have another result than pass.
+func results(t *testing.T, r *Report, want map[string]Result) {
+	t.Helper()
+	for _, c := range r.Checks {
+		expected, other := want[c.ID]
+		if !other {
+			expected = Pass
+		}
+		if c.Result != expected {
+			t.Errorf("%s is %s, not %s: %s", c.ID, c.Result, expected, c.Detail)
+		}
+		if c.Result == Fail && (c.Detail == "" || c.Fix == "") {
+			t.Errorf("%s fails without a detail or a way out: %+v", c.ID, c)
+		}
+	}
+	if len(r.Checks) != len(checks) {
+		t.Errorf("%d checks were made of %d", len(r.Checks), len(checks))
+	}
+}
+
+func rawBody(path string) string { return fmt.Sprintf("secret = %q\npath = %q", password, path) }
+
+// TestGoodPlugins: nothing is found where nothing is wrong, on both paths, with
+// the SDK and without.
+func TestGoodPlugins(t *testing.T) {
+	for _, tc := range []struct{ name, plugin, body, path string }{
+		{"SDK, direct", fixture.DirectName, fmt.Sprintf("secret = %q", password), "direct"},
+		{"SDK, relay", fixture.RelayName, fmt.Sprintf("secret = %q", password), "relay"},
+		{"raw, direct", rawName, rawBody("direct"), "direct"},
+		{"raw, relay", rawName, rawBody("relay"), "relay"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			r := run1(t, options(t, tc.plugin, "", tc.body))
+			results(t, r, nil)
+			if !r.OK || r.Plugin.Path != tc.path || r.Plugin.Name != tc.plugin || r.Plugin.Version == "" {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
+// brokenPlugins are the modes of the raw plugin, each with the check that finds
+// it.
+var brokenPlugins = []struct{ mode, check string }{
+	{"prints first", "handshake"},
+	{"exits", "handshake"},
+	{"no version", "info"},
+	{"another summary each time", "info"},
+	{"a name twice", "schema"},
+	{"an empty name", "schema"},
+	{"a bad name", "schema"},
+	{"a default of another type", "schema"},
+	{"no doc", "schema"},
+	{"changes its mind", "validate"},
+	{"takes what is not complete", "missing"},
+	{"takes values of a wrong type", "types"},
+	{"cannot dial", "dial"},
+	{"corrupts a sequence", "echo"},
+	{"loses what comes first", "greeting"},
+	{"does not wait for the target", "refused"},
+	{"an error without a type", "refused"},
+	{"an error without a stage", "refused"},
+	{"an error of another reason", "refused"},
+	{"an error without a word", "refused"},
+	{"does not answer", "refused"},
+	{"ignores the cancellation", "cancel"},
+	{"dials in the validation", "pure"},
+	{"opens a file in the validation", "pure"},
+	{"ends both with the client", "half-close-client"},
+	{"ends both with the target", "half-close-target"},
+	{"says no END", "end"},
+	{"an abort is a clean end", "abort"},
+	{"a reset is a clean end", "target-reset"},
+	{"loses a byte after a megabyte", "bulk"},
+	{"32 at most", "dials"},
+	{"keeps a descriptor of each tunnel", "descriptors"},
+	{"an empty status", "status"},
+	{"does not release", "generations"},
+	{"replaces the generation", "generations"},
+	{"takes a generation twice", "generations"},
+	{"keeps a broken generation", "configure-whole"},
+	{"drains nothing", "drain"},
+	{"takes dials while it drains", "drain"},
+	{"does not wait while it drains", "drain"},
+	{"breaks tunnels off while it drains", "drain"},
+	{"announces its end at the beginning", "kill"},
+	{"a relay that says direct", "kill"},
+	{"a killed one ends cleanly", "kill-target"},
+	{"survives the daemon", "lifeline"},
+	{"ends its relays cleanly without the daemon", "lifeline"},
+	{"is deaf to SIGTERM", "stop"},
+	{"sends a bad record", "records"},
+	{"says END twice", "records"},
+	{"leaves a child", "processes"},
+	{"leaves an escaped child", "processes"},
+	{"logs its password", "secrets"},
+	{"logs its password in base64", "secrets"},
+	{"tells its password in a diagnostic", "secrets"},
+	{"prints its password in an error", "secrets"},
+}
+
+// TestBrokenPlugins: each mistake is found by its own check and by no other.
+func TestBrokenPlugins(t *testing.T) {
+	type outcome struct {
+		report *Report
+		err    error
+	}
+	// Runs mostly wait: more of them at once than there are processors.
+	slots := make(chan struct{}, 6)
+	outcomes := make([]chan outcome, len(brokenPlugins))
+	for n, tc := range brokenPlugins {
+		o := options(t, rawName, tc.mode, rawBody("relay")+"\n# probe")
+		withProbe(t, o)
+		outcomes[n] = make(chan outcome, 1)
+		go func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			report, _, err := Run(t.Context(), o)
+			outcomes[n] <- outcome{report, err}
+		}()
+	}
+	for n, tc := range brokenPlugins {
+		got := <-outcomes[n]
+		t.Run(tc.mode, func(t *testing.T) {
+			if got.err != nil {
+				t.Fatal(got.err)
+			}
+			if failed := got.report.Failed(); !slices.Equal(failed, []string{tc.check}) {
+				t.Errorf("failed: %v, not %s", failed, tc.check)
+			}
+			for _, c := range got.report.Checks {
+				if c.Result == Fail {
+					t.Logf("%s: %s", c.ID, c.Detail)
+				}
+				if strings.Contains(c.Detail, password) {
+					t.Errorf("%s tells the password: %s", c.ID, c.Detail)
+				}
+				if c.Result == Fail && (c.Detail == "" || c.Fix == "") {
+					t.Errorf("%s fails without a detail or a way out: %+v", c.ID, c)
+				}
+			}
+			if got.report.OK {
+				t.Error("it is said to conform")
+			}
+		})
+	}
+}
+
+// withProbe tells the plugin where the target is.
+func withProbe(t *testing.T, o Options) {
+	t.Helper()
+	text, err := os.ReadFile(o.ConfigPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte("# probe"), fmt.Appendf(nil, "probe = %q", o.Target), 1)
+	if err := os.WriteFile(o.ConfigPath, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestEveryCheckFindsSomething: no check is without a plugin that it finds.
+func TestEveryCheckFindsSomething(t *testing.T) {
+	for _, c := range checks {
+		if !slices.ContainsFunc(brokenPlugins, func(b struct{ mode, check string }) bool { return b.check == c.id }) {
+			t.Errorf("no broken plugin fails at %s", c.id)
+		}
+	}
+}
+
+// TestDeclared: what a protocol cannot do is no failure where the plugin says so.
+func TestDeclared(t *testing.T) {
+	t.Run("half-close", func(t *testing.T) {
+		t.Parallel()
+		r := run1(t, options(t, rawName, "cannot half-close", rawBody("relay")))
+		results(t, r, map[string]Result{"half-close-client": Declared, "half-close-target": Declared})
+		if !r.OK || !r.Plugin.NoHalfClose {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("the rest", func(t *testing.T) {
+		t.Parallel()
+		r := run1(t, options(t, rawName, "says what it cannot", rawBody("relay")))
+		results(t, r, map[string]Result{
+			"half-close-client": Declared, "half-close-target": Declared, "greeting": Declared, "refused": Declared,
+			"abort": Declared, "kill-target": Declared,
+		})
+		if len(r.Plugin.Capabilities) != 3 {
+			t.Errorf("%+v", r.Plugin)
+		}
+	})
+}
+
+// TestFarEndLacks: what the far end cannot do is skipped.
+func TestFarEndLacks(t *testing.T) {
+	t.Parallel()
+	o := options(t, rawName, "a killed one ends cleanly", rawBody("relay"))
+	o.Lacks, o.NoRefused = []string{LackHalfClose, LackReset}, true
+	r := run1(t, o)
+	results(t, r, map[string]Result{
+		"half-close-client": Skipped, "half-close-target": Skipped, "refused": Skipped,
+		"abort": Skipped, "target-reset": Skipped, "kill-target": Skipped,
+	})
+	if !r.OK || len(r.Notes) != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestAssumedEcho: where somebody else has the target, what can be checked with
+// an echo service is checked.
+func TestAssumedEcho(t *testing.T) {
+	for _, path := range []string{"direct", "relay"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			o := options(t, rawName, "", rawBody(path))
+			echo, err := serveAt(o.Target.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer echo.close()
+			r := run1(t, o)
+			results(t, r, map[string]Result{
+				"greeting": Skipped, "refused": Skipped, "half-close-target": Skipped,
+				"abort": Skipped, "target-reset": Skipped, "kill-target": Skipped,
+			})
+			if !r.OK || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "an echo service is assumed at "+o.Target.String()) {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
+// TestInvalid: what is no fault of the plugin's makes no report.
+func TestInvalid(t *testing.T) {
+	good := options(t, rawName, "", rawBody("relay"))
+	for name, tc := range map[string]struct {
+		change func(o *Options)
+		want   string
+	}{
+		"no such file":     {func(o *Options) { o.ConfigPath += ".none" }, "not valid"},
+		"no type":          {func(o *Options) { o.Upstream = "kit" }, "is not TYPE.NAME"},
+		"no such upstream": {func(o *Options) { o.Upstream = "raw.other" }, "has no upstream"},
+		"no plugin":        {func(o *Options) { o.Upstream = "direct.kit" }, "has no plugin"},
+		"not its values":   {func(o *Options) { *o = options(t, rawName, "", `secrets = "x"`) }, "not valid"},
+		"serve elsewhere":  {func(o *Options) { o.Serve = "192.0.2.1:80" }, "not a loopback address"},
+		"no such far end":  {func(o *Options) { o.FarEnd = []string{"/nonexistent/far-end"} }, "start the far end"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := good
+			tc.change(&o)
+			r, _, err := Run(t.Context(), o)
+			if r != nil || err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%v, %v", r, err)
+			}
+		})
+	}
+}
+
+// TestInterrupted: a run that is given up leaves nothing, and no report.
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	o := options(t, rawName, "", rawBody("relay"))
+	o.Progress = func(c Check) {
+		if c.ID == "echo" {
+			cancel()
+		}
+	}
+	if r, _, err := Run(ctx, o); r != nil || !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, %v", r, err)
+	}
+}

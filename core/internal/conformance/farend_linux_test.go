@@ -1,0 +1,177 @@
+package conformance
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+)
+
+// forward is a far end: "forward FROM TO" leads connections to FROM on to TO.
+func forward(args []string) int {
+	if len(args) != 2 {
+		fmt.Println("the frobnicator is not configured")
+		return 5
+	}
+	ln, err := net.Listen("tcp", args[0])
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	for {
+		in, err := ln.Accept()
+		if err != nil {
+			return 1
+		}
+		go func() {
+			defer in.Close()
+			out, err := net.Dial("tcp", args[1])
+			if err != nil {
+				_ = in.(*net.TCPConn).SetLinger(0)
+				return
+			}
+			defer out.Close()
+			done := make(chan struct{})
+			pipe := func(to, from net.Conn) {
+				if _, err := io.Copy(to, from); err != nil {
+					_, _ = in.(*net.TCPConn).SetLinger(0), out.(*net.TCPConn).SetLinger(0)
+					_, _ = in.Close(), out.Close()
+				}
+				_ = to.(*net.TCPConn).CloseWrite()
+			}
+			go func() {
+				defer close(done)
+				pipe(in, out)
+			}()
+			pipe(out, in)
+			<-done
+		}()
+	}
+}
+
+// farEndCommand runs a far end of the test binary, by way of a shell, so that
+// there is a group to end.
+func farEndCommand(t *testing.T, args ...string) []string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append([]string{"/bin/sh", "-c", `sleep 0.2; "$@"; exit $?`, "sh", exe, "forward"}, args...)
+}
+
+// TestFarEnd starts a far end that takes a while, is told where it leads, and is
+// ended with the run.
+func TestFarEnd(t *testing.T) {
+	t.Parallel()
+	o := options(t, rawName, "", rawBody("relay"))
+	serve := freeTarget(t)
+	o.Serve, o.NoRefused = serve.String(), true
+	o.FarEnd = farEndCommand(t, o.Target.String(), serve.String())
+	r := run1(t, o)
+	results(t, r, map[string]Result{"refused": Skipped})
+	if c, err := net.Dial("tcp", o.Target.String()); err == nil {
+		_ = c.Close()
+		t.Error("the far end still runs")
+	}
+}
+
+// TestFarEndThatEnds: its last words are in the report.
+func TestFarEndThatEnds(t *testing.T) {
+	t.Parallel()
+	o := options(t, rawName, "", rawBody("relay"))
+	o.Target, o.Serve = freeTarget(t), freeTarget(t).String()
+	o.FarEnd = farEndCommand(t)
+	r := run1(t, o)
+	i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.ID == "dial" })
+	for _, want := range []string{"connection refused", "the far end has ended: exit status 5", "the frobnicator is not configured"} {
+		if !strings.Contains(r.Checks[i].Detail, want) {
+			t.Errorf("the dial tells %q, without %q", r.Checks[i].Detail, want)
+		}
+	}
+	if !slices.Equal(r.Failed(), []string{"dial"}) {
+		t.Errorf("failed: %v", r.Failed())
+	}
+}
+
+// TestSwampLetsWait: a connection to it is neither made nor refused.
+func TestSwampLetsWait(t *testing.T) {
+	s, err := newSwamp(t.Context(), netip.MustParseAddr("127.0.0.1"))
+	if err != nil || s == nil {
+		t.Fatal(s, err)
+	}
+	defer s.close()
+	c, err := net.DialTimeout("tcp", s.target().String(), 300*time.Millisecond)
+	if err == nil {
+		_ = c.Close()
+		t.Fatal("it answers")
+	}
+	if !isTimeout(err) {
+		t.Errorf("%v; want a timeout", err)
+	}
+}
+
+// TestReservedPortRefuses: and nobody else gets it.
+func TestReservedPortRefuses(t *testing.T) {
+	r, err := reserve(netip.MustParseAddr("127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	if _, err := net.Dial("tcp", r.target.String()); err == nil || !strings.Contains(err.Error(), syscall.ECONNREFUSED.Error()) {
+		t.Errorf("dial: %v", err)
+	}
+	if ln, err := net.Listen("tcp", r.target.String()); err == nil {
+		_ = ln.Close()
+		t.Error("somebody else listens there")
+	}
+}
+
+// TestConnectionsAreSeen: also those that have ended already.
+func TestConnectionsAreSeen(t *testing.T) {
+	s, err := serveAt("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	address := s.ln.Addr().String()
+	before := connectionsWith(address)
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(c); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	if n := s.quiet(t.Context(), 10*time.Second); n != 0 {
+		t.Fatalf("%d connections are open", n)
+	}
+	if now := connectionsWith(address); len(before) != 0 || len(now) == 0 {
+		t.Errorf("before: %v, now: %v", before, now)
+	}
+}
+
+func TestParseTarget(t *testing.T) {
+	for text, want := range map[string]tunnel.Target{
+		"echo.corp:7": {Host: "echo.corp", Port: 7},
+		"[::1]:7":     {Host: "::1", Port: 7},
+		"echo.corp":   {}, ":7": {}, "echo:0": {}, "echo:65536": {}, "echo:x": {},
+	} {
+		got, err := ParseTarget(text)
+		if got != want || (err == nil) != (want != tunnel.Target{}) {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+}

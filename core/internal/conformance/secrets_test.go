@@ -1,0 +1,91 @@
+package conformance
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// TestSecretsAreFound: in whatever dress, and never shown.
+func TestSecretsAreFound(t *testing.T) {
+	const value = `pa"ss wörd/7?`
+	quoted, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		value,
+		"x" + value + "x",
+		string(quoted),
+		"?p=" + url.QueryEscape(value) + "&q",
+		hex.EncodeToString([]byte(value)),
+		base64.StdEncoding.EncodeToString([]byte(value)),
+		base64.StdEncoding.EncodeToString([]byte("a:" + value)),
+		base64.StdEncoding.EncodeToString([]byte("al:" + value)),
+		base64.URLEncoding.EncodeToString([]byte("ali:" + value + "!")),
+		base64.RawURLEncoding.EncodeToString([]byte(value + "!!")),
+	} {
+		for _, early := range []bool{false, true} {
+			var w words
+			if early {
+				w.add(text)
+			}
+			w.know([]secret{newSecret("password", value)})
+			if !early {
+				w.add(text)
+			}
+			if len(w.found) != 1 || strings.Contains(w.found[0], value) {
+				t.Errorf("%s: found %q", text, w.found)
+			}
+			if covered := w.cover(text); !strings.Contains(covered, "(sensitive)") {
+				t.Errorf("%s: covered as %s", text, covered)
+			}
+		}
+	}
+	var w words
+	w.know([]secret{newSecret("password", value)})
+	w.add("nothing of it", base64.StdEncoding.EncodeToString([]byte("another one")))
+	if len(w.found) != 0 {
+		t.Errorf("found %q", w.found)
+	}
+}
+
+// TestSecretsIn: sensitive texts are found wherever a value can be.
+func TestSecretsIn(t *testing.T) {
+	text := &pluginv1.Type{Kind: pluginv1.Kind_KIND_STRING}
+	body := &pluginv1.Block{Attributes: []*pluginv1.Attribute{
+		{Name: "key", Type: text, Sensitive: true},
+		{Name: "headers", Sensitive: true},
+		{Name: "name", Type: text},
+	}}
+	root := &pluginv1.Block{Attributes: body.GetAttributes(), Blocks: []*pluginv1.NestedBlock{
+		{Name: "one", Nesting: pluginv1.Nesting_NESTING_SINGLE, Body: body},
+		{Name: "many", Nesting: pluginv1.Nesting_NESTING_REPEATED, Body: body},
+		{Name: "by", Nesting: pluginv1.Nesting_NESTING_LABELLED, Body: body},
+	}}
+	var values map[string]any
+	err := json.Unmarshal([]byte(`{
+		"key": "key-1", "name": "name", "headers": {"a": "key-2", "b": ["key-3", 7]},
+		"one": {"key": "key-4"}, "many": [{"key": "key-5"}, {"name": "x"}], "by": {"alice": {"key": "key-6"}, "bob": {"key": "no"}}
+	}`), &values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, s := range secretsIn(root, values, "") {
+		found = append(found, s.path+"="+s.value)
+	}
+	slices.Sort(found)
+	want := []string{
+		"by.alice.key=key-6", "headers.a=key-2", "headers.b.0=key-3", "key=key-1", "many.0.key=key-5", "one.key=key-4",
+	}
+	if !slices.Equal(found, want) {
+		t.Errorf("found %q", found)
+	}
+}
