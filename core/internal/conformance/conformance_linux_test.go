@@ -172,7 +172,7 @@ func TestBrokenPlugins(t *testing.T) {
 		err    error
 	}
 	// Runs mostly wait: more of them at once than there are processors.
-	slots := make(chan struct{}, 6)
+	slots := make(chan struct{}, 10)
 	outcomes := make([]chan outcome, len(brokenPlugins))
 	for n, tc := range brokenPlugins {
 		o := options(t, rawName, tc.mode, rawBody("relay")+"\n# probe")

@@ -170,7 +170,7 @@ func (r *run) drain(ctx context.Context) outcome {
 	}
 	defer c.drop()
 	// Once with too little time, once with enough.
-	short, cancel := context.WithTimeout(ctx, time.Second)
+	short, cancel := context.WithTimeout(ctx, min(time.Second, r.opts.Timeout/4))
 	defer cancel()
 	got, err := i.probe.Service().Drain(short, &pluginv1.DrainRequest{})
 	want := uint32(0)
@@ -179,7 +179,7 @@ func (r *run) drain(ctx context.Context) outcome {
 	}
 	switch {
 	case err != nil:
-		return fail("with a tunnel open and a second's time: %v", err)
+		return fail("with a tunnel open and too little time: %v", err)
 	case got.GetRemaining() != want:
 		return fail("with one %s tunnel open it says that %d are left, not %d", c.Path.Text(), got.GetRemaining(), want)
 	}
