@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 	}
 	if filepath.Base(os.Args[0]) == "tunneld" {
 		quickExit()
+	} else {
+		// The daemons of the tests leave the place of the user's own daemon alone.
+		os.Unsetenv("RUNTIME_DIRECTORY")
+		os.Unsetenv("XDG_RUNTIME_DIR")
 	}
 	testscript.Main(m, map[string]func(){"tunneld": main})
 }
