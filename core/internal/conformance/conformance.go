@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -82,24 +83,30 @@ func Run(ctx context.Context, o Options) (*Report, config.Diagnostics, error) {
 	setDefault(&o.stop, stopTime+stopGrace)
 	cfg, diags := config.Parse(o.ConfigPath)
 	if diags.HasErrors() {
-		return nil, diags, ErrInvalid
+		return nil, errorsOf(diags), ErrInvalid
 	}
 	r := &run{opts: o, cfg: cfg}
 	if err := r.find(); err != nil {
-		return nil, diags, err
+		return nil, nil, err
 	}
 	if err := r.serve(ctx); err != nil {
-		return nil, diags, err
+		return nil, nil, err
 	}
 	report := r.check(ctx)
 	err := r.close()
 	if r.invalid != nil {
-		return nil, r.invalid, ErrInvalid
+		return nil, errorsOf(r.invalid), ErrInvalid
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, nil, cause
 	}
-	return report, diags, err
+	return report, nil, err
+}
+
+// errorsOf leaves warnings out: they are of a daemon that would run the
+// configuration, and the kit needs neither listeners nor routes.
+func errorsOf(diags config.Diagnostics) config.Diagnostics {
+	return slices.DeleteFunc(slices.Clone(diags), func(d config.Diagnostic) bool { return d.Warning })
 }
 
 func setDefault[T comparable](v *T, d T) {
