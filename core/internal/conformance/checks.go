@@ -162,11 +162,11 @@ var checks = []check{
 	},
 	{
 		id: "half-close-client", group: groupEnd, title: "The client's end of file reaches the target, whose answer still arrives", needs: levelDialed, lacks: LackHalfClose, run: (*run).halfCloseClient,
-		fix: "pass the client's end of file on and go on reading; a protocol that cannot sets no_half_close (section 7)",
+		fix: "pass the client's end of file on and go on reading; a protocol that cannot sets no_half_close (section 7); for a far end that cannot there is --far-end-lacks half-close",
 	},
 	{
 		id: "half-close-target", group: groupEnd, title: "The target's end of file reaches the client, whose bytes still arrive", needs: levelDialed, owned: true, lacks: LackHalfClose, run: (*run).halfCloseTarget,
-		fix: "announce EOF, shut the write side down and go on reading; a protocol that cannot sets no_half_close (section 7)",
+		fix: "announce EOF, shut the write side down and go on reading; a protocol that cannot sets no_half_close (section 7); for a far end that cannot there is --far-end-lacks half-close",
 	},
 	{
 		id: "end", group: groupEnd, title: "A clean end is told", needs: levelDialed, run: (*run).end,
@@ -174,7 +174,7 @@ var checks = []check{
 	},
 	{
 		id: "abort", group: groupEnd, title: "A client that breaks off is no clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).abort,
-		fix: "on ABORT end the connection so that the far end can tell it from a clean end: a reset, or the protocol's own word",
+		fix: "on ABORT end the connection so that the far end can tell it from a clean end: a reset, or the protocol's own word; a protocol without one names no_abort, and for a far end that hides it there is --far-end-lacks reset",
 	},
 	{
 		id: "target-reset", group: groupEnd, title: "A target that breaks off is no clean end for the client", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).targetReset,

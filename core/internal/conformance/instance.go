@@ -40,7 +40,6 @@ func (r *run) launch(ctx context.Context) (*instance, error) {
 		// The plugin is to print at level debug; what the host says of it is in
 		// the errors.
 		Log:         slog.New(silent{}),
-		RunDir:      r.cfg.Daemon.RunDir,
 		CoreVersion: r.opts.Version,
 		Self:        r.opts.Self,
 		StopTimeout: r.opts.stop,
