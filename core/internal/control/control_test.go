@@ -47,7 +47,7 @@ func (f *fake) Reload(ctx context.Context) status.Reload { return f.reload(ctx) 
 // serve serves until the test ends.
 func serve(t *testing.T, ln net.Listener, d Daemon) {
 	t.Helper()
-	s := NewServer(d, slog.New(slog.DiscardHandler))
+	s := newHTTP(d, slog.New(slog.DiscardHandler))
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ln) }()
 	t.Cleanup(func() {

@@ -37,6 +37,14 @@ const (
 // folder is made, for this user alone. Closing the listener removes the socket,
 // unless it is another one by now.
 func Listen(address string) (net.Listener, error) {
+	ln, err := bind(address)
+	if err != nil {
+		return nil, err
+	}
+	return ln, nil
+}
+
+func bind(address string) (*listener, error) {
 	path, err := Path(address)
 	if err != nil {
 		return nil, err
@@ -202,12 +210,18 @@ func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "un
 func (l *listener) Close() error {
 	l.once.Do(func() {
 		close(l.closed)
-		if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.own) {
+		if l.inPlace() {
 			l.err = os.Remove(l.path)
 		}
 		l.err = errors.Join(l.err, l.UnixListener.Close())
 	})
 	return l.err
+}
+
+// inPlace says whether the socket is still where it was put.
+func (l *listener) inPlace() bool {
+	now, err := os.Lstat(l.path)
+	return err == nil && os.SameFile(now, l.own)
 }
 
 // slotted is a connection that holds a slot until it is closed. The server

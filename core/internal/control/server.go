@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"log/slog"
 	"net/http"
 	"time"
 
@@ -37,22 +36,6 @@ type Daemon interface {
 type problem struct {
 	Error string `json:"error"`
 	Hint  string `json:"hint,omitempty"`
-}
-
-// NewServer returns a server for the socket that Listen made. Close ends it and
-// what it serves. Shutdown removes the socket and waits for the requests under
-// way: a reload that moves the socket is one of them, so it must not wait for the
-// Shutdown. log is told of clients that misbehave, at level debug.
-func NewServer(d Daemon, log *slog.Logger) *http.Server {
-	s := &http.Server{
-		Handler:           Handler(d),
-		ReadHeaderTimeout: ioTimeout,
-		ReadTimeout:       ioTimeout,
-		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	s.SetKeepAlivesEnabled(false)
-	return s
 }
 
 // Handler serves
