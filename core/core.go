@@ -54,7 +54,7 @@ type Daemon struct{ engine *engine.Engine }
 func Start(ctx context.Context, opts Options) (*Daemon, Diagnostics, error) {
 	log := newLogging(opts.Log)
 	o := engineOptions(opts)
-	o.Log, o.SetLog = slog.New(log), log.set
+	o.Log, o.SetLog, o.Notify = slog.New(log), log.set, opts.Notify
 	e, diags, err := engine.Start(ctx, o)
 	if err != nil {
 		return nil, diags, fmt.Errorf("start: %w", err)
@@ -66,8 +66,11 @@ func Start(ctx context.Context, opts Options) (*Daemon, Diagnostics, error) {
 func (d *Daemon) Listeners() []Listener { return d.engine.Listeners() }
 
 // Reload reads the configuration again and puts it in force, all or nothing.
-// The outcome is in the log as well.
-func (d *Daemon) Reload(ctx context.Context) (Diagnostics, error) { return d.engine.Reload(ctx) }
+// The outcome is in the log as well. ctx bounds it.
+func (d *Daemon) Reload(ctx context.Context) ReloadOutcome { return d.engine.Reload(ctx) }
+
+// Status says how the daemon is. It waits for nothing.
+func (d *Daemon) Status() Status { return d.engine.Status() }
 
 // Stop stops accepting and waits for the tunnels to end, but no longer than the
 // configured shutdown_timeout and not past ctx; then it breaks off what is left

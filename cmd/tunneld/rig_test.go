@@ -149,8 +149,8 @@ func (r *daemonRig) reload(t *testing.T, config string) {
 // mustReload reloads what was written.
 func (r *daemonRig) mustReload(t *testing.T) {
 	t.Helper()
-	if diags, err := r.Reload(t.Context()); err != nil {
-		t.Fatalf("reload: %v\n%s", err, told(diags))
+	if out := r.Reload(t.Context()); out.Error != "" {
+		t.Fatalf("reload: %s\n%s", out.Error, out.Diagnostics)
 	}
 }
 
@@ -158,13 +158,13 @@ func (r *daemonRig) mustReload(t *testing.T) {
 func (r *daemonRig) reloadFails(t *testing.T, config string, want ...string) {
 	t.Helper()
 	r.write(t, config)
-	diags, err := r.Reload(t.Context())
-	if !errors.Is(err, core.ErrInvalid) {
-		t.Fatalf("reload: %v; want that the configuration is refused", err)
+	out := r.Reload(t.Context())
+	if !out.Invalid {
+		t.Fatalf("reload: %q; want that the configuration is refused", out.Error)
 	}
 	for _, w := range want {
-		if !strings.Contains(told(diags), w) {
-			t.Errorf("%q is missing in:\n%s", w, told(diags))
+		if !strings.Contains(out.Diagnostics, w) {
+			t.Errorf("%q is missing in:\n%s", w, out.Diagnostics)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -112,10 +113,7 @@ func reloadUntil(ctx context.Context, cmd *cobra.Command, daemon *core.Daemon, s
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		diags, err := daemon.Reload(ctx)
-		if err != nil || len(diags) > 0 {
-			diags.Write(cmd.ErrOrStderr())
-		}
+		fmt.Fprint(cmd.ErrOrStderr(), daemon.Reload(ctx).Diagnostics)
 	}()
 	select {
 	case <-done:

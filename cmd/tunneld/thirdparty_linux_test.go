@@ -164,14 +164,13 @@ func TestWordsOfAPlugin(t *testing.T) {
 		"Error: (sensitive) does not fit", "line 11, in upstream \"fixdirect\" \"x\"", "  11: invalid =", "Leave it out.")
 	d.reloadFails(t, config("fail_start = \"no such tenant\""), "no such tenant")
 	d.write(t, config("warn = \"this is old\""))
-	diags, err := d.Reload(t.Context())
-	if err != nil || !strings.Contains(told(diags), "Warning: this is old") {
-		t.Errorf("%v, %s", err, told(diags))
+	if out := d.Reload(t.Context()); out.Error != "" || !strings.Contains(out.Diagnostics, "Warning: this is old") {
+		t.Errorf("%+v", out)
 	}
 	// A plugin that dies of a configuration takes nothing with it.
 	d.write(t, config("crash_in = \"configure\""))
-	if _, err := d.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "exit status 3") {
-		t.Errorf("reload: %v", err)
+	if out := d.Reload(t.Context()); !strings.Contains(out.Error, "exit status 3") {
+		t.Errorf("%+v", out)
 	}
 	d.write(t, config(""))
 	d.mustReload(t)

@@ -24,6 +24,7 @@ var allowed = map[string][]string{
 	"internal/pluginwire":     {},
 	"internal/socks5":         {},
 	"internal/sockopt":        {},
+	"internal/bare":           {"internal/sockopt"},
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},
 
 	// Floor 1: what a plugin's author imports.
@@ -49,12 +50,12 @@ var allowed = map[string][]string{
 	"plugins/azrelay/cmd/tunneld-plugin-azrelay":   {"plugins/azrelay", "plugins/sdk"},
 
 	// Floor 3: the core. Siblings know tunnel, and config knows schema.
-	"core/internal/tunnel":  {"internal/sockopt", "proto/tunneld/plugin/v1"},
+	"core/internal/tunnel":  {"internal/bare", "internal/sockopt", "proto/tunneld/plugin/v1"},
 	"core/internal/schema":  {"proto/tunneld/plugin/v1"},
 	"core/internal/config":  {"core/internal/schema", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
 	"core/internal/route":   {"core/internal/tunnel"},
-	"core/internal/listen":  {"core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
-	"core/internal/splice":  {"core/internal/tunnel"},
+	"core/internal/listen":  {"internal/bare", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
+	"core/internal/splice":  {"internal/bare", "core/internal/tunnel"},
 	"core/internal/status":  {},
 	"core/internal/metrics": {"core/internal/status", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
 	"core/internal/control": {"core/internal/status"},
@@ -65,7 +66,7 @@ var allowed = map[string][]string{
 	"core/internal/pluginhost": {"core/internal/tunnel", "internal/pluginwire", "internal/neterr", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
 		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost",
-		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/neterr", "proto/tunneld/plugin/v1",
+		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/neterr", "proto/tunneld/plugin/v1",
 	},
 	"core": {
 		"core/internal/config", "core/internal/conformance", "core/internal/control", "core/internal/engine",

@@ -1,14 +1,62 @@
 package sockopt
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 func setUserTimeout(fd uintptr, d time.Duration) error {
-	err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(min(max(d.Milliseconds(), 1), math.MaxInt32)))
+	ms := 0
+	if d > 0 {
+		ms = int(min(max(d.Milliseconds(), 1), math.MaxInt32))
+	}
+	err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
 	return os.NewSyscallError("set TCP_USER_TIMEOUT", err)
+}
+
+// ApplyRaw is Apply for a TCP socket of any state. A listening one passes the
+// options on to the connections that it accepts.
+func (o Options) ApplyRaw(c syscall.RawConn) error {
+	var err error
+	if controlErr := c.Control(func(fd uintptr) { err = o.ApplyFD(int(fd)) }); controlErr != nil {
+		return fmt.Errorf("set socket options: %w", controlErr)
+	}
+	return err
+}
+
+// ApplyFD is ApplyRaw for a descriptor.
+func (o Options) ApplyFD(fd int) error {
+	set := func(level, name, value int) error {
+		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, name, value))
+	}
+	err := set(unix.IPPROTO_TCP, unix.TCP_NODELAY, flag(o.Nodelay))
+	err = errors.Join(err, set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, flag(o.KeepaliveIdle > 0)))
+	if o.KeepaliveIdle > 0 {
+		err = errors.Join(err, set(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(o.KeepaliveIdle)))
+		if o.KeepaliveInterval > 0 {
+			err = errors.Join(err, set(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(o.KeepaliveInterval)))
+		}
+		if o.KeepaliveCount > 0 {
+			err = errors.Join(err, set(unix.IPPROTO_TCP, unix.TCP_KEEPCNT, o.KeepaliveCount))
+		}
+	}
+	// Zero is the system's default, also for a listening socket that had another.
+	return errors.Join(err, setUserTimeout(uintptr(fd), o.UserTimeout))
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func seconds(d time.Duration) int {
+	return int(min(max((d+time.Second-1)/time.Second, 1), math.MaxInt16))
 }

@@ -5,138 +5,142 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"net/netip"
+	"strconv"
 	"time"
 
-	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/listen"
+	"github.com/tunneld/tunneld/core/internal/metrics"
 	"github.com/tunneld/tunneld/core/internal/splice"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/bare"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// connection is one client from accept to its access-log line.
+// connection is one client from accept to its access-log line. Its tunnel holds
+// on to it, so it is small: what only the dial needs is a dial's.
 type connection struct {
 	engine   *Engine
-	id       string
-	start    time.Time
-	dialing  time.Time
-	listener config.Listener
-	access   bool
-	source   string
+	listener *listener
+	id       uint64
+	start    time.Duration // since the engine's
+	source   netip.AddrPort
 	target   tunnel.Target
 	route    string
 	upstream string
-	tunnel   *tunnel.Conn
+	stages   []tunnel.StageTime // of the dial that made the tunnel
+	counts   *metrics.Tunnel    // of the tunnel
+	path     tunnel.Path
 }
 
 // handle takes a connection that was just accepted. It does not block.
-func (e *Engine) handle(on *listening, c *net.TCPConn) {
+func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 	g := e.hold()
 	if g == nil {
-		listen.Reset(c)
+		raw.Reset()
 		return
 	}
 	l, ok := g.listeners[on]
 	if !ok {
 		// Accepted while a reload took the listener away.
 		g.release()
-		listen.Reset(c)
+		raw.Reset()
 		return
 	}
-	remote := c.RemoteAddr().(*net.TCPAddr).AddrPort()
-	conn := &connection{
+	c := &connection{
 		engine:   e,
-		id:       e.nextID(),
-		start:    time.Now(),
 		listener: l,
-		access:   g.cfg.Log.Access,
-		source:   remote.String(),
+		id:       e.ids.Add(1),
+		start:    time.Since(e.began),
+		source:   peer,
 		target:   l.Target,
 	}
-	source := remote.Addr().Unmap()
-	if err := e.slots.take(g.limit, l, source); err != nil {
+	if over := e.slots.take(g.limit, l.id, l.Limits, c.source.Addr()); over != nil {
 		g.release()
-		e.refuse(l.Kind, c, conn.refused(err))
+		e.metrics.Refused(l.id, over.limit)
+		e.refuse(l.Kind, raw, c.refused(over))
 		return
 	}
-	e.connections.Go(func() { conn.run(g, c, func() { e.slots.give(l.ID(), source) }) })
+	e.metrics.Accepted(l.id)
+	e.connections.Go(func() { c.run(g, raw) })
 }
+
+// done gives the connection's slot back. It comes before the line of the log:
+// who reads that may count on it.
+func (c *connection) done() {
+	c.engine.slots.give(c.listener.id, c.source.Addr())
+	c.engine.metrics.Closed(c.listener.id)
+}
+
+// name is the connection's id in the log and towards plugins.
+func (c *connection) name() string { return "c" + strconv.FormatUint(c.id, 36) }
 
 // maxRefusals bounds the clients beyond a limit that are told so at one time; the
 // others are reset. They hold no slot, and a word to them takes a while.
 const maxRefusals = 64
 
-func (e *Engine) refuse(kind string, c *net.TCPConn, err *tunnel.DialError) {
+func (e *Engine) refuse(kind string, raw *bare.Socket, err *tunnel.DialError) {
 	if e.refusals.Add(1) > maxRefusals {
 		e.refusals.Add(-1)
-		listen.Reset(c)
+		raw.Reset()
 		return
 	}
 	e.connections.Go(func() {
 		defer e.refusals.Add(-1)
-		defer context.AfterFunc(e.dialing, func() { listen.Reset(c) })()
-		listen.Refuse(kind, c, err)
+		listen.Refuse(e.dialing, kind, raw, err)
 	})
 }
 
-// run takes the connection to its tunnel, or to its refusal. done gives its slot
-// back, which comes before the line of the log: who reads that may count on it.
-func (c *connection) run(g *generation, raw *net.TCPConn, done func()) {
-	ctx, cancel := context.WithCancelCause(c.engine.dialing)
-	defer cancel(nil)
-	// A stop does not wait for what a client has to say or to read.
-	mine := context.AfterFunc(ctx, func() { listen.Reset(raw) })
-	defer mine()
-	if err := c.listener.Socket.Apply(raw); err != nil {
-		c.engine.log.Debug("socket options", "conn", c.id, "listener", c.listener.ID(), "err", err)
-	}
-	client, handshakeErr := listen.Handshake(c.listener.Kind, raw, c.listener.Target, c.listener.Timeout.Handshake)
+// run takes the connection to its tunnel, or to its refusal. A stop breaks it
+// off: it does not wait for what a client has to say or to read.
+func (c *connection) run(g *generation, raw *bare.Socket) {
+	ctx := c.engine.dialing
+	client, handshakeErr := listen.Handshake(ctx, c.listener.Kind, raw, c.listener.Target, c.listener.Timeout.Handshake)
 	if handshakeErr != nil {
 		g.release()
-		done()
+		c.done()
+		c.engine.metrics.HandshakeFailed(c.listener.id)
 		level := slog.LevelWarn
 		if errors.Is(handshakeErr, listen.ErrNothing) {
 			level = slog.LevelDebug // a probe of the port
 		}
-		c.engine.log.Log(ctx, level, "client handshake failed", "conn", c.id, "listener", c.listener.ID(), "client", c.source, "err", handshakeErr)
+		c.engine.log.Log(ctx, level, "client handshake failed", "conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "err", handshakeErr)
 		return
 	}
 	c.target = client.Target()
-	c.dialing = time.Now()
-	up, err := c.dial(ctx, g)
+	up, dialErr := c.dial(ctx, g)
 	g.release()
+	if dialErr != nil {
+		client.Refuse(dialErr)
+		c.done()
+		c.failed(dialErr)
+		return
+	}
+	c.path, c.stages = up.Path, up.Stages
+	c.counts = c.engine.metrics.Tunnel(metrics.TunnelKey{Listener: c.listener.id, Route: c.route, Upstream: c.upstream, Path: up.Path})
+	c.counts.Opened()
+	end, ahead, err := client.Accept()
 	if err != nil {
-		client.Refuse(err)
-		done()
-		c.logFailure(err)
+		abandon(up, err.Error())
+		gone := tunnel.CloseClientReset
+		if ctx.Err() != nil {
+			gone, err = tunnel.CloseKilled, errStopping
+		}
+		c.ended(splice.Result{Reason: gone, Err: err})
 		return
 	}
-	stream, ahead, acceptErr := client.Accept()
-	gone := tunnel.CloseClientReset
-	if !mine() {
-		gone, acceptErr = tunnel.CloseKilled, errStopping
-	}
-	if acceptErr != nil {
-		abandon(up, acceptErr.Error())
-		done()
-		c.log(splice.Result{Reason: gone, Err: acceptErr})
-		return
-	}
-	c.tunnel = up
 	c.engine.pump.Start(splice.Tunnel{
-		Client:      stream,
-		ClientAhead: ahead,
-		Upstream:    up,
+		Client:       end.Conn,
+		ClientSocket: end.Socket,
+		ClientAhead:  ahead,
+		Upstream:     up,
 		Timeouts: splice.Timeouts{
 			Idle:      c.listener.Timeout.Idle,
 			HalfClose: c.listener.Timeout.HalfClose,
 			Lifetime:  c.listener.Timeout.Lifetime,
 		},
-		Done: func(r splice.Result) {
-			done()
-			c.log(r)
-		},
+		Traffic: c.counts.Traffic(),
+		Done:    c.ended,
 	})
 }
 
@@ -147,18 +151,22 @@ func abandon(up *tunnel.Conn, reason string) {
 		defer up.Relay.Ended()
 	}
 	// Nothing was sent on it: closing it tells the far end all there is.
+	if up.Socket != nil {
+		up.Socket.Close()
+		return
+	}
 	_ = up.Stream.Close()
 }
 
 // dial finds the route and tries its upstreams in order, as long as each error
 // is retryable and the listener's time for dialing is not over.
 func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, *tunnel.DialError) {
-	n, ok := g.table.Find(c.listener.ID(), c.target)
+	n, ok := g.table.Find(c.listener.id, c.target)
 	if !ok {
 		return nil, &tunnel.DialError{
 			Stage:   pluginv1.Stage_STAGE_REQUEST,
 			Reason:  pluginv1.Reason_REASON_DENIED,
-			Message: fmt.Sprintf("no route matches %s on listener %s", c.target, c.listener.ID()),
+			Message: fmt.Sprintf("no route matches %s on listener %s", c.target, c.listener.id),
 			Hint:    "add a route whose match block takes this listener, host and port, or one without a match block at the end",
 		}
 	}
@@ -166,7 +174,15 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, *tu
 	c.route = to.name
 	var deadline time.Time
 	if d := c.listener.Timeout.Dial; d > 0 {
-		deadline = c.dialing.Add(d)
+		deadline = time.Now().Add(d)
+	}
+	want := tunnel.Dial{
+		Target:     c.target,
+		Source:     c.source.String(),
+		Listener:   c.listener.id,
+		Route:      c.route,
+		Connection: c.name(),
+		Socket:     c.listener.Socket,
 	}
 	var last *tunnel.DialError
 	for i, u := range to.upstreams {
@@ -175,11 +191,11 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, *tu
 		}
 		c.upstream = u.id
 		until := share(deadline, len(to.upstreams)-i)
-		conn, err := c.attempt(ctx, u, until)
+		conn, err := c.attempt(ctx, u, want, until)
 		if err != nil && errors.Is(err, tunnel.ErrPluginDied) && !overdue(until) {
 			// It was not the far end's fault, and the plugin is being started
 			// again: once more, so that its death costs no new connection.
-			conn, err = c.attempt(ctx, u, until)
+			conn, err = c.attempt(ctx, u, want, until)
 		}
 		if err == nil {
 			return conn, nil
@@ -208,21 +224,17 @@ func share(deadline time.Time, left int) time.Time {
 
 func overdue(deadline time.Time) bool { return !deadline.IsZero() && time.Until(deadline) <= 0 }
 
-func (c *connection) attempt(ctx context.Context, u upstream, deadline time.Time) (*tunnel.Conn, *tunnel.DialError) {
+// attempt asks one upstream, once.
+func (c *connection) attempt(ctx context.Context, u upstream, want tunnel.Dial, deadline time.Time) (*tunnel.Conn, *tunnel.DialError) {
 	if !deadline.IsZero() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, deadline, fmt.Errorf("listener %s allows %s for dialing: %w", c.listener.ID(), c.listener.Timeout.Dial, context.DeadlineExceeded))
+		ctx, cancel = context.WithDeadlineCause(ctx, deadline, fmt.Errorf("listener %s allows %s for dialing: %w", c.listener.id, c.listener.Timeout.Dial, context.DeadlineExceeded))
 		defer cancel()
 	}
-	conn, err := u.dialer.Dial(ctx, tunnel.Dial{
-		Target:     c.target,
-		Source:     c.source,
-		Listener:   c.listener.ID(),
-		Route:      c.route,
-		Connection: c.id,
-		Socket:     c.listener.Socket,
-	})
+	start := time.Now()
+	conn, err := u.dialer.Dial(ctx, want)
 	if err == nil {
+		c.engine.metrics.Dialed(u.id, time.Since(start), conn.Stages, nil)
 		return conn, nil
 	}
 	var typed *tunnel.DialError
@@ -242,6 +254,7 @@ func (c *connection) attempt(ctx context.Context, u upstream, deadline time.Time
 		typed.Message = errStopping.Error()
 		typed.Hint = "try again once it has been started anew"
 	}
+	c.engine.metrics.Dialed(u.id, time.Since(start), typed.Stages, typed)
 	return nil, typed
 }
 
@@ -257,13 +270,49 @@ func (c *connection) refused(cause error) *tunnel.DialError {
 	return err
 }
 
+// failed counts and logs a connection that never became a tunnel.
+func (c *connection) failed(err *tunnel.DialError) {
+	c.engine.metrics.Failed(c.listener.id, c.route, c.upstream, err)
+	c.logFailure(err)
+}
+
+func (c *connection) logFailure(err *tunnel.DialError) {
+	attrs := append(c.attrs(), failureAttrs(err)...)
+	c.engine.log.Warn("connection failed", append(attrs, "duration_ms", milliseconds(c.age()))...)
+}
+
+// ended counts and logs a tunnel that has ended.
+func (c *connection) ended(r splice.Result) {
+	age := c.age()
+	c.done()
+	c.counts.Ended(r.Reason, age)
+	if !c.listener.access {
+		return
+	}
+	attrs := append(c.attrs(), "path", c.path.Text())
+	attrs = append(attrs, stageAttrs(c.stages)...)
+	attrs = append(attrs,
+		"bytes_up", r.Up,
+		"bytes_down", r.Down,
+		"duration_ms", milliseconds(age),
+		"reason", string(r.Reason),
+	)
+	if r.Err != nil {
+		attrs = append(attrs, "err", r.Err.Error())
+	}
+	c.engine.log.Info("connection", attrs...)
+}
+
+// age is the time since the connection was accepted.
+func (c *connection) age() time.Duration { return time.Since(c.engine.began) - c.start }
+
 func (c *connection) attrs() []any {
 	return []any{
-		"conn", c.id,
-		"listener", c.listener.ID(),
+		"conn", c.name(),
+		"listener", c.listener.id,
 		"route", c.route,
 		"upstream", c.upstream,
-		"client", c.source,
+		"client", c.source.String(),
 		"target", c.target.String(),
 	}
 }
@@ -293,31 +342,4 @@ func stageAttrs(stages []tunnel.StageTime) []any {
 
 func milliseconds(d time.Duration) float64 {
 	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
-}
-
-// logFailure writes the one line of a connection that never became a tunnel.
-func (c *connection) logFailure(err *tunnel.DialError) {
-	c.engine.log.Warn("connection failed", append(c.attrs(), failureAttrs(err)...)...)
-}
-
-// log writes the one line of a tunnel that has ended.
-func (c *connection) log(r splice.Result) {
-	if !c.access {
-		return
-	}
-	attrs := c.attrs()
-	if c.tunnel != nil {
-		attrs = append(attrs, "path", c.tunnel.Path.Text())
-		attrs = append(attrs, stageAttrs(c.tunnel.Stages)...)
-	}
-	attrs = append(attrs,
-		"bytes_up", r.Up,
-		"bytes_down", r.Down,
-		"duration_ms", milliseconds(time.Since(c.start)),
-		"reason", string(r.Reason),
-	)
-	if r.Err != nil {
-		attrs = append(attrs, "err", r.Err.Error())
-	}
-	c.engine.log.Info("connection", attrs...)
 }

@@ -62,10 +62,7 @@ func describe(ctx context.Context, host *pluginhost.Host, cfg *config.Config, op
 		info.Err = err
 		return info
 	}
-	info.Source = "bundled"
-	if !spec.Bundled {
-		info.Source = spec.Command[0]
-	}
+	info.Source = spec.Source()
 	plugin, err := host.Start(ctx, spec)
 	if err != nil {
 		info.Err = err

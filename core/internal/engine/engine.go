@@ -8,14 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/control"
+	"github.com/tunneld/tunneld/core/internal/metrics"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/splice"
+	"github.com/tunneld/tunneld/core/internal/status"
 )
 
 // Options are what an engine needs. Version, Bundled and Self may be empty.
@@ -33,16 +36,22 @@ type Options struct {
 	// SetLog is told of the log block of each configuration that is put in
 	// force, before anything is logged under it; it may be nil.
 	SetLog func(config.Log)
+	// Notify is told when a reload begins and when it has ended, before who
+	// asked for it is; one call at a time. It may be nil.
+	Notify func(status.Event)
 }
 
 // Engine is a running daemon. See Start.
 type Engine struct {
-	opts Options
-	log  *slog.Logger
+	opts  Options
+	log   *slog.Logger
+	began time.Time
 
 	host    *pluginhost.Host
 	pump    *splice.Pump
 	slots   *slots
+	metrics *metrics.Metrics
+	control *control.Server
 	current atomic.Pointer[generation]
 	ids     atomic.Uint64
 
@@ -52,13 +61,21 @@ type Engine struct {
 	dialing     context.Context
 	stopDialing context.CancelCauseFunc
 	connections sync.WaitGroup // handshakes and dials under way
-	retiring    sync.WaitGroup // generations and plugins on their way out
+	retiring    sync.WaitGroup // generations, plugins and servers on their way out
+	reloading   context.Context
+	endReloads  context.CancelCauseFunc
+	stopping    atomic.Bool // set with mu held
+	stopOnce    sync.Once
+	stopErr     error
 
-	mu        sync.Mutex // serializes start, reload and stop
-	stopped   bool
-	number    uint64 // the last generation's
-	listeners map[string]*listening
-	running   map[string]*pluginhost.Plugin // by runningKey
+	lastReload             atomic.Pointer[status.Reload]
+	reloads, failedReloads atomic.Uint64
+
+	mu            sync.Mutex // serializes start, reload and stop
+	number        uint64     // the last generation's
+	listeners     map[string]*listening
+	running       map[string]*pluginhost.Plugin // by runningKey
+	metricsServer *metricsServer                // nil: not configured
 }
 
 // ErrInvalid says that the configuration has errors: the diagnostics tell them.
@@ -75,8 +92,9 @@ func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, erro
 	if err != nil {
 		return nil, diags, err
 	}
-	diags, err = e.replace(ctx, cfg, diags)
+	diags, _, err = e.replace(ctx, cfg, diags)
 	if err != nil {
+		e.control.Close()
 		return nil, diags, errors.Join(err, e.pump.Close(), e.host.Close(context.WithoutCancel(ctx)))
 	}
 	return e, diags, nil
@@ -85,6 +103,9 @@ func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, erro
 func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 	if opts.SetLog == nil {
 		opts.SetLog = func(config.Log) {}
+	}
+	if opts.Notify == nil {
+		opts.Notify = func(status.Event) {}
 	}
 	opts.SetLog(cfg.Log)
 	host, err := newHost(cfg.Daemon.RunDir, opts)
@@ -98,13 +119,17 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 	e := &Engine{
 		opts:      opts,
 		log:       opts.Log,
+		began:     time.Now(),
 		host:      host,
 		pump:      pump,
 		slots:     newSlots(),
 		listeners: map[string]*listening{},
 		running:   map[string]*pluginhost.Plugin{},
 	}
+	e.metrics = metrics.New(opts.Version, e.Status)
+	e.control = control.NewServer(e, e.log)
 	e.dialing, e.stopDialing = context.WithCancelCause(context.Background())
+	e.reloading, e.endReloads = context.WithCancelCause(context.Background())
 	return e, nil
 }
 
@@ -149,10 +174,6 @@ func (e *Engine) hold() *generation {
 	}
 }
 
-func (e *Engine) nextID() string {
-	return "c" + strconv.FormatUint(e.ids.Add(1), 36)
-}
-
 // Listener is a listener that is served.
 type Listener struct {
 	ID      string // "tcp.orders"
@@ -162,39 +183,37 @@ type Listener struct {
 
 // Listeners returns what is served, in the configuration's order.
 func (e *Engine) Listeners() []Listener {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	g := e.current.Load()
 	if g == nil {
 		return nil
 	}
-	var out []Listener
-	for _, l := range g.cfg.Listeners {
-		if on := e.listeners[l.ID()]; on != nil {
-			out = append(out, Listener{ID: l.ID(), Address: on.socket.Addr().String(), Target: l.Target.String()})
-		}
-	}
-	return out
+	return slices.Clone(g.served)
 }
 
 // Stop stops accepting, waits until the tunnels have ended, bounded by the
 // configured shutdown_timeout and by ctx, breaks off those that are left, and
-// stops the plugins. It returns what went wrong on the way.
+// stops the plugins. It returns what went wrong on the way. A second call waits
+// for the first.
 func (e *Engine) Stop(ctx context.Context) error {
+	e.stopOnce.Do(func() { e.stopErr = e.stop(ctx) })
+	return e.stopErr
+}
+
+func (e *Engine) stop(ctx context.Context) error {
+	// A reload under way is broken off, and there will be no other.
+	e.endReloads(errStopping)
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.stopped {
-		return nil
-	}
-	e.stopped = true
+	e.stopping.Store(true)
+	listeners := e.listeners
+	e.listeners = map[string]*listening{}
+	e.mu.Unlock()
 	e.log.Info("stopping", "tunnels", e.pump.Active())
 	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)
 	defer cancel()
 	var errs []error
-	for _, l := range e.listeners {
+	for _, l := range listeners {
 		errs = append(errs, l.socket.Close())
 	}
-	e.listeners = map[string]*listening{}
 	if err := e.settle(drain); err != nil && e.pump.Active() > 0 {
 		e.log.Warn("tunnels are broken off: the time for draining is over", "tunnels", e.pump.Active())
 	}
@@ -204,7 +223,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 	e.current.Store(nil)
 	errs = append(errs, e.closeHost(ctx))
 	e.retiring.Wait()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, e.closeServers())...)
 }
 
 // lastGrace is what plugins get to end by themselves once nobody wants to wait

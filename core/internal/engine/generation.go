@@ -15,13 +15,23 @@ type generation struct {
 	number    uint64
 	cfg       *config.Config
 	limit     int // of open connections
-	listeners map[*listening]config.Listener
+	listeners map[*listening]*listener
 	table     *route.Table
 	routes    []routing
 	plugins   map[string]*pluginhost.Plugin // by type
+	hashes    map[string]string             // of the upstreams' values, by ID
+	served    []Listener                    // in the configuration's order
 
 	holders atomic.Int64
 	unheld  chan struct{} // closed once it was retired and nobody holds it
+}
+
+// listener is a listener block as its connections need it. They hold on to it,
+// not to the whole configuration.
+type listener struct {
+	config.Listener
+	id     string
+	access bool // one line in the log for each connection
 }
 
 // routing is a route with its upstreams, in order.
@@ -40,16 +50,19 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 		number:    number,
 		cfg:       cfg,
 		limit:     maxConnections(cfg.Daemon),
-		listeners: map[*listening]config.Listener{},
+		listeners: map[*listening]*listener{},
 		plugins:   plugins,
+		hashes:    map[string]string{},
 		unheld:    make(chan struct{}),
 	}
 	g.holders.Store(1) // the engine, until it retires the generation
 	for _, l := range cfg.Listeners {
-		g.listeners[sockets[l.ID()]] = l
+		g.listeners[sockets[l.ID()]] = &listener{Listener: l, id: l.ID(), access: cfg.Log.Access}
+		g.served = append(g.served, Listener{ID: l.ID(), Address: sockets[l.ID()].socket.Addr().String(), Target: l.Target.String()})
 	}
 	dialers := map[string]tunnel.Dialer{}
 	for _, u := range cfg.Upstreams {
+		g.hashes[u.ID()] = u.Hash
 		if u.Type == config.DirectType {
 			dialers[u.ID()] = direct{id: u.ID(), socket: u.Socket}
 		} else {
@@ -67,6 +80,21 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	}
 	g.table = route.New(rules)
 	return g
+}
+
+// names are those that series of metrics may have.
+func (g *generation) names() (listeners, routes, upstreams map[string]bool) {
+	listeners, routes, upstreams = map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, l := range g.served {
+		listeners[l.ID] = true
+	}
+	for _, r := range g.routes {
+		routes[r.name] = true
+	}
+	for id := range g.hashes {
+		upstreams[id] = true
+	}
+	return listeners, routes, upstreams
 }
 
 func rule(m *config.Match) route.Rule {

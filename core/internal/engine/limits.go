@@ -26,24 +26,39 @@ func newSlots() *slots {
 	return &slots{listener: map[string]int{}, source: map[sourceKey]int{}}
 }
 
-// take reserves a slot, or says which limit is in the way. limit is the
-// daemon's.
-func (s *slots) take(limit int, l config.Listener, source netip.Addr) error {
-	key := sourceKey{l.ID(), source}
+// overLimit says which limit is in the way of a connection.
+type overLimit struct {
+	limit string // as the configuration names it
+	state string // how it is reached
+}
+
+func (e *overLimit) Error() string { return e.limit + ": " + e.state }
+
+// take reserves a slot on listener id, or says which limit is in the way. limit
+// is the daemon's.
+func (s *slots) take(limit int, id string, own config.Limits, source netip.Addr) *overLimit {
+	key := sourceKey{id, source}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.total >= limit:
-		return fmt.Errorf("daemon.max_connections: %d connections are open", s.total)
-	case l.Limits.MaxConnections > 0 && s.listener[key.listener] >= l.Limits.MaxConnections:
-		return fmt.Errorf("limits.max_connections: %d connections are open on this listener", s.listener[key.listener])
-	case l.Limits.MaxPerSource > 0 && s.source[key] >= l.Limits.MaxPerSource:
-		return fmt.Errorf("limits.max_per_source: %d connections are open from %s", s.source[key], source)
+		return &overLimit{"daemon.max_connections", fmt.Sprintf("%d connections are open", s.total)}
+	case own.MaxConnections > 0 && s.listener[id] >= own.MaxConnections:
+		return &overLimit{"limits.max_connections", fmt.Sprintf("%d connections are open on this listener", s.listener[id])}
+	case own.MaxPerSource > 0 && s.source[key] >= own.MaxPerSource:
+		return &overLimit{"limits.max_per_source", fmt.Sprintf("%d connections are open from %s", s.source[key], source)}
 	}
 	s.total++
 	s.listener[key.listener]++
 	s.source[key]++
 	return nil
+}
+
+// open is how many connections are open on a listener.
+func (s *slots) open(listener string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listener[listener]
 }
 
 func (s *slots) give(listener string, source netip.Addr) {

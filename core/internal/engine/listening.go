@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"syscall"
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/listen"
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 // listening is a bound socket. Which listener block it serves is the
@@ -24,7 +26,8 @@ type binding struct {
 	old   map[string]*listening // by ID
 	next  map[string]*listening
 	bound []*listening // new ones
-	moved []*listening // old ones that had to be closed first
+
+	servers *nextServers
 }
 
 // bind finds or binds a socket for each listener. On an error it has been
@@ -88,24 +91,35 @@ func socketKey(id, address string) string {
 // open binds a new socket. Where an old one that nobody needs any more overlaps
 // with it (127.0.0.1:P and 0.0.0.0:P), that one is closed first.
 func (b *binding) open(ctx context.Context, l config.Listener, free map[string]*listening) (*listening, error) {
-	socket, err := listen.Bind(ctx, l.Address, l.Backlog)
+	socket, err := bind(ctx, l.Address, l)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		for _, old := range free {
 			if old.closed || !samePort(old.socket.Addr().String(), l.Address) {
 				continue
 			}
 			old.closed = true
-			b.moved = append(b.moved, old)
 			if closeErr := old.socket.Close(); closeErr != nil {
 				return nil, errors.Join(err, closeErr)
 			}
-			socket, err = listen.Bind(ctx, l.Address, l.Backlog)
+			socket, err = bind(ctx, l.Address, l)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &listening{socket: socket}, nil
+}
+
+// bind binds address with l's options.
+func bind(ctx context.Context, address string, l config.Listener) (*listen.Socket, error) {
+	socket, err := listen.Bind(ctx, address, l.Backlog)
+	if err != nil {
+		return nil, err
+	}
+	if err := socket.SetOptions(l.Socket); err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
+	return socket, nil
 }
 
 func samePort(a, b string) bool {
@@ -140,7 +154,7 @@ func (e *Engine) unbind(ctx context.Context, b *binding) {
 			continue
 		}
 		// Also where the reload is to be broken off.
-		socket, err := listen.Bind(context.WithoutCancel(ctx), old.socket.Again(), e.backlog(old))
+		socket, err := bind(context.WithoutCancel(ctx), old.socket.Again(), e.current.Load().listeners[old].Listener)
 		if err != nil {
 			e.log.Error("a listener is lost: its address cannot be bound again", "listener", id, "err", err)
 			continue
@@ -150,9 +164,6 @@ func (e *Engine) unbind(ctx context.Context, b *binding) {
 		e.serve(old)
 	}
 }
-
-// backlog returns what the generation in force has set for l.
-func (e *Engine) backlog(l *listening) int { return e.current.Load().listeners[l].Backlog }
 
 // commit serves the new sockets and closes those that are gone. It is called
 // after the swap of the generation.
@@ -166,8 +177,8 @@ func (e *Engine) commit(b *binding, cfg *config.Config) {
 			e.log.Info("listening", "listener", l.ID(), "address", on.socket.Addr().String())
 			continue
 		}
-		if err := on.socket.SetBacklog(l.Backlog); err != nil {
-			e.log.Warn("backlog", "listener", l.ID(), "err", err)
+		if err := errors.Join(on.socket.SetBacklog(l.Backlog), on.socket.SetOptions(l.Socket)); err != nil {
+			e.log.Warn("socket options", "listener", l.ID(), "err", err)
 		}
 	}
 	for id, old := range b.old {
@@ -184,7 +195,19 @@ func (e *Engine) commit(b *binding, cfg *config.Config) {
 	e.listeners = b.next
 }
 
+// paused counts a pause of accepting for the listener that l serves.
+func (e *Engine) paused(l *listening) {
+	g := e.hold()
+	if g == nil {
+		return
+	}
+	defer g.release()
+	if on := g.listeners[l]; on != nil {
+		e.metrics.AcceptPaused(on.id)
+	}
+}
+
 func (e *Engine) serve(l *listening) {
 	l.serving = true
-	l.socket.Serve(e.log, func(c *net.TCPConn) { e.handle(l, c) })
+	l.socket.Serve(e.log, func(c *bare.Socket, peer netip.AddrPort) { e.handle(l, c, peer) }, func() { e.paused(l) })
 }

@@ -5,57 +5,89 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
+	"github.com/tunneld/tunneld/core/internal/status"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // Reload reads the configuration again and puts it in force, all or nothing: on
 // any error everything stays as it was. Established tunnels live on in any
-// case, and listeners that did not change keep their socket. The outcome is
-// logged as well.
-func (e *Engine) Reload(ctx context.Context) (config.Diagnostics, error) {
-	start := time.Now()
-	cfg, diags := config.Parse(e.opts.ConfigPath)
-	diags, err := e.replace(ctx, cfg, diags)
-	if err != nil {
-		e.log.Error("reload failed, the old configuration stays in force", "err", err, "problems", len(diags))
-		return diags, fmt.Errorf("reload: %w", err)
+// case, and listeners that did not change keep their socket. Reloads that are
+// asked for at the same time come one after the other. The outcome is logged as
+// well.
+func (e *Engine) Reload(ctx context.Context) status.Reload {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(e.reloading, func() { cancel(errStopping) })()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := status.Reload{At: time.Now()}
+	if ctx.Err() != nil {
+		// A stop, or who asked did not wait for its turn.
+		r.Error = context.Cause(ctx).Error()
+		return r
 	}
-	e.log.Info("reloaded", "generation", e.current.Load().number, "duration", time.Since(start).Round(time.Millisecond))
-	return diags, nil
+	e.notify(nil)
+	cfg, diags := config.Parse(e.opts.ConfigPath)
+	diags, changes, err := e.replace(ctx, cfg, diags)
+	r.Duration = time.Since(r.At)
+	r.Generation, r.Changes = e.number, changes
+	var text strings.Builder
+	_ = diags.Write(&text) // a Builder takes everything
+	r.Diagnostics = text.String()
+	if err != nil {
+		r.Error, r.Invalid = err.Error(), errors.Is(err, ErrInvalid)
+		e.failedReloads.Add(1)
+		e.log.Error("reload failed, the old configuration stays in force", "err", err, "problems", len(diags))
+	} else {
+		e.log.Info("reloaded", "generation", r.Generation, "changes", len(changes), "duration", r.Duration.Round(time.Millisecond))
+	}
+	e.reloads.Add(1)
+	e.lastReload.Store(&r)
+	e.notify(&r)
+	return r
+}
+
+func (e *Engine) notify(outcome *status.Reload) {
+	g := e.current.Load()
+	e.opts.Notify(status.Event{Reload: outcome, Generation: g.number, Listeners: len(g.served)})
 }
 
 // replace puts cfg in force: check, configure, bind, swap, retire. Every step
 // before the swap is undone where a later one fails. diags are those of the
 // parser; with errors among them cfg is only checked further, so that the user
-// is told of all problems at once.
-func (e *Engine) replace(ctx context.Context, cfg *config.Config, diags config.Diagnostics) (config.Diagnostics, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.stopped {
-		return diags, errStopping
-	}
+// is told of all problems at once. It returns what has changed. It is called
+// with mu held, or before anybody else has the engine.
+func (e *Engine) replace(ctx context.Context, cfg *config.Config, diags config.Diagnostics) (config.Diagnostics, []string, error) {
 	e.number++
 	p := &preparation{host: e.host, opts: e.opts, cfg: cfg, diags: diags, running: e.running}
 	b, err := e.prepare(ctx, p)
 	if err != nil {
-		return p.diags, errors.Join(err, p.undo(context.WithoutCancel(ctx), e.number))
+		if ctx.Err() != nil {
+			err = errors.Join(context.Cause(ctx), err)
+		}
+		return p.diags, nil, errors.Join(err, p.undo(context.WithoutCancel(ctx), e.number))
 	}
 	e.opts.SetLog(cfg.Log)
-	old := e.current.Swap(newGeneration(e.number, cfg, p.plugins, b.next))
+	next := newGeneration(e.number, cfg, p.plugins, b.next)
+	old := e.current.Swap(next)
 	e.commit(b, cfg)
+	e.commitServers(b.servers)
+	e.metrics.Retain(next.names())
 	for _, plugin := range p.started {
 		e.running[plugin.key] = plugin.Plugin
 	}
-	if old != nil {
-		e.retire(old)
-		e.retirePlugins(old, p.plugins, cfg.Daemon.DrainTimeout)
+	if old == nil {
+		return p.diags, nil, nil
 	}
-	return p.diags, nil
+	e.retire(old)
+	e.retirePlugins(old, p.plugins, cfg.Daemon.DrainTimeout)
+	return p.diags, changes(old, next), nil
 }
 
 // prepare does what comes before the swap.
@@ -70,6 +102,17 @@ func (e *Engine) prepare(ctx context.Context, p *preparation) (*binding, error) 
 	p.diags = append(p.diags, problems...)
 	if p.diags.HasErrors() {
 		return nil, ErrInvalid
+	}
+	b.servers, problems = e.prepareServers(ctx, p.cfg)
+	p.diags = append(p.diags, problems...)
+	if p.diags.HasErrors() {
+		e.unbind(ctx, b)
+		return nil, ErrInvalid
+	}
+	if err := ctx.Err(); err != nil {
+		e.dropServers(b.servers)
+		e.unbind(ctx, b)
+		return nil, err
 	}
 	return b, nil
 }

@@ -3,13 +3,14 @@ package listen
 import (
 	"errors"
 	"io"
-	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/bare"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -93,10 +94,10 @@ func TestRefuseBeyondALimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		connected := make(chan struct{})
-		s.Serve(quiet(), func(c *net.TCPConn) {
+		s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 			<-connected
-			Refuse(kind, c, refusal)
-		})
+			Refuse(t.Context(), kind, c, refusal)
+		}, func() {})
 		c := dial(t, s.Addr())
 		close(connected)
 		got, err := io.ReadAll(c)

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 // Client is a connection whose target is known and which waits for the answer.
@@ -18,13 +20,19 @@ type Client interface {
 	// nobody has resolved it.
 	Target() tunnel.Target
 	// Accept tells the client that it is connected and returns what the pump
-	// needs: the bare connection, and what the handshake read too far. On an
-	// error the connection has been closed.
-	Accept() (conn net.Conn, ahead []byte, err error)
+	// needs: the connection, and what the handshake read too far. On an error
+	// the connection has been closed.
+	Accept() (end End, ahead []byte, err error)
 	// Refuse tells the client, in its own protocol, why it is not connected,
 	// and closes the connection. It blocks until the client has closed its side,
 	// but no longer than answerTime and lingerTime.
 	Refuse(*tunnel.DialError)
+}
+
+// End is the client's side of a tunnel: a bare socket, or else a connection.
+type End struct {
+	Socket *bare.Socket
+	Conn   net.Conn
 }
 
 // The kinds of listeners.
@@ -48,13 +56,20 @@ type failure struct {
 // Handshake learns a client's target in the way of the listener's kind. fixed is
 // the target of a tcp listener; timeout bounds what the client has to say, from
 // its first byte to its last, 0 means no bound. On an error the client has been
-// answered in its own protocol, and its connection is closed.
-func Handshake(kind string, c *net.TCPConn, fixed tunnel.Target, timeout time.Duration) (Client, error) {
+// answered in its own protocol, and its connection is closed. ctx breaks off what
+// the client has to say, or to read: it is reset.
+func Handshake(ctx context.Context, kind string, s *bare.Socket, fixed tunnel.Target, timeout time.Duration) (Client, error) {
 	if kind == KindTCP {
-		return &tcpClient{conn: c, target: fixed}, nil
+		return &tcpClient{socket: s, target: fixed}, nil
 	}
+	c, err := s.Conn()
+	if err != nil {
+		return nil, fmt.Errorf("client handshake: %w", err)
+	}
+	unwatch := context.AfterFunc(ctx, func() { Reset(c) })
 	if timeout > 0 {
 		if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+			unwatch()
 			Reset(c)
 			return nil, fmt.Errorf("client handshake: %w", err)
 		}
@@ -72,6 +87,7 @@ func Handshake(kind string, c *net.TCPConn, fixed tunnel.Target, timeout time.Du
 		fail = &failure{err: fmt.Errorf("listener kind %q is not known", kind)}
 	}
 	if fail != nil {
+		defer unwatch()
 		if len(fail.answer) > 0 {
 			tell(c, fail.answer)
 		} else {
@@ -80,10 +96,11 @@ func Handshake(kind string, c *net.TCPConn, fixed tunnel.Target, timeout time.Du
 		return nil, fmt.Errorf("client handshake: %w", fail.err)
 	}
 	if err := c.SetDeadline(time.Time{}); err != nil {
+		unwatch()
 		Reset(c)
 		return nil, fmt.Errorf("client handshake: %w", err)
 	}
-	return &proxyClient{conn: c, asked: a, http: kind == KindHTTP}, nil
+	return &proxyClient{conn: c, asked: a, http: kind == KindHTTP, unwatch: unwatch}, nil
 }
 
 // asked is what a handshake has learned.
@@ -97,23 +114,31 @@ type asked struct {
 type proxyClient struct {
 	conn *net.TCPConn
 	asked
-	http bool
+	http    bool
+	unwatch func() bool // ends the watch over the handshake's context
 }
 
 func (c *proxyClient) Target() tunnel.Target { return c.target }
 
-func (c *proxyClient) Accept() (net.Conn, []byte, error) {
+func (c *proxyClient) Accept() (End, []byte, error) {
 	answer := socksReady
 	if c.http {
 		answer = httpReady
 	}
-	if err := accept(c.conn, answer); err != nil {
-		return nil, nil, err
+	err := accept(c.conn, answer)
+	if !c.unwatch() && err == nil {
+		err = errBrokenOff
 	}
-	return c.conn, c.ahead, nil
+	if err != nil {
+		return End{}, nil, err
+	}
+	return End{Conn: c.conn}, c.ahead, nil
 }
 
+var errBrokenOff = errors.New("answer client: broken off")
+
 func (c *proxyClient) Refuse(err *tunnel.DialError) {
+	defer c.unwatch()
 	if c.http {
 		tell(c.conn, httpRefusal(err))
 		return
@@ -122,27 +147,31 @@ func (c *proxyClient) Refuse(err *tunnel.DialError) {
 }
 
 // Refuse answers a client whose handshake was not even begun: beyond a limit, it
-// gets no more attention than a reset or a few bytes.
-func Refuse(kind string, c *net.TCPConn, err *tunnel.DialError) {
-	switch kind {
-	case KindHTTP:
-		tell(c, httpRefusal(err))
-	default:
+// gets no more attention than a reset or a few bytes. ctx breaks that off.
+func Refuse(ctx context.Context, kind string, s *bare.Socket, err *tunnel.DialError) {
+	if kind != KindHTTP {
 		// A SOCKS server has no word for this before the client's greeting.
-		Reset(c)
+		s.Reset()
+		return
 	}
+	c, connErr := s.Conn()
+	if connErr != nil {
+		return // there is no descriptor to tell it with; the client is closed
+	}
+	defer context.AfterFunc(ctx, func() { Reset(c) })()
+	tell(c, httpRefusal(err))
 }
 
 type tcpClient struct {
-	conn   *net.TCPConn
+	socket *bare.Socket
 	target tunnel.Target
 }
 
 func (c *tcpClient) Target() tunnel.Target { return c.target }
 
-func (c *tcpClient) Accept() (net.Conn, []byte, error) { return c.conn, nil, nil }
+func (c *tcpClient) Accept() (End, []byte, error) { return End{Socket: c.socket}, nil, nil }
 
-func (c *tcpClient) Refuse(*tunnel.DialError) { Reset(c.conn) }
+func (c *tcpClient) Refuse(*tunnel.DialError) { c.socket.Reset() }
 
 // Reset closes c so that its peer is reset before it has read a byte.
 func Reset(c *net.TCPConn) {

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/bare"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -35,12 +37,12 @@ func begin(t *testing.T, kind string, timeout time.Duration) (*net.TCPConn, <-ch
 		t.Fatal(err)
 	}
 	done := make(chan outcome, 1)
-	s.Serve(quiet(), func(c *net.TCPConn) {
+	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 		go func() {
-			client, err := Handshake(kind, c, tunnel.Target{}, timeout)
+			client, err := Handshake(t.Context(), kind, c, tunnel.Target{}, timeout)
 			done <- outcome{client, err}
 		}()
-	})
+	}, func() {})
 	c := dial(t, s.Addr())
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
@@ -134,11 +136,11 @@ func (h handshakeCase) run(t *testing.T, kind string, how manner) {
 	if _, err := io.ReadFull(c, read); err != nil || string(read) != h.answer {
 		t.Fatalf("read % x, %v; want % x", read, err, h.answer)
 	}
-	conn, ahead, err := o.client.Accept()
+	end, ahead, err := o.client.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer end.Conn.Close()
 	ready := socksReady
 	if kind == KindHTTP {
 		ready = httpReady
@@ -147,15 +149,15 @@ func (h handshakeCase) run(t *testing.T, kind string, how manner) {
 	if _, err := io.ReadFull(c, read); err != nil || !bytes.Equal(read, ready) {
 		t.Fatalf("read %q, %v; want %q", read, err, ready)
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := end.Conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	rest := make([]byte, len(h.ahead)-len(ahead))
-	if _, err := io.ReadFull(conn, rest); err != nil || string(ahead)+string(rest) != h.ahead {
+	if _, err := io.ReadFull(end.Conn, rest); err != nil || string(ahead)+string(rest) != h.ahead {
 		t.Fatalf("ahead %q, then %q, %v; want %q", ahead, rest, err, h.ahead)
 	}
 	if how == thenEOF {
-		if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		if n, err := end.Conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 			t.Fatalf("read %d, %v; want the end of file", n, err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -39,7 +41,7 @@ func TestServeAndClose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Serve(quiet(), func(c *net.TCPConn) { go echo(c) })
+	s.Serve(quiet(), func(s *bare.Socket, _ netip.AddrPort) { go echo(tcp(t, s)) }, func() {})
 	c := dial(t, s.Addr())
 	if _, err := c.Write([]byte("ping")); err != nil {
 		t.Fatal(err)
@@ -64,6 +66,16 @@ func TestServeAndClose(t *testing.T) {
 	if rest, err := io.ReadAll(c); err != nil || string(rest) != "more" {
 		t.Fatalf("read %q, %v", rest, err)
 	}
+}
+
+// tcp hands a socket over to net.
+func tcp(t *testing.T, s *bare.Socket) *net.TCPConn {
+	t.Helper()
+	c, err := s.Conn()
+	if err != nil {
+		t.Error(err)
+	}
+	return c
 }
 
 func echo(c *net.TCPConn) {
@@ -92,15 +104,15 @@ func TestRefuseTCPIsReset(t *testing.T) {
 	}
 	defer s.Close()
 	connected := make(chan struct{})
-	s.Serve(quiet(), func(c *net.TCPConn) {
+	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 		<-connected // a reset while the client connects would fail that instead
-		client, err := Handshake(KindTCP, c, tunnel.Target{Host: "db", Port: 1}, 0)
+		client, err := Handshake(t.Context(), KindTCP, c, tunnel.Target{Host: "db", Port: 1}, 0)
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		client.Refuse(&tunnel.DialError{})
-	})
+	}, func() {})
 	c := dial(t, s.Addr())
 	close(connected)
 	n, err := c.Read(make([]byte, 1))
@@ -137,7 +149,7 @@ func TestAcceptSurvivesDescriptorExhaustion(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	s.Serve(log, func(c *net.TCPConn) { go echo(c) })
+	s.Serve(log, func(s *bare.Socket, _ netip.AddrPort) { go echo(tcp(t, s)) }, func() {})
 	select {
 	case <-failed:
 	case <-time.After(10 * time.Second):

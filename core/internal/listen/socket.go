@@ -9,16 +9,20 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 // Socket is a bound, listening socket. It outlives the configurations that name
 // its address: connections that queue in it are not lost by a reload.
 type Socket struct {
 	address string
-	ln      *net.TCPListener
+	ln      *bare.Listener
 	serving sync.WaitGroup
 }
 
@@ -26,17 +30,24 @@ type Socket struct {
 // queue of connections that nobody has accepted yet; 0 means the system's
 // limit, which also bounds it.
 func Bind(ctx context.Context, address string, backlog int) (*Socket, error) {
-	// Keep-alive is set on each connection, as its listener has it.
-	lc := net.ListenConfig{KeepAlive: -1}
-	ln, err := lc.Listen(ctx, "tcp", address)
+	ln, err := bare.Listen(ctx, address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	s := &Socket{address: address, ln: ln.(*net.TCPListener)}
+	s := &Socket{address: address, ln: ln}
 	if err := s.SetBacklog(backlog); err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
 	return s, nil
+}
+
+// SetOptions sets the options of the connections that are made from now on.
+// Those that wait in the queue keep what they have.
+func (s *Socket) SetOptions(o tunnel.SocketOptions) error {
+	if err := s.ln.SetOptions(o); err != nil {
+		return fmt.Errorf("set options of %s: %w", s.address, err)
+	}
+	return nil
 }
 
 // SetBacklog changes the length of the queue; 0 leaves it alone.
@@ -44,13 +55,9 @@ func (s *Socket) SetBacklog(backlog int) error {
 	if backlog <= 0 {
 		return nil
 	}
-	raw, err := s.ln.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("set backlog of %s: %w", s.address, err)
-	}
 	var listenErr error
 	// listen(2) on a listening socket changes its backlog alone.
-	err = raw.Control(func(fd uintptr) { listenErr = syscall.Listen(int(fd), backlog) })
+	err := s.ln.Control(func(fd uintptr) { listenErr = syscall.Listen(int(fd), backlog) })
 	if err = errors.Join(err, listenErr); err != nil {
 		return fmt.Errorf("set backlog of %s: %w", s.address, err)
 	}
@@ -70,7 +77,7 @@ func (s *Socket) Again() string {
 }
 
 // Addr is the address that the system bound.
-func (s *Socket) Addr() *net.TCPAddr { return s.ln.Addr().(*net.TCPAddr) }
+func (s *Socket) Addr() *net.TCPAddr { return s.ln.Addr() }
 
 // The pauses after a failed accept double from the first to the last.
 const (
@@ -81,21 +88,22 @@ const (
 // Serve accepts connections in a goroutine of its own until Close and gives
 // each to handle, which must not block. An error of one accept never ends the
 // others: where the process has no descriptors left, clients wait in the queue
-// until one is free.
-func (s *Socket) Serve(log *slog.Logger, handle func(*net.TCPConn)) {
+// until one is free. paused is called for each pause that such an error makes.
+func (s *Socket) Serve(log *slog.Logger, handle func(*bare.Socket, netip.AddrPort), paused func()) {
 	s.serving.Go(func() {
 		pause := firstPause
 		for {
-			c, err := s.ln.AcceptTCP()
+			c, peer, err := s.ln.Accept()
 			switch {
 			case err == nil:
 				pause = firstPause
-				handle(c)
+				handle(c, peer)
 			case errors.Is(err, net.ErrClosed):
 				return
 			case clientGone(err):
 			default:
 				log.Warn("cannot accept connections", "address", s.address, "err", err, "hint", acceptHint(err), "retry_in", pause)
+				paused()
 				time.Sleep(pause)
 				pause = min(2*pause, lastPause)
 			}

@@ -17,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -184,17 +183,8 @@ func (h *Host) forget(p *Plugin) {
 	delete(h.plugins, p)
 }
 
-// States returns the state of every plugin that is not stopped, by name.
-func (h *Host) States() []State {
-	var states []State
-	for _, p := range h.all() {
-		states = append(states, p.State())
-	}
-	slices.SortFunc(states, func(a, b State) int { return compare(a.Name, b.Name, a.PID, b.PID) })
-	return states
-}
-
-func (h *Host) all() []*Plugin {
+// Plugins returns every plugin that is not stopped, in no order.
+func (h *Host) Plugins() []*Plugin {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	all := make([]*Plugin, 0, len(h.plugins))
@@ -214,7 +204,7 @@ func (h *Host) Close(ctx context.Context) error {
 	if again {
 		return nil
 	}
-	all := h.all()
+	all := h.Plugins()
 	errs := make([]error, len(all)+1)
 	var stops sync.WaitGroup
 	for i, p := range all {

@@ -41,6 +41,14 @@ func (s Spec) String() string {
 	return fmt.Sprintf("%s %q", s.Name, s.Command)
 }
 
+// Source is "bundled" or the program's path.
+func (s Spec) Source() string {
+	if s.Bundled {
+		return "bundled"
+	}
+	return s.Command[0]
+}
+
 // GoString is String, so that no form of printing shows the environment.
 func (s Spec) GoString() string { return s.String() }
 

@@ -37,7 +37,9 @@ const loopAfter = 3
 type State struct {
 	Name    string
 	Version string
-	Status  Status
+	// Source is "bundled" or the program's path.
+	Source string
+	Status Status
 	// Since is when it came into this status.
 	Since time.Time
 	// PID is the process's, or 0.
@@ -70,6 +72,7 @@ func (p *Plugin) State() State {
 	s := State{
 		Name:       p.spec.Name,
 		Version:    clean(p.info.GetVersion(), 64),
+		Source:     p.spec.Source(),
 		Status:     p.status,
 		Since:      p.since,
 		Restarts:   p.restarts,

@@ -3,10 +3,13 @@ package splice
 import (
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 // maxWorkers bounds the workers; more do not make one machine's loopback or
@@ -31,38 +34,60 @@ func (k *kernel) init() error {
 }
 
 // start takes t over, or leaves it alone and returns false where its
-// connections are not bare sockets or there are no descriptors for it.
-func (k *kernel) start(t Tunnel) bool {
-	client, ok := bareSocket(t.Client)
+// connections are not sockets or there are no descriptors for it.
+func (k *kernel) start(t *Tunnel) bool {
+	cfd, ok := takeSocket(t.ClientSocket, t.Client)
 	if !ok {
 		return false
 	}
-	upstream, ok := bareSocket(t.Upstream.Stream)
+	ufd, ok := takeSocket(t.Upstream.Socket, t.Upstream.Stream)
 	if !ok {
-		return false
-	}
-	cfd, err := dupSocket(client)
-	if err != nil {
-		return false
-	}
-	ufd, err := dupSocket(upstream)
-	if err != nil {
-		_ = unix.Close(int(cfd))
+		if t.ClientSocket == nil {
+			_ = unix.Close(int(cfd)) // a duplicate
+		}
 		return false
 	}
 	// The duplicates keep the sockets open.
-	_ = t.Client.Close()
-	_ = t.Upstream.Stream.Close()
+	for _, c := range []net.Conn{t.Client, t.Upstream.Stream} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
 	j := &joined{
 		fds:      [2]int32{cfd, ufd},
 		ahead:    [2][]byte{t.ClientAhead, t.Upstream.ReadAhead},
 		timeouts: t.Timeouts,
 		relay:    t.Upstream.Relay,
+		traffic:  t.Traffic,
 		done:     t.Done,
 	}
 	w := k.workers[k.next.Add(1)%uint32(len(k.workers))]
 	w.submit(message{kind: msgJoin, join: j})
 	return true
+}
+
+// takeSocket returns s's descriptor, or one of its own for the socket under c.
+func takeSocket(s *bare.Socket, c net.Conn) (int32, bool) {
+	if s != nil {
+		return int32(s.Take()), true
+	}
+	raw, ok := bareSocket(c)
+	if !ok {
+		return -1, false
+	}
+	fd, err := dupSocket(raw)
+	return fd, err == nil
+}
+
+func (k *kernel) stats(s *Stats) {
+	s.Workers = len(k.workers)
+	for _, w := range k.workers {
+		s.PipesInUse += int(w.pipes.inUse.Load())
+		s.PipesIdle += int(w.pipes.kept.Load())
+		s.PipesMade += w.pipes.made.Load()
+		s.PipesRefused += w.pipes.refused.Load()
+		s.PipesSmall += w.pipes.small.Load()
+	}
 }
 
 func (k *kernel) kill() {

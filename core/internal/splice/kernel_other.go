@@ -7,7 +7,9 @@ type kernel struct{}
 
 func (*kernel) init() error { return nil }
 
-func (*kernel) start(Tunnel) bool { return false }
+func (*kernel) start(*Tunnel) bool { return false }
+
+func (*kernel) stats(*Stats) {}
 
 func (*kernel) kill() {}
 

@@ -16,11 +16,6 @@ import (
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
-// bufferSize is what one read takes at most.
-const bufferSize = 64 << 10
-
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
-
 // portable pumps tunnels by goroutines: two each, and one that looks at the
 // timeouts while there are any.
 type portable struct {
@@ -170,8 +165,8 @@ func (f *flow) carry(dst, src net.Conn, ahead []byte, count *atomic.Int64) (read
 			return nil, err
 		}
 	}
-	buf := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buf)
+	buf := buffers.get()
+	defer buffers.put(buf)
 	for {
 		n, err := src.Read(buf[:])
 		if n > 0 {
@@ -191,6 +186,13 @@ func (f *flow) carry(dst, src net.Conn, ahead []byte, count *atomic.Int64) (read
 func (f *flow) write(dst net.Conn, b []byte, count *atomic.Int64) error {
 	n, err := dst.Write(b)
 	count.Add(int64(n))
+	if t := f.Traffic; t != nil {
+		moved := &t.Up
+		if count == &f.downed {
+			moved = &t.Down
+		}
+		moved.Copied.Add(int64(n))
+	}
 	f.active.Store(int64(time.Since(f.start)))
 	return err
 }

@@ -14,6 +14,7 @@ type joined struct {
 	ahead    [2][]byte // until the first turn
 	timeouts Timeouts
 	relay    tunnel.Relay
+	traffic  *tunnel.Traffic
 	done     func(Result)
 }
 
@@ -67,7 +68,29 @@ type direction struct {
 	held   int  // bytes in the pipe
 	bulk   bool // reads fill the buffer: splice
 	state  dirState
-	moved  int64
+
+	moved           int64 // all but what follows
+	spliced, copied int64 // since the last fold
+}
+
+// fold adds what has moved to the traffic that is told.
+func (s *slot) fold() {
+	for d := range s.dirs {
+		dir := &s.dirs[d]
+		if dir.spliced|dir.copied == 0 {
+			continue
+		}
+		dir.moved += dir.spliced + dir.copied
+		if t := s.traffic; t != nil {
+			way := &t.Up
+			if d == upstream {
+				way = &t.Down
+			}
+			way.Spliced.Add(dir.spliced)
+			way.Copied.Add(dir.copied)
+		}
+		dir.spliced, dir.copied = 0, 0
+	}
 }
 
 // note takes up what epoll says of a side.

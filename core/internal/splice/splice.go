@@ -12,23 +12,30 @@ package splice
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 // Tunnel is two connections to be joined. The pump owns both from Start on.
 type Tunnel struct {
 	// Client is a bare *net.TCPConn or *net.UnixConn, or a wrapper with
 	// CloseWrite.
-	Client net.Conn
+	// It is nil where there is a ClientSocket.
+	Client       net.Conn
+	ClientSocket *bare.Socket
 	// ClientAhead are bytes from the client that come before Client's.
 	ClientAhead []byte
 	Upstream    *tunnel.Conn
 	Timeouts    Timeouts
+	// Traffic, unless nil, is added to while the tunnel lives, at least once a
+	// second; it may be shared.
+	Traffic *tunnel.Traffic
 	// Done is called once, after both connections are closed. The tunnel
 	// counts until it has returned, so that who waits has its outcome.
 	Done func(Result)
@@ -91,10 +98,117 @@ func (p *Pump) Start(t Tunnel) {
 		}
 		p.tunnels.done()
 	}
-	if !p.kernel.start(t) {
-		p.portable.start(t)
+	if p.kernel.start(&t) {
+		return
 	}
+	if err := t.wrap(); err != nil {
+		t.abandon(err)
+		return
+	}
+	p.portable.start(t)
 }
+
+// wrap turns bare sockets into what the portable pump reads and writes.
+func (t *Tunnel) wrap() error {
+	if s := t.ClientSocket; s != nil {
+		t.ClientSocket = nil
+		c, err := s.Conn()
+		if err != nil {
+			return fmt.Errorf("client: %w", err)
+		}
+		t.Client = c
+	}
+	if s := t.Upstream.Socket; s != nil {
+		t.Upstream.Socket = nil
+		c, err := s.Conn()
+		if err != nil {
+			return fmt.Errorf("upstream: %w", err)
+		}
+		t.Upstream.Stream = c
+	}
+	return nil
+}
+
+// abandon ends a tunnel that never began.
+func (t *Tunnel) abandon(cause error) {
+	relay := t.Upstream.Relay
+	if relay != nil {
+		relay.Abort(cause.Error())
+	}
+	for _, s := range []*bare.Socket{t.ClientSocket, t.Upstream.Socket} {
+		if s != nil {
+			s.Reset()
+		}
+	}
+	for _, c := range []net.Conn{t.Client, t.Upstream.Stream} {
+		if c != nil {
+			reset(c)
+		}
+	}
+	if relay != nil {
+		relay.Ended()
+	}
+	t.Done(Result{Reason: tunnel.CloseKilled, Err: cause})
+}
+
+// Stats is what a pump holds at one moment, and what it has made since its start.
+type Stats struct {
+	Tunnels int
+	Workers int // of the kernel's pump; 0: this system has none
+	// PipesRefused counts the tries to make a pipe that the system refused,
+	// PipesSmall the pipes that it made smaller than asked for.
+	PipesInUse, PipesIdle               int
+	PipesMade, PipesRefused, PipesSmall uint64
+	// Buffers are shared by all pumps of the process.
+	BuffersInUse int
+	BuffersMade  uint64
+}
+
+// Stats returns the pump's.
+func (p *Pump) Stats() Stats {
+	s := Stats{
+		Tunnels:      p.Active(),
+		BuffersInUse: int(spare.inUse.Load() + buffers.inUse.Load()),
+		BuffersMade:  spare.made.Load() + buffers.made.Load(),
+	}
+	p.kernel.stats(&s)
+	return s
+}
+
+// pool is a sync.Pool of buffers that knows how many are in use.
+type pool[T any] struct {
+	sync.Pool
+	inUse atomic.Int64
+	made  atomic.Uint64
+}
+
+func (p *pool[T]) get() *T {
+	p.inUse.Add(1)
+	if b, ok := p.Get().(*T); ok {
+		return b
+	}
+	p.made.Add(1)
+	return new(T)
+}
+
+func (p *pool[T]) put(b *T) {
+	p.inUse.Add(-1)
+	p.Put(b)
+}
+
+const (
+	// smallRead is what one read of the kernel's pump takes: a read and a write
+	// of a small message cost less than two splices. A read that fills it makes
+	// the direction bulk.
+	smallRead = 16 << 10
+	// bufferSize is what one read of the portable pump takes at most.
+	bufferSize = 64 << 10
+)
+
+var (
+	spare   pool[[smallRead]byte] // holds what a socket did not take at once
+	buffers pool[[bufferSize]byte]
+)
 
 // Active is the number of tunnels.
 func (p *Pump) Active() int { return int(p.tunnels.n.Load()) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -13,19 +12,12 @@ import (
 )
 
 const (
-	// smallRead is what one read takes: a read and a write of a small message
-	// cost less than two splices. A read that fills it makes the direction
-	// bulk.
-	smallRead = 16 << 10
 	// budget is how many bytes a direction may move in one turn, so that one
 	// fast stream does not starve the rest.
 	budget = 1 << 20
 )
 
 var errRelayClosed = errors.New("the plugin closed the relay")
-
-// spare buffers hold what a socket did not take at once.
-var spare = sync.Pool{New: func() any { return new([smallRead]byte) }}
 
 // turn moves what can be moved in both directions.
 func (w *worker) turn(s *slot) {
@@ -145,10 +137,10 @@ func (w *worker) pass(s *slot, d int, b []byte) bool {
 				return false
 			}
 		}
-		w.moved(s, dir, n)
+		w.copied(s, dir, n)
 	}
 	if n < len(b) {
-		dir.pooled = spare.Get().(*[smallRead]byte)
+		dir.pooled = spare.get()
 		dir.rest = dir.pooled[:copy(dir.pooled[:], b[n:])]
 	}
 	return true
@@ -170,23 +162,25 @@ func (w *worker) flush(s *slot, d int) bool {
 	if errno != 0 {
 		return w.unwritten(s, d, errno) && interrupted(errno)
 	}
-	w.moved(s, dir, n)
 	if len(dir.rest) == 0 {
 		dir.held -= n
+		dir.spliced += int64(n)
+		s.active = w.now
 		return true
 	}
+	w.copied(s, dir, n)
 	if dir.rest = dir.rest[n:]; len(dir.rest) == 0 {
 		dir.rest = nil
 		if dir.pooled != nil {
-			spare.Put(dir.pooled)
+			spare.put(dir.pooled)
 			dir.pooled = nil
 		}
 	}
 	return true
 }
 
-func (w *worker) moved(s *slot, dir *direction, n int) {
-	dir.moved += int64(n)
+func (w *worker) copied(s *slot, dir *direction, n int) {
+	dir.copied += int64(n)
 	s.active = w.now
 }
 
@@ -385,6 +379,7 @@ func (w *worker) breakOff(s *slot, reason tunnel.CloseReason, err error) {
 
 // free closes the sockets and ends the use of the slot.
 func (w *worker) free(s *slot, shut func(fd int32)) {
+	s.fold()
 	result := Result{Reason: s.reason, Err: s.err, Up: s.dirs[client].moved, Down: s.dirs[upstream].moved}
 	for d := range s.dirs {
 		w.drop(&s.dirs[d])
@@ -410,12 +405,12 @@ func (w *worker) free(s *slot, shut func(fd int32)) {
 func (w *worker) drop(dir *direction) {
 	dir.rest = nil
 	if dir.pooled != nil {
-		spare.Put(dir.pooled)
+		spare.put(dir.pooled)
 		dir.pooled = nil
 	}
 	switch {
 	case dir.piped && dir.held > 0:
-		dir.pipe.close()
+		w.pipes.discard(dir.pipe)
 	case dir.piped:
 		w.pipes.put(dir.pipe)
 	}

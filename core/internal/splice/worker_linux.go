@@ -126,7 +126,7 @@ func (w *worker) run() {
 		w.runReady()
 		if w.now-w.ticked >= tick {
 			w.ticked = w.now
-			w.checkTimeouts()
+			w.tick()
 		}
 	}
 }
@@ -256,8 +256,10 @@ func (w *worker) later(s *slot) {
 	}
 }
 
-func (w *worker) checkTimeouts() {
+// tick tells what has moved, and breaks off what has exceeded a timeout.
+func (w *worker) tick() {
 	w.slots.each(func(s *slot) {
+		s.fold()
 		if s.broken {
 			return
 		}

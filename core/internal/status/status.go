@@ -93,7 +93,8 @@ type Plugin struct {
 	LastOutput string `json:"last_output,omitempty"`
 	// Open is how many dials are under way and relays open.
 	Open int `json:"open"`
-	// Retired: the configuration in force does not use it; it drains.
+	// Retired: the configuration in force does not use it. It drains, or a
+	// reload is preparing it.
 	Retired bool `json:"retired"`
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/bare"
 	"github.com/tunneld/tunneld/internal/sockopt"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -54,11 +55,13 @@ type Dialer interface {
 // Path is how a tunnel's bytes travel.
 type Path = pluginv1.DataPath
 
-// Conn is the upstream's side of a tunnel. Whoever holds it closes Stream.
+// Conn is the upstream's side of a tunnel. Whoever holds it closes Socket or
+// Stream.
 type Conn struct {
-	// Stream is a bare *net.TCPConn or *net.UnixConn, so that the pump can
-	// splice it; never a wrapper.
+	// Stream is a *net.TCPConn or *net.UnixConn, so that the pump can splice it;
+	// never a wrapper. It is nil where there is a Socket, which costs less.
 	Stream net.Conn
+	Socket *bare.Socket
 	// ReadAhead are bytes from the far end that come before Stream's.
 	ReadAhead []byte
 	Path      Path

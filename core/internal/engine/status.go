@@ -1,0 +1,125 @@
+package engine
+
+import (
+	"cmp"
+	"os"
+	"slices"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/metrics"
+	"github.com/tunneld/tunneld/core/internal/status"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Status says how the daemon is. It waits for nothing, also while a reload or a
+// stop is under way.
+func (e *Engine) Status() status.Status {
+	s := status.Status{
+		Version:       e.opts.Version,
+		PID:           os.Getpid(),
+		Started:       e.began,
+		Config:        e.opts.ConfigPath,
+		Stopping:      e.stopping.Load(),
+		Reload:        e.lastReload.Load(),
+		Reloads:       e.reloads.Load(),
+		FailedReloads: e.failedReloads.Load(),
+		Pump:          e.pumpStatus(),
+	}
+	g := e.current.Load()
+	if g == nil {
+		return s
+	}
+	s.Generation = g.number
+	s.Listeners = e.listenerStatus(g)
+	s.Plugins, s.Upstreams = e.pluginStatus(g)
+	return s
+}
+
+func (e *Engine) pumpStatus() status.Pump {
+	p := e.pump.Stats()
+	return status.Pump{
+		Tunnels:      p.Tunnels,
+		Workers:      p.Workers,
+		PipesInUse:   p.PipesInUse,
+		PipesIdle:    p.PipesIdle,
+		PipesMade:    p.PipesMade,
+		PipesRefused: p.PipesRefused,
+		PipesSmall:   p.PipesSmall,
+		BuffersInUse: p.BuffersInUse,
+		BuffersMade:  p.BuffersMade,
+	}
+}
+
+func (e *Engine) listenerStatus(g *generation) []status.Listener {
+	tunnels := map[string]map[string]int{}
+	e.metrics.Tunnels(func(key metrics.TunnelKey, t *metrics.Tunnel) {
+		n := t.Active()
+		if n == 0 {
+			return
+		}
+		if tunnels[key.Listener] == nil {
+			tunnels[key.Listener] = map[string]int{}
+		}
+		tunnels[key.Listener][key.Path.Text()] += n
+	})
+	var out []status.Listener
+	for _, l := range g.served {
+		out = append(out, status.Listener{
+			ID:          l.ID,
+			Address:     l.Address,
+			Target:      l.Target,
+			Connections: e.slots.open(l.ID),
+			Tunnels:     tunnels[l.ID],
+		})
+	}
+	return out
+}
+
+func (e *Engine) pluginStatus(g *generation) (plugins []status.Plugin, upstreams []status.Upstream) {
+	reports := map[string]*pluginv1.UpstreamStatus{} // by ID
+	for _, p := range e.host.Plugins() {
+		st := p.State()
+		used := g.plugins[st.Name] == p
+		plugins = append(plugins, status.Plugin{
+			Name:       st.Name,
+			Version:    st.Version,
+			Source:     st.Source,
+			Status:     string(st.Status),
+			Since:      st.Since,
+			PID:        st.PID,
+			Restarts:   st.Restarts,
+			NextStart:  st.NextStart,
+			LastExit:   st.LastExit,
+			LastOutput: st.LastOutput,
+			Open:       st.Open,
+			Retired:    !used,
+		})
+		for _, u := range st.Upstreams {
+			id := st.Name + "." + u.GetName()
+			if used && g.hashes[id] == u.GetConfigHash() {
+				reports[id] = u
+			}
+		}
+	}
+	slices.SortFunc(plugins, func(a, b status.Plugin) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.PID, b.PID))
+	})
+	for _, u := range g.cfg.Upstreams {
+		upstreams = append(upstreams, upstreamStatus(u, reports[u.ID()]))
+	}
+	return plugins, upstreams
+}
+
+func upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStatus) status.Upstream {
+	s := status.Upstream{ID: u.ID(), Health: report.GetHealth().Text(), Message: report.GetMessage()}
+	if u.Type == config.DirectType {
+		s.Health = pluginv1.Health_HEALTH_OK.Text()
+	}
+	if t := report.GetCredentialExpires(); t != nil {
+		s.CredentialExpires = t.AsTime()
+	}
+	if t := report.GetCredentialRenewed(); t != nil {
+		s.CredentialRenewed = t.AsTime()
+	}
+	return s
+}

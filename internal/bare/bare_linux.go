@@ -1,0 +1,252 @@
+package bare
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/sockopt"
+)
+
+// Socket is a connected TCP socket, non-blocking and close-on-exec. Its owner
+// ends it by exactly one of Conn, Take, Reset and Close. It is not safe for
+// concurrent use.
+type Socket struct{ fd int }
+
+// Listener accepts bare sockets. Its methods may be called by several
+// goroutines.
+type Listener struct {
+	file   *os.File // with the poller, which wakes Accept
+	raw    syscall.RawConn
+	addr   *net.TCPAddr
+	closed atomic.Bool
+}
+
+// Listen binds address ("host:port") and listens.
+func Listen(ctx context.Context, address string) (*Listener, error) {
+	ln, err := listenTCP(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	// net lets nobody wait for its listener.
+	f, err := ln.File()
+	if err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	l := &Listener{file: f, addr: ln.Addr().(*net.TCPAddr)}
+	if l.raw, err = f.SyscallConn(); err == nil {
+		err = ln.Close() // f is a duplicate
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return l, nil
+}
+
+// Addr is the address that the system bound.
+func (l *Listener) Addr() *net.TCPAddr { return l.addr }
+
+// Control calls f with the descriptor.
+func (l *Listener) Control(f func(fd uintptr)) error { return l.raw.Control(f) }
+
+// Close ends Accept. Connections that wait in the queue are reset by the system.
+func (l *Listener) Close() error {
+	l.closed.Store(true)
+	return l.file.Close()
+}
+
+// SetOptions sets what the sockets that connect from now on have. Linux passes
+// the options of a listening socket on.
+func (l *Listener) SetOptions(o sockopt.Options) error { return o.ApplyRaw(l.raw) }
+
+// Accept waits for the next connection, and returns it and its peer's address. It
+// returns net.ErrClosed after Close.
+func (l *Listener) Accept() (*Socket, netip.AddrPort, error) {
+	var (
+		fd   int
+		peer unix.Sockaddr
+		err  error
+	)
+	waitErr := l.raw.Read(func(ln uintptr) bool {
+		for {
+			fd, peer, err = unix.Accept4(int(ln), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			switch {
+			case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
+			default:
+				return !errors.Is(err, unix.EAGAIN)
+			}
+		}
+	})
+	if waitErr != nil {
+		if l.closed.Load() {
+			waitErr = net.ErrClosed
+		}
+		return nil, netip.AddrPort{}, waitErr
+	}
+	if err != nil {
+		return nil, netip.AddrPort{}, os.NewSyscallError("accept4", err)
+	}
+	return &Socket{fd}, addrPort(peer), nil
+}
+
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// Dial connects to addr. Its errors are a *net.OpError, as net.Dialer's are.
+func Dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (*Socket, error) {
+	for attempt := 0; ; attempt++ {
+		fd, err := dial(ctx, addr, o)
+		// A port that nobody listens on may be picked for this end as well, and
+		// the socket is then connected to itself; net retries so, too.
+		if err == nil && attempt < selfRetries && connectedToItself(fd, addr) {
+			_ = unix.Close(fd)
+			continue
+		}
+		if err != nil {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: err}
+		}
+		return &Socket{fd}, nil
+	}
+}
+
+const selfRetries = 3
+
+func dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return -1, err
+	}
+	domain, sa := sockaddr(addr)
+	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if err := o.ApplyFD(fd); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	switch err := unix.Connect(fd, sa); {
+	case err == nil:
+		return fd, nil
+	case errors.Is(err, unix.EINPROGRESS), errors.Is(err, unix.EINTR):
+		return await(ctx, fd)
+	default:
+		_ = unix.Close(fd) // the first error says more
+		return -1, os.NewSyscallError("connect", err)
+	}
+}
+
+// await waits until fd is connected, with the help of the poller. It owns fd, and
+// returns a duplicate, which the poller does not know.
+func await(ctx context.Context, fd int) (int, error) {
+	f := os.NewFile(uintptr(fd), "socket")
+	defer f.Close()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	defer context.AfterFunc(ctx, func() {
+		// It fails only once the file is closed.
+		_ = f.SetWriteDeadline(time.Unix(1, 0))
+	})()
+	var dup int
+	waitErr := raw.Write(func(fd uintptr) bool {
+		var pending int
+		if pending, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err != nil {
+			return true
+		}
+		if pending != 0 {
+			err = os.NewSyscallError("connect", syscall.Errno(pending))
+			return true
+		}
+		if _, err = unix.Getpeername(int(fd)); errors.Is(err, unix.ENOTCONN) {
+			return false
+		}
+		if err == nil {
+			dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+		}
+		return true
+	})
+	if waitErr != nil {
+		if ctx.Err() != nil {
+			waitErr = ctx.Err()
+		}
+		return -1, waitErr
+	}
+	return dup, err
+}
+
+func connectedToItself(fd int, addr netip.AddrPort) bool {
+	if !addr.Addr().IsLoopback() {
+		return false
+	}
+	local, err := unix.Getsockname(fd)
+	return err == nil && addrPort(local) == netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+}
+
+func sockaddr(addr netip.AddrPort) (int, unix.Sockaddr) {
+	ip := addr.Addr().Unmap()
+	if ip.Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: ip.As4()}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Port: int(addr.Port()), Addr: ip.As16(), ZoneId: zone(ip.Zone())}
+}
+
+// zone returns the index of an IPv6 zone, a name or a number; 0: none.
+func zone(name string) uint32 {
+	if name == "" {
+		return 0
+	}
+	if i, err := net.InterfaceByName(name); err == nil {
+		return uint32(i.Index)
+	}
+	n, err := strconv.ParseUint(name, 10, 32)
+	if err != nil {
+		return 0 // the system says that the address is not reachable so
+	}
+	return uint32(n)
+}
+
+// Take hands the descriptor over to the caller.
+func (s *Socket) Take() int { return s.fd }
+
+// Close closes the socket.
+func (s *Socket) Close() {
+	// The descriptor is gone, whatever it returns.
+	_ = unix.Close(s.fd)
+}
+
+// Reset closes the socket so that its peer is reset.
+func (s *Socket) Reset() {
+	// It fails on a connection that is reset already.
+	_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	s.Close()
+}
+
+func (s *Socket) conn() (*net.TCPConn, error) {
+	f := os.NewFile(uintptr(s.fd), "socket")
+	defer f.Close() // FileConn has a duplicate
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("hand socket over: %w", err)
+	}
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("hand socket over: it is a %T", c), c.Close())
+	}
+	return tcp, nil
+}

@@ -1,0 +1,97 @@
+//go:build !linux
+
+package bare
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/tunneld/tunneld/internal/sockopt"
+)
+
+// Socket is a connected TCP socket. Its owner ends it by exactly one of Conn,
+// Reset and Close. It is not safe for concurrent use.
+type Socket struct{ tcp *net.TCPConn }
+
+// Listener accepts bare sockets. Its methods may be called by several
+// goroutines.
+type Listener struct {
+	ln      *net.TCPListener
+	options atomic.Pointer[sockopt.Options]
+}
+
+// Listen binds address ("host:port") and listens.
+func Listen(ctx context.Context, address string) (*Listener, error) {
+	ln, err := listenTCP(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{ln: ln}, nil
+}
+
+// Addr is the address that the system bound.
+func (l *Listener) Addr() *net.TCPAddr { return l.ln.Addr().(*net.TCPAddr) }
+
+// Control calls f with the descriptor.
+func (l *Listener) Control(f func(fd uintptr)) error {
+	raw, err := l.ln.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(f)
+}
+
+// Close ends Accept. Connections that wait in the queue are reset by the system.
+func (l *Listener) Close() error { return l.ln.Close() }
+
+// SetOptions sets what the sockets that are accepted from now on have.
+func (l *Listener) SetOptions(o sockopt.Options) error {
+	l.options.Store(&o)
+	return nil
+}
+
+// Accept waits for the next connection, and returns it and its peer's address. It
+// returns net.ErrClosed after Close.
+func (l *Listener) Accept() (*Socket, netip.AddrPort, error) {
+	c, err := l.ln.AcceptTCP()
+	if err != nil {
+		return nil, netip.AddrPort{}, err
+	}
+	if o := l.options.Load(); o != nil {
+		// It fails on a connection that is reset already.
+		_ = o.Apply(c)
+	}
+	peer := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return &Socket{c}, netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), nil
+}
+
+// Dial connects to addr. Its errors are a *net.OpError, as net.Dialer's are.
+func Dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (*Socket, error) {
+	c, err := o.Dialer().DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	tcp := c.(*net.TCPConn)
+	if err := tcp.SetNoDelay(o.Nodelay); err != nil {
+		_ = tcp.Close() // the first error says more
+		return nil, err
+	}
+	return &Socket{tcp}, nil
+}
+
+// Close closes the socket.
+func (s *Socket) Close() {
+	// The socket is gone, whatever it returns.
+	_ = s.tcp.Close()
+}
+
+// Reset closes the socket so that its peer is reset.
+func (s *Socket) Reset() {
+	// It fails on a connection that is reset already.
+	_ = s.tcp.SetLinger(0)
+	s.Close()
+}
+
+func (s *Socket) conn() (*net.TCPConn, error) { return s.tcp, nil }
