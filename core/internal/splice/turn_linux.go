@@ -17,6 +17,17 @@ const (
 	budget = 1 << 20
 )
 
+// sideError is what broke a tunnel. Nobody may want to read it, so it is put into
+// words only for who does.
+type sideError struct {
+	what  string
+	errno syscall.Errno
+}
+
+func (e sideError) Error() string { return e.what + ": " + e.errno.Error() }
+
+func (e sideError) Unwrap() error { return e.errno }
+
 var errRelayClosed = errors.New("the plugin closed the relay")
 
 // turn moves what can be moved in both directions.
@@ -115,10 +126,10 @@ func (w *worker) filled(s *slot, d, n int, errno syscall.Errno) bool {
 		// has been read; whether that was all is its word to say.
 		s.dirs[d].state = dirEOF
 	case d == client:
-		w.breakOff(s, tunnel.CloseClientReset, fmt.Errorf("read from client: %w", errno))
+		w.breakOff(s, tunnel.CloseClientReset, sideError{"read from client", errno})
 		return false
 	default:
-		w.breakOff(s, tunnel.CloseUpstreamReset, fmt.Errorf("read from upstream: %w", errno))
+		w.breakOff(s, tunnel.CloseUpstreamReset, sideError{"read from upstream", errno})
 		return false
 	}
 	return true
@@ -210,10 +221,10 @@ func (w *worker) unpipe(dir *direction) {
 // plugin has ended the tunnel does so too, without being an error.
 func (w *worker) failed(s *slot, side int, what string, errno syscall.Errno) {
 	if side == client {
-		w.breakOff(s, tunnel.CloseClientReset, fmt.Errorf("%s client: %w", what, errno))
+		w.breakOff(s, tunnel.CloseClientReset, sideError{what + " client", errno})
 		return
 	}
-	err := fmt.Errorf("%s upstream: %w", what, errno)
+	err := sideError{what + " upstream", errno}
 	if s.relay != nil {
 		// What is held has nowhere to go: the direction is over.
 		w.drop(&s.dirs[client])
