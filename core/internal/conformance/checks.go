@@ -93,6 +93,15 @@ func (c check) of(ctx context.Context, r *run) outcome {
 	return got
 }
 
+// patience is how long to wait for what a protocol that has the capability
+// cannot do anyway.
+func (r *run) patience(capability string) time.Duration {
+	if r.cannot(capability) {
+		return min(time.Second, r.opts.Timeout)
+	}
+	return r.opts.Timeout
+}
+
 // cannot says whether the plugin names a capability.
 func (r *run) cannot(capability string) bool {
 	return r.main != nil && slices.Contains(r.main.info.GetCapabilities(), capability)

@@ -19,6 +19,7 @@ type client struct {
 	in   io.Reader
 	wait time.Duration
 	gone bool
+	late func(time.Duration) // told of a word that came after what it is about
 }
 
 // dial makes a tunnel through an instance.
@@ -36,8 +37,15 @@ func (r *run) dial1(ctx context.Context, i *instance, generation uint64, target 
 		}
 		return nil, err
 	}
-	return &client{Conn: c, in: io.MultiReader(bytes.NewReader(c.ReadAhead), c.Stream), wait: r.opts.Timeout}, nil
+	return &client{
+		Conn: c, in: io.MultiReader(bytes.NewReader(c.ReadAhead), c.Stream), wait: r.opts.Timeout,
+		late: i.ledger.late,
+	}, nil
 }
+
+// lateness is how long after an end of file the word on it may be handled: it
+// was sent before.
+const lateness = time.Second
 
 // tunnel makes a tunnel to the target through the instance's first generation.
 func (r *run) tunnel(ctx context.Context, i *instance) (*client, error) {
@@ -153,8 +161,12 @@ func (c *client) rest() ([]byte, error) {
 		return b, fmt.Errorf("after %d bytes: %w", len(b), err)
 	}
 	if c.Relay != nil {
+		begun := time.Now()
 		if err := c.Relay.ConfirmEOF(); err != nil {
 			return b, fmt.Errorf("after %d bytes: %w", len(b), err)
+		}
+		if took := time.Since(begun); took > lateness {
+			c.late(took)
 		}
 	}
 	return b, nil

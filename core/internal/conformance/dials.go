@@ -91,6 +91,7 @@ func (r *run) greeting(ctx context.Context) outcome {
 		if err != nil {
 			return fail("%v", err)
 		}
+		c.wait = r.patience(pluginwire.NoGreeting)
 		got := make([]byte, len(greeting))
 		err = c.read(got)
 		c.drop()

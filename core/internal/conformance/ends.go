@@ -201,11 +201,12 @@ func (r *run) broken(ctx context.Context, i *instance, breakOff func(c *client))
 
 // unclean wants the next that a target reads to be anything but a clean end.
 func (r *run) unclean(far *net.TCPConn) outcome {
-	_ = far.SetReadDeadline(time.Now().Add(r.opts.Timeout))
+	patience := r.patience(pluginwire.NoAbort)
+	_ = far.SetReadDeadline(time.Now().Add(patience))
 	n, err := far.Read(make([]byte, 1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fail("the target sees no end at all within %s", r.opts.Timeout)
+		return fail("the target sees no end at all within %s", patience)
 	case err == nil:
 		return fail("the target reads %d bytes that nobody sent", n)
 	case !errors.Is(err, io.EOF):

@@ -158,6 +158,13 @@ func (l *ledger) take(rec pluginwire.Record, err error) {
 	}
 }
 
+// late notes a word on an end of file that came after it.
+func (l *ledger) late(by time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wrong = append(l.wrong, fmt.Sprintf("the word on a relay's end of file came %s after it", by.Round(100*time.Millisecond)))
+}
+
 func (l *ledger) findings() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

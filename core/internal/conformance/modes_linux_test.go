@@ -85,6 +85,16 @@ func (r *raw) insteadOfDial(ctx context.Context, req *pluginv1.DialRequest, c ra
 	switch r.mode {
 	case "cannot dial":
 		return nil, status.Error(codes.Internal, "out of luck")
+	case "hands a pipe over":
+		_, w, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		defer w.Close()
+		_ = r.channel.Send(pluginwire.Record{Kind: pluginwire.Handoff, Token: req.GetToken(), Path: pluginwire.PathDirect}, w)
+		return directly(req), nil
+	case "hands nothing over":
+		return directly(req), nil
 	case "logs its password in base64":
 		fmt.Fprintln(os.Stderr, "Authorization: Basic", base64.StdEncoding.EncodeToString([]byte("alice:"+c.secret)))
 	case "prints its password in an error":
@@ -106,6 +116,12 @@ func (r *raw) insteadOfDial(ctx context.Context, req *pluginv1.DialRequest, c ra
 		_ = r.channel.Send(pluginwire.Record{Kind: 9, Token: req.GetToken()}, nil)
 	}
 	return nil, nil
+}
+
+func directly(req *pluginv1.DialRequest) *pluginv1.DialResponse {
+	return &pluginv1.DialResponse{Result: &pluginv1.DialResponse_Handoff{Handoff: &pluginv1.Handoff{
+		Token: req.GetToken(), Path: pluginv1.DataPath_DATA_PATH_DIRECT,
+	}}}
 }
 
 // promise answers at once where the target refuses, and ends the tunnel then.

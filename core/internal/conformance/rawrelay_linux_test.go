@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/tunneld/tunneld/internal/pluginwire"
 )
@@ -121,6 +122,12 @@ func (l *rawRelay) down() error {
 		return errBoth
 	}
 	if l.r.mode != "announces its end at the beginning" && l.r.mode != "announces no EOF" {
+		if l.r.mode == "announces the end after it" {
+			err := l.near.CloseWrite()
+			time.Sleep(3 * lateness / 2)
+			l.say(pluginwire.Record{Kind: pluginwire.EOF})
+			return err
+		}
 		l.say(pluginwire.Record{Kind: pluginwire.EOF})
 	}
 	return l.near.CloseWrite()
