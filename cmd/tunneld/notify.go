@@ -57,6 +57,20 @@ func serving(listeners int, generation uint64) string {
 	return fmt.Sprintf("%s, generation %d", count(uint64(listeners), "listener"), generation)
 }
 
+// watch runs the watchdog until stop is called.
+func (n *notifier) watch(answer func() core.Status) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		n.watchdog(ctx, answer)
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
 // watchdog tells the manager, if it wants to know, that the daemon lives, until
 // ctx is done, also while it stops: twice in the time that the manager gives, and
 // only as long as the daemon answers.

@@ -75,7 +75,9 @@ func runDaemon(cmd *cobra.Command, config string) error {
 	if err != nil {
 		return err
 	}
-	manager.started(len(daemon.Listeners()), 1)
+	now := daemon.Status()
+	manager.started(len(now.Listeners), now.Generation)
+	defer manager.watch(daemon.Status)()
 	return serve(ctx, cmd, daemon, &manager, stop, reload)
 }
 
