@@ -19,13 +19,13 @@ import (
 // to GET and HEAD.
 func (m *Metrics) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+	mux.Handle("/metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		// A scrape gets what can be had.
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: 8,
 	}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok\n") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok\n") })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if why := m.snapshot().NotReady(); len(why) > 0 {
 			say(w, http.StatusServiceUnavailable, strings.Join(why, "\n")+"\n")
 			return
@@ -35,7 +35,14 @@ func (m *Metrics) Handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		say(w, http.StatusNotFound, fmt.Sprintf("there is no %s here, but /metrics, /healthz and /readyz\n", r.URL.Path))
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			say(w, http.StatusMethodNotAllowed, "only GET and HEAD are served here\n")
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func say(w http.ResponseWriter, code int, text string) {

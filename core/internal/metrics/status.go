@@ -119,7 +119,7 @@ func (w writer) plugins(all []status.Plugin) {
 }
 
 // plainExit is what os.ProcessState prints of an end.
-var plainExit = regexp.MustCompile(`^(exit status \d{1,3}|signal: [a-z ]{1,40})`)
+var plainExit = regexp.MustCompile(`^(exit status \d{1,3}|signal: [a-z]+( [a-z]+)*)`)
 
 // exitClass bounds what a label may say of an exit.
 func exitClass(exit string) string {
