@@ -123,28 +123,25 @@ func direct(n int, extra string) string {
 // whatever its outcome, and of the stop at last.
 func TestManagerIsToldOfReloads(t *testing.T) {
 	m := startManager(t)
-	p := runProgram(t, 2, direct(2, ""))
+	place, socket := runIn(t)
+	p := runProgram(t, 2, direct(2, place))
 	m.want(t, "READY", "2 listeners, generation 1")
-	write := func(config string) {
-		t.Helper()
-		if err := os.WriteFile(p.path, []byte(jsonLog+config), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 
-	write(direct(1, ""))
+	p.write(t, direct(1, place))
 	since := monotonic(t)
 	p.signal(t, syscall.SIGHUP)
 	m.wantReload(t, since, "2 listeners, generation 1", "1 listener, generation 2")
 
-	write("nonsense {")
+	p.write(t, "nonsense {")
 	since = monotonic(t)
 	p.signal(t, syscall.SIGHUP)
 	m.wantReload(t, since, "1 listener, generation 2", "1 listener, generation 2, the last reload failed: ")
 
-	write(direct(1, ""))
+	p.write(t, direct(1, place))
 	since = monotonic(t)
-	p.signal(t, syscall.SIGHUP)
+	if r := reloadBy(t, socket); r.Error != "" {
+		t.Errorf("%+v", r)
+	}
 	m.wantReload(t, since, "1 listener, generation 2", "1 listener, generation 4")
 
 	p.signal(t, syscall.SIGTERM)
