@@ -146,15 +146,12 @@ func (c *client) form() *[]byte {
 	return new([]byte)
 }
 
-// maxTries bounds how often a request is repeated that met the end of a kept
-// connection.
-const maxTries = 4
-
 // post sends one form and returns the answer with its headers checked. The
 // caller closes the answer's body and then calls free, which gives the form's
 // buffer back; post does both itself where it fails. A request that may be
-// repeated is, where a kept connection turns out to be closed: any other that
-// this happens to may have been carried out, or not.
+// repeated is, where a kept connection turns out to be closed, on a connection
+// of its own, since the other kept ones may be closed as well. Any other request
+// that this happens to may have been carried out, or not.
 func (c *client) post(ctx context.Context, action string, form *[]byte, repeatable bool) (r *http.Response, free func(), err error) {
 	var open atomic.Int32
 	free = func() {
@@ -163,12 +160,13 @@ func (c *client) post(ctx context.Context, action string, form *[]byte, repeatab
 			c.forms.Put(form)
 		}
 	}
-	for try := 1; ; try++ {
-		var reused atomic.Bool
-		r, err = c.roundTrip(ctx, *form, &open, &reused)
-		if err == nil || !repeatable || !reused.Load() || try == maxTries || ctx.Err() != nil {
-			break
-		}
+	var reused atomic.Bool
+	transport := c.transport.Load()
+	r, err = c.roundTrip(ctx, transport, *form, &open, &reused)
+	if err != nil && repeatable && reused.Load() && ctx.Err() == nil {
+		transport = transport.Clone()
+		transport.DisableKeepAlives = true
+		r, err = c.roundTrip(ctx, transport, *form, &open, &reused)
 	}
 	if err != nil {
 		free()
@@ -188,9 +186,9 @@ func (c *client) post(ctx context.Context, action string, form *[]byte, repeatab
 	return r, free, nil
 }
 
-// roundTrip makes one request; open counts the bodies that the transport has
-// not closed yet, and reused tells whether it went out on a kept connection.
-func (c *client) roundTrip(ctx context.Context, form []byte, open *atomic.Int32, reused *atomic.Bool) (*http.Response, error) {
+// roundTrip makes one request through t; open counts the bodies that t has not
+// closed yet, and reused tells whether it went out on a kept connection.
+func (c *client) roundTrip(ctx context.Context, t *http.Transport, form []byte, open *atomic.Int32, reused *atomic.Bool) (*http.Response, error) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { reused.Store(info.Reused) },
 	})
@@ -203,5 +201,5 @@ func (c *client) roundTrip(ctx context.Context, form []byte, open *atomic.Int32,
 		ContentLength: int64(len(form)),
 		GetBody:       func() (io.ReadCloser, error) { return newFormBody(form, open), nil },
 	}
-	return c.transport.Load().RoundTrip(req.WithContext(ctx))
+	return t.RoundTrip(req.WithContext(ctx))
 }

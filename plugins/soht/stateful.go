@@ -13,36 +13,38 @@ import (
 // tunnel, and writes beside it.
 type stateful struct {
 	*tunnel
-	answered chan struct{} // closed once body or failed is set
+	answered chan struct{} // closed once body is set, or the read has failed
 	body     io.ReadCloser
-	failed   error
 	tail     *tail // made by the first Read
 }
 
 func newStateful(c *client, id string, writeSize int) sdk.Stream {
-	t, ctx := newTunnel(c, id, writeSize)
+	t, life, requests := newTunnel(c, id, writeSize)
 	s := &stateful{tunnel: t, answered: make(chan struct{})}
-	s.spawn(func() { s.request(ctx) })
-	s.spawn(func() { s.send(ctx) })
+	s.spawn(func() { s.request(life, requests) })
+	s.spawn(func() { s.send(requests) })
 	return s
 }
 
 // request begins the read. Its answer comes with the target's first byte, which
 // may be never: nothing waits for it but Read.
-func (s *stateful) request(ctx context.Context) {
+func (s *stateful) request(life, requests context.Context) {
 	defer close(s.answered)
+	ctx, cancel := context.WithCancel(requests)
 	form := s.client.form()
 	*form = appendAction((*form)[:0], "read", s.id)
 	r, free, err := s.client.post(ctx, "read", form, false)
 	if err != nil {
-		s.failed = err
+		cancel()
 		s.cancel(err)
 		return
 	}
 	free()
+	// An answer with a body that has not ended is cancelled without harm; with
+	// data coming, it would not end by itself.
+	context.AfterFunc(life, cancel)
 	if err := status(r); err != nil {
 		_ = r.Body.Close()
-		s.failed = err
 		s.cancel(err)
 		return
 	}
@@ -68,8 +70,8 @@ func (s *stateful) Read(p []byte) (int, error) {
 	case <-s.done:
 		return 0, s.cause()
 	}
-	if s.failed != nil {
-		return 0, s.failed
+	if s.body == nil {
+		return 0, s.cause()
 	}
 	if s.tail == nil {
 		s.tail = newTail(s.body, s.spawn)
@@ -88,7 +90,7 @@ func (s *stateful) Read(p []byte) (int, error) {
 func (s *stateful) send(ctx context.Context) {
 	for {
 		data, last := s.out.take(-1, s.linger(), s.done)
-		if ctx.Err() != nil {
+		if s.over() {
 			return
 		}
 		if len(data) > 0 {

@@ -40,7 +40,7 @@ type reply struct {
 }
 
 func newStateless(c *client, id string, writeSize int) sdk.Stream {
-	t, ctx := newTunnel(c, id, writeSize)
+	t, _, requests := newTunnel(c, id, writeSize)
 	s := &stateless{
 		tunnel: t,
 		free:   make(chan []byte, replies),
@@ -49,7 +49,7 @@ func newStateless(c *client, id string, writeSize int) sdk.Stream {
 	for range replies {
 		s.free <- make([]byte, 1+maxReply)
 	}
-	s.spawn(func() { s.exchange(ctx) })
+	s.spawn(func() { s.exchange(requests) })
 	return s
 }
 
@@ -68,7 +68,7 @@ func (s *stateless) exchange(ctx context.Context) {
 			return
 		}
 		data, last := s.next(pause, flushed)
-		if ctx.Err() != nil {
+		if s.over() {
 			return
 		}
 		start := time.Now()

@@ -17,30 +17,52 @@ const (
 )
 
 // tunnel is what the streams of both modes share.
+//
+// It has two ends of life. done is closed when the tunnel breaks or is to end,
+// and ends every wait. The context of the requests is cancelled when a request
+// does not end by itself after that, since cancelling one that is just being
+// answered without a body costs another tunnel its connection: net/http (1.26)
+// gives such a connection back before it looks whether the caller is gone, and
+// then closes it, in use again or not.
 type tunnel struct {
-	client *client
-	id     string
-	out    *outbox
-	cancel context.CancelCauseFunc
-	done   <-chan struct{} // closed by cancel
-	cause  func() error    // after done
-	pace   time.Duration   // smoothed time of an exchange; the sender's
+	client   *client
+	id       string
+	out      *outbox
+	cancel   context.CancelCauseFunc
+	done     <-chan struct{} // closed by cancel
+	cause    func() error    // after done
+	requests context.CancelFunc
+	pace     time.Duration // smoothed time of an exchange; the sender's
 
 	mu    sync.Mutex
 	ended bool
 	wait  sync.WaitGroup // the goroutines; not added to once ended
 }
 
-func newTunnel(c *client, id string, writeSize int) (*tunnel, context.Context) {
-	ctx, cancel := context.WithCancelCause(context.Background())
+// newTunnel returns a tunnel, the context that ends with done and the one of the
+// requests.
+func newTunnel(c *client, id string, writeSize int) (t *tunnel, life, requests context.Context) {
+	life, cancel := context.WithCancelCause(context.Background())
+	requests, cancelRequests := context.WithCancel(context.Background())
 	return &tunnel{
-		client: c,
-		id:     id,
-		out:    newOutbox(writeSize),
-		cancel: cancel,
-		done:   ctx.Done(),
-		cause:  func() error { return context.Cause(ctx) },
-	}, ctx
+		client:   c,
+		id:       id,
+		out:      newOutbox(writeSize),
+		cancel:   cancel,
+		done:     life.Done(),
+		cause:    func() error { return context.Cause(life) },
+		requests: cancelRequests,
+	}, life, requests
+}
+
+// over says whether done is closed.
+func (t *tunnel) over() bool {
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // spawn starts a goroutine that the end waits for.
@@ -57,10 +79,8 @@ func (t *tunnel) spawn(f func()) bool {
 // many are in flight. That they did not arrive is the error of a later call,
 // of Read as well.
 func (t *tunnel) Write(p []byte) (int, error) {
-	select {
-	case <-t.done:
+	if t.over() {
 		return 0, t.cause()
-	default:
 	}
 	n := t.out.write(p, t.done)
 	if n < len(p) {
@@ -81,8 +101,9 @@ func (t *tunnel) CloseWrite() error {
 	}
 }
 
-// Close ends what is under way, waits for the goroutines and sends close, for at
-// most closeTimeout. Its error says that the server may not have freed the id.
+// Close sends close, which also lets the server end what is under way, and waits
+// for that, for at most closeTimeout in all. Its error says that the server may
+// not have freed the id.
 func (t *tunnel) Close() error {
 	t.mu.Lock()
 	again := t.ended
@@ -92,10 +113,13 @@ func (t *tunnel) Close() error {
 		return net.ErrClosed
 	}
 	t.cancel(net.ErrClosed)
-	t.wait.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	return t.client.close(ctx, t.id)
+	defer context.AfterFunc(ctx, t.requests)()
+	err := t.client.close(ctx, t.id)
+	t.wait.Wait()
+	t.requests()
+	return err
 }
 
 // Abort is Close, and drops what is not sent yet. The protocol has one close
