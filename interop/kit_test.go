@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -119,15 +120,25 @@ func wantResults(t *testing.T, r report, path string, want map[string]string) {
 	}
 }
 
-// freePort returns a loopback address where nothing listens.
+// ports are those that freePort has given away.
+var ports sync.Map
+
+// freePort returns a loopback address where nothing listens: below those that
+// the kernel gives to connections, and each once.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000))
+		if _, taken := ports.LoadOrStore(address, true); taken {
+			continue
+		}
+		if ln, err := net.Listen("tcp", address); err == nil {
+			_ = ln.Close()
+			return address
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // closedPort returns a loopback address where nothing will listen.

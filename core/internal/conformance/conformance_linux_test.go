@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,15 +21,25 @@ import (
 
 const password = "correct horse battery"
 
-// freeTarget is a loopback target where nothing listens yet.
+// ports are those that freeTarget has given away.
+var ports sync.Map
+
+// freeTarget is a loopback target where nothing listens yet: below the ports
+// that the kernel gives to connections, and each once.
 func freeTarget(t *testing.T) tunnel.Target {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		target := tunnel.Target{Host: "127.0.0.1", Port: uint16(15000 + rand.IntN(15000))}
+		if _, taken := ports.LoadOrStore(target, true); taken {
+			continue
+		}
+		if ln, err := net.Listen("tcp", target.String()); err == nil {
+			_ = ln.Close()
+			return target
+		}
 	}
-	defer ln.Close()
-	return tunnel.Target{Host: "127.0.0.1", Port: uint16(ln.Addr().(*net.TCPAddr).Port)}
+	t.Fatal("no port is free")
+	return tunnel.Target{}
 }
 
 // options runs a plugin of the test binary with a body of its upstream's block.
