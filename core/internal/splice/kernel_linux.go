@@ -22,9 +22,11 @@ type kernel struct {
 	next    atomic.Uint32
 }
 
-func (k *kernel) init() error {
-	for range min(runtime.GOMAXPROCS(0), maxWorkers) {
-		w, err := newWorker()
+func (k *kernel) init(tunnels *counter) error {
+	n := min(runtime.GOMAXPROCS(0), maxWorkers)
+	pipes := pipesAllowed(n)
+	for range n {
+		w, err := newWorker(tunnels, pipes)
 		if err != nil {
 			return errors.Join(fmt.Errorf("start pump: %w", err), k.close())
 		}
@@ -53,16 +55,14 @@ func (k *kernel) start(t *Tunnel) bool {
 			_ = c.Close()
 		}
 	}
-	j := &joined{
-		fds:      [2]int32{cfd, ufd},
-		ahead:    [2][]byte{t.ClientAhead, t.Upstream.ReadAhead},
-		timeouts: t.Timeouts,
-		relay:    t.Upstream.Relay,
-		traffic:  t.Traffic,
-		done:     t.Done,
+	if t.Client == nil || isTCP(t.Client) {
+		prepare(cfd)
+	}
+	if t.Upstream.Stream == nil || isTCP(t.Upstream.Stream) {
+		prepare(ufd)
 	}
 	w := k.workers[k.next.Add(1)%uint32(len(k.workers))]
-	w.submit(message{kind: msgJoin, join: j})
+	w.submit(message{kind: msgJoin, join: t, fds: [2]int32{cfd, ufd}})
 	return true
 }
 

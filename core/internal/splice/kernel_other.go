@@ -5,7 +5,7 @@ package splice
 // kernel is the pump that this system does not have.
 type kernel struct{}
 
-func (*kernel) init() error { return nil }
+func (*kernel) init(*counter) error { return nil }
 
 func (*kernel) start(*Tunnel) bool { return false }
 

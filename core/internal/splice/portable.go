@@ -19,15 +19,19 @@ import (
 // portable pumps tunnels by goroutines: two each, and one that looks at the
 // timeouts while there are any.
 type portable struct {
+	tunnels *counter
+
 	mu    sync.Mutex
 	flows map[*flow]struct{}
 	stop  chan struct{} // ends the watch; nil while there are no flows
 }
 
-func (p *portable) init() { p.flows = map[*flow]struct{}{} }
+func (p *portable) init(tunnels *counter) {
+	p.tunnels, p.flows = tunnels, map[*flow]struct{}{}
+}
 
 func (p *portable) start(t Tunnel) {
-	f := &flow{Tunnel: t, start: time.Now()}
+	f := &flow{Tunnel: t, start: time.Now(), torn: make(chan struct{})}
 	p.mu.Lock()
 	if len(p.flows) == 0 {
 		p.stop = make(chan struct{})
@@ -43,7 +47,7 @@ func (p *portable) start(t Tunnel) {
 			close(p.stop)
 		}
 		p.mu.Unlock()
-		t.Done(result)
+		p.tunnels.ended(t.Done, result)
 	}()
 }
 
@@ -84,13 +88,22 @@ type flow struct {
 	mu     sync.Mutex
 	reason tunnel.CloseReason // empty until decided
 	err    error
-	broken bool // breakOff was called: both connections are closed
+	broken bool          // breakOff was called
+	torn   chan struct{} // closed once it has closed both connections
+	closed bool          // both were closed cleanly
+	// over: the plugin has ended the tunnel cleanly. sinking: what the client
+	// sends is dropped.
+	over, sinking bool
 }
 
 func (f *flow) run() Result {
+	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(f.up)
-	f.down()
+	wg.Go(func() {
+		defer cancel()
+		f.up()
+	})
+	f.down(ctx)
 	wg.Wait()
 	f.finish()
 	return Result{Reason: f.reason, Err: f.err, Up: f.upped.Load(), Down: f.downed.Load()}
@@ -101,6 +114,8 @@ func (f *flow) up() {
 	readErr, writeErr := f.carry(f.Upstream.Stream, f.Client, f.ClientAhead, &f.upped)
 	f.ClientAhead = nil
 	switch {
+	case f.isOver():
+		f.sink()
 	case writeErr != nil:
 		f.upstreamWriteFailed(writeErr)
 	case readErr != nil:
@@ -109,7 +124,7 @@ func (f *flow) up() {
 		f.ended(tunnel.CloseClientEOF)
 		if r := f.Upstream.Relay; r != nil {
 			if err := r.AnnounceEOF(); err != nil {
-				f.breakOff(upstreamReason(err), fmt.Errorf("end upstream: %w", err))
+				f.upstreamWriteFailed(err)
 				return
 			}
 		}
@@ -128,18 +143,38 @@ func (f *flow) upstreamWriteFailed(cause error) {
 		err := r.ConfirmEnd(ctx)
 		if err == nil {
 			f.ended(tunnel.CloseUpstreamEOF)
+			f.sink()
 			return
 		}
-		cause = err
+		cause = fmt.Errorf("%w (%w)", cause, err)
 	}
 	f.breakOff(upstreamReason(cause), fmt.Errorf("write to upstream: %w", cause))
 }
 
-// down carries the upstream's bytes to the client.
-func (f *flow) down() {
+// sink reads and drops what the client sends after the plugin has ended the
+// tunnel: a socket that is closed with unread bytes resets its peer, and what
+// the client has yet to receive is lost.
+func (f *flow) sink() {
+	f.mu.Lock()
+	f.sinking = true
+	// It fails once the tunnel is broken off.
+	_ = f.Client.SetReadDeadline(time.Now().Add(wordWait))
+	f.mu.Unlock()
+	buf := buffers.get()
+	defer buffers.put(buf)
+	for {
+		if _, err := f.Client.Read(buf[:]); err != nil {
+			return
+		}
+	}
+}
+
+// down carries the upstream's bytes to the client. ctx is done once up is.
+func (f *flow) down(ctx context.Context) {
 	readErr, writeErr := f.carry(f.Client, f.Upstream.Stream, f.Upstream.ReadAhead, &f.downed)
 	f.Upstream.ReadAhead = nil
-	if r := f.Upstream.Relay; r != nil && writeErr == nil && (readErr == nil || errors.Is(readErr, syscall.ECONNRESET)) {
+	r := f.Upstream.Relay
+	if r != nil && writeErr == nil && (readErr == nil || errors.Is(readErr, syscall.ECONNRESET)) {
 		// A relay that was closed with bytes of ours in it reads as a reset,
 		// after all that the plugin sent.
 		readErr = r.ConfirmEOF()
@@ -154,6 +189,25 @@ func (f *flow) down() {
 		if err := closeWrite(f.Client); err != nil {
 			f.breakOff(tunnel.CloseClientReset, fmt.Errorf("end client: %w", err))
 		}
+		if r != nil {
+			f.awaitEnd(ctx, r)
+		}
+	}
+}
+
+// awaitEnd waits for the plugin's word on the tunnel while up goes on: the client
+// may be silent from here on.
+func (f *flow) awaitEnd(ctx context.Context, r tunnel.Relay) {
+	switch err := r.ConfirmEnd(ctx); {
+	case err == nil:
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.over = true
+		if !f.sinking {
+			_ = f.Client.SetReadDeadline(time.Now())
+		}
+	case ctx.Err() == nil:
+		f.breakOff(upstreamReason(err), fmt.Errorf("end of upstream: %w", err))
 	}
 }
 
@@ -208,20 +262,30 @@ func (f *flow) ended(reason tunnel.CloseReason) {
 	}
 }
 
-// breakOff ends the tunnel at once and tells both sides that it was not a clean
-// end. The first call decides the reason, over a clean end as well.
+// breakOff ends the tunnel and tells both sides that it was not a clean end. The
+// first call decides the reason, over a clean end as well. It does not block,
+// where to tell the plugin does: finish waits for that.
 func (f *flow) breakOff(reason tunnel.CloseReason, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.broken {
+	if f.broken || f.closed {
 		return
 	}
 	f.broken, f.reason, f.err = true, reason, err
-	if r := f.Upstream.Relay; r != nil {
-		r.Abort(err.Error())
+	if f.Upstream.Relay == nil {
+		f.tear()
+		return
 	}
+	go func() {
+		f.Upstream.Relay.Abort(err.Error())
+		f.tear()
+	}()
+}
+
+func (f *flow) tear() {
 	reset(f.Upstream.Stream)
 	reset(f.Client)
+	close(f.torn)
 }
 
 // finish closes both connections after both directions have ended.
@@ -233,14 +297,30 @@ func (f *flow) finish() {
 			f.breakOff(upstreamReason(err), fmt.Errorf("end of upstream: %w", err))
 		}
 	}
-	if !f.isBroken() {
+	if f.close() {
 		// The descriptors are gone after Close, whatever it returns.
 		_ = f.Upstream.Stream.Close()
 		_ = f.Client.Close()
+	} else {
+		<-f.torn
 	}
 	if r != nil {
 		r.Ended()
 	}
+}
+
+// close settles that the end is clean, unless the tunnel was broken off.
+func (f *flow) close() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = !f.broken
+	return f.closed
+}
+
+func (f *flow) isOver() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.over
 }
 
 func (f *flow) isBroken() bool {
@@ -264,8 +344,16 @@ func closeWrite(c net.Conn) error {
 	return c.Close()
 }
 
-// reset closes c such that a TCP peer is reset.
+// reset closes c such that a TCP peer is reset. A wrapper is gone around: closing
+// it may say that the end is a clean one, as TLS does.
 func reset(c net.Conn) {
+	for {
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		c = w.NetConn()
+	}
 	if t, ok := c.(*net.TCPConn); ok {
 		// It fails on a connection that is reset already.
 		_ = t.SetLinger(0)

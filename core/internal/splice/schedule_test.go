@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// ending is how a side of a random schedule ends its direction.
-type ending int
+// farEnding is how a side of a random schedule ends its direction.
+type farEnding int
 
 const (
-	halfClose ending = iota
+	halfClose farEnding = iota
 	resets
 )
 
@@ -26,7 +26,7 @@ type plan struct {
 	size   int // bytes it sends
 	piece  int // most bytes in one write
 	slow   int // most bytes in one read, 0: no bound
-	ending ending
+	ending farEnding
 	// resetAt is how many bytes it has sent when it resets.
 	resetAt int
 }

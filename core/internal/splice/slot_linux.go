@@ -8,16 +8,6 @@ import (
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
-// joined is what a tunnel keeps while it is idle, besides its slot.
-type joined struct {
-	fds      [2]int32  // client, upstream
-	ahead    [2][]byte // until the first turn
-	timeouts Timeouts
-	relay    tunnel.Relay
-	traffic  *tunnel.Traffic
-	done     func(Result)
-}
-
 // The two sides of a tunnel. Direction d carries the bytes of side d to the
 // other.
 const (
@@ -25,11 +15,13 @@ const (
 	upstream = 1
 )
 
-// slot is a tunnel's place in its worker.
+// slot is a tunnel in its worker: all that it holds while it is idle, in one
+// piece, which the next tunnel uses again.
 type slot struct {
-	*joined
 	index, generation uint32
+	fds               [2]int32 // client, upstream
 
+	live    bool
 	queued  bool // in the worker's ready list
 	broken  bool // broken off; the plugin is being told
 	asked   bool // the plugin is being asked how the tunnel ended
@@ -37,14 +29,27 @@ type slot struct {
 	readyIn [2]bool
 	readyTo [2]bool
 	finSeen [2]bool // a FIN came along: read on to zero
+	urgent  [2]bool // urgent data came along: a short read says nothing
 	gone    [2]bool // the socket is dead both ways
 
-	dirs   [2]direction
-	start  time.Duration
-	active time.Duration
+	dirs     [2]direction
+	start    time.Duration
+	active   time.Duration
+	timeouts Timeouts
+	relay    tunnel.Relay
+	traffic  *tunnel.Traffic
+	done     func(Result)
+	ending   *ending // nil: nothing has ended
+}
+
+// ending is why a tunnel ends.
+type ending struct {
 	reason tunnel.CloseReason
 	err    error
 }
+
+// eofs are the endings of clean tunnels, by the side that ended first.
+var eofs = [2]ending{{reason: tunnel.CloseClientEOF}, {reason: tunnel.CloseUpstreamEOF}}
 
 type dirState uint8
 
@@ -54,6 +59,10 @@ const (
 	dirEOF
 	// dirTelling: the plugin is being told, or asked, of the end.
 	dirTelling
+	// dirSink: the other side has ended the tunnel cleanly. What still comes is
+	// read and dropped: a socket that is closed with unread bytes resets its
+	// peer, and what the peer has yet to receive is lost.
+	dirSink
 	// dirDone: the end has been passed on.
 	dirDone
 )
@@ -61,16 +70,35 @@ const (
 // direction is one way of a tunnel. It holds bytes in rest or in the pipe, never
 // in both.
 type direction struct {
-	rest   []byte // to be written before anything else
-	pooled *[smallRead]byte
-	pipe   pipe
-	piped  bool // pipe is held
-	held   int  // bytes in the pipe
-	bulk   bool // reads fill the buffer: splice
-	state  dirState
+	rest  *rest // to be written before anything else
+	pipe  *pipe
+	state dirState
+	bulk  bool // reads fill the buffer: splice
+	plain bool // the socket cannot be spliced
 
 	moved           int64 // all but what follows
 	spliced, copied int64 // since the last fold
+}
+
+// holds says whether bytes wait to be written.
+func (d *direction) holds() bool { return d.rest != nil || d.pipe != nil && d.pipe.held > 0 }
+
+// rest is bytes that were read and not written.
+type rest struct {
+	b      []byte
+	pooled *[smallRead]byte // under b, or nil
+}
+
+func newRest(b []byte) *rest {
+	buf := spare.get()
+	return &rest{b: buf[:copy(buf[:], b)], pooled: buf}
+}
+
+func (d *direction) dropRest() {
+	if d.rest != nil && d.rest.pooled != nil {
+		spare.put(d.rest.pooled)
+	}
+	d.rest = nil
 }
 
 // fold adds what has moved to the traffic that is told.
@@ -95,7 +123,7 @@ func (s *slot) fold() {
 
 // note takes up what epoll says of a side.
 func (s *slot) note(side int, events uint32) {
-	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+	if events&(unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		s.readyIn[side] = true
 	}
 	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
@@ -103,6 +131,9 @@ func (s *slot) note(side int, events uint32) {
 	}
 	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		s.finSeen[side] = true
+	}
+	if events&unix.EPOLLPRI != 0 {
+		s.urgent[side] = true
 	}
 	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		s.gone[side] = true
@@ -117,7 +148,7 @@ func (s *slot) key(side int) slotKey {
 	return slotKey(s.generation)<<33 | slotKey(s.index)<<1 | slotKey(side)
 }
 
-// slab is the worker's slots. A slot never moves.
+// slab is the worker's slots. A slot never moves, and is never freed.
 type slab struct {
 	chunks []*[slabChunk]slot
 	unused []*slot
@@ -137,6 +168,7 @@ func (a *slab) take() *slot {
 	}
 	s := a.unused[len(a.unused)-1]
 	a.unused = a.unused[:len(a.unused)-1]
+	s.live = true
 	a.live++
 	return s
 }
@@ -155,7 +187,7 @@ func (a *slab) find(key slotKey) (*slot, int) {
 	}
 	s := &a.chunks[index/slabChunk][index%slabChunk]
 	side := int(key & 1)
-	if s.joined == nil || s.key(side) != key {
+	if !s.live || s.key(side) != key {
 		return nil, 0
 	}
 	return s, side
@@ -165,7 +197,7 @@ func (a *slab) find(key slotKey) (*slot, int) {
 func (a *slab) each(do func(*slot)) {
 	for _, chunk := range a.chunks {
 		for i := range chunk {
-			if chunk[i].joined != nil {
+			if chunk[i].live {
 				do(&chunk[i])
 			}
 		}

@@ -81,8 +81,8 @@ type Pump struct {
 func New() (*Pump, error) {
 	p := &Pump{}
 	p.tunnels.init()
-	p.portable.init()
-	if err := p.kernel.init(); err != nil {
+	p.portable.init(&p.tunnels)
+	if err := p.kernel.init(&p.tunnels); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -91,18 +91,12 @@ func New() (*Pump, error) {
 // Start moves t's bytes until it ends and returns at once.
 func (p *Pump) Start(t Tunnel) {
 	p.tunnels.add()
-	done := t.Done
-	t.Done = func(r Result) {
-		if done != nil {
-			done(r)
-		}
-		p.tunnels.done()
-	}
 	if p.kernel.start(&t) {
 		return
 	}
 	if err := t.wrap(); err != nil {
 		t.abandon(err)
+		p.tunnels.ended(t.Done, Result{Reason: tunnel.CloseKilled, Err: err})
 		return
 	}
 	p.portable.start(t)
@@ -148,7 +142,6 @@ func (t *Tunnel) abandon(cause error) {
 	if relay != nil {
 		relay.Ended()
 	}
-	t.Done(Result{Reason: tunnel.CloseKilled, Err: cause})
 }
 
 // Stats is what a pump holds at one moment, and what it has made since its start.
@@ -241,7 +234,11 @@ func (c *counter) init() { c.zero = sync.NewCond(&c.mu) }
 
 func (c *counter) add() { c.n.Add(1) }
 
-func (c *counter) done() {
+// ended reports a tunnel that has ended, and counts it no more.
+func (c *counter) ended(done func(Result), r Result) {
+	if done != nil {
+		done(r)
+	}
 	if c.n.Add(-1) == 0 {
 		c.mu.Lock()
 		c.zero.Broadcast()

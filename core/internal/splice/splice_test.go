@@ -34,11 +34,6 @@ func eachPump(t *testing.T, test func(t *testing.T, start func(Tunnel))) {
 		p := newPump(t)
 		test(t, func(tun Tunnel) {
 			p.tunnels.add()
-			done := tun.Done
-			tun.Done = func(r Result) {
-				p.tunnels.done()
-				done(r)
-			}
 			p.portable.start(tun)
 		})
 	})

@@ -69,10 +69,41 @@ func bareSocket(c net.Conn) (syscall.RawConn, bool) {
 	return raw, err == nil
 }
 
-// closeReset closes a socket so that a TCP peer is reset. On a unix socket the
-// option has no effect.
+func isTCP(c net.Conn) bool {
+	_, ok := c.(*net.TCPConn)
+	return ok
+}
+
+// prepare makes a TCP socket fit for a tunnel, whoever made it.
+func prepare(fd int32) {
+	// Urgent data stays in its place among the other bytes (RFC 6093, section
+	// 4); else the byte would be lost. It cannot fail.
+	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+	// A plugin may have left this on: a clean close would then be a reset, or
+	// block the worker.
+	_ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+}
+
+// closeClean closes a socket whose both directions have been shut down.
+func closeClean(fd int32) { _ = unix.Close(int(fd)) }
+
+// closeReset closes a socket so that a TCP peer is reset, also while somebody
+// still holds a copy of the descriptor; a unix socket's peer sees its end.
 func closeReset(fd int32) {
-	// It fails on a connection that is reset already.
-	_ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	var unspec unix.RawSockaddrInet4 // AF_UNSPEC: tcp_disconnect
+	_, _, errno := syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
+	switch errno {
+	case 0:
+	case syscall.EINVAL: // a unix socket
+		_ = unix.Shutdown(int(fd), unix.SHUT_RDWR)
+	default:
+		_ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
 	_ = unix.Close(int(fd))
+}
+
+// unsent says whether bytes, or the end, have not reached the peer's system.
+func unsent(fd int32) bool {
+	n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) // SIOCOUTQ of tcp(7)
+	return err == nil && n > 0
 }

@@ -18,10 +18,15 @@ import (
 // goroutine touches them: everyone else sends it a message.
 type worker struct {
 	epfd, wakefd int
+	tunnels      *counter
 	stopped      chan struct{}
+	// helpers tell and ask plugins, and report tunnels that have ended: all that
+	// may take a while.
+	helpers sync.WaitGroup
 
 	mu     sync.Mutex
 	queue  []message
+	sealed bool        // wakefd is closed
 	asleep atomic.Bool // it waits in epoll, and a message must wake it
 	queued atomic.Bool // queue is not empty
 
@@ -33,6 +38,7 @@ type worker struct {
 	pipes  pipes
 	buf    []byte
 	ready  []*slot // have more to do than a turn allows
+	batch  []*slot // ready's memory, in turns
 	events []unix.EpollEvent
 	closed bool
 }
@@ -64,12 +70,13 @@ const (
 
 type message struct {
 	kind messageKind
-	join *joined
+	join *Tunnel
+	fds  [2]int32 // of join
 	key  slotKey
 	err  error
 }
 
-func newWorker() (*worker, error) {
+func newWorker(tunnels *counter, mostPipes int) (*worker, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -81,10 +88,12 @@ func newWorker() (*worker, error) {
 	w := &worker{
 		epfd:    epfd,
 		wakefd:  wakefd,
+		tunnels: tunnels,
 		stopped: make(chan struct{}),
 		began:   time.Now(),
 		buf:     make([]byte, smallRead),
 		events:  make([]unix.EpollEvent, eventsPerTurn),
+		pipes:   pipes{most: mostPipes},
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}
 	setKey(&event, wakeKey)
@@ -95,12 +104,17 @@ func newWorker() (*worker, error) {
 	return w, nil
 }
 
-// submit hands m to the worker and returns at once.
+// submit hands m to the worker and returns at once. It does nothing once the
+// worker is closed. The descriptor is written to under the lock, since after
+// close it may be anybody's.
 func (w *worker) submit(m message) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.sealed {
+		return
+	}
 	w.queue = append(w.queue, m)
 	w.queued.Store(true)
-	w.mu.Unlock()
 	if w.asleep.CompareAndSwap(true, false) {
 		// EAGAIN means that the counter is full: the worker is awake.
 		_, _ = unix.Write(w.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
@@ -110,6 +124,10 @@ func (w *worker) submit(m message) {
 func (w *worker) close() error {
 	w.submit(message{kind: msgClose})
 	<-w.stopped
+	w.helpers.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sealed = true
 	w.pipes.closeAll()
 	return errors.Join(os.NewSyscallError("close", unix.Close(w.wakefd)), os.NewSyscallError("close", unix.Close(w.epfd)))
 }
@@ -191,7 +209,7 @@ func (w *worker) messages() {
 func (w *worker) message(m message) {
 	switch m.kind {
 	case msgJoin:
-		w.join(m.join)
+		w.join(m.join, m.fds)
 		return
 	case msgKill:
 		w.slots.each(func(s *slot) { w.breakOff(s, tunnel.CloseKilled, errKilled) })
@@ -217,16 +235,22 @@ func (w *worker) message(m message) {
 }
 
 // join registers a new tunnel. Its first events say what its sockets are ready
-// for.
-func (w *worker) join(j *joined) {
+// for; that they take bytes is taken for granted.
+func (w *worker) join(t *Tunnel, fds [2]int32) {
 	s := w.slots.take()
-	s.joined = j
+	s.fds = fds
+	s.timeouts, s.relay, s.traffic, s.done = t.Timeouts, t.Upstream.Relay, t.Traffic, t.Done
 	s.start, s.active = w.now, w.now
-	for side := range j.fds {
-		s.dirs[side].rest, j.ahead[side] = j.ahead[side], nil
-		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&(1<<32-1)}
+	s.readyTo = [2]bool{true, true}
+	for side, ahead := range [2][]byte{t.ClientAhead, t.Upstream.ReadAhead} {
+		if len(ahead) > 0 {
+			s.dirs[side].rest = &rest{b: ahead}
+		}
+	}
+	for side, fd := range fds {
+		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&(1<<32-1)}
 		setKey(&event, uint64(s.key(side)))
-		if err := unix.EpollCtl(w.epfd, unix.EPOLL_CTL_ADD, int(j.fds[side]), &event); err != nil {
+		if err := unix.EpollCtl(w.epfd, unix.EPOLL_CTL_ADD, int(fd), &event); err != nil {
 			w.breakOff(s, tunnel.CloseKilled, fmt.Errorf("watch socket: %w", os.NewSyscallError("epoll_ctl", err)))
 			return
 		}
@@ -235,7 +259,7 @@ func (w *worker) join(j *joined) {
 
 func (w *worker) runReady() {
 	batch := w.ready
-	w.ready = w.ready[len(w.ready):]
+	w.ready = w.batch[:0]
 	for _, s := range batch {
 		if !s.queued {
 			continue // freed since
@@ -243,9 +267,7 @@ func (w *worker) runReady() {
 		s.queued = false
 		w.turn(s)
 	}
-	if len(w.ready) == 0 {
-		w.ready = batch[:0]
-	}
+	w.batch = batch
 }
 
 // later lets s go on in the next turn, after the others.
@@ -261,6 +283,9 @@ func (w *worker) tick() {
 	w.slots.each(func(s *slot) {
 		s.fold()
 		if s.broken {
+			return
+		}
+		if w.finish(s); !s.live {
 			return
 		}
 		half := s.dirs[0].state != dirOpen || s.dirs[1].state != dirOpen
