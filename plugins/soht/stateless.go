@@ -17,6 +17,12 @@ const (
 	maxPause  = 2 * time.Second
 )
 
+// window is how many bytes may be sent beyond those that came while replies are
+// full. The server hands a request's bytes to the target before it reads from
+// it: a target that sends back as much as it gets, such as an echo, would stop
+// taking any once the buffers between the two are full, and never be read again.
+const window = 128 << 10
+
 // pollTime bounds a poll that carries no data.
 const pollTime = time.Minute
 
@@ -58,7 +64,7 @@ func newStateless(c *client, id string, writeSize int) sdk.Stream {
 func (s *stateless) exchange(ctx context.Context) {
 	// Most clients speak first: a poll before that would keep them waiting
 	// while it idles at the server.
-	pause, full := minPause, false
+	pause, full, behind, credit := minPause, false, false, window
 	flushed := false
 	for {
 		var buffer []byte
@@ -67,7 +73,11 @@ func (s *stateless) exchange(ctx context.Context) {
 		case <-s.done:
 			return
 		}
-		data, last := s.next(pause, flushed)
+		var data []byte
+		var last bool
+		if credit > 0 {
+			data, last = s.next(pause, flushed)
+		}
 		if s.over() {
 			return
 		}
@@ -94,6 +104,13 @@ func (s *stateless) exchange(ctx context.Context) {
 		}
 		pause = nextPause(pause, full, len(data), len(got))
 		full = len(got) == maxReply
+		// From the first full reply to the first empty one the target has more
+		// than it could send.
+		behind = full || behind && len(got) > 0
+		credit = min(credit+len(got)-len(data), window)
+		if !behind {
+			credit = window
+		}
 	}
 }
 

@@ -70,6 +70,23 @@ func TestBulkBothWays(t *testing.T) {
 	})
 }
 
+// A target that sends back as much as it gets, and more than the buffers on the
+// way hold: a poll brings less than it can take along.
+func TestEchoOfMoreThanTheBuffersHold(t *testing.T) {
+	s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
+	target := serve(t, func(c *net.TCPConn) {
+		_ = c.SetReadBuffer(16 << 10)
+		_ = c.SetWriteBuffer(16 << 10)
+		_, _ = io.Copy(c, c)
+	})
+	c := mustDial(t, towards(s, modeStateless), target)
+	data := bytes.Repeat([]byte("what goes there and back"), 1<<20)
+	go func() { _, _ = c.Write(data) }()
+	if got := read(t, c, len(data)); !bytes.Equal(got, data) {
+		t.Error("other bytes came than sent")
+	}
+}
+
 // A target that is not read from does not keep the client from writing, and one
 // that does not read does not keep its bytes from the client.
 func TestDirectionsAreIndependent(t *testing.T) {
