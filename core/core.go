@@ -36,8 +36,11 @@ type Options struct {
 // Event is a reload that begins or has ended.
 type Event = status.Event
 
-// Diagnostics are what a user is told about a configuration.
-type Diagnostics = config.Diagnostics
+// Diagnostics are what a user is told about a configuration, one Diagnostic each.
+type (
+	Diagnostics = config.Diagnostics
+	Diagnostic  = config.Diagnostic
+)
 
 // Listener is a listener that is served.
 type Listener = engine.Listener

@@ -105,6 +105,9 @@ func TestStatusOfARunningDaemon(t *testing.T) {
 	if s := statusOf(t, socket); !s.Stopping || len(s.NotReady()) != 1 || s.Pump.Tunnels != 1 {
 		t.Errorf("while it drains: %+v", s)
 	}
+	if r := reloadBy(t, socket); r.Error != "the daemon is stopping" {
+		t.Errorf("a reload while it drains: %+v", r)
+	}
 	breakConn(t, c)
 	if status := p.status(t); status != exitOK {
 		t.Errorf("exit status %d", status)

@@ -62,7 +62,7 @@ func runDemo(cmd *cobra.Command, once bool) (err error) {
 	}
 
 	path := filepath.Join(dir, "tunneld.hcl")
-	text, err := core.Format(demoConfig(ends), path)
+	text, err := core.Format(demoConfig(dir, ends), path)
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}

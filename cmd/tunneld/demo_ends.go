@@ -158,10 +158,12 @@ framing = %q`, "ws://"+emu.Addr(), hybridConnection, f.Framing),
 	}, nil
 }
 
-// demoConfig is the configuration that leads to the far ends.
-func demoConfig(ends []farEnd) []byte {
+// demoConfig is the configuration that leads to the far ends. dir is for what the
+// daemon needs.
+func demoConfig(dir string, ends []farEnd) []byte {
 	var b bytes.Buffer
-	b.WriteString("log {\n format = \"json\"\n}\n")
+	// Its control socket is not in the place of the user's own daemon.
+	fmt.Fprintf(&b, "log {\n format = \"json\"\n}\n\ncontrol {\n address = %q\n}\n", "unix://"+filepath.Join(dir, "control.sock"))
 	for _, e := range ends {
 		fmt.Fprintf(&b, `
 upstream %[1]q %[2]q {%[3]s

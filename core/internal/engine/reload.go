@@ -27,6 +27,10 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r := status.Reload{At: time.Now()}
+	if e.stopping.Load() {
+		// ctx may not know it yet: what cancels it runs beside this.
+		cancel(errStopping)
+	}
 	if ctx.Err() != nil {
 		// A stop, or who asked did not wait for its turn.
 		r.Error = context.Cause(ctx).Error()

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
+)
+
+// served asks the daemon's metrics server.
+func (r *daemonRig) served(t *testing.T, path string) (int, string) {
+	t.Helper()
+	address := r.log.await(t, 1, "msg", "serving metrics")[0]["address"]
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s%s", address, path), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Close = true
+	answer, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(body)
+}
+
+// counted waits until each series has its value.
+func (r *daemonRig) counted(t *testing.T, series ...string) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		_, text := r.served(t, "/metrics")
+		var missing []string
+		for _, s := range series {
+			if !strings.Contains(text, "\n"+s+"\n") {
+				missing = append(missing, s)
+			}
+		}
+		if len(missing) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("missing:\n%s\nin:\n%s", strings.Join(missing, "\n"), text)
+		}
+	}
+}
+
+const withMetrics = "metrics {\n address = \"127.0.0.1:0\"\n}\n"
+
+// TestMetricsOfADaemon: the figures of one life, exact, and while the tunnel is
+// open; a reload loses none of them.
+func TestMetricsOfADaemon(t *testing.T) {
+	s := startSapsocks(t, sapsocksemu.Options{})
+	config := withMetrics + s.onprem("limits {\n max_connections = 1\n }")
+	d := startDaemon(t, config)
+	const (
+		tunnels = `{listener="tcp.db",path="direct",route="all",upstream="sapsocks.onprem"}`
+		up      = `tunneld_tunnel_bytes_total{direction="up",listener="tcp.db",method="copy",path="direct",route="all",upstream="sapsocks.onprem"} `
+	)
+	c := d.dial(t, "tcp.db")
+	pingPong(t, c, "12345")
+	d.counted(t,
+		"tunneld_connections_active{listener=\"tcp.db\"} 1",
+		"tunneld_tunnels_active"+tunnels+" 1",
+		up+"5", // while it is open
+		`tunneld_dial_duration_seconds_count{result="ok",upstream="sapsocks.onprem"} 1`,
+		`tunneld_plugin_up{plugin="sapsocks"} 1`,
+	)
+	wantRefusal(t, "127.0.0.1", d.address(t, "tcp.db"))
+	d.reload(t, strings.Replace(config, "= 1\n", "= 2\n", 1))
+	d.reloadFails(t, config+"upstream \"sapsocks\" \"bad\" {}\n", "bad")
+	pingPong(t, c, "678")
+	closeWrite(t, c)
+	if _, err := io.ReadAll(c); err != nil {
+		t.Fatal(err)
+	}
+	d.counted(t,
+		"tunneld_connections_active{listener=\"tcp.db\"} 0",
+		"tunneld_connections_total{listener=\"tcp.db\"} 1",
+		`tunneld_connections_refused_total{limit="limits.max_connections",listener="tcp.db"} 1`,
+		"tunneld_tunnels_active"+tunnels+" 0",
+		"tunneld_tunnels_total"+tunnels+" 1",
+		`tunneld_tunnels_closed_total{listener="tcp.db",path="direct",reason="client_eof",route="all",upstream="sapsocks.onprem"} 1`,
+		up+"8",
+		`tunneld_config_reloads_total{outcome="success"} 1`,
+		`tunneld_config_reloads_total{outcome="failure"} 1`,
+		"tunneld_config_last_reload_successful 0",
+	)
+	if code, text := d.served(t, "/readyz"); code != http.StatusOK {
+		t.Errorf("ready: %d %s", code, text)
+	}
+}
+
+// TestMetricsOfFailures: each by its stage and reason.
+func TestMetricsOfFailures(t *testing.T) {
+	d := startDaemon(t, withMetrics+`upstream "direct" "x" {}`+"\n"+
+		listener("db", "127.0.0.1:0", "127.0.0.1:1", "")+
+		"listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n}\n"+route("all", "", "upstream.direct.x"))
+	d.dialReset(t, "tcp.db")
+	send(t, d.dial(t, "socks5.apps"), "this is no SOCKS\r\n\r\n")
+	d.counted(t,
+		`tunneld_connection_failures_total{listener="tcp.db",reason="refused",route="all",stage="connect",upstream="direct.x"} 1`,
+		`tunneld_handshake_failures_total{listener="socks5.apps"} 1`,
+		`tunneld_connections_active{listener="tcp.db"} 0`,
+		`tunneld_connections_active{listener="socks5.apps"} 0`,
+	)
+}
