@@ -2,6 +2,8 @@
 
 package splice
 
+import "net"
+
 // kernel is the pump that this system does not have.
 type kernel struct{}
 
@@ -14,3 +16,6 @@ func (*kernel) stats(*Stats) {}
 func (*kernel) kill() {}
 
 func (*kernel) close() error { return nil }
+
+// prepareConn does nothing here.
+func prepareConn(net.Conn) {}

@@ -96,6 +96,8 @@ type shape struct {
 	relay    bool
 	timeouts Timeouts
 	up, down []byte // read ahead
+	// before is called with the rig, and the pump's ends, before it starts.
+	before func(r *rig, client, upstream net.Conn)
 }
 
 func newRig(t testing.TB, start func(Tunnel), s shape) *rig {
@@ -124,6 +126,9 @@ func newRig(t testing.TB, start func(Tunnel), s shape) *rig {
 	}
 	if err := conn.Stream.SetDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
+	}
+	if s.before != nil {
+		s.before(r, clientNear, conn.Stream)
 	}
 	start(Tunnel{
 		Client:      clientNear,
@@ -202,6 +207,9 @@ type fakeRelay struct {
 	once       sync.Once
 	mu         sync.Mutex
 	err        error
+	// announce and abort, where they are set, are called as well.
+	announce func() error
+	abort    func()
 }
 
 func newFakeRelay() *fakeRelay {
@@ -221,7 +229,13 @@ func (r *fakeRelay) end(err error) {
 	close(r.ends)
 }
 
-func (r *fakeRelay) AnnounceEOF() error { close(r.announced); return nil }
+func (r *fakeRelay) AnnounceEOF() error {
+	close(r.announced)
+	if r.announce != nil {
+		return r.announce()
+	}
+	return nil
+}
 
 func (r *fakeRelay) ConfirmEOF() error {
 	select {
@@ -250,6 +264,9 @@ func (r *fakeRelay) ConfirmEnd(ctx context.Context) error {
 }
 
 func (r *fakeRelay) Abort(reason string) {
+	if r.abort != nil {
+		r.abort()
+	}
 	r.aborted <- reason
 	close(r.broken)
 }
@@ -394,30 +411,32 @@ func TestRelayEndWithoutAWordIsAReset(t *testing.T) {
 // TestRelayDiesAfterItsEOF: its word was that one direction had ended, not the
 // tunnel.
 func TestRelayDiesAfterItsEOF(t *testing.T) {
-	p := newPump(t)
-	r := newRig(t, p.Start, shape{relay: true})
-	r.halfCloseUpstream(t)
-	expectEOF(t, r.client, "")
-	r.relay.end(tunnel.ErrPluginDied)
-	if err := r.upstream.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if res := r.wait(t); res.Reason != tunnel.ClosePluginDied {
-		t.Errorf("result %+v", res)
-	}
+	eachPump(t, func(t *testing.T, start func(Tunnel)) {
+		r := newRig(t, start, shape{relay: true})
+		r.halfCloseUpstream(t)
+		expectEOF(t, r.client, "")
+		r.relay.end(tunnel.ErrPluginDied)
+		if err := r.upstream.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if res := r.wait(t); res.Reason != tunnel.ClosePluginDied {
+			t.Errorf("result %+v", res)
+		}
+	})
 }
 
 // TestRelayWithoutHalfClose: the far end has ended the whole tunnel while the
 // client's direction is open.
 func TestRelayWithoutHalfClose(t *testing.T) {
-	p := newPump(t)
-	r := newRig(t, p.Start, shape{relay: true})
-	write(t, r.upstream, "bye")
-	r.closeUpstream(t)
-	expectEOF(t, r.client, "bye")
-	if res := r.wait(t); res.Reason != tunnel.CloseUpstreamEOF || res.Err != nil {
-		t.Errorf("result %+v", res)
-	}
+	eachPump(t, func(t *testing.T, start func(Tunnel)) {
+		r := newRig(t, start, shape{relay: true})
+		write(t, r.upstream, "bye")
+		r.closeUpstream(t)
+		expectEOF(t, r.client, "bye")
+		if res := r.wait(t); res.Reason != tunnel.CloseUpstreamEOF || res.Err != nil {
+			t.Errorf("result %+v", res)
+		}
+	})
 }
 
 func TestTimeouts(t *testing.T) {

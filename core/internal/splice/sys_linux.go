@@ -74,6 +74,17 @@ func isTCP(c net.Conn) bool {
 	return ok
 }
 
+// prepareConn is prepare for a socket that net holds.
+func prepareConn(c net.Conn) {
+	if !isTCP(c) {
+		return
+	}
+	if raw, ok := bareSocket(c); ok {
+		// It fails only on a closed connection, which the pump finds out.
+		_ = raw.Control(func(fd uintptr) { prepare(int32(fd)) })
+	}
+}
+
 // prepare makes a TCP socket fit for a tunnel, whoever made it.
 func prepare(fd int32) {
 	// Urgent data stays in its place among the other bytes (RFC 6093, section
