@@ -62,7 +62,6 @@ func options(t *testing.T, plugin, mode, body string) Options {
 		Target:     freeTarget(t),
 		Timeout:    3 * time.Second,
 		Bulk:       4 << 20,
-		stop:       time.Second,
 	}
 }
 
@@ -192,6 +191,9 @@ func TestBrokenPlugins(t *testing.T) {
 	for n, tc := range brokenPlugins {
 		o := options(t, rawName, tc.mode, rawBody("relay")+"\n# probe")
 		withProbe(t, o)
+		if tc.check == "stop" || tc.check == "lifeline" {
+			o.stop = time.Second
+		}
 		outcomes[n] = make(chan outcome, 1)
 		go func() {
 			slots <- struct{}{}

@@ -268,6 +268,19 @@ func (r *run) cancelWaiting(ctx context.Context, dials int) (note, wrong string)
 var errSucceeded = errors.New("it succeeded")
 
 func (r *run) pure(ctx context.Context) outcome {
+	// A dial that was cancelled before may still arrive somewhere: what the calls
+	// do, they do each time.
+	wrong := ""
+	for range 3 {
+		if wrong = r.impure(ctx); wrong == "" {
+			return pass("ten calls")
+		}
+	}
+	return fail("%s", wrong)
+}
+
+// impure says what ten calls of ValidateConfig did besides.
+func (r *run) impure(ctx context.Context) string {
 	before := r.settled(ctx)
 	accepted := 0
 	if r.target != nil {
@@ -277,12 +290,7 @@ func (r *run) pure(ctx context.Context) outcome {
 	const times = 10
 	for range times {
 		if _, err := r.ask(ctx, r.upstream.JSON); err != nil {
-			return fail("%v", err)
-		}
-	}
-	if r.target != nil {
-		if now, _ := r.target.counts(); now > accepted {
-			return fail("the target was connected to %d times", now-accepted)
+			return err.Error()
 		}
 	}
 	dialed := 0
@@ -291,11 +299,16 @@ func (r *run) pure(ctx context.Context) outcome {
 			dialed++
 		}
 	}
+	if r.target != nil {
+		if now, _ := r.target.counts(); now > accepted {
+			return fmt.Sprintf("the target was connected to %d times", now-accepted)
+		}
+	}
 	if dialed > 0 {
-		return fail("%s was connected to %d times", r.remote, dialed)
+		return fmt.Sprintf("%s was connected to %d times", r.remote, dialed)
 	}
 	if grown := r.grown(ctx, before, times/2); grown != "" {
-		return fail("after %d calls: %s", times, grown)
+		return fmt.Sprintf("after %d calls: %s", times, grown)
 	}
-	return pass("%d calls", times)
+	return ""
 }

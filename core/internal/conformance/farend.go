@@ -69,6 +69,7 @@ func (f *farEnd) close() {
 	// is gone.
 	_ = syscall.Kill(group, syscall.SIGKILL)
 	<-f.exited
+	poll(context.Background(), time.Second, func() bool { return syscall.Kill(group, 0) != nil })
 }
 
 // tail keeps the end of what is written.

@@ -109,7 +109,7 @@ func (r *run) retire(i *instance) {
 // leave keeps those of a family that are still alive, and ends them.
 func (r *run) leave(family []processInfo) {
 	var left []processInfo
-	poll(context.Background(), time.Second, func() bool {
+	poll(context.Background(), 2*time.Second, func() bool {
 		left = slices.DeleteFunc(slices.Clone(family), func(p processInfo) bool { return !p.alive() })
 		return len(left) == 0
 	})
