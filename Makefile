@@ -47,9 +47,14 @@ proto: $(BUF) ## generate the code of proto/
 	$(BUF) generate
 
 .PHONY: proto-check
-proto-check: proto ## fail if the generated code is not what proto/ says
+proto-check: proto ## fail if the generated code is stale, or proto/ breaks what is released
 	@git diff --exit-code -- proto || { echo 'the generated code is stale: run make proto'; exit 1; }
 	@test -z "$$(git ls-files -o --exclude-standard proto)" || { echo 'generated files are not in git'; exit 1; }
+	scripts/proto-breaking.sh $(BUF)
+
+.PHONY: proto-release
+proto-release: $(BUF) ## at a release: what proto/ says now is what never changes
+	$(BUF) build --exclude-source-info -o proto/released/v1.binpb
 
 .PHONY: cross
 cross: ## build for every supported system

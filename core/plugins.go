@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/tunneld/tunneld/core/internal/engine"
@@ -19,8 +20,11 @@ func Plugins(ctx context.Context, opts Options) ([]PluginInfo, error) {
 	return engine.DescribePlugins(ctx, engineOptions(opts), nil)
 }
 
-// WriteSchema writes what an upstream of the plugin may be configured with, as
-// "text", "hcl", "json" or "markdown".
+// SchemaFormats are the formats that WriteSchema knows.
+var SchemaFormats = schema.Formats
+
+// WriteSchema writes what an upstream of the plugin may be configured with, in
+// one of SchemaFormats.
 func WriteSchema(ctx context.Context, w io.Writer, opts Options, plugin, format string) error {
 	infos, err := engine.DescribePlugins(ctx, engineOptions(opts), []string{plugin})
 	if err != nil {
@@ -31,6 +35,9 @@ func WriteSchema(ctx context.Context, w io.Writer, opts Options, plugin, format 
 	}
 	if infos[0].Err != nil {
 		return infos[0].Err
+	}
+	if err := schema.Check(infos[0].Schema); err != nil {
+		return fmt.Errorf("the plugin %q has a broken schema, which its author has to mend: %w", plugin, err)
 	}
 	return schema.Render(w, format, plugin, infos[0].Schema)
 }

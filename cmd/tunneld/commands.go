@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -113,6 +115,9 @@ func pluginCommand() *cobra.Command {
 		Short: "Show what an upstream of a plugin can be configured with",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(core.SchemaFormats, format) {
+				return usageError{fmt.Errorf("there is no format %q: write one of %s", format, strings.Join(core.SchemaFormats, ", "))}
+			}
 			return core.WriteSchema(cmd.Context(), cmd.OutOrStdout(), options(config), args[0], format)
 		},
 	}

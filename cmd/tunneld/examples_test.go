@@ -45,7 +45,8 @@ func surround(t *testing.T) surroundings {
 			t.Fatal(err)
 		}
 	}
-	return surroundings{strings.NewReplacer("/run/secrets", secrets, "/etc/secrets/sapcp/connectivity/my-connectivity", binding)}
+	// COMMAND is what an example's kit.hcl has for the program that is built of it.
+	return surroundings{strings.NewReplacer("COMMAND", "/opt/plugin", "/run/secrets", secrets, "/etc/secrets/sapcp/connectivity/my-connectivity", binding)}
 }
 
 // valid checks one configuration with its plugins. Where it has a plugin of a
