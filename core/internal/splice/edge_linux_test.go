@@ -329,3 +329,32 @@ func TestResetOfAWrapper(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestResetThatAWriteWasTold: the system tells of a reset once. The direction that
+// reads is not to take what it sees then for a clean end.
+func TestResetThatAWriteWasTold(t *testing.T) {
+	near, far := tcpPair(t)
+	if err := far.SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := far.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := near.Write([]byte("x")); err == nil {
+		t.Fatal("a write after a reset went well")
+	}
+	if _, err := near.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatalf("read: %v", err)
+	}
+	if f := (&flow{Tunnel: Tunnel{Client: near}}); f.cut(near) == nil {
+		t.Error("the reset looks like an end")
+	}
+	near, far = tcpPair(t)
+	if err := far.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	expectEOF(t, near, "")
+	if f := (&flow{Tunnel: Tunnel{Client: near}}); f.cut(near) != nil {
+		t.Error("an end looks like a reset")
+	}
+}

@@ -86,6 +86,8 @@ type flow struct {
 	upped, downed atomic.Int64
 	active        atomic.Int64 // when the last byte moved, in nanoseconds after start
 	half          atomic.Bool  // one direction has ended
+	// The write sides that are about to be, or are, shut down.
+	upstreamShut, clientShut atomic.Bool
 
 	mu     sync.Mutex
 	reason tunnel.CloseReason // empty until decided
@@ -130,6 +132,7 @@ func (f *flow) up() {
 				return
 			}
 		}
+		f.upstreamShut.Store(true)
 		if err := closeWrite(f.Upstream.Stream); err != nil {
 			f.upstreamWriteFailed(err)
 		}
@@ -188,6 +191,7 @@ func (f *flow) down(ctx context.Context) {
 		f.breakOff(upstreamReason(readErr), fmt.Errorf("read from upstream: %w", readErr))
 	default:
 		f.ended(tunnel.CloseUpstreamEOF)
+		f.clientShut.Store(true)
 		if err := closeWrite(f.Client); err != nil {
 			f.breakOff(tunnel.CloseClientReset, fmt.Errorf("end client: %w", err))
 		}
@@ -231,12 +235,26 @@ func (f *flow) carry(dst, src net.Conn, ahead []byte, count *atomic.Int64) (read
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return nil, nil
+			return f.cut(src), nil
 		}
 		if err != nil {
 			return err, nil
 		}
 	}
+}
+
+// cut tells the end of src from a reset of which the other direction's write has
+// been told: the system tells only once, and then a read says "end".
+func (f *flow) cut(src net.Conn) error {
+	shut := &f.upstreamShut
+	if src == f.Client {
+		shut = &f.clientShut
+	}
+	// Once that direction has ended, it was by no error.
+	if !shut.Load() && isCut(src) && !shut.Load() {
+		return syscall.ECONNRESET
+	}
+	return nil
 }
 
 func (f *flow) write(dst net.Conn, b []byte, count *atomic.Int64) error {

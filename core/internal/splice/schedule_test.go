@@ -2,15 +2,19 @@ package splice
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
 // farEnding is how a side of a random schedule ends its direction.
@@ -31,8 +35,14 @@ type plan struct {
 	resetAt int
 }
 
+// largest is one in how many plans is for 64 MiB.
+const largest = 40
+
 func randomPlan(rnd *rand.Rand, mayReset bool) plan {
 	sizes := []int{0, 1, 100, 5000, 16 << 10, 16<<10 + 1, 70 << 10, 1 << 20, 5 << 20}
+	if rnd.IntN(largest) == 0 {
+		sizes = []int{64 << 20}
+	}
 	p := plan{
 		size:  sizes[rnd.IntN(len(sizes))],
 		piece: []int{1, 3, 1000, 16 << 10, 1 << 20}[rnd.IntN(5)],
@@ -63,10 +73,10 @@ func schedules(t *testing.T) int {
 }
 
 // TestRandomSchedules makes many tunnels of random size, pace and end, several
-// at once. Every byte arrives in order, or both ends see an error; and
-// descriptors return to where they were.
+// at once. Every byte arrives in order, or both ends see an error; what is counted
+// is what arrived; descriptors and goroutines return to where they were.
 func TestRandomSchedules(t *testing.T) {
-	before := descriptors(t)
+	before, goroutines := descriptors(t), runtime.NumGoroutine()
 	t.Run("tunnels", func(t *testing.T) {
 		eachPump(t, func(t *testing.T, start func(Tunnel)) {
 			seed := uint64(time.Now().UnixNano())
@@ -88,22 +98,29 @@ func TestRandomSchedules(t *testing.T) {
 	if after := descriptors(t); after > before {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
+	// The last are on their way out.
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > goroutines; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines before, %d after", goroutines, runtime.NumGoroutine())
+		}
+	}
 }
 
 func schedule(t *testing.T, start func(Tunnel), rnd *rand.Rand) {
 	s := shape{relay: rnd.IntN(2) == 0}
 	plans := [2]plan{randomPlan(rnd, true), randomPlan(rnd, true)}
-	if s.relay && plans[1].ending == resets {
-		// A relay's reset is its plugin's word; TestUpstreamReset has it.
-		plans[1].ending = halfClose
-	}
 	for side, p := range plans {
 		if other := &plans[1-side]; p.slow == 1 {
 			other.size = min(other.size, 20<<10)
 			other.resetAt = min(other.resetAt, other.size)
+		} else if p.slow == 700 || other.piece <= 1000 {
+			other.size = min(other.size, 5<<20)
+			other.resetAt = min(other.resetAt, other.size)
 		}
 	}
 	streams := [2][]byte{stream(rnd, plans[0].size), stream(rnd, plans[1].size)}
+	var traffic tunnel.Traffic
+	s.traffic = &traffic
 	r := newRig(t, start, s)
 	ends := [2]halfCloser{r.client, r.upstream}
 	broken := plans[0].ending == resets || plans[1].ending == resets
@@ -140,13 +157,29 @@ func schedule(t *testing.T, start func(Tunnel), rnd *rand.Rand) {
 	if !broken && res.Err != nil {
 		t.Fatalf("a clean tunnel ended with an error: %s", desc)
 	}
-	// A side that is reset after it had its end cleanly may not notice.
-	for side := range ends {
-		if plans[side].ending == resets && res.Err == nil && len(got[1-side]) != len(streams[side]) {
-			t.Fatalf("bytes were lost without an error: %s", desc)
+	for side, p := range plans {
+		switch {
+		case p.ending != resets:
+		case side == 0 && s.relay:
+			if plans[1].ending != resets && len(r.relay.aborted) == 0 {
+				t.Fatalf("the plugin was not told: %s", desc)
+			}
+		case readErrs[1-side] == nil && writeErrs[1-side] == nil: // the system tells only once
+			t.Fatalf("a reset looks like a clean end: %s", desc)
 		}
 	}
+	if broken != (res.Err != nil) {
+		t.Fatalf("another outcome: %s", desc)
+	}
+	if up, down := sum(&traffic.Up), sum(&traffic.Down); up != res.Up || down != res.Down {
+		t.Fatalf("counted %d up, %d down: %s", up, down, desc)
+	}
+	if up, down := int64(len(got[1])), int64(len(got[0])); res.Up < up || res.Down < down {
+		t.Fatalf("more arrived than was counted: %s", desc)
+	}
 }
+
+func sum(m *tunnel.Moved) int64 { return m.Spliced.Load() + m.Copied.Load() }
 
 // play writes what the plan says and ends the direction.
 func (r *rig) play(t *testing.T, side int, c halfCloser, p plan, b []byte, seed uint64) error {
@@ -196,8 +229,8 @@ func slowRead(c io.Reader, most int) ([]byte, error) {
 
 func stream(rnd *rand.Rand, n int) []byte {
 	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(rnd.Uint32())
-	}
+	var seed [32]byte
+	binary.LittleEndian.PutUint64(seed[:], rnd.Uint64())
+	_, _ = rand.NewChaCha8(seed).Read(b) // it never fails
 	return b
 }

@@ -95,6 +95,7 @@ type rig struct {
 type shape struct {
 	relay    bool
 	timeouts Timeouts
+	traffic  *tunnel.Traffic
 	up, down []byte // read ahead
 	// before is called with the rig, and the pump's ends, before it starts.
 	before func(r *rig, client, upstream net.Conn)
@@ -135,6 +136,7 @@ func newRig(t testing.TB, start func(Tunnel), s shape) *rig {
 		ClientAhead: s.up,
 		Upstream:    conn,
 		Timeouts:    s.timeouts,
+		Traffic:     s.traffic,
 		Done:        func(res Result) { r.result <- res },
 	})
 	return r
@@ -204,7 +206,7 @@ type fakeRelay struct {
 	announced  chan struct{}
 	broken     chan struct{}
 	ended      chan struct{}
-	once       sync.Once
+	once, word sync.Once
 	mu         sync.Mutex
 	err        error
 	// announce and abort, where they are set, are called as well.
@@ -222,11 +224,14 @@ func newFakeRelay() *fakeRelay {
 
 func (r *fakeRelay) eof() { r.once.Do(func() { close(r.eofs) }) }
 
+// end says how the tunnel ended; the first word counts.
 func (r *fakeRelay) end(err error) {
-	r.mu.Lock()
-	r.err = err
-	r.mu.Unlock()
-	close(r.ends)
+	r.word.Do(func() {
+		r.mu.Lock()
+		r.err = err
+		r.mu.Unlock()
+		close(r.ends)
+	})
 }
 
 func (r *fakeRelay) AnnounceEOF() error {

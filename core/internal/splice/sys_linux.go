@@ -74,6 +74,25 @@ func isTCP(c net.Conn) bool {
 	return ok
 }
 
+// isCut says whether a TCP connection whose write side is open has been broken.
+func isCut(c net.Conn) bool {
+	if !isTCP(c) {
+		return false
+	}
+	raw, ok := bareSocket(c)
+	if !ok {
+		return false
+	}
+	const tcpClose = 7 // enum in net/tcp_states.h
+	var state uint8
+	err := raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO); err == nil {
+			state = info.State
+		}
+	})
+	return err == nil && state == tcpClose
+}
+
 // prepareConn is prepare for a socket that net holds.
 func prepareConn(c net.Conn) {
 	if !isTCP(c) {
