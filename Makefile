@@ -66,6 +66,14 @@ cross: ## build for every supported system
 bench: ## measure beside HAProxy and socat, as docs/benchmarks.md has it
 	$(GO) run ./bench
 
+.PHONY: chaos
+chaos: ## disturb a daemon under load, as docs/reliability.md has it (CHAOS=-short: two minutes)
+	$(GO) run ./chaos $(CHAOS)
+
+.PHONY: soak
+soak: ## ten minutes of churn: nothing grows
+	$(GO) run ./chaos -soak 10m
+
 .PHONY: ci
 ci: ## what the continuous integration runs
 	bash .ci/run
