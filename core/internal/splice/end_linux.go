@@ -221,9 +221,9 @@ func (w *worker) free(s *slot, shut func(fd int32)) {
 	for d := range s.dirs {
 		w.drop(&s.dirs[d])
 	}
+	// Closing a socket takes it from the epoll; where somebody still holds a copy
+	// its events go on, with a key that finds nothing.
 	for _, fd := range s.fds {
-		// Explicit, since somebody may still hold a copy of the socket.
-		_ = unix.EpollCtl(w.epfd, unix.EPOLL_CTL_DEL, int(fd), nil)
 		shut(fd)
 	}
 	relay, done := s.relay, s.done
