@@ -3,8 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 )
 
 // TestSpliceIsUsed: what is sent in bulk goes through the kernel, on the direct
@@ -55,3 +59,41 @@ func TestSpliceIsUsed(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// TestCrashLoopShows in the log, the metrics, the status and /readyz, and ends by
+// itself.
+func TestCrashLoopShows(t *testing.T) {
+	d := startDaemon(t, withMetrics+thirdParty(t, fixture.DirectName, "")+
+		fmt.Sprintf("upstream %q \"x\" {\n crash_in = \"dial\"\n}\n", fixture.DirectName)+
+		listener("db", "127.0.0.1:0", "127.0.0.1:1", "")+route("all", "", "upstream."+fixture.DirectName+".x"))
+	if code, text := d.served(t, "/readyz"); code != http.StatusOK {
+		t.Fatalf("at the start: %d %s", code, text)
+	}
+	// Each dial ends the process, until dials fail at once.
+	deadline := time.Now().Add(patience)
+	var code int
+	var text string
+	for code != http.StatusServiceUnavailable {
+		d.dialReset(t, "tcp.db")
+		if code, text = d.served(t, "/readyz"); time.Now().After(deadline) {
+			t.Fatal("never said to be looping")
+		}
+	}
+	if want := "plugin " + fixture.DirectName + " keeps dying: exit status 3"; !strings.Contains(text, want) {
+		t.Errorf("not ready: %q, want %q", text, want)
+	}
+	_, metrics := d.served(t, "/metrics")
+	if want := `tunneld_plugin_last_exit_info{exit="exit status 3",plugin="` + fixture.DirectName + `"} 1`; !strings.Contains(metrics, want) {
+		t.Errorf("no %s", want)
+	}
+	status := d.Status()
+	if len(status.Plugins) != 1 || status.Plugins[0].Restarts < 2 || status.Plugins[0].LastExit != "exit status 3" {
+		t.Errorf("status %+v", status.Plugins)
+	}
+	d.log.await(t, 2, "plugin", fixture.DirectName, "exit", "exit status 3")
+	for code != http.StatusOK {
+		if code, text = d.served(t, "/readyz"); time.Now().After(deadline) {
+			t.Fatalf("nobody asks for it, and it does not come back: %s", text)
+		}
+	}
+}

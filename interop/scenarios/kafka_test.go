@@ -3,6 +3,7 @@
 package interop
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -100,6 +101,11 @@ func TestKafkaRefused(t *testing.T) {
 // machine does with the lines in /etc/hosts.
 func resolved(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	t.Helper()
+	return resolvedBy(t, filepath.Join(examples, "kafka-listeners", "hosts"), cmd)
+}
+
+func resolvedBy(t *testing.T, hostsFile string, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
 	if runtime.GOOS != "linux" {
 		missing(t, "nss_wrapper")
 	}
@@ -107,7 +113,7 @@ func resolved(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	if err != nil || len(found) == 0 {
 		missing(t, "libnss-wrapper")
 	}
-	hosts, err := filepath.Abs(filepath.Join(examples, "kafka-listeners", "hosts"))
+	hosts, err := filepath.Abs(hostsFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,4 +143,40 @@ func TestKafkaThroughListeners(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestKafkaThroughOneListener: a single tcp listener breaks at the second
+// connection, since the broker tells its clients names that lead past it. This is
+// why the examples are as they are.
+func TestKafkaThroughOneListener(t *testing.T) {
+	_, mappings := startCluster(t)
+	d := startExample(t, "kafka-listeners", connectivity(t, mappings))
+	kcat, one := tool(t, "kcat"), d.addresses["tcp.kafka-1"]
+	// The first connection works, and tells the names of the others.
+	if out := mustOutput(t, exec.Command(kcat, "-b", one, "-L", "-t", kafkaTopic)); !strings.Contains(out, "kafka-2.corp:9092") {
+		t.Errorf("metadata:\n%s", out)
+	}
+	// They lead anywhere but to that listener; here to where nothing listens.
+	hosts := filepath.Join(t.TempDir(), "hosts")
+	if err := os.WriteFile(hosts, []byte("127.0.0.99 kafka-1.corp\n127.0.0.99 kafka-2.corp\n127.0.0.99 kafka-3.corp\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	consume := resolvedBy(t, hosts, exec.CommandContext(ctx, kcat, "-b", one, "-t", kafkaTopic, "-C", "-p", "1", "-o", "beginning", "-e"))
+	stderr, err := consume.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := consume.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(stderr); lines.Scan(); {
+		if strings.Contains(lines.Text(), "127.0.0.99:9092 failed") {
+			cancel()
+			_ = consume.Wait() // killed
+			return
+		}
+	}
+	t.Errorf("kcat did not look for another broker by its own name: %v", consume.Wait())
 }
