@@ -79,9 +79,9 @@ func newDaemon(ctx context.Context, s settings, dir string, far *far) (*daemon, 
 }
 
 // freePort returns an address that nobody listens on, below the ports that the
-// system picks for connections.
+// system picks for connections, and where another run does not begin to look.
 func freePort() (string, error) {
-	for port := 21000; port < 32000; port++ {
+	for port := 21000 + os.Getpid()%20*500; port < 32000; port++ {
 		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil || taken[port] {
 			if err == nil {

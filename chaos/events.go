@@ -23,14 +23,16 @@ func events(ctx context.Context, s settings, round int, d *daemon, l *load, r *r
 	random := rand.New(rand.NewPCG(s.seed, uint64(round)))
 	var all []disturbance
 	good, bad := goodChanges(), badChanges(d)
+	g, b := round*s.reloads*2/3, round*s.reloads/3 // on from the last round
 	for i := range s.reloads {
-		n := round*s.reloads + i
 		if i%3 == 2 {
-			c := bad[n/3%len(bad)]
+			c := bad[b%len(bad)]
+			b++
 			all = append(all, disturbance{"reload, refused: " + c.name, func(ctx context.Context) error { return d.refusedReload(ctx, c, r) }})
 			continue
 		}
-		c := good[n%len(good)]
+		c := good[g%len(good)]
+		g++
 		all = append(all, disturbance{"reload: " + c.name, func(ctx context.Context) error { return d.goodReload(ctx, c, r) }})
 	}
 	for i := range s.kills {

@@ -239,8 +239,8 @@ func (s *Socket) Reset() {
 
 func (s *Socket) conn() (*net.TCPConn, error) {
 	f := os.NewFile(uintptr(s.fd), "socket")
-	defer f.Close() // FileConn has a duplicate
-	c, err := net.FileConn(f)
+	defer f.Close() // the connection has a duplicate
+	c, err := sockopt.FileConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("hand socket over: %w", err)
 	}

@@ -60,3 +60,5 @@ func flag(b bool) int {
 func seconds(d time.Duration) int {
 	return int(min(max((d+time.Second-1)/time.Second, 1), math.MaxInt16))
 }
+
+const tcpKeepIdle = unix.TCP_KEEPIDLE

@@ -2,6 +2,13 @@
 
 package sockopt
 
-import "time"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tcpKeepIdle is TCP_KEEPIDLE by this system's name.
+const tcpKeepIdle = unix.TCP_KEEPALIVE
 
 func setUserTimeout(uintptr, time.Duration) error { return nil }

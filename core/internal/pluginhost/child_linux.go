@@ -24,5 +24,3 @@ func (c *child) reap() {
 	_ = c.cmd.Wait()
 	c.alive = false
 }
-
-const tcpKeepIdle = unix.TCP_KEEPIDLE

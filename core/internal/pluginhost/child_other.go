@@ -4,8 +4,6 @@ package pluginhost
 
 import (
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // maxSocketPath is the longest path that a unix socket can have, in bytes.
@@ -24,5 +22,3 @@ func (c *child) reap() {
 	}
 	c.alive = false
 }
-
-const tcpKeepIdle = unix.TCP_KEEPALIVE

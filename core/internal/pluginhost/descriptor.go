@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tunneld/tunneld/internal/sockopt"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -22,28 +23,18 @@ func adopt(f *os.File, path pluginv1.DataPath) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	var options []tcpOption
-	if ctlErr := raw.Control(func(fd uintptr) {
-		if err = inspect(int(fd), path); err == nil {
-			options, err = tcpOptions(int(fd))
-		}
-	}); ctlErr != nil {
+	if ctlErr := raw.Control(func(fd uintptr) { err = inspect(int(fd), path) }); ctlErr != nil {
 		return nil, ctlErr
 	}
 	if err != nil {
 		return nil, err
 	}
-	conn, err := net.FileConn(f)
+	conn, err := sockopt.FileConn(f)
 	if err != nil {
 		return nil, err
 	}
 	switch c := conn.(type) {
-	case *net.UnixConn:
-		return c, nil
-	case *net.TCPConn:
-		if err := restore(c, options); err != nil {
-			return nil, errors.Join(err, c.Close())
-		}
+	case *net.UnixConn, *net.TCPConn:
 		return c, nil
 	}
 	return nil, errors.Join(fmt.Errorf("a %s socket, not TCP or unix", conn.LocalAddr().Network()), conn.Close())
@@ -78,49 +69,4 @@ func inspect(fd int, path pluginv1.DataPath) error {
 		return errGone
 	}
 	return nil
-}
-
-// tcpOption is an option of a TCP socket and its value.
-type tcpOption struct{ level, name, value int }
-
-// tcpOptions reads what net.FileConn sets anew: it switches the keep-alive on,
-// with Go's own times, and Nagle's algorithm off, and both are the plugin's to
-// decide.
-func tcpOptions(fd int) ([]tcpOption, error) {
-	options := []tcpOption{
-		{level: unix.SOL_SOCKET, name: unix.SO_KEEPALIVE},
-		{level: unix.IPPROTO_TCP, name: unix.TCP_NODELAY},
-		{level: unix.IPPROTO_TCP, name: tcpKeepIdle},
-		{level: unix.IPPROTO_TCP, name: unix.TCP_KEEPINTVL},
-		{level: unix.IPPROTO_TCP, name: unix.TCP_KEEPCNT},
-	}
-	if local, err := unix.Getsockname(fd); err != nil {
-		return nil, os.NewSyscallError("getsockname", err)
-	} else if _, ok := local.(*unix.SockaddrUnix); ok {
-		return nil, nil
-	}
-	for i, o := range options {
-		v, err := unix.GetsockoptInt(fd, o.level, o.name)
-		if err != nil {
-			return nil, os.NewSyscallError("getsockopt", err)
-		}
-		options[i].value = v
-	}
-	return options, nil
-}
-
-func restore(c *net.TCPConn, options []tcpOption) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	ctlErr := raw.Control(func(fd uintptr) {
-		for _, o := range options {
-			if e := unix.SetsockoptInt(int(fd), o.level, o.name, o.value); e != nil {
-				err = os.NewSyscallError("setsockopt", e)
-				return
-			}
-		}
-	})
-	return errors.Join(ctlErr, err)
 }
