@@ -70,7 +70,7 @@ func Classify(err error) Meaning {
 	case errors.Is(err, syscall.ENOENT):
 		return Meaning{pluginv1.Reason_REASON_NOT_FOUND, true, "there is no such file or socket: check the path"}
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, "no file descriptors are left: raise LimitNOFILE or lower max_connections"}
+		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, "no file descriptors are left: raise LimitNOFILE or lower daemon.max_connections"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT), errors.As(err, &timeout) && timeout.Timeout():
 		return Meaning{pluginv1.Reason_REASON_TIMEOUT, true, "no answer in time: check that the address is reachable from this machine"}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

@@ -7,7 +7,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/config"
 )
 
-// reservedDescriptors are for listeners, plugins, logs and pipes.
+// reservedDescriptors are for listeners, plugins and logs.
 const reservedDescriptors = 256
 
 // perConnection is how many descriptors a tunnel holds.
@@ -26,5 +26,6 @@ func maxConnections(d config.Daemon) int {
 	if limit.Cur > math.MaxInt32 {
 		return math.MaxInt32 / perConnection
 	}
-	return max(int(limit.Cur)-reservedDescriptors, perConnection) / perConnection
+	pipes := min(int(limit.Cur)/16, 512) // what the pump may hold, see splice
+	return max(int(limit.Cur)-reservedDescriptors-pipes, perConnection) / perConnection
 }
