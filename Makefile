@@ -3,7 +3,7 @@ GO      ?= go
 TOOL    := $(GO) tool -modfile=tools/go.mod
 BUF     := tools/node_modules/@bufbuild/buf-linux-$(subst arm64,aarch64,$(subst amd64,x64,$(shell $(GO) env GOHOSTARCH)))/bin/buf
 GOFILES := $(shell git ls-files -co --exclude-standard '*.go')
-FUZZTIME ?= 5s
+FUZZTIME ?= 20000x
 TARGETS := linux/amd64 linux/arm64 darwin/arm64
 
 .PHONY: help
@@ -27,7 +27,7 @@ interop: ## run against software that was not written here
 	$(GO) test -tags interop -count=1 -timeout 15m ./interop/...
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME
+fuzz: ## run every fuzz target for FUZZTIME, inputs (20000x) or time (1m)
 	@scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: lint
