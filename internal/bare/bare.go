@@ -1,18 +1,43 @@
-// Package bare accepts and dials TCP sockets that Go's poller does not know. A
-// tunnel's sockets are watched by the pump alone: what net does for each, to
-// watch it, to ask for its addresses, to set options that a listening socket
-// passes on anyway, costs more than the tunnel itself. On Linux a Socket is a
-// descriptor; elsewhere it is a net.TCPConn behind the same methods.
+// Package bare makes, accepts and takes over stream sockets that Go's poller does
+// not know. A tunnel's sockets are watched by the pump alone: what net does for
+// each, to watch it, to ask for its addresses, to set options that a listening
+// socket passes on anyway, costs more than the tunnel itself. On Linux a Socket is
+// a descriptor; elsewhere it is a connection of net behind the same methods.
 package bare
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 )
 
-// Conn hands the socket over to net. The Socket must not be used again, also
-// after an error, which has closed it.
-func (s *Socket) Conn() (*net.TCPConn, error) { return s.conn() }
+// Conn hands the socket over to net, as a *net.TCPConn or *net.UnixConn. The
+// Socket must not be used again, also after an error, which has closed it.
+func (s *Socket) Conn() (net.Conn, error) {
+	c, err := s.conn()
+	if err != nil {
+		return nil, fmt.Errorf("hand socket over: %w", err)
+	}
+	switch c.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return c, nil
+	}
+	return nil, errors.Join(fmt.Errorf("hand socket over: it is a %T", c), c.Close())
+}
+
+// TCPConn is Conn for a TCP socket, which the accepted and the dialed are.
+func (s *Socket) TCPConn() (*net.TCPConn, error) {
+	c, err := s.Conn()
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("hand socket over: it is a %T", c), c.Close())
+	}
+	return tcp, nil
+}
 
 func listenTCP(ctx context.Context, address string) (*net.TCPListener, error) {
 	lc := net.ListenConfig{KeepAlive: -1}

@@ -3,7 +3,6 @@ package bare
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -17,10 +16,30 @@ import (
 	"github.com/tunneld/tunneld/internal/sockopt"
 )
 
-// Socket is a connected TCP socket, non-blocking and close-on-exec. Its owner
-// ends it by exactly one of Conn, Take, Reset and Close. It is not safe for
-// concurrent use.
+// Socket is a connected stream socket, TCP or unix, non-blocking, close-on-exec
+// and fit for a tunnel (see Fit). Its owner ends it by exactly one of Conn,
+// TCPConn, Take, Reset and Close. It is not safe for concurrent use.
 type Socket struct{ fd int }
+
+// Adopt takes over fd, a connected stream socket that somebody else made; it is
+// non-blocking and close-on-exec. On an error fd has been closed.
+func Adopt(fd int) (*Socket, error) {
+	Fit(fd)
+	return &Socket{fd}, nil
+}
+
+// Fit makes a stream socket fit for a tunnel, whoever made it.
+func Fit(fd int) {
+	keepUrgent(fd)
+	// Somebody may have left this on: a clean close would then be a reset, or
+	// block.
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+}
+
+// keepUrgent leaves urgent data in its place among the other bytes (RFC 6093,
+// section 4); else the byte would be lost. An accepted socket has it from the one
+// that listens. It cannot fail.
+func keepUrgent(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
 
 // Listener accepts bare sockets. Its methods may be called by several
 // goroutines.
@@ -44,6 +63,9 @@ func Listen(ctx context.Context, address string) (*Listener, error) {
 	}
 	l := &Listener{file: f, addr: ln.Addr().(*net.TCPAddr)}
 	if l.raw, err = f.SyscallConn(); err == nil {
+		err = l.raw.Control(func(fd uintptr) { keepUrgent(int(fd)) })
+	}
+	if err == nil {
 		err = ln.Close() // f is a duplicate
 	}
 	if err != nil {
@@ -73,12 +95,13 @@ func (l *Listener) SetOptions(o sockopt.Options) error { return o.ApplyRaw(l.raw
 func (l *Listener) Accept() (*Socket, netip.AddrPort, error) {
 	var (
 		fd   int
-		peer unix.Sockaddr
+		peer syscall.Sockaddr
 		err  error
 	)
 	waitErr := l.raw.Read(func(ln uintptr) bool {
 		for {
-			fd, peer, err = unix.Accept4(int(ln), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			// x/sys would ask each socket for its protocol as well.
+			fd, peer, err = syscall.Accept4(int(ln), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 			switch {
 			case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
 			default:
@@ -98,11 +121,11 @@ func (l *Listener) Accept() (*Socket, netip.AddrPort, error) {
 	return &Socket{fd}, addrPort(peer), nil
 }
 
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
+func addrPort(sa syscall.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
 	}
 	return netip.AddrPort{}
@@ -139,10 +162,16 @@ func dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (int, err
 	if err := o.ApplyFD(fd); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
-	switch err := unix.Connect(fd, sa); {
-	case err == nil:
+	keepUrgent(fd)
+	err = unix.Connect(fd, sa)
+	if err == unix.EINPROGRESS {
+		// On the same machine it is connected, or refused, by now.
+		err = unix.Connect(fd, sa)
+	}
+	switch err {
+	case nil, unix.EISCONN:
 		return fd, nil
-	case errors.Is(err, unix.EINPROGRESS), errors.Is(err, unix.EINTR):
+	case unix.EALREADY, unix.EINTR:
 		return await(ctx, fd)
 	default:
 		_ = unix.Close(fd) // the first error says more
@@ -173,7 +202,7 @@ func await(ctx context.Context, fd int) (int, error) {
 			err = os.NewSyscallError("connect", syscall.Errno(pending))
 			return true
 		}
-		if _, err = unix.Getpeername(int(fd)); errors.Is(err, unix.ENOTCONN) {
+		if _, err = syscall.Getpeername(int(fd)); errors.Is(err, unix.ENOTCONN) {
 			return false
 		}
 		if err == nil {
@@ -194,7 +223,7 @@ func connectedToItself(fd int, addr netip.AddrPort) bool {
 	if !addr.Addr().IsLoopback() {
 		return false
 	}
-	local, err := unix.Getsockname(fd)
+	local, err := syscall.Getsockname(fd)
 	return err == nil && addrPort(local) == netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 }
 
@@ -230,23 +259,15 @@ func (s *Socket) Close() {
 	_ = unix.Close(s.fd)
 }
 
-// Reset closes the socket so that its peer is reset.
+// Reset closes the socket so that its peer is reset, if it is a TCP socket.
 func (s *Socket) Reset() {
 	// It fails on a connection that is reset already.
 	_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	s.Close()
 }
 
-func (s *Socket) conn() (*net.TCPConn, error) {
+func (s *Socket) conn() (net.Conn, error) {
 	f := os.NewFile(uintptr(s.fd), "socket")
 	defer f.Close() // the connection has a duplicate
-	c, err := sockopt.FileConn(f)
-	if err != nil {
-		return nil, fmt.Errorf("hand socket over: %w", err)
-	}
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("hand socket over: it is a %T", c), c.Close())
-	}
-	return tcp, nil
+	return sockopt.FileConn(f)
 }

@@ -4,16 +4,29 @@ package bare
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 
 	"github.com/tunneld/tunneld/internal/sockopt"
 )
 
-// Socket is a connected TCP socket. Its owner ends it by exactly one of Conn,
-// Reset and Close. It is not safe for concurrent use.
-type Socket struct{ tcp *net.TCPConn }
+// Socket is a connected stream socket, TCP or unix. Its owner ends it by exactly
+// one of Conn, TCPConn, Reset and Close. It is not safe for concurrent use.
+type Socket struct{ net net.Conn }
+
+// Adopt takes over fd, a connected stream socket that somebody else made; it is
+// non-blocking and close-on-exec. On an error fd has been closed.
+func Adopt(fd int) (*Socket, error) {
+	f := os.NewFile(uintptr(fd), "socket")
+	c, err := sockopt.FileConn(f) // a duplicate
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	return &Socket{c}, nil
+}
 
 // Listener accepts bare sockets. Its methods may be called by several
 // goroutines.
@@ -84,14 +97,16 @@ func Dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (*Socket,
 // Close closes the socket.
 func (s *Socket) Close() {
 	// The socket is gone, whatever it returns.
-	_ = s.tcp.Close()
+	_ = s.net.Close()
 }
 
-// Reset closes the socket so that its peer is reset.
+// Reset closes the socket so that its peer is reset, if it is a TCP socket.
 func (s *Socket) Reset() {
-	// It fails on a connection that is reset already.
-	_ = s.tcp.SetLinger(0)
+	if c, ok := s.net.(*net.TCPConn); ok {
+		// It fails on a connection that is reset already.
+		_ = c.SetLinger(0)
+	}
 	s.Close()
 }
 
-func (s *Socket) conn() (*net.TCPConn, error) { return s.tcp, nil }
+func (s *Socket) conn() (net.Conn, error) { return s.net, nil }

@@ -44,7 +44,7 @@ func pair(t *testing.T) (dialed, accepted *Socket) {
 
 func conn(t *testing.T, s *Socket) *net.TCPConn {
 	t.Helper()
-	c, err := s.Conn()
+	c, err := s.TCPConn()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,9 @@
 package bare
 
 import (
+	"errors"
+	"io"
+	"os"
 	"testing"
 	"time"
 
@@ -45,8 +48,60 @@ func TestOptions(t *testing.T) {
 			if on, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE); err != nil || on != 1 {
 				t.Errorf("%s: keep-alive %d, %v", c.name, on, err)
 			}
+			if inline, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE); err != nil || inline != 1 {
+				t.Errorf("%s: urgent data out of its place: %d, %v", c.name, inline, err)
+			}
 		}); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestAdopt: a socket that lingers, as somebody left it, ends cleanly, and a unix
+// one is taken over as well.
+func TestAdopt(t *testing.T) {
+	l, addr := listen(t)
+	dialed, err := Dial(t.Context(), addr, sockopt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, _, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := dialed.Take()
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		t.Fatal(err)
+	}
+	adopted, err := Adopt(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	adopted.Close()
+	if _, err := conn(t, accepted).Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("after a close: %v", err)
+	}
+
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := os.NewFile(uintptr(fds[1]), "far")
+	defer far.Close()
+	near, err := Adopt(fds[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := near.Conn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(far, b); err != nil || string(b) != "hello" {
+		t.Errorf("read %q, %v", b, err)
 	}
 }

@@ -63,7 +63,7 @@ var allowed = map[string][]string{
 		"core/internal/config", "core/internal/pluginhost", "core/internal/schema", "core/internal/tunnel",
 		"internal/pluginwire", "proto/tunneld/plugin/v1",
 	},
-	"core/internal/pluginhost": {"internal/sockopt", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "proto/tunneld/plugin/v1"},
+	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
 		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost",
 		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/neterr", "proto/tunneld/plugin/v1",

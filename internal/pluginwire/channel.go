@@ -21,10 +21,23 @@ type Channel struct {
 // Received is a record and the descriptor that came with it.
 type Received struct {
 	Record
-	// File is the descriptor of a Handoff, else nil; it is non-blocking and
-	// close-on-exec. The receiver owns it.
-	File *os.File
+	// Descriptor is the one of a Handoff, else nil. The receiver owns it: it
+	// closes it, or makes it a file's or somebody else's.
+	Descriptor *Descriptor
 }
+
+// Descriptor is one that was handed over: non-blocking and close-on-exec, and not
+// known to Go's poller, which a tunnel's socket does not need.
+type Descriptor struct{ fd int }
+
+// File hands the descriptor over to os.
+func (d *Descriptor) File() *os.File { return os.NewFile(uintptr(d.fd), "handed over") }
+
+// FD is the descriptor's number. Who makes it another's does not close d.
+func (d *Descriptor) FD() int { return d.fd }
+
+// Close closes the descriptor; how that ends is of no consequence.
+func (d *Descriptor) Close() { _ = syscall.Close(d.fd) }
 
 // BadRecordError is a record that cannot be understood. The channel is still in
 // step: the next Receive reads the next record.
@@ -144,7 +157,7 @@ func (c *Channel) Receive() (Received, error) {
 	var b [RecordSize]byte
 	m, err := c.readMessage(b[:])
 	if err != nil {
-		closeAll(m.files)
+		closeAll(m.descriptors)
 		return Received{}, err
 	}
 	r, err := Decode(b[:m.n])
@@ -156,28 +169,28 @@ func (c *Channel) Receive() (Received, error) {
 	case err != nil:
 	case m.flags&syscall.MSG_CTRUNC != 0:
 		err = fmt.Errorf("descriptor of tunnel %d was lost (MSG_CTRUNC): the process may have no descriptors left", r.Token)
-	case r.Kind == Handoff && len(m.files) != 1:
-		err = fmt.Errorf("handoff of tunnel %d with %d descriptors, not 1", r.Token, len(m.files))
-	case r.Kind != Handoff && len(m.files) != 0:
+	case r.Kind == Handoff && len(m.descriptors) != 1:
+		err = fmt.Errorf("handoff of tunnel %d with %d descriptors, not 1", r.Token, len(m.descriptors))
+	case r.Kind != Handoff && len(m.descriptors) != 0:
 		err = fmt.Errorf("record of kind %d with a descriptor", r.Kind)
 	}
 	if err != nil {
-		closeAll(m.files)
+		closeAll(m.descriptors)
 		return Received{Record: r}, &BadRecordError{Err: err}
 	}
 	got := Received{Record: r}
-	if len(m.files) == 1 {
-		got.File = m.files[0]
+	if len(m.descriptors) == 1 {
+		got.Descriptor = m.descriptors[0]
 	}
 	return got, nil
 }
 
 // message is what came in place of one record.
 type message struct {
-	n     int
-	flags int
-	files []*os.File
-	bad   error // descriptors that could not be taken over
+	n           int
+	flags       int
+	descriptors []*Descriptor
+	bad         error // descriptors that could not be taken over
 }
 
 // readMessage reads one message, or on a stream as many as make up a record.
@@ -187,8 +200,8 @@ func (c *Channel) readMessage(b []byte) (message, error) {
 	for {
 		n, oobn, flags, _, err := c.conn.ReadMsgUnix(b[m.n:], oob)
 		// First of all, since they are this process's already, whatever err is.
-		files, bad := descriptors(oob[:oobn])
-		m.files = append(m.files, files...)
+		got, bad := descriptors(oob[:oobn])
+		m.descriptors = append(m.descriptors, got...)
 		if m.bad == nil {
 			m.bad = bad
 		}
@@ -214,7 +227,7 @@ const maxDescriptors = 4
 
 // descriptors takes over the descriptors of a control message, all that are
 // good even if another is not.
-func descriptors(oob []byte) ([]*os.File, error) {
+func descriptors(oob []byte) ([]*Descriptor, error) {
 	if len(oob) == 0 {
 		return nil, nil
 	}
@@ -222,7 +235,7 @@ func descriptors(oob []byte) ([]*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control message: %w", err)
 	}
-	var files []*os.File
+	var got []*Descriptor
 	var errs []error
 	for _, m := range messages {
 		fds, err := syscall.ParseUnixRights(&m)
@@ -236,17 +249,16 @@ func descriptors(oob []byte) ([]*os.File, error) {
 				errs = append(errs, fmt.Errorf("descriptor: %w", err), syscall.Close(fd))
 				continue
 			}
-			files = append(files, os.NewFile(uintptr(fd), "handed over"))
+			got = append(got, &Descriptor{fd})
 		}
 	}
-	return files, errors.Join(errs...)
+	return got, errors.Join(errs...)
 }
 
-// closeAll closes descriptors that nobody uses; how that ends is of no
-// consequence.
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		_ = f.Close()
+// closeAll closes descriptors that nobody uses.
+func closeAll(unused []*Descriptor) {
+	for _, d := range unused {
+		d.Close()
 	}
 }
 

@@ -62,17 +62,18 @@ func TestChannelCarriesDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := core.Receive()
-	if err != nil || got.File == nil || got.Record != (Record{Kind: Handoff, Token: 7, Path: PathRelay}) {
+	if err != nil || got.Descriptor == nil || got.Record != (Record{Kind: Handoff, Token: 7, Path: PathRelay}) {
 		t.Fatalf("received %+v, %v", got, err)
 	}
-	if flags := fcntl(t, got.File, syscall.F_GETFD); flags&syscall.FD_CLOEXEC == 0 {
+	f := got.Descriptor.File()
+	if flags := fcntl(t, f, syscall.F_GETFD); flags&syscall.FD_CLOEXEC == 0 {
 		t.Error("the descriptor is not close-on-exec")
 	}
-	if flags := fcntl(t, got.File, syscall.F_GETFL); flags&syscall.O_NONBLOCK == 0 {
+	if flags := fcntl(t, f, syscall.F_GETFL); flags&syscall.O_NONBLOCK == 0 {
 		t.Error("the descriptor is blocking")
 	}
-	conn, err := net.FileConn(got.File)
-	if err := errors.Join(err, got.File.Close()); err != nil {
+	conn, err := net.FileConn(f)
+	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
@@ -159,7 +160,7 @@ func TestChannelSurvivesBadRecords(t *testing.T) {
 			_ = far.Close()
 			got, err := core.Receive()
 			var bad *BadRecordError
-			if !errors.As(err, &bad) || !strings.Contains(err.Error(), tc.want) || got.File != nil || got.Token != tc.token {
+			if !errors.As(err, &bad) || !strings.Contains(err.Error(), tc.want) || got.Descriptor != nil || got.Token != tc.token {
 				t.Errorf("received %+v, %v", got, err)
 			}
 			// All copies are closed: the other end reads the end of file.

@@ -170,8 +170,9 @@ func (p *process) dial(token uint64) (near net.Conn, far *net.TCPConn) {
 	if err != nil || got.Kind != pluginwire.Handoff || got.Token != token {
 		p.t.Fatalf("channel: %+v, %v", got, err)
 	}
-	near, err = net.FileConn(got.File)
-	if err := errors.Join(err, got.File.Close()); err != nil {
+	f := got.Descriptor.File()
+	near, err = net.FileConn(f)
+	if err := errors.Join(err, f.Close()); err != nil {
 		p.t.Fatal(err)
 	}
 	c, err := l.Accept()

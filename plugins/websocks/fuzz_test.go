@@ -84,7 +84,7 @@ func FuzzHandshake(f *testing.F) {
 
 // FuzzParseURL checks that no URL can write a second line into the request.
 func FuzzParseURL(f *testing.F) {
-	for _, s := range []string{"ws://h", "wss://u:p@h:1/x?y#z", "ws://[::1%25eth0]:80/ä", "ws://h/%0d%0a?\r\n"} {
+	for _, s := range []string{"ws://h", "wss://u:p@h:1/x?y#z", "ws://[::1%25eth0]:80/ä", "ws://h/%0d%0a?\r\n", "ws://]"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

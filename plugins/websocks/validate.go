@@ -42,6 +42,8 @@ func parseURL(s string) (farEnd, error) {
 		return farEnd{}, errors.New("user name and password belong into attributes of their own")
 	case u.Hostname() == "":
 		return farEnd{}, errors.New("no host")
+	case strings.Contains(u.Hostname(), "]"):
+		return farEnd{}, errors.New("the host has a ] without its [")
 	case u.Fragment != "" || strings.HasSuffix(s, "#"):
 		return farEnd{}, errors.New("a fragment (#…) has no meaning here") // RFC 6455, section 3
 	case strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
@@ -164,6 +166,6 @@ func token(s string) bool {
 
 func hostHeader(s string) bool {
 	u, err := url.Parse("ws://" + s)
-	return err == nil && u.Host == s && u.Hostname() != "" &&
+	return err == nil && u.Host == s && u.Hostname() != "" && !strings.Contains(u.Hostname(), "]") &&
 		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '%' })
 }

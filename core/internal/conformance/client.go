@@ -26,9 +26,7 @@ type client struct {
 func (r *run) dial1(ctx context.Context, i *instance, generation uint64, target tunnel.Target) (*client, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
-	c, err := i.plugin.Dialer(generation, r.upstream.Name).Dial(ctx, tunnel.Dial{
-		Target: target, Source: "127.0.0.1:1", Listener: "kit", Route: "kit", Connection: "kit", Socket: r.upstream.Socket,
-	})
+	c, err := r.stream(ctx, i, generation, target)
 	if err != nil {
 		r.said.add(err.Error())
 		var d *tunnel.DialError
@@ -41,6 +39,24 @@ func (r *run) dial1(ctx context.Context, i *instance, generation uint64, target 
 		Conn: c, in: io.MultiReader(bytes.NewReader(c.ReadAhead), c.Stream), wait: r.opts.Timeout,
 		late: i.ledger.late,
 	}, nil
+}
+
+// stream dials and makes what the kit reads and writes of it.
+func (r *run) stream(ctx context.Context, i *instance, generation uint64, target tunnel.Target) (*tunnel.Conn, error) {
+	c, err := i.plugin.Dialer(generation, r.upstream.Name).Dial(ctx, tunnel.Dial{
+		Target: target, Source: "127.0.0.1:1", Listener: "kit", Route: "kit", Connection: "kit", Socket: r.upstream.Socket,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.UseStream(); err != nil {
+		if c.Relay != nil {
+			c.Relay.Abort(err.Error())
+			c.Relay.Ended()
+		}
+		return nil, err
+	}
+	return c, nil
 }
 
 // lateness is how long after an end of file the word on it may be handled: it

@@ -197,7 +197,7 @@ func (r *run) cancel(ctx context.Context) outcome {
 	for n := range dials {
 		cut, cancel := context.WithTimeout(ctx, r.took*time.Duration(n)*3/(2*dials))
 		begun := time.Now()
-		c, err := r.main.plugin.Dialer(firstGeneration, r.upstream.Name).Dial(cut, tunnel.Dial{Target: r.opts.Target, Socket: r.upstream.Socket})
+		c, err := r.stream(cut, r.main, firstGeneration, r.opts.Target)
 		took := time.Since(begun)
 		cancel()
 		if err == nil {
@@ -238,7 +238,7 @@ func (r *run) cancelWaiting(ctx context.Context, dials int) (note, wrong string)
 	ended := make(chan error, dials)
 	for range dials {
 		all.Go(func() {
-			c, err := r.main.plugin.Dialer(firstGeneration, r.upstream.Name).Dial(waiting, tunnel.Dial{Target: s.target(), Socket: r.upstream.Socket})
+			c, err := r.stream(waiting, r.main, firstGeneration, s.target())
 			if err == nil {
 				(&client{Conn: c}).drop()
 				err = errSucceeded

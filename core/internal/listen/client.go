@@ -62,7 +62,7 @@ func Handshake(ctx context.Context, kind string, s *bare.Socket, fixed tunnel.Ta
 	if kind == KindTCP {
 		return &tcpClient{socket: s, target: fixed}, nil
 	}
-	c, err := s.Conn()
+	c, err := s.TCPConn()
 	if err != nil {
 		return nil, fmt.Errorf("client handshake: %w", err)
 	}
@@ -154,7 +154,7 @@ func Refuse(ctx context.Context, kind string, s *bare.Socket, err *tunnel.DialEr
 		s.Reset()
 		return
 	}
-	c, connErr := s.Conn()
+	c, connErr := s.TCPConn()
 	if connErr != nil {
 		return // there is no descriptor to tell it with; the client is closed
 	}

@@ -71,7 +71,7 @@ func TestServeAndClose(t *testing.T) {
 // tcp hands a socket over to net.
 func tcp(t *testing.T, s *bare.Socket) *net.TCPConn {
 	t.Helper()
-	c, err := s.Conn()
+	c, err := s.TCPConn()
 	if err != nil {
 		t.Error(err)
 	}

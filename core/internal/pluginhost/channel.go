@@ -2,7 +2,6 @@ package pluginhost
 
 import (
 	"errors"
-	"os"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/pluginwire"
@@ -35,7 +34,7 @@ func (p *process) receive() {
 			return
 		case r.Kind == pluginwire.Handoff:
 			if !p.tokens.deliver(r) {
-				p.reject(r.Token, r.Path, r.File, "nobody waits for this tunnel")
+				p.reject(r.Token, r.Path, r.Descriptor, "nobody waits for this tunnel")
 			}
 		case r.Kind == pluginwire.Abort:
 			if strange.take(time.Now()) {
@@ -49,14 +48,14 @@ func (p *process) receive() {
 
 // reject closes a descriptor that cannot be used. A relay is told first: the
 // end of file alone would be a clean end.
-func (p *process) reject(token uint64, path uint8, f *os.File, reason string) {
-	if f == nil {
+func (p *process) reject(token uint64, path uint8, d *pluginwire.Descriptor, reason string) {
+	if d == nil {
 		return
 	}
 	if path == pluginwire.PathRelay {
 		_ = p.send(pluginwire.Record{Kind: pluginwire.Abort, Token: token, Text: reason})
 	}
-	_ = f.Close()
+	d.Close()
 }
 
 // send writes a record. A plugin that does not read its channel would hold up

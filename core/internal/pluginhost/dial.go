@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/bare"
 	"github.com/tunneld/tunneld/internal/pluginwire"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -82,12 +82,12 @@ func (u *upstream) through(ctx context.Context, p *process, d tunnel.Dial) (_ *t
 	case len(h.GetPrefetched()) > pluginwire.MaxPrefetched:
 		return nil, u.broken(fmt.Sprintf("it prefetched %d bytes, and %d are allowed", len(h.GetPrefetched()), pluginwire.MaxPrefetched), nil)
 	}
-	stream, err := u.take(ctx, p, k, h.GetPath())
+	socket, err := u.take(ctx, p, k, h.GetPath())
 	if err != nil {
 		return nil, err
 	}
 	c := &tunnel.Conn{
-		Stream:    stream,
+		Socket:    socket,
 		ReadAhead: h.GetPrefetched(),
 		Path:      h.GetPath(),
 		Local:     clean(h.GetConnected().GetLocalAddress(), maxAddress),
@@ -123,7 +123,7 @@ func (u *upstream) request(token uint64, d tunnel.Dial) *pluginv1.DialRequest {
 }
 
 // take waits for the descriptor of an answered dial and checks it.
-func (u *upstream) take(ctx context.Context, p *process, k *ticket, path pluginv1.DataPath) (net.Conn, error) {
+func (u *upstream) take(ctx context.Context, p *process, k *ticket, path pluginv1.DataPath) (*bare.Socket, error) {
 	t := time.NewTimer(p.waits.handoff)
 	defer t.Stop()
 	select {
@@ -144,12 +144,12 @@ func (u *upstream) take(ctx context.Context, p *process, k *ticket, path pluginv
 	case k.path == pluginwire.PathDirect && path != pathDirect, k.path == pluginwire.PathRelay && path != pathRelay:
 		return nil, u.broken("its answer and its descriptor name different data paths", nil)
 	}
-	f := p.tokens.claim(k)
-	conn, err := adopt(f, path)
+	d := p.tokens.claim(k)
+	err := inspect(d.FD(), path)
 	if err == nil {
-		return conn, f.Close()
+		return bare.Adopt(d.FD())
 	}
-	p.reject(k.token, k.path, f, "the descriptor cannot be used")
+	p.reject(k.token, k.path, d, "the descriptor cannot be used")
 	if errors.Is(err, errGone) {
 		return nil, u.lost(err.Error(), goneHint, err)
 	}

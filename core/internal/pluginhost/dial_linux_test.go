@@ -263,7 +263,7 @@ func TestSocketOptionsKept(t *testing.T) {
 		"on":  {Nodelay: true, KeepaliveIdle: 77 * time.Second, KeepaliveInterval: 7 * time.Second, KeepaliveCount: 3, UserTimeout: 9 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, err := p.Dialer(1, "u").Dial(t.Context(), tunnel.Dial{Target: target, Socket: o})
+			c, err := dialStream(t.Context(), p.Dialer(1, "u"), tunnel.Dial{Target: target, Socket: o})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -267,10 +267,19 @@ func dialTo(t *testing.T, p *Plugin, generation uint64, target tunnel.Target) (*
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	return p.Dialer(generation, "u").Dial(ctx, tunnel.Dial{
+	return dialStream(ctx, p.Dialer(generation, "u"), tunnel.Dial{
 		Target: target, Source: "192.0.2.1:99", Listener: "tcp.l", Route: "r", Connection: "c1",
 		Socket: tunnel.SocketOptions{KeepaliveIdle: 77 * time.Second},
 	})
+}
+
+// dialStream is a dial whose connection the test reads and writes itself.
+func dialStream(ctx context.Context, u tunnel.Dialer, d tunnel.Dial) (*tunnel.Conn, error) {
+	c, err := u.Dial(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.UseStream()
 }
 
 // echoServer answers each connection with what it reads, and ends it after.

@@ -1,7 +1,6 @@
 package pluginhost
 
 import (
-	"os"
 	"sync"
 	"time"
 
@@ -24,14 +23,14 @@ type ticket struct {
 	token uint64
 	// here is closed once the descriptor, or what became of it, is known.
 	here chan struct{}
-	// file and path are the handoff's, err is why it cannot be used. They are
-	// valid once here is closed, and file is the table's until claim.
-	file     *os.File
-	path     uint8
-	err      error
-	late     func() // see issue
-	patience time.Duration
-	timer    *time.Timer
+	// descriptor and path are the handoff's, err is why it cannot be used. They are
+	// valid once here is closed, and descriptor is the table's until claim.
+	descriptor *pluginwire.Descriptor
+	path       uint8
+	err        error
+	late       func() // see issue
+	patience   time.Duration
+	timer      *time.Timer
 
 	// eof and end are closed when the plugin says so; endErr is valid then.
 	eof, end chan struct{}
@@ -61,7 +60,7 @@ func (t *tokens) issue(patience time.Duration, late func()) *ticket {
 }
 
 // deliver gives a handoff to whoever waits for it, and says whether somebody
-// did: otherwise the file is the caller's to close.
+// did: otherwise the descriptor is the caller's to close.
 func (t *tokens) deliver(r pluginwire.Received) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -69,7 +68,7 @@ func (t *tokens) deliver(r pluginwire.Received) bool {
 	if k == nil || closed(k.here) {
 		return false
 	}
-	k.file, k.path = r.File, r.Path
+	k.descriptor, k.path = r.Descriptor, r.Path
 	close(k.here)
 	k.timer = time.AfterFunc(k.patience, k.late)
 	return true
@@ -105,7 +104,7 @@ func (t *tokens) announce(r pluginwire.Record) {
 
 // claim takes the descriptor out of the table: it is the caller's from here on.
 // It is nil where none has come.
-func (t *tokens) claim(k *ticket) *os.File {
+func (t *tokens) claim(k *ticket) *pluginwire.Descriptor {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return k.take()
@@ -113,7 +112,7 @@ func (t *tokens) claim(k *ticket) *os.File {
 
 // drop forgets a ticket and returns its descriptor, if it came and was not
 // claimed. What comes for it later is nobody's.
-func (t *tokens) drop(k *ticket) *os.File {
+func (t *tokens) drop(k *ticket) *pluginwire.Descriptor {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.live, k.token)
@@ -121,13 +120,13 @@ func (t *tokens) drop(k *ticket) *os.File {
 }
 
 // take is called with the table's mu held.
-func (k *ticket) take() *os.File {
+func (k *ticket) take() *pluginwire.Descriptor {
 	if k.timer != nil {
 		k.timer.Stop()
 	}
-	f := k.file
-	k.file = nil
-	return f
+	d := k.descriptor
+	k.descriptor = nil
+	return d
 }
 
 // len returns how many tickets there are.

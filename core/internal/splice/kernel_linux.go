@@ -55,12 +55,6 @@ func (k *kernel) start(t *Tunnel) bool {
 			_ = c.Close()
 		}
 	}
-	if t.Client == nil || isTCP(t.Client) {
-		prepare(cfd)
-	}
-	if t.Upstream.Stream == nil || isTCP(t.Upstream.Stream) {
-		prepare(ufd)
-	}
 	w := k.workers[k.next.Add(1)%uint32(len(k.workers))]
 	w.submit(message{kind: msgJoin, join: t, fds: [2]int32{cfd, ufd}})
 	return true
@@ -76,7 +70,11 @@ func takeSocket(s *bare.Socket, c net.Conn) (int32, bool) {
 		return -1, false
 	}
 	fd, err := dupSocket(raw)
-	return fd, err == nil
+	if err != nil {
+		return -1, false
+	}
+	bare.Fit(int(fd))
+	return fd, true
 }
 
 func (k *kernel) stats(s *Stats) {

@@ -17,8 +17,8 @@ func (*kernel) kill() {}
 
 func (*kernel) close() error { return nil }
 
-// prepareConn does nothing here.
-func prepareConn(net.Conn) {}
+// fit does nothing here.
+func fit(net.Conn) {}
 
 // isCut is not to be known here.
 func isCut(net.Conn) bool { return false }

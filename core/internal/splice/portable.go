@@ -31,8 +31,8 @@ func (p *portable) init(tunnels *counter) {
 }
 
 func (p *portable) start(t Tunnel) {
-	prepareConn(t.Client)
-	prepareConn(t.Upstream.Stream)
+	fit(t.Client)
+	fit(t.Upstream.Stream)
 	f := &flow{Tunnel: t, start: time.Now(), torn: make(chan struct{})}
 	p.mu.Lock()
 	if len(p.flows) == 0 {

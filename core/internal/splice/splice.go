@@ -112,13 +112,8 @@ func (t *Tunnel) wrap() error {
 		}
 		t.Client = c
 	}
-	if s := t.Upstream.Socket; s != nil {
-		t.Upstream.Socket = nil
-		c, err := s.Conn()
-		if err != nil {
-			return fmt.Errorf("upstream: %w", err)
-		}
-		t.Upstream.Stream = c
+	if err := t.Upstream.UseStream(); err != nil {
+		return fmt.Errorf("upstream: %w", err)
 	}
 	return nil
 }

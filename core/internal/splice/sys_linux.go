@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 // The calls of the hot path are raw: none of them blocks, and telling Go's
@@ -93,25 +95,12 @@ func isCut(c net.Conn) bool {
 	return err == nil && state == tcpClose
 }
 
-// prepareConn is prepare for a socket that net holds.
-func prepareConn(c net.Conn) {
-	if !isTCP(c) {
-		return
-	}
+// fit makes a socket that net holds fit for a tunnel.
+func fit(c net.Conn) {
 	if raw, ok := bareSocket(c); ok {
 		// It fails only on a closed connection, which the pump finds out.
-		_ = raw.Control(func(fd uintptr) { prepare(int32(fd)) })
+		_ = raw.Control(func(fd uintptr) { bare.Fit(int(fd)) })
 	}
-}
-
-// prepare makes a TCP socket fit for a tunnel, whoever made it.
-func prepare(fd int32) {
-	// Urgent data stays in its place among the other bytes (RFC 6093, section
-	// 4); else the byte would be lost. It cannot fail.
-	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-	// A plugin may have left this on: a clean close would then be a reset, or
-	// block the worker.
-	_ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 }
 
 // closeClean closes a socket whose both directions have been shut down.

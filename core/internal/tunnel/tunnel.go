@@ -1,6 +1,6 @@
 // Package tunnel holds the types that the core's packages share: what is
-// dialed, what a dial returns and how a tunnel ends. It has no behaviour of its
-// own and imports none of its siblings.
+// dialed, what a dial returns and how a tunnel ends. It imports none of its
+// siblings.
 package tunnel
 
 import (
@@ -59,7 +59,8 @@ type Path = pluginv1.DataPath
 // Stream.
 type Conn struct {
 	// Stream is a *net.TCPConn or *net.UnixConn, so that the pump can splice it;
-	// never a wrapper. It is nil where there is a Socket, which costs less.
+	// never a wrapper. It is nil where there is a Socket, which costs less. See
+	// UseStream.
 	Stream net.Conn
 	Socket *bare.Socket
 	// ReadAhead are bytes from the far end that come before Stream's.
@@ -72,6 +73,20 @@ type Conn struct {
 	// Relay tells and learns how the tunnel ends; nil on the direct path, where
 	// the socket itself does.
 	Relay Relay
+}
+
+// UseStream turns Socket into Stream, for who reads and writes it itself. On an
+// error Socket has been closed.
+func (c *Conn) UseStream() error {
+	if c.Socket == nil {
+		return nil
+	}
+	stream, err := c.Socket.Conn()
+	if err != nil {
+		return err
+	}
+	c.Socket, c.Stream = nil, stream
+	return nil
 }
 
 // ErrPluginDied is what a Relay's errors wrap where the process is gone without

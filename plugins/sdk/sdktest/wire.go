@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -25,7 +24,7 @@ type wire struct {
 
 	mu     sync.Mutex
 	next   uint64
-	waits  map[uint64]chan *os.File // dials that wait, by token; capacity 1
+	waits  map[uint64]chan *pluginwire.Descriptor // dials that wait, by token; capacity 1
 	relays map[uint64]*relay
 }
 
@@ -44,7 +43,7 @@ func newWire(c *pluginwire.Channel) *wire {
 	w := &wire{
 		channel: c,
 		gone:    make(chan struct{}),
-		waits:   make(map[uint64]chan *os.File),
+		waits:   make(map[uint64]chan *pluginwire.Descriptor),
 		relays:  make(map[uint64]*relay),
 	}
 	go w.receive()
@@ -61,11 +60,11 @@ func (w *wire) close() error {
 }
 
 // expect makes room for the descriptor of a dial before it is asked for.
-func (w *wire) expect() (token uint64, arrives <-chan *os.File) {
+func (w *wire) expect() (token uint64, arrives <-chan *pluginwire.Descriptor) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.next++
-	c := make(chan *os.File, 1)
+	c := make(chan *pluginwire.Descriptor, 1)
 	w.waits[w.next] = c
 	return w.next, c
 }
@@ -78,22 +77,23 @@ func (w *wire) forget(token uint64) {
 	r := w.relays[token]
 	w.mu.Unlock()
 	select {
-	case f := <-c:
+	case d := <-c:
 		if r != nil {
 			_ = r.abort("the dial was given up")
 			r.forget()
 		}
-		_ = f.Close()
+		d.Close()
 	default:
 	}
 }
 
 // claim waits for the descriptor of a dial that was answered.
-func (w *wire) claim(ctx context.Context, token uint64, arrives <-chan *os.File) (net.Conn, *relay, error) {
+func (w *wire) claim(ctx context.Context, token uint64, arrives <-chan *pluginwire.Descriptor) (net.Conn, *relay, error) {
 	timer := time.NewTimer(announceTimeout)
 	defer timer.Stop()
 	select {
-	case f := <-arrives:
+	case d := <-arrives:
+		f := d.File()
 		conn, err := net.FileConn(f)
 		if err = errors.Join(err, f.Close()); err != nil {
 			return nil, nil, fmt.Errorf("descriptor that was handed over: %w", err)
@@ -148,7 +148,7 @@ func (w *wire) handed(got pluginwire.Received) {
 	if got.Path == pluginwire.PathRelay {
 		_ = w.channel.Send(pluginwire.Record{Kind: pluginwire.Abort, Token: got.Token, Text: "no dial waits for it"}, nil)
 	}
-	_ = got.File.Close()
+	got.Descriptor.Close()
 }
 
 // deliver gives a descriptor to the dial that waits for it, if one does.
@@ -156,7 +156,7 @@ func (w *wire) deliver(got pluginwire.Received) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	select {
-	case w.waits[got.Token] <- got.File:
+	case w.waits[got.Token] <- got.Descriptor:
 	default: // none waits, or it is the second one for the same dial
 		return false
 	}

@@ -249,8 +249,8 @@ func (s *Server) receive() {
 			}
 			return
 		}
-		if got.File != nil {
-			_ = got.File.Close()
+		if got.Descriptor != nil {
+			got.Descriptor.Close()
 		}
 		s.mu.Lock()
 		r := s.relays[got.Token]

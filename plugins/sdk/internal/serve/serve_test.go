@@ -136,8 +136,9 @@ func relayed(t *testing.T, s *Server, core *pluginwire.Channel) net.Conn {
 	if err != nil || got.Kind != pluginwire.Handoff {
 		t.Fatalf("received %+v, %v", got, err)
 	}
-	conn, err := net.FileConn(got.File)
-	if err := errors.Join(err, got.File.Close()); err != nil {
+	f := got.Descriptor.File()
+	conn, err := net.FileConn(f)
+	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
