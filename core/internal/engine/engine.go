@@ -60,7 +60,7 @@ type Engine struct {
 	// dialing ends at the stop; connections outlive the calls that begin them.
 	dialing     context.Context
 	stopDialing context.CancelCauseFunc
-	connections sync.WaitGroup // handshakes and dials under way
+	connections *crew          // handshakes and dials under way
 	retiring    sync.WaitGroup // generations, plugins and servers on their way out
 	reloading   context.Context
 	endReloads  context.CancelCauseFunc
@@ -117,14 +117,15 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		return nil, errors.Join(err, host.Close(context.Background()))
 	}
 	e := &Engine{
-		opts:      opts,
-		log:       opts.Log,
-		began:     time.Now(),
-		host:      host,
-		pump:      pump,
-		slots:     newSlots(),
-		listeners: map[string]*listening{},
-		running:   map[string]*pluginhost.Plugin{},
+		opts:        opts,
+		log:         opts.Log,
+		began:       time.Now(),
+		host:        host,
+		pump:        pump,
+		slots:       newSlots(),
+		connections: newCrew(),
+		listeners:   map[string]*listening{},
+		running:     map[string]*pluginhost.Plugin{},
 	}
 	e.metrics = metrics.New(opts.Version, e.Status)
 	e.control = control.NewServer(e, e.log)
@@ -219,6 +220,7 @@ func (e *Engine) stop(ctx context.Context) error {
 	}
 	e.stopDialing(errStopping)
 	e.connections.Wait()
+	e.connections.Dismiss()
 	errs = append(errs, e.pump.Close())
 	e.current.Store(nil)
 	errs = append(errs, e.closeHost(ctx))
