@@ -170,6 +170,8 @@ func (e *Engine) unbind(ctx context.Context, b *binding) {
 		socket, err := bind(context.WithoutCancel(ctx), old.socket.Again(), e.current.Load().listeners[old].Listener)
 		if err != nil {
 			e.log.Error("a listener is lost: its address cannot be bound again", "listener", id, "err", err)
+			// The next reload is not to take the closed socket for one that serves.
+			delete(e.listeners, id)
 			continue
 		}
 		// The generation in force knows it by its listening.
