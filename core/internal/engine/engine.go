@@ -75,6 +75,7 @@ type Engine struct {
 	number        uint64     // the last generation's
 	listeners     map[string]*listening
 	running       map[string]*pluginhost.Plugin // by runningKey
+	retired       []retired                     // those that dials may hold
 	metricsServer *metricsServer                // nil: not configured
 }
 
