@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"sync"
@@ -35,8 +36,10 @@ func Bind(ctx context.Context, address string, backlog int) (*Socket, error) {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
 	s := &Socket{address: address, ln: ln}
-	if err := s.SetBacklog(backlog); err != nil {
-		return nil, errors.Join(err, ln.Close())
+	if backlog > 0 { // it has the system's
+		if err := s.SetBacklog(backlog); err != nil {
+			return nil, errors.Join(err, ln.Close())
+		}
 	}
 	return s, nil
 }
@@ -50,10 +53,10 @@ func (s *Socket) SetOptions(o tunnel.SocketOptions) error {
 	return nil
 }
 
-// SetBacklog changes the length of the queue; 0 leaves it alone.
+// SetBacklog changes the length of the queue, as Bind has it.
 func (s *Socket) SetBacklog(backlog int) error {
 	if backlog <= 0 {
-		return nil
+		backlog = math.MaxInt32
 	}
 	var listenErr error
 	// listen(2) on a listening socket changes its backlog alone.
