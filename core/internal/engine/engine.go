@@ -64,15 +64,16 @@ type Engine struct {
 	retiring    sync.WaitGroup // generations, plugins and servers on their way out
 	reloading   context.Context
 	endReloads  context.CancelCauseFunc
-	stopping    atomic.Bool // set with mu held
+	stopping    atomic.Bool // set with turn held
 	stopOnce    sync.Once
 	stopErr     error
 
 	lastReload             atomic.Pointer[status.Reload]
 	reloads, failedReloads atomic.Uint64
 
-	mu            sync.Mutex // serializes start, reload and stop
-	number        uint64     // the last generation's
+	// turn is held, by one element, by whoever starts, reloads or stops.
+	turn          chan struct{}
+	number        uint64 // the last generation's
 	listeners     map[string]*listening
 	running       map[string]*pluginhost.Plugin // by runningKey
 	retired       []retired                     // those that dials may hold
@@ -125,6 +126,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		pump:        pump,
 		slots:       newSlots(),
 		connections: newCrew(),
+		turn:        make(chan struct{}, 1),
 		listeners:   map[string]*listening{},
 		running:     map[string]*pluginhost.Plugin{},
 	}
@@ -204,11 +206,11 @@ func (e *Engine) Stop(ctx context.Context) error {
 func (e *Engine) stop(ctx context.Context) error {
 	// A reload under way is broken off, and there will be no other.
 	e.endReloads(errStopping)
-	e.mu.Lock()
+	e.turn <- struct{}{}
 	e.stopping.Store(true)
 	listeners := e.listeners
 	e.listeners = map[string]*listening{}
-	e.mu.Unlock()
+	<-e.turn
 	e.log.Info("stopping", "tunnels", e.pump.Active())
 	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)
 	defer cancel()

@@ -25,8 +25,11 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(e.reloading, func() { cancel(errStopping) })()
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	select {
+	case e.turn <- struct{}{}:
+		defer func() { <-e.turn }()
+	case <-ctx.Done():
+	}
 	r := status.Reload{At: time.Now()}
 	if e.stopping.Load() {
 		// ctx may not know it yet: what cancels it runs beside this.
@@ -67,7 +70,7 @@ func (e *Engine) notify(outcome *status.Reload) {
 // before the swap is undone where a later one fails. diags are those of the
 // parser; with errors among them cfg is only checked further, so that the user
 // is told of all problems at once. It returns what has changed. It is called
-// with mu held, or before anybody else has the engine.
+// with turn held, or before anybody else has the engine.
 func (e *Engine) replace(ctx context.Context, cfg *config.Config, diags config.Diagnostics) (config.Diagnostics, []string, error) {
 	e.number++
 	p := &preparation{host: e.host, opts: e.opts, cfg: cfg, diags: diags, running: e.running}
