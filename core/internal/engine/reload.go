@@ -48,6 +48,7 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 	var text strings.Builder
 	_ = diags.Write(&text) // a Builder takes everything
 	r.Diagnostics = text.String()
+	e.reloads.Add(1)
 	if err != nil {
 		r.Error, r.Invalid = err.Error(), errors.Is(err, ErrInvalid)
 		e.failedReloads.Add(1)
@@ -55,7 +56,6 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 	} else {
 		e.log.Info("reloaded", "generation", r.Generation, "changes", len(changes), "duration", r.Duration.Round(time.Millisecond))
 	}
-	e.reloads.Add(1)
 	e.lastReload.Store(&r)
 	e.notify(&r)
 	return r
