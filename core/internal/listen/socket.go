@@ -24,6 +24,9 @@ import (
 type Socket struct {
 	address string
 	ln      *bare.Listener
+	pause   time.Duration // after the first failed accept
+	closing chan struct{} // closed by the first Close
+	once    sync.Once
 	serving sync.WaitGroup
 }
 
@@ -35,7 +38,7 @@ func Bind(ctx context.Context, address string, backlog int) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	s := &Socket{address: address, ln: ln}
+	s := &Socket{address: address, ln: ln, pause: firstPause, closing: make(chan struct{})}
 	if backlog > 0 { // it has the system's
 		if err := s.SetBacklog(backlog); err != nil {
 			return nil, errors.Join(err, ln.Close())
@@ -94,12 +97,12 @@ const (
 // until one is free. paused is called for each pause that such an error makes.
 func (s *Socket) Serve(log *slog.Logger, handle func(*bare.Socket, netip.AddrPort), paused func()) {
 	s.serving.Go(func() {
-		pause := firstPause
+		pause := s.pause
 		for {
 			c, peer, err := s.ln.Accept()
 			switch {
 			case err == nil:
-				pause = firstPause
+				pause = s.pause
 				handle(c, peer)
 			case errors.Is(err, net.ErrClosed):
 				return
@@ -107,7 +110,13 @@ func (s *Socket) Serve(log *slog.Logger, handle func(*bare.Socket, netip.AddrPor
 			default:
 				log.Warn("cannot accept connections", "address", s.address, "err", err, "hint", acceptHint(err), "retry_in", pause)
 				paused()
-				time.Sleep(pause)
+				// Many may pause at once, and are closed one after the other.
+				t := time.NewTimer(pause)
+				select {
+				case <-t.C:
+				case <-s.closing:
+				}
+				t.Stop()
 				pause = min(2*pause, lastPause)
 			}
 		}
@@ -130,6 +139,7 @@ func acceptHint(err error) string {
 // wait in the queue are reset by the system.
 func (s *Socket) Close() error {
 	err := s.ln.Close()
+	s.once.Do(func() { close(s.closing) })
 	s.serving.Wait()
 	if err != nil {
 		return fmt.Errorf("close listener %s: %w", s.address, err)

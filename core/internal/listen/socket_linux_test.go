@@ -1,9 +1,13 @@
 package listen
 
 import (
+	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 // TestBacklog: the queue's length can be changed, and zero is the system's, also
@@ -37,5 +41,35 @@ func TestBacklog(t *testing.T) {
 		if got := length(); got != c.want {
 			t.Errorf("backlog %d: a queue of %d, want %d", c.backlog, got, c.want)
 		}
+	}
+}
+
+// TestCloseEndsAPause: a listener that cannot accept holds up neither a stop nor
+// a reload.
+func TestCloseEndsAPause(t *testing.T) {
+	s, err := Bind(t.Context(), "127.0.0.1:0", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.pause = time.Hour
+	// From now on every accept fails.
+	if err := s.ln.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_RD) }); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	paused := make(chan struct{}, 1)
+	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) { c.Close() }, func() { paused <- struct{}{} })
+	<-paused
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for the end of the pause")
 	}
 }
