@@ -260,6 +260,23 @@ func TestRestartRefused(t *testing.T) {
 	}
 }
 
+// TestRestartFails has a restarted plugin whose configuring fails: it is killed,
+// for that reason and without a word of a SIGTERM.
+func TestRestartFails(t *testing.T) {
+	h := newHost(t, nil)
+	s := rawSpec("")
+	s.Env["RAW_MARKER"] = filepath.Join(t.TempDir(), "marker")
+	p := h.start(t, s)
+	configure(t, p, 1, `"fail the second time"`)
+	if err := syscall.Kill(p.State().PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	h.await(t, "a second failure", func(s State) bool { return strings.Contains(s.LastExit, "not again") })
+	if log := h.log.String(); strings.Contains(log, "SIGTERM") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
 // TestConfigureTimeout has a plugin that hangs while it is configured.
 func TestConfigureTimeout(t *testing.T) {
 	h := newHost(t, nil)

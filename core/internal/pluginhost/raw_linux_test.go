@@ -191,9 +191,12 @@ func (r *raw) Configure(ctx context.Context, req *pluginv1.ConfigureRequest) (*p
 	switch values := string(req.GetUpstreams()[0].GetConfigJson()); values {
 	case `"refuse"`:
 		return &pluginv1.ConfigureResponse{Diagnostics: []*pluginv1.Diagnostic{{Severity: pluginv1.Severity_SEVERITY_ERROR, Summary: "no"}}}, nil
-	case `"refuse the second time"`:
+	case `"refuse the second time"`, `"fail the second time"`:
 		marker := os.Getenv("RAW_MARKER")
 		if _, err := os.Stat(marker); err == nil {
+			if strings.Contains(values, "fail") {
+				return nil, status.Error(codes.Internal, "not again")
+			}
 			return &pluginv1.ConfigureResponse{Diagnostics: []*pluginv1.Diagnostic{{Severity: pluginv1.Severity_SEVERITY_ERROR, Summary: "not again"}}}, nil
 		}
 		if err := os.WriteFile(marker, nil, 0o600); err != nil {

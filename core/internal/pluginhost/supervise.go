@@ -143,7 +143,10 @@ func isError(d *pluginv1.Diagnostic) bool {
 // abandon ends a process that is not put to use.
 func (p *Plugin) abandon(proc *process) error {
 	proc.end("could not be configured")
-	return proc.terminate(p.hurry, 0)
+	// It has no time to end by itself.
+	now, cancel := context.WithCancel(p.hurry)
+	cancel()
+	return proc.terminate(now, p.host.opts.StopTimeout)
 }
 
 func (p *Plugin) launch(ctx context.Context) (*process, error) {
