@@ -109,7 +109,8 @@ func (p *Plugin) restart() (*process, error) {
 	defer p.unlock()
 	refused, err := p.restore(proc)
 	if err != nil {
-		return nil, errors.Join(err, p.abandon(proc))
+		err = errors.Join(err, p.abandon(proc))
+		return nil, &StartError{Plugin: p.spec.Name, Err: err, Output: proc.child.out.last()}
 	}
 	p.mu.Lock()
 	p.refused = refused
