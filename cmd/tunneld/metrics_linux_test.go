@@ -60,6 +60,57 @@ type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
+// TestCrashLoopIsMended: a plugin that keeps dying of its configuration is given
+// the corrected one at once, and one that does not help is refused.
+func TestCrashLoopIsMended(t *testing.T) {
+	far := startBackend(t)
+	config := func(attributes string) string {
+		return withMetrics + thirdParty(t, fixture.DirectName, "") +
+			fmt.Sprintf("upstream %q \"x\" {\n %s\n}\n", fixture.DirectName, attributes) +
+			listener("db", "127.0.0.1:0", far.addr, "") + route("all", "", "upstream."+fixture.DirectName+".x")
+	}
+	d := startDaemon(t, config(`crash_in = "dial"`))
+	d.crashUntilNotReady(t)
+	d.write(t, config(`crash_in = "configure"`))
+	if out := d.Reload(t.Context()); !strings.Contains(out.Error, "the plugin died: exit status 3") {
+		t.Errorf("a configuration that the plugin dies of: %q", out.Error)
+	}
+	if code, text := d.served(t, "/readyz"); code != http.StatusServiceUnavailable {
+		t.Errorf("after the reload that failed: %d %s", code, text)
+	}
+	d.reload(t, config(""))
+	if code, text := d.served(t, "/readyz"); code != http.StatusOK {
+		t.Errorf("after the correction: %d %s", code, text)
+	}
+	c := d.dial(t, "tcp.db")
+	echo := far.next(t)
+	send(t, echo, "hello")
+	if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+		t.Error(err)
+	}
+	if status := d.Status(); len(status.Plugins) != 1 {
+		t.Errorf("plugins %+v", status.Plugins)
+	}
+}
+
+// crashUntilNotReady dials until the plugin is known to keep dying, and returns
+// what /readyz then says.
+func (r *daemonRig) crashUntilNotReady(t *testing.T) string {
+	t.Helper()
+	// Each dial ends the process, until dials fail at once.
+	deadline := time.Now().Add(patience)
+	for {
+		r.dialReset(t, "tcp.db")
+		code, text := r.served(t, "/readyz")
+		if code == http.StatusServiceUnavailable {
+			return text
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("never said to be looping")
+		}
+	}
+}
+
 // TestCrashLoopShows in the log, the metrics, the status and /readyz, and ends by
 // itself.
 func TestCrashLoopShows(t *testing.T) {
@@ -69,16 +120,7 @@ func TestCrashLoopShows(t *testing.T) {
 	if code, text := d.served(t, "/readyz"); code != http.StatusOK {
 		t.Fatalf("at the start: %d %s", code, text)
 	}
-	// Each dial ends the process, until dials fail at once.
-	deadline := time.Now().Add(patience)
-	var code int
-	var text string
-	for code != http.StatusServiceUnavailable {
-		d.dialReset(t, "tcp.db")
-		if code, text = d.served(t, "/readyz"); time.Now().After(deadline) {
-			t.Fatal("never said to be looping")
-		}
-	}
+	text := d.crashUntilNotReady(t)
 	if want := "plugin " + fixture.DirectName + " keeps dying: exit status 3"; !strings.Contains(text, want) {
 		t.Errorf("not ready: %q, want %q", text, want)
 	}
@@ -91,7 +133,8 @@ func TestCrashLoopShows(t *testing.T) {
 		t.Errorf("status %+v", status.Plugins)
 	}
 	d.log.await(t, 2, "plugin", fixture.DirectName, "exit", "exit status 3")
-	for code != http.StatusOK {
+	deadline := time.Now().Add(patience)
+	for code := 0; code != http.StatusOK; {
 		if code, text = d.served(t, "/readyz"); time.Now().After(deadline) {
 			t.Fatalf("nobody asks for it, and it does not come back: %s", text)
 		}

@@ -67,10 +67,7 @@ func Listen(ctx context.Context, address string) (*Listener, error) {
 	if l.raw, err = f.SyscallConn(); err == nil {
 		err = errors.Join(l.readSystem(), l.raw.Control(func(fd uintptr) { keepUrgent(int(fd)) }))
 	}
-	if err == nil {
-		err = ln.Close() // f is a duplicate
-	}
-	if err != nil {
+	if err = errors.Join(err, ln.Close()); err != nil { // f is a duplicate
 		return nil, errors.Join(err, f.Close())
 	}
 	return l, nil

@@ -75,9 +75,9 @@ type Engine struct {
 	turn          chan struct{}
 	number        uint64 // the last generation's
 	listeners     map[string]*listening
-	running       map[string]*pluginhost.Plugin // by runningKey
-	retired       []retired                     // those that dials may hold
-	metricsServer *metricsServer                // nil: not configured
+	running       []runningPlugin
+	retired       []retired      // those that dials may hold
+	metricsServer *metricsServer // nil: not configured
 }
 
 // ErrInvalid says that the configuration has errors: the diagnostics tell them.
@@ -128,7 +128,6 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		connections: newCrew(),
 		turn:        make(chan struct{}, 1),
 		listeners:   map[string]*listening{},
-		running:     map[string]*pluginhost.Plugin{},
 	}
 	e.metrics = metrics.New(opts.Version, e.Status)
 	e.control = control.NewServer(e, e.log)
@@ -160,7 +159,7 @@ func Validate(ctx context.Context, opts Options) (config.Diagnostics, error) {
 	if err != nil {
 		return diags, err
 	}
-	p := &preparation{host: host, opts: opts, cfg: cfg, diags: diags, running: map[string]*pluginhost.Plugin{}}
+	p := &preparation{host: host, opts: opts, cfg: cfg, diags: diags}
 	err = p.check(ctx)
 	if errors.Is(err, ErrInvalid) {
 		err = nil

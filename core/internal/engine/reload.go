@@ -87,9 +87,7 @@ func (e *Engine) replace(ctx context.Context, cfg *config.Config, diags config.D
 	e.commit(b, cfg)
 	e.commitServers(b.servers)
 	e.metrics.Retain(next.names())
-	for _, plugin := range p.started {
-		e.running[plugin.key] = plugin.Plugin
-	}
+	e.running = append(e.running, p.started...)
 	if old == nil {
 		return p.diags, nil, nil
 	}
@@ -163,14 +161,15 @@ const callTimeout = 10 * time.Second
 // not use. They take dials until nobody holds a generation that uses them: a slow
 // client's may be older than the last.
 func (e *Engine) retirePlugins(used map[string]*pluginhost.Plugin, drain time.Duration) {
-	for key, p := range e.running {
-		if uses(used, p) {
+	var kept []runningPlugin
+	for _, p := range e.running {
+		if uses(used, p.Plugin) {
+			kept = append(kept, p)
 			continue
 		}
-		delete(e.running, key)
 		var dialing []<-chan struct{}
 		for _, r := range e.retired {
-			if uses(r.plugins, p) {
+			if uses(r.plugins, p.Plugin) {
 				dialing = append(dialing, r.unheld)
 			}
 		}
@@ -191,6 +190,7 @@ func (e *Engine) retirePlugins(used map[string]*pluginhost.Plugin, drain time.Du
 			}
 		})
 	}
+	e.running = kept
 }
 
 func uses(plugins map[string]*pluginhost.Plugin, p *pluginhost.Plugin) bool {
@@ -208,14 +208,14 @@ type preparation struct {
 	opts    Options
 	cfg     *config.Config
 	diags   config.Diagnostics
-	running map[string]*pluginhost.Plugin // by runningKey; only read
+	running []runningPlugin // only read
 
 	plugins    map[string]*pluginhost.Plugin // by type
-	started    []startedPlugin
+	started    []runningPlugin
 	configured []*pluginhost.Plugin
 }
 
-type startedPlugin struct {
+type runningPlugin struct {
 	*pluginhost.Plugin
 	key string // see runningKey
 }
@@ -260,7 +260,9 @@ func wire(u config.Upstream) *pluginv1.Upstream {
 	return &pluginv1.Upstream{Name: u.Name, ConfigJson: u.JSON, ConfigHash: u.Hash}
 }
 
-// plugin finds the running plugin for an upstream type, or starts it.
+// plugin finds the running plugin for an upstream type, or starts it. One that
+// keeps dying is started beside the old: it may die of the configuration that is
+// now to be mended.
 func (p *preparation) plugin(ctx context.Context, name string) (*pluginhost.Plugin, *config.Diagnostic) {
 	blockID := "upstream." + p.firstOf(name)
 	if pluginBlock(p.cfg, name) != nil {
@@ -272,15 +274,17 @@ func (p *preparation) plugin(ctx context.Context, name string) (*pluginhost.Plug
 		return nil, &d
 	}
 	key := runningKey(spec)
-	if plugin := p.running[key]; plugin != nil {
-		return plugin, nil
+	for _, plugin := range p.running {
+		if plugin.key == key && !plugin.Down() {
+			return plugin.Plugin, nil
+		}
 	}
 	plugin, err := p.host.Start(ctx, spec)
 	if err != nil {
 		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("the plugin %q does not start", name), err.Error())
 		return nil, &d
 	}
-	p.started = append(p.started, startedPlugin{plugin, key})
+	p.started = append(p.started, runningPlugin{plugin, key})
 	return plugin, nil
 }
 

@@ -59,7 +59,7 @@ func New(version string, snapshot func() status.Status) *Metrics {
 		known:    map[string]map[string]bool{},
 
 		accepted:   counter("connections_total", "Connections that were accepted, within the limits.", "listener"),
-		paused:     counter("accept_pauses_total", "Pauses of accepting, for want of file descriptors.", "listener"),
+		paused:     counter("accept_pauses_total", "Pauses of accepting after an error, which is most often the want of file descriptors.", "listener"),
 		handshakes: counter("handshake_failures_total", "Clients whose own handshake failed.", "listener"),
 		refused:    counter("connections_refused_total", "Connections that a limit refused.", "listener", "limit"),
 		failures:   counter("connection_failures_total", "Connections that got no tunnel, by the stage and the reason of the last dial.", "listener", "route", "upstream", "stage", "reason"),

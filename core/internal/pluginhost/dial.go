@@ -58,7 +58,8 @@ func (u *upstream) through(ctx context.Context, p *process, d tunnel.Dial) (_ *t
 	relayed := false
 	defer func() {
 		if err != nil || !relayed {
-			p.reject(k.token, k.path, p.tokens.drop(k), "the dial was given up")
+			d := p.tokens.drop(k) // k.path is settled from here on
+			p.reject(k.token, k.path, d, "the dial was given up")
 		}
 	}()
 	answer, err := p.tunnel.Dial(callCtx, u.request(k.token, d))

@@ -33,7 +33,10 @@ func (r *Probe) Dial(ctx context.Context, req *pluginv1.DialRequest) (*pluginv1.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	k := r.p.tokens.issue(r.p.waits.handoff, cancel)
-	defer func() { r.p.reject(k.token, k.path, r.p.tokens.drop(k), "nobody wants this tunnel") }()
+	defer func() {
+		d := r.p.tokens.drop(k) // k.path is settled from here on
+		r.p.reject(k.token, k.path, d, "nobody wants this tunnel")
+	}()
 	req.Token = k.token
 	return r.p.tunnel.Dial(ctx, req)
 }

@@ -214,6 +214,13 @@ func (p *Plugin) turn(s Status, next time.Time) {
 	p.notify()
 }
 
+// Down says that the plugin has died, and takes calls neither now nor in a moment.
+func (p *Plugin) Down() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status == StatusCrashLooping || p.status == StatusBackoff && time.Until(p.next) > imminent
+}
+
 // acquire returns the running process. It waits for one that is about to run.
 func (p *Plugin) acquire(ctx context.Context) (*process, error) {
 	for {
