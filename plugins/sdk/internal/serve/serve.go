@@ -169,6 +169,9 @@ func ServerOptions(log *slog.Logger) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(pluginwire.MaxMessage),
 		grpc.MaxSendMsgSize(pluginwire.MaxMessage),
+		// Dials find a goroutine whose stack has grown; one more than these gets
+		// its own.
+		grpc.NumStreamWorkers(8),
 		grpc.ChainUnaryInterceptor(recoverUnary(log)),
 		grpc.ChainStreamInterceptor(recoverStream(log)),
 	}
