@@ -116,6 +116,19 @@ func TestGoodPlugins(t *testing.T) {
 	}
 }
 
+// TestIPv6Loopback: the kit serves an IPv6 address as it does the other.
+func TestIPv6Loopback(t *testing.T) {
+	t.Parallel()
+	needLoopback(t, "::1")
+	o := options(t, rawName, "", rawBody("direct"))
+	o.Target.Host = "::1"
+	r := run1(t, o)
+	results(t, r, nil)
+	if !r.OK || r.Target != o.Target.String() || len(r.Notes) != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // brokenPlugins are the modes of the raw plugin, each with the check that finds
 // it.
 var brokenPlugins = []struct{ mode, check string }{

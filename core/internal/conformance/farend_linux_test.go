@@ -102,36 +102,59 @@ func TestFarEndThatEnds(t *testing.T) {
 	}
 }
 
+// loopbacks are the addresses at which a run may serve, of both families.
+var loopbacks = []string{"127.0.0.1", "::1"}
+
+// needLoopback skips a test where the machine does not have the address.
+func needLoopback(t *testing.T, ip string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
+	if err != nil {
+		t.Skip(err)
+	}
+	_ = ln.Close()
+}
+
 // TestSwampLetsWait: a connection to it is neither made nor refused.
 func TestSwampLetsWait(t *testing.T) {
-	s, err := newSwamp(t.Context(), netip.MustParseAddr("127.0.0.1"))
-	if err != nil || s == nil {
-		t.Fatal(s, err)
-	}
-	defer s.close()
-	c, err := net.DialTimeout("tcp", s.target().String(), 300*time.Millisecond)
-	if err == nil {
-		_ = c.Close()
-		t.Fatal("it answers")
-	}
-	if !isTimeout(err) {
-		t.Errorf("%v; want a timeout", err)
+	for _, ip := range loopbacks {
+		t.Run(ip, func(t *testing.T) {
+			needLoopback(t, ip)
+			s, err := newSwamp(t.Context(), netip.MustParseAddr(ip))
+			if err != nil || s == nil {
+				t.Fatal(s, err)
+			}
+			defer s.close()
+			c, err := net.DialTimeout("tcp", s.target().String(), 300*time.Millisecond)
+			if err == nil {
+				_ = c.Close()
+				t.Fatal("it answers")
+			}
+			if !isTimeout(err) {
+				t.Errorf("%v; want a timeout", err)
+			}
+		})
 	}
 }
 
 // TestReservedPortRefuses: and nobody else gets it.
 func TestReservedPortRefuses(t *testing.T) {
-	r, err := reserve(netip.MustParseAddr("127.0.0.1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.close()
-	if _, err := net.Dial("tcp", r.target.String()); err == nil || !strings.Contains(err.Error(), syscall.ECONNREFUSED.Error()) {
-		t.Errorf("dial: %v", err)
-	}
-	if ln, err := net.Listen("tcp", r.target.String()); err == nil {
-		_ = ln.Close()
-		t.Error("somebody else listens there")
+	for _, ip := range loopbacks {
+		t.Run(ip, func(t *testing.T) {
+			needLoopback(t, ip)
+			r, err := reserve(netip.MustParseAddr(ip))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.close()
+			if _, err := net.Dial("tcp", r.target.String()); err == nil || !strings.Contains(err.Error(), syscall.ECONNREFUSED.Error()) {
+				t.Errorf("dial: %v", err)
+			}
+			if ln, err := net.Listen("tcp", r.target.String()); err == nil {
+				_ = ln.Close()
+				t.Error("somebody else listens there")
+			}
+		})
 	}
 }
 
