@@ -250,7 +250,10 @@ var checks = []check{
 // printable keeps what a terminal could be steered with out of a line.
 func printable(s string) string {
 	return strings.Map(func(c rune) rune {
-		if unicode.IsPrint(c) {
+		switch {
+		case c == '\t':
+			return ' '
+		case unicode.IsPrint(c):
 			return c
 		}
 		return unicode.ReplacementChar

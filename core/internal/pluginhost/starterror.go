@@ -13,6 +13,7 @@ type StartError struct {
 	Err    error
 	// Output is the end of what it printed on stderr, at most 4 KiB, or empty.
 	Output string
+	told   string // the line of it that says most
 }
 
 // Error returns the cause, with the output in lines of its own behind it.
@@ -59,6 +60,6 @@ func (p *process) startError(ctx context.Context, err error) error {
 	case exited:
 		e.Err = fmt.Errorf("it ended (%s): %w", p.child.how(), err)
 	}
-	e.Output = p.child.out.last()
+	e.Output, e.told = p.child.out.last(), p.child.out.telling()
 	return e
 }
