@@ -97,7 +97,7 @@ func TestValidate(t *testing.T) {
 		{"a port name that goes nowhere", func(c *Config) { c.PortName = "x" }, "port_name"},
 		{"a port name too long", func(c *Config) { c.Framing, c.PortName = FramingAzbridge, strings.Repeat("x", 256) }, "port_name"},
 		{"negative pings", func(c *Config) { c.PingInterval = -1 }, "ping_interval"},
-		{"no time", func(c *Config) { c.Timeouts.Accept = 0 }, "timeouts.accept"},
+		{"no time", func(c *Config) { c.Timeouts = Timeouts{} }, "timeouts.connect timeouts.handshake timeouts.accept"},
 		{"via without scheme", func(c *Config) { c.Via = sdk.NewSecret("secret:3128") }, "via"},
 		{"via of another scheme", func(c *Config) { c.Via = sdk.NewSecret("ftp://secret") }, "via"},
 		{"via with a path", func(c *Config) { c.Via = sdk.NewSecret("http://secret/path") }, "via"},

@@ -12,10 +12,30 @@ import (
 )
 
 // Timeouts is the timeouts block that plugins share. As a plain struct field
-// it is filled with its defaults where the user wrote no block.
+// it is filled with its defaults where the user wrote no block. A user writes
+// "0s" for none: ConnectContext and HandshakeContext take it so, as Timeout of a
+// net.Dialer does, and context.WithTimeout does not.
 type Timeouts struct {
 	Connect   time.Duration `tunneld:"connect" default:"10s" doc:"how long the connection to the far end may take"`
 	Handshake time.Duration `tunneld:"handshake" default:"10s" doc:"how long the handshake on that connection may take"`
+}
+
+// ConnectContext returns ctx bounded by Connect, and what the caller has to call
+// in the end, as context.WithTimeout does.
+func (t Timeouts) ConnectContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return bounded(ctx, t.Connect)
+}
+
+// HandshakeContext is ConnectContext for Handshake.
+func (t Timeouts) HandshakeContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return bounded(ctx, t.Handshake)
+}
+
+func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, limit)
 }
 
 // TLS is the tls block that plugins share. It is used as a plain struct, or as

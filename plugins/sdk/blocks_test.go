@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -59,6 +60,26 @@ func pemFiles(t *testing.T, c tls.Certificate) (certFile, keyFile string) {
 		}
 	}
 	return certFile, keyFile
+}
+
+// TestTimeouts: a time bounds, and none does not.
+func TestTimeouts(t *testing.T) {
+	for _, limit := range []time.Duration{0, time.Hour} {
+		for name, bound := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+			"connect":   Timeouts{Connect: limit, Handshake: time.Minute}.ConnectContext,
+			"handshake": Timeouts{Connect: time.Minute, Handshake: limit}.HandshakeContext,
+		} {
+			ctx, cancel := bound(t.Context())
+			deadline, bounded := ctx.Deadline()
+			if bounded != (limit > 0) || bounded && time.Until(deadline) < 59*time.Minute || ctx.Err() != nil {
+				t.Errorf("%s %s: %s, %t, %v", name, limit, deadline, bounded, ctx.Err())
+			}
+			cancel()
+			if ctx.Err() == nil {
+				t.Errorf("%s %s is not cancelled", name, limit)
+			}
+		}
+	}
 }
 
 func TestTLSConfig(t *testing.T) {

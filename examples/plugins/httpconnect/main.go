@@ -73,7 +73,7 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 
 // handshake is bounded in time by the timeout and by ctx, whichever ends first.
 func (c *Config) handshake(ctx context.Context, conn net.Conn, target string) (prefetched []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Handshake)
+	ctx, cancel := c.Timeouts.HandshakeContext(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	prefetched, err = c.connect(conn, target)

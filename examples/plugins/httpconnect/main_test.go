@@ -111,6 +111,17 @@ func TestTunnel(t *testing.T) {
 	}
 }
 
+// "0s" stands for no bound.
+func TestNoTimeouts(t *testing.T) {
+	values := alice(proxy(t, ""))
+	values["timeouts"] = map[string]any{"connect": "0s", "handshake": "0s"}
+	c, err := dial(t, echo(t), values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+}
+
 func TestErrors(t *testing.T) {
 	silent := serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	endless := serve(t, func(c net.Conn) {
