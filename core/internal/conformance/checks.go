@@ -46,18 +46,24 @@ type check struct {
 type outcome struct {
 	result Result
 	detail string
+	// fix replaces the check's.
+	fix string
 }
 
 func pass(format string, args ...any) outcome {
-	return outcome{Pass, fmt.Sprintf(format, args...)}
+	return outcome{result: Pass, detail: fmt.Sprintf(format, args...)}
 }
 
 func fail(format string, args ...any) outcome {
-	return outcome{Fail, fmt.Sprintf(format, args...)}
+	return outcome{result: Fail, detail: fmt.Sprintf(format, args...)}
 }
 
 func skip(format string, args ...any) outcome {
-	return outcome{Skipped, fmt.Sprintf(format, args...)}
+	return outcome{result: Skipped, detail: fmt.Sprintf(format, args...)}
+}
+
+func declare(format string, args ...any) outcome {
+	return outcome{result: Declared, detail: fmt.Sprintf(format, args...)}
 }
 
 // fails turns a list of what is wrong into an outcome; none is a pass.
@@ -69,7 +75,7 @@ func fails(wrong []string, format string, args ...any) outcome {
 	if n := len(wrong) - most; n > 0 {
 		wrong = append(slices.Clone(wrong[:most]), fmt.Sprintf("and %d more", n))
 	}
-	return outcome{Fail, strings.Join(wrong, "\n")}
+	return fail("%s", strings.Join(wrong, "\n"))
 }
 
 // of makes the check, or says why it is not made.
@@ -87,8 +93,15 @@ func (c check) of(ctx context.Context, r *run) outcome {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(bound)*r.opts.Timeout)
 	defer cancel()
 	got := c.run(r, ctx)
+	if ended := r.farEnd.ended(); ended != "" && c.needs >= levelDialed {
+		r.level = levelValid
+		return outcome{result: Fail, detail: strings.TrimSpace(ended + "\n" + got.detail), fix: farEndFix}
+	}
 	if got.result == Fail && r.cannot(c.cannot) {
-		return outcome{Declared, fmt.Sprintf("%s; the plugin says that its protocol cannot do otherwise (%s)", got.detail, c.cannot)}
+		return declare("%s; the plugin says that its protocol cannot do otherwise (%s)", got.detail, c.cannot)
+	}
+	if got.result == Fail && got.fix == "" {
+		got.fix = c.fix
 	}
 	return got
 }
@@ -159,7 +172,7 @@ var checks = []check{
 	},
 	{
 		id: "refused", group: groupDial, title: "A target that refuses is a typed error", needs: levelDialed, run: (*run).refuse,
-		fix: "return once the target answers and not before, and a DialError with stage, reason and message where it does not (section 5)",
+		fix: "return once the target answers and not before; where it does not, close what the dial had opened, and return a DialError with stage, reason and message (section 5)",
 	},
 	{
 		id: "cancel", group: groupDial, title: "A cancelled dial ends, and leaves nothing", needs: levelDialed, bound: 10, run: (*run).cancel,

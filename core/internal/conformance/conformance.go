@@ -268,10 +268,8 @@ func (r *run) check(ctx context.Context) *Report {
 		done := Check{
 			ID: c.id, Group: c.group, Title: c.title,
 			Result: got.result, Detail: r.said.cover(got.detail),
+			Fix:     got.fix,
 			Seconds: time.Since(start).Seconds(),
-		}
-		if got.result == Fail {
-			done.Fix = c.fix
 		}
 		report.add(done)
 		if r.opts.Progress != nil {

@@ -155,6 +155,7 @@ var brokenPlugins = []struct{ mode, check string }{
 	{"an error of another reason", "refused"},
 	{"an error without a word", "refused"},
 	{"does not answer", "refused"},
+	{"keeps a descriptor of each refusal", "refused"},
 	{"ignores the cancellation", "cancel"},
 	{"dials in the validation", "pure"},
 	{"opens a file in the validation", "pure"},

@@ -26,16 +26,17 @@ func (r *run) dial(ctx context.Context) outcome {
 	for {
 		begun := time.Now()
 		c, err := r.tunnel(ctx, r.main)
+		ended := r.farEnd.ended()
+		if err == nil && ended != "" {
+			c.drop()
+			return outcome{result: Fail, detail: "the target is reached, and not by what was started: " + ended, fix: farEndFix}
+		}
 		if err == nil {
 			r.took = time.Since(begun)
 			r.relay, r.remote = c.Relay != nil, c.Remote
 			r.level = levelDialed
 			c.drop()
 			return pass("%s, over the %s path%s", r.took.Round(10*time.Microsecond), c.Path.Text(), stagesText(c.Stages))
-		}
-		ended := ""
-		if r.farEnd != nil {
-			ended = r.farEnd.ended()
 		}
 		if ended != "" || ctx.Err() != nil || !time.Now().Before(patience) {
 			return fail("%s", strings.TrimSpace(err.Error()+"\n"+ended))
@@ -139,7 +140,34 @@ func (r *run) refuse(ctx context.Context) outcome {
 	}
 	e := answer.GetError()
 	r.said.add(e.GetMessage(), e.GetHint())
-	return fails(insane(e), "%s: %s, %s: %s, retryable %t, after %s", target, e.GetStage().Text(), e.GetReason().Text(), e.GetMessage(), e.GetRetryable(), took)
+	wrong := insane(e)
+	if len(wrong) == 0 {
+		wrong = r.refusals(ctx, target)
+	}
+	return fails(wrong, "%s: %s, %s: %s, retryable %t, after %s", target, e.GetStage().Text(), e.GetReason().Text(), e.GetMessage(), e.GetRetryable(), took)
+}
+
+// refusals dials a target that refuses often, and says what stays open. A few at
+// a time, so that a pool of connections is no leak.
+func (r *run) refusals(ctx context.Context, target tunnel.Target) []string {
+	const dials = 16
+	before := r.settled(ctx)
+	var all sync.WaitGroup
+	slots := make(chan struct{}, 4)
+	for range dials {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			if c, err := r.stream(ctx, r.main, firstGeneration, target); err == nil {
+				(&client{Conn: c}).drop()
+			}
+		})
+	}
+	all.Wait()
+	if grown := r.grown(ctx, before, dials/2); grown != "" {
+		return []string{fmt.Sprintf("after %d refused dials: %s", dials, grown)}
+	}
+	return nil
 }
 
 // refusedLater wants the tunnel to a target that refuses to end, where the
@@ -157,7 +185,7 @@ func (r *run) refusedLater(ctx context.Context, target tunnel.Target) outcome {
 	} else if len(got) > 0 {
 		return fail("the tunnel to %s, where nothing listens, brings %d bytes", target, len(got))
 	}
-	return outcome{Declared, fmt.Sprintf("the tunnel to %s ends soon; the plugin says that its protocol does not tell before (%s)", target, pluginwire.NoTargetAnswer)}
+	return declare("the tunnel to %s ends soon; the plugin says that its protocol does not tell before (%s)", target, pluginwire.NoTargetAnswer)
 }
 
 // bothPaths are the data paths that the daemon takes.
