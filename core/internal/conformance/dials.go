@@ -141,7 +141,9 @@ func (r *run) refuse(ctx context.Context) outcome {
 	e := answer.GetError()
 	r.said.add(e.GetMessage(), e.GetHint())
 	wrong := insane(e)
-	if len(wrong) == 0 {
+	if len(wrong) > 0 {
+		wrong = append(wrong, strings.TrimSpace("the answer says: "+e.GetMessage()+"\n"+e.GetHint()))
+	} else {
 		wrong = r.refusals(ctx, target)
 	}
 	return fails(wrong, "%s: %s, %s: %s, retryable %t, after %s", target, e.GetStage().Text(), e.GetReason().Text(), e.GetMessage(), e.GetRetryable(), took)
@@ -204,8 +206,11 @@ func insane(e *pluginv1.DialError) []string {
 	if !slices.Contains(fitting, e.GetReason()) {
 		wrong = append(wrong, fmt.Sprintf("reason %s does not fit a target that refused", e.GetReason().Text()))
 	}
-	if strings.TrimSpace(e.GetMessage()) == "" {
+	switch strings.TrimSpace(e.GetMessage()) {
+	case "":
 		wrong = append(wrong, "no message")
+	case e.GetReason().Text():
+		wrong = append(wrong, "the message is the reason's name alone: say what the far end answered")
 	}
 	if wait := e.GetRetryAfter(); wait != nil && (wait.AsDuration() < 0 || !e.GetRetryable()) {
 		wrong = append(wrong, "retry_after without retryable, or negative")

@@ -370,6 +370,8 @@ func (r *raw) dialFailed(ctx context.Context, err error) (*pluginv1.DialResponse
 		e.Reason = pluginv1.Reason_REASON_UNAUTHENTICATED
 	case "an error without a word":
 		e.Message = ""
+	case "an error of one word":
+		e.Message = e.GetReason().Text()
 	case "keeps a descriptor of each refusal":
 		if f, err := os.Open(os.DevNull); err == nil {
 			r.keep(f)
