@@ -96,7 +96,6 @@ func TestValidate(t *testing.T) {
 		{"framing", func(c *Config) { c.Framing = "tcp" }, "framing"},
 		{"a port name that goes nowhere", func(c *Config) { c.PortName = "x" }, "port_name"},
 		{"a port name too long", func(c *Config) { c.Framing, c.PortName = FramingAzbridge, strings.Repeat("x", 256) }, "port_name"},
-		{"negative pings", func(c *Config) { c.PingInterval = -1 }, "ping_interval"},
 		{"no time", func(c *Config) { c.Timeouts = Timeouts{} }, "timeouts.connect timeouts.handshake timeouts.accept"},
 		{"via without scheme", func(c *Config) { c.Via = sdk.NewSecret("secret:3128") }, "via"},
 		{"via of another scheme", func(c *Config) { c.Via = sdk.NewSecret("ftp://secret") }, "via"},

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -36,6 +39,31 @@ func bounded(ctx context.Context, limit time.Duration) (context.Context, context
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeout(ctx, limit)
+}
+
+// ValidateHostPort wants text to be "host:port", with a port from 1 to 65535;
+// path is where it stands in the upstream's body. What it returns does not repeat
+// the text, which may hold a password by mistake.
+func ValidateHostPort(text string, path ...string) []Diagnostic {
+	host, port, err := net.SplitHostPort(text)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	var address *net.AddrError
+	problem := ""
+	switch {
+	case errors.As(err, &address):
+		problem = address.Err
+	case host == "":
+		problem = "no host"
+	case portErr != nil || n == 0:
+		problem = "the port is not 1 to 65535"
+	default:
+		return nil
+	}
+	return []Diagnostic{{
+		Summary: strings.Join(path, ".") + " is not host:port: " + problem,
+		Detail:  `Write it as in "proxy.corp:3128" or "[fd00::1]:3128".`,
+		Path:    path,
+	}}
 }
 
 // TLS is the tls block that plugins share. It is used as a plain struct, or as

@@ -82,6 +82,24 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
+func TestValidateHostPort(t *testing.T) {
+	for text, want := range map[string]string{
+		"proxy.corp:3128": "", "127.0.0.1:1": "", "[::1]:65535": "",
+		"": "missing port in address", "proxy.corp": "missing port in address", "::1:80": "too many colons in address",
+		":3128": "no host", "h:": "the port is not 1 to 65535", "h:abc": "the port is not 1 to 65535",
+		"h:0": "the port is not 1 to 65535", "h:65536": "the port is not 1 to 65535", "h:-1": "the port is not 1 to 65535",
+		"alice:hunter2@h": "the port is not 1 to 65535",
+	} {
+		ds := ValidateHostPort(text, "oauth", "proxy")
+		if want == "" && len(ds) == 0 {
+			continue
+		}
+		if len(ds) != 1 || ds[0].Summary != "oauth.proxy is not host:port: "+want || ds[0].Detail == "" || !slices.Equal(ds[0].Path, []string{"oauth", "proxy"}) {
+			t.Errorf("%q: %+v", text, ds)
+		}
+	}
+}
+
 func TestTLSConfig(t *testing.T) {
 	certFile, keyFile := pemFiles(t, selfSigned(t))
 	c, err := TLS{MinVersion: "1.2"}.Config("far.example")
