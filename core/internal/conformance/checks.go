@@ -171,7 +171,7 @@ var checks = []check{
 		fix: "what the handshake read past its own end goes into prefetched, or first down the relay",
 	},
 	{
-		id: "refused", group: groupDial, title: "A target that refuses is a typed error", needs: levelDialed, run: (*run).refuse,
+		id: "refused", group: groupDial, title: "A target that refuses is a typed error", needs: levelDialed, bound: 8, run: (*run).refuse,
 		fix: "return once the target answers and not before; where it does not, close what the dial had opened, and return a DialError with stage, reason and message (docs/plugin-protocol.md, section 5)",
 	},
 	{

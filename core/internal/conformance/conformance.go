@@ -284,6 +284,7 @@ func (r *run) check(ctx context.Context) *Report {
 		start := time.Now()
 		r.said.takeErrors()
 		got := c.of(ctx, r)
+		took := time.Since(start)
 		if got.result == Fail {
 			got.detail += r.logged(ctx, got.detail)
 		}
@@ -291,7 +292,7 @@ func (r *run) check(ctx context.Context) *Report {
 			ID: c.id, Group: c.group, Title: c.title,
 			Result: got.result, Detail: r.said.cover(got.detail),
 			Fix:     got.fix,
-			Seconds: time.Since(start).Seconds(),
+			Seconds: took.Seconds(),
 		}
 		report.add(done)
 		if r.opts.Progress != nil {

@@ -118,23 +118,23 @@ func (r *run) refuse(ctx context.Context) outcome {
 	default:
 		return skip("no target that refuses was given (--refused)")
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	one, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
 	begun := time.Now()
-	answer, err := r.main.probe.Dial(ctx, &pluginv1.DialRequest{
+	answer, err := r.main.probe.Dial(one, &pluginv1.DialRequest{
 		Generation: firstGeneration, Upstream: r.upstream.Name,
 		Target:        &pluginv1.Target{Host: target.Host, Port: uint32(target.Port)},
 		AcceptedPaths: bothPaths,
 	})
 	took := time.Since(begun).Round(time.Millisecond)
 	switch {
-	case ctx.Err() != nil:
+	case one.Err() != nil:
 		return fail("no answer about %s within %s", target, r.opts.Timeout)
 	case err != nil:
 		r.said.add(err.Error())
 		return fail("the answer about %s is a failure of the plugin, not a DialError: %v", target, err)
 	case answer.GetError() == nil && r.cannot(pluginwire.NoTargetAnswer):
-		return r.refusedLater(ctx, target)
+		return r.refusedLater(one, target)
 	case answer.GetError() == nil:
 		return fail("the dial to %s, where nothing listens, succeeds", target)
 	}
@@ -160,7 +160,9 @@ func (r *run) refusals(ctx context.Context, target tunnel.Target) []string {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			if c, err := r.stream(ctx, r.main, firstGeneration, target); err == nil {
+			one, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+			defer cancel()
+			if c, err := r.stream(one, r.main, firstGeneration, target); err == nil {
 				(&client{Conn: c}).drop()
 			}
 		})
