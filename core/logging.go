@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"github.com/tunneld/tunneld/core/internal/config"
@@ -23,9 +24,22 @@ type sink struct {
 }
 
 func newLogging(w io.Writer) *logging {
-	l := &logging{sink: &sink{w: w}}
+	l := &logging{sink: &sink{w: &oneWriter{w: w}}}
 	l.set(config.Log{})
 	return l
+}
+
+// oneWriter lets one Write at a time through. A handler does that for itself,
+// but the one before it may still be writing when another takes its place.
+type oneWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (o *oneWriter) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.w.Write(b)
 }
 
 func (l *logging) set(c config.Log) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/tunneld/tunneld/core/internal/config"
@@ -35,5 +36,31 @@ func TestLoggingFollowsTheConfiguration(t *testing.T) {
 	}
 	if line.Msg != "two" || line.Plugin != "acme" || line.G.K != 2 {
 		t.Fatalf("json: %q", b.String())
+	}
+}
+
+// TestLoggingWritesOneAtATime, also while the handler is replaced: the writer
+// has no lock of its own.
+func TestLoggingWritesOneAtATime(t *testing.T) {
+	var b bytes.Buffer
+	l := newLogging(&b)
+	log := slog.New(l)
+	var loggers sync.WaitGroup
+	const each = 500
+	for range 4 {
+		loggers.Go(func() {
+			for range each {
+				log.Info("line")
+			}
+		})
+	}
+	loggers.Go(func() {
+		for range each {
+			l.set(config.Log{})
+		}
+	})
+	loggers.Wait()
+	if got := strings.Count(b.String(), "msg=line\n"); got != 4*each {
+		t.Errorf("%d whole lines of %d", got, 4*each)
 	}
 }

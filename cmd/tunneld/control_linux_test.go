@@ -144,28 +144,63 @@ func TestReloadsAtOnce(t *testing.T) {
 	}
 }
 
+// mutePlugin is a plugin that says nothing, so that its start takes its whole
+// time, and an upstream of it. started waits until it runs and returns its process.
+func mutePlugin(t *testing.T) (config string, started func() int) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "started")
+	script := fmt.Sprintf("echo $$ >%s.part; mv %[1]s.part %[1]s; exec sleep 3600", file)
+	config = fmt.Sprintf("plugin \"mute\" {\n  command = [\"/bin/sh\", \"-c\", %q]\n}\nupstream \"mute\" \"x\" {}\n", script)
+	return config, func() (pid int) {
+		t.Helper()
+		eventually(t, "the plugin is not started", func() bool {
+			text, _ := os.ReadFile(file) // not there yet
+			_, err := fmt.Sscan(string(text), &pid)
+			return err == nil
+		})
+		return pid
+	}
+}
+
+// TestReloadThatWaitsIsBrokenOff: who does not wait for its turn any more is
+// answered before the reload under way has ended.
+func TestReloadThatWaitsIsBrokenOff(t *testing.T) {
+	mute, started := mutePlugin(t)
+	d := startDaemon(t, direct(1, ""))
+	d.write(t, direct(1, mute))
+	ctx, cancel := context.WithCancel(t.Context())
+	first, second := make(chan core.ReloadOutcome, 1), make(chan core.ReloadOutcome, 1)
+	go func() { first <- d.Reload(ctx) }()
+	started()
+	short, giveUp := context.WithCancel(t.Context())
+	go func() { second <- d.Reload(short) }()
+	giveUp()
+	select {
+	case out := <-second:
+		if out.Error != context.Canceled.Error() {
+			t.Errorf("the second: %+v", out)
+		}
+	case out := <-first:
+		t.Errorf("the first has ended before the second: %+v", out)
+	}
+	cancel()
+	d.log.await(t, 1, "msg", "reload failed, the old configuration stays in force")
+}
+
 // TestReloadIsBrokenOff: whoever does not wait for it ends it, and the daemon
 // answers meanwhile.
 func TestReloadIsBrokenOff(t *testing.T) {
 	place, socket := runIn(t)
 	p := runProgram(t, 1, place+direct(1, ""))
-	// A plugin that says nothing: its start takes its whole time.
-	started := filepath.Join(t.TempDir(), "started")
-	mute := fmt.Sprintf("echo $$ >%s.part; mv %[1]s.part %[1]s; exec sleep 3600", started)
-	p.write(t, place+direct(1, fmt.Sprintf("plugin \"mute\" {\n  command = [\"/bin/sh\", \"-c\", %q]\n}\nupstream \"mute\" \"x\" {}\n", mute)))
+	mute, started := mutePlugin(t)
+	p.write(t, place+direct(1, mute))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
 		_, err := core.AskReload(ctx, socket)
 		ended <- err
 	}()
-	var pid int
-	eventually(t, "the plugin is not started", func() bool {
-		text, _ := os.ReadFile(started) // not there yet
-		_, err := fmt.Sscan(string(text), &pid)
-		return err == nil
-	})
-	sleeping := watchProcess(t, pid)
+	sleeping := watchProcess(t, started())
 	if s := statusOf(t, socket); s.Generation != 1 || s.Reload != nil {
 		t.Errorf("during the reload: %+v", s)
 	}

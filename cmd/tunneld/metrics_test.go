@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -99,6 +100,44 @@ func TestMetricsOfADaemon(t *testing.T) {
 	)
 	if code, text := d.served(t, "/readyz"); code != http.StatusOK {
 		t.Errorf("ready: %d %s", code, text)
+	}
+}
+
+// TestMetricsMove to an address that overlaps with theirs, and stay where they
+// are when the reload fails after that.
+func TestMetricsMove(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	config := func(metrics, more string) string {
+		return fmt.Sprintf("metrics {\n address = %q\n}\n", metrics) + more + `upstream "direct" "x" {}` + "\n" +
+			listener("db", "127.0.0.1:0", "127.0.0.1:1", "") + route("all", "", "upstream.direct.x")
+	}
+	_, port := splitAddress(other.Addr().String())
+	here, everywhere := "127.0.0.1:"+port, "0.0.0.0:"+port
+	d := startDaemon(t, config(here, ""))
+	if code, text := d.served(t, "/healthz"); code != http.StatusOK {
+		t.Fatalf("at the start: %d %s", code, text)
+	}
+	d.reloadFails(t, config(everywhere, ""), "address already in use", ", in metrics:")
+	if code, text := d.served(t, "/healthz"); code != http.StatusOK {
+		t.Errorf("another program is in the way of the new address: %d %s", code, text)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	noSocket := fmt.Sprintf("control {\n address = \"unix://%s\"\n}\n", t.TempDir())
+	d.reloadFails(t, config(everywhere, noSocket), ", in control:")
+	if code, text := d.served(t, "/healthz"); code != http.StatusOK {
+		t.Errorf("undone: %d %s", code, text)
+	}
+	for _, address := range []string{everywhere, here} {
+		d.reload(t, config(address, ""))
+		if code, text := d.served(t, "/healthz"); code != http.StatusOK {
+			t.Errorf("on %s: %d %s", address, code, text)
+		}
 	}
 }
 

@@ -137,3 +137,40 @@ func TestListenerThatHadToMoveIsNotDeaf(t *testing.T) {
 		t.Errorf("%v", failed)
 	}
 }
+
+// TestRoomIsMadeByWhoIsInTheWay: where an address is in use, the old listeners
+// that do not overlap with it keep their sockets until the swap, and one that
+// does is closed for it only once.
+func TestRoomIsMadeByWhoIsInTheWay(t *testing.T) {
+	b := startBackend(t)
+	d := startDaemon(t, "upstream \"direct\" \"local\" {}\n"+listener("a", "127.0.0.1:0", b.addr, "")+route("all", "", "upstream.direct.local"))
+	_, port := splitAddress(d.address(t, "tcp.a"))
+	config := func(addresses ...string) string {
+		text := "upstream \"direct\" \"local\" {}\n" + route("all", "", "upstream.direct.local")
+		for i, a := range addresses {
+			text += listener(fmt.Sprint("x", i), a+":"+port, b.addr, "")
+		}
+		return text
+	}
+	// One of the two is respelled, the others go.
+	others := []string{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"}
+	for range 3 {
+		d.reload(t, config(append(others, "127.0.0.1")...))
+		d.reload(t, config("localhost"))
+		dialTCP(t, "127.0.0.1:"+port)
+		b.next(t)
+	}
+
+	// Another program's address with the same port: nobody here can make room.
+	d.reload(t, config("127.0.0.1"))
+	taken, err := net.Listen("tcp", "127.0.0.2:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	inode := listeningInode(t, "127.0.0.1:"+port)
+	d.reloadFails(t, config("127.0.0.2"), "address already in use")
+	if now := listeningInode(t, "127.0.0.1:"+port); now != inode {
+		t.Errorf("the socket is another: inode %s was %s", now, inode)
+	}
+}

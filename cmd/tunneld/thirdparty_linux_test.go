@@ -134,6 +134,39 @@ func TestReplacedPluginProgram(t *testing.T) {
 	d.log.await(t, 1, "msg", "plugin stopped")
 }
 
+// TestSlowClientKeepsItsPlugin: a client whose handshake lasts over several
+// reloads is dialed for by the plugin that its generation has.
+func TestSlowClientKeepsItsPlugin(t *testing.T) {
+	b := startBackend(t)
+	config := func(version int) string {
+		return thirdParty(t, fixture.DirectName, fmt.Sprintf("env = { V = \"%d\" }", version)) +
+			fmt.Sprintf("upstream %q \"x\" {}\n", fixture.DirectName) +
+			"listener \"http\" \"web\" { address = \"127.0.0.1:0\" }\n" + route("all", "", "upstream."+fixture.DirectName+".x")
+	}
+	d := startDaemon(t, config(1))
+	c := d.dial(t, "http.web")
+	if _, err := fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\n", b.addr); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the client is not accepted", func() bool { return d.Status().Listeners[0].Connections == 1 })
+
+	d.mustReload(t)
+	d.reload(t, config(2))
+	d.reload(t, config(3))
+	// The second plugin has no client, and goes; the first has one.
+	d.log.await(t, 1, "msg", "plugin stopped")
+	if _, err := fmt.Fprint(c, "\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	want := "HTTP/1.1 200 "
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
+		t.Fatalf("answer %q, %v", got, err)
+	}
+	b.next(t)
+	d.log.await(t, 2, "msg", "plugin stopped")
+}
+
 // TestPluginThatIsNotTheOne: a program with another hash is not run, neither at
 // the start nor in a reload.
 func TestPluginThatIsNotTheOne(t *testing.T) {

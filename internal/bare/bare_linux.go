@@ -1,6 +1,7 @@
 package bare
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -47,6 +48,7 @@ type Listener struct {
 	file   *os.File // with the poller, which wakes Accept
 	raw    syscall.RawConn
 	addr   *net.TCPAddr
+	system sockopt.Options // what a new socket has
 	closed atomic.Bool
 }
 
@@ -63,7 +65,7 @@ func Listen(ctx context.Context, address string) (*Listener, error) {
 	}
 	l := &Listener{file: f, addr: ln.Addr().(*net.TCPAddr)}
 	if l.raw, err = f.SyscallConn(); err == nil {
-		err = l.raw.Control(func(fd uintptr) { keepUrgent(int(fd)) })
+		err = errors.Join(l.readSystem(), l.raw.Control(func(fd uintptr) { keepUrgent(int(fd)) }))
 	}
 	if err == nil {
 		err = ln.Close() // f is a duplicate
@@ -88,7 +90,25 @@ func (l *Listener) Close() error {
 
 // SetOptions sets what the sockets that connect from now on have. Linux passes
 // the options of a listening socket on.
-func (l *Listener) SetOptions(o sockopt.Options) error { return o.ApplyRaw(l.raw) }
+func (l *Listener) SetOptions(o sockopt.Options) error {
+	// Left alone, these would stay what an earlier call has set.
+	o.KeepaliveInterval = cmp.Or(o.KeepaliveInterval, l.system.KeepaliveInterval)
+	o.KeepaliveCount = cmp.Or(o.KeepaliveCount, l.system.KeepaliveCount)
+	return o.ApplyRaw(l.raw)
+}
+
+// readSystem learns the system's defaults from a socket that nobody has changed.
+func (l *Listener) readSystem() error {
+	var interval, count int
+	var err error
+	ctlErr := l.raw.Control(func(fd uintptr) {
+		if interval, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL); err == nil {
+			count, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPCNT)
+		}
+	})
+	l.system = sockopt.Options{KeepaliveInterval: time.Duration(interval) * time.Second, KeepaliveCount: count}
+	return errors.Join(ctlErr, os.NewSyscallError("getsockopt", err))
+}
 
 // Accept waits for the next connection, and returns it and its peer's address. It
 // returns net.ErrClosed after Close.

@@ -105,3 +105,41 @@ func TestAdopt(t *testing.T) {
 		t.Errorf("read %q, %v", b, err)
 	}
 }
+
+// TestOptionsOfTheSystem: zero is the system's default, also where the listener
+// had another before.
+func TestOptionsOfTheSystem(t *testing.T) {
+	l, addr := listen(t)
+	names := []int{unix.TCP_NODELAY, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT, unix.TCP_USER_TIMEOUT}
+	accepted := func(o sockopt.Options) (values [4]int) {
+		t.Helper()
+		if err := l.SetOptions(o); err != nil {
+			t.Fatal(err)
+		}
+		dialed, err := Dial(t.Context(), addr, sockopt.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dialed.Close()
+		s, _, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for i, name := range names {
+			if values[i], err = unix.GetsockoptInt(s.fd, unix.IPPROTO_TCP, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return values
+	}
+	zero := sockopt.Options{KeepaliveIdle: 30 * time.Second}
+	system := accepted(zero)
+	other := sockopt.Options{Nodelay: true, KeepaliveIdle: 30 * time.Second, KeepaliveInterval: 7 * time.Second, KeepaliveCount: 3, UserTimeout: 9 * time.Second}
+	if got := accepted(other); got != [4]int{1, 7, 3, 9000} {
+		t.Errorf("set: %v", got)
+	}
+	if got := accepted(zero); got != system {
+		t.Errorf("at zero again: %v, at first %v", got, system)
+	}
+}

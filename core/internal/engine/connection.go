@@ -224,11 +224,28 @@ func share(deadline time.Time, left int) time.Time {
 
 func overdue(deadline time.Time) bool { return !deadline.IsZero() && time.Until(deadline) <= 0 }
 
+// overtimeError says whose time for dialing is over, and how much of it one
+// upstream got.
+type overtimeError struct {
+	listener *listener
+	share    time.Duration
+}
+
+func (e *overtimeError) Error() string {
+	text := fmt.Sprintf("listener %s allows %s for dialing", e.listener.id, e.listener.Timeout.Dial)
+	if share := e.share.Round(10 * time.Millisecond); share < e.listener.Timeout.Dial.Round(10*time.Millisecond) {
+		text += fmt.Sprintf(", %s of it were this upstream's", share)
+	}
+	return text
+}
+
+func (e *overtimeError) Unwrap() error { return context.DeadlineExceeded }
+
 // attempt asks one upstream, once.
 func (c *connection) attempt(ctx context.Context, u upstream, want tunnel.Dial, deadline time.Time) (*tunnel.Conn, *tunnel.DialError) {
 	if !deadline.IsZero() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, deadline, fmt.Errorf("listener %s allows %s for dialing: %w", c.listener.id, c.listener.Timeout.Dial, context.DeadlineExceeded))
+		ctx, cancel = context.WithDeadlineCause(ctx, deadline, &overtimeError{c.listener, time.Until(deadline)})
 		defer cancel()
 	}
 	start := time.Now()

@@ -60,21 +60,23 @@ type Engine struct {
 	// dialing ends at the stop; connections outlive the calls that begin them.
 	dialing     context.Context
 	stopDialing context.CancelCauseFunc
-	connections sync.WaitGroup // handshakes and dials under way
+	connections *crew          // handshakes and dials under way
 	retiring    sync.WaitGroup // generations, plugins and servers on their way out
 	reloading   context.Context
 	endReloads  context.CancelCauseFunc
-	stopping    atomic.Bool // set with mu held
+	stopping    atomic.Bool // set with turn held
 	stopOnce    sync.Once
 	stopErr     error
 
 	lastReload             atomic.Pointer[status.Reload]
 	reloads, failedReloads atomic.Uint64
 
-	mu            sync.Mutex // serializes start, reload and stop
-	number        uint64     // the last generation's
+	// turn is held, by one element, by whoever starts, reloads or stops.
+	turn          chan struct{}
+	number        uint64 // the last generation's
 	listeners     map[string]*listening
 	running       map[string]*pluginhost.Plugin // by runningKey
+	retired       []retired                     // those that dials may hold
 	metricsServer *metricsServer                // nil: not configured
 }
 
@@ -117,14 +119,16 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		return nil, errors.Join(err, host.Close(context.Background()))
 	}
 	e := &Engine{
-		opts:      opts,
-		log:       opts.Log,
-		began:     time.Now(),
-		host:      host,
-		pump:      pump,
-		slots:     newSlots(),
-		listeners: map[string]*listening{},
-		running:   map[string]*pluginhost.Plugin{},
+		opts:        opts,
+		log:         opts.Log,
+		began:       time.Now(),
+		host:        host,
+		pump:        pump,
+		slots:       newSlots(),
+		connections: newCrew(),
+		turn:        make(chan struct{}, 1),
+		listeners:   map[string]*listening{},
+		running:     map[string]*pluginhost.Plugin{},
 	}
 	e.metrics = metrics.New(opts.Version, e.Status)
 	e.control = control.NewServer(e, e.log)
@@ -202,11 +206,11 @@ func (e *Engine) Stop(ctx context.Context) error {
 func (e *Engine) stop(ctx context.Context) error {
 	// A reload under way is broken off, and there will be no other.
 	e.endReloads(errStopping)
-	e.mu.Lock()
+	e.turn <- struct{}{}
 	e.stopping.Store(true)
 	listeners := e.listeners
 	e.listeners = map[string]*listening{}
-	e.mu.Unlock()
+	<-e.turn
 	e.log.Info("stopping", "tunnels", e.pump.Active())
 	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)
 	defer cancel()
@@ -219,6 +223,7 @@ func (e *Engine) stop(ctx context.Context) error {
 	}
 	e.stopDialing(errStopping)
 	e.connections.Wait()
+	e.connections.Dismiss()
 	errs = append(errs, e.pump.Close())
 	e.current.Store(nil)
 	errs = append(errs, e.closeHost(ctx))

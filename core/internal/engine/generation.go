@@ -49,7 +49,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	g := &generation{
 		number:    number,
 		cfg:       cfg,
-		limit:     maxConnections(cfg.Daemon),
+		limit:     maxConnections(cfg),
 		listeners: map[*listening]*listener{},
 		plugins:   plugins,
 		hashes:    map[string]string{},

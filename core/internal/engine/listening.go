@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 
 	"github.com/tunneld/tunneld/core/internal/config"
@@ -94,7 +95,10 @@ func (b *binding) open(ctx context.Context, l config.Listener, free map[string]*
 	socket, err := bind(ctx, l.Address, l)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		for _, old := range free {
-			if old.closed || !samePort(old.socket.Addr().String(), l.Address) {
+			if !errors.Is(err, syscall.EADDRINUSE) {
+				break // what is left is not in the way
+			}
+			if old.closed || !overlap(old.socket.Addr().AddrPort(), l.Address) {
 				continue
 			}
 			old.closed = true
@@ -122,10 +126,19 @@ func bind(ctx context.Context, address string, l config.Listener) (*listen.Socke
 	return socket, nil
 }
 
-func samePort(a, b string) bool {
-	_, pa, errA := net.SplitHostPort(a)
-	_, pb, errB := net.SplitHostPort(b)
-	return errA == nil && errB == nil && pa == pb
+// overlap says whether address may be in the way of bound. A name is, with the
+// same port: which address it is bound to is not known before.
+func overlap(bound netip.AddrPort, address string) bool {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port != strconv.Itoa(int(bound.Port())) {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return true
+	}
+	// The unspecified address takes both families: that is how Go listens on it.
+	return ip.IsUnspecified() || bound.Addr().IsUnspecified() || ip.Unmap() == bound.Addr().Unmap()
 }
 
 func bindHint(err error) string {
@@ -157,6 +170,8 @@ func (e *Engine) unbind(ctx context.Context, b *binding) {
 		socket, err := bind(context.WithoutCancel(ctx), old.socket.Again(), e.current.Load().listeners[old].Listener)
 		if err != nil {
 			e.log.Error("a listener is lost: its address cannot be bound again", "listener", id, "err", err)
+			// The next reload is not to take the closed socket for one that serves.
+			delete(e.listeners, id)
 			continue
 		}
 		// The generation in force knows it by its listening.

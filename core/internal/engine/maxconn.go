@@ -7,7 +7,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/config"
 )
 
-// reservedDescriptors are for listeners, plugins and logs.
+// reservedDescriptors are for plugins, logs and what is being dialed.
 const reservedDescriptors = 256
 
 // perConnection is how many descriptors a tunnel holds.
@@ -15,9 +15,9 @@ const perConnection = 2
 
 // maxConnections is the daemon's limit: as configured, or what RLIMIT_NOFILE
 // leaves room for.
-func maxConnections(d config.Daemon) int {
-	if d.MaxConnections > 0 {
-		return d.MaxConnections
+func maxConnections(cfg *config.Config) int {
+	if n := cfg.Daemon.MaxConnections; n > 0 {
+		return n
 	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -27,5 +27,6 @@ func maxConnections(d config.Daemon) int {
 		return math.MaxInt32 / perConnection
 	}
 	pipes := min(int(limit.Cur)/16, 512) // what the pump may hold, see splice
-	return max(int(limit.Cur)-reservedDescriptors-pipes, perConnection) / perConnection
+	free := int(limit.Cur) - reservedDescriptors - pipes - len(cfg.Listeners)
+	return max(free, perConnection) / perConnection
 }

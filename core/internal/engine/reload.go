@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,8 +25,11 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(e.reloading, func() { cancel(errStopping) })()
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	select {
+	case e.turn <- struct{}{}:
+		defer func() { <-e.turn }()
+	case <-ctx.Done():
+	}
 	r := status.Reload{At: time.Now()}
 	if e.stopping.Load() {
 		// ctx may not know it yet: what cancels it runs beside this.
@@ -44,6 +48,7 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 	var text strings.Builder
 	_ = diags.Write(&text) // a Builder takes everything
 	r.Diagnostics = text.String()
+	e.reloads.Add(1)
 	if err != nil {
 		r.Error, r.Invalid = err.Error(), errors.Is(err, ErrInvalid)
 		e.failedReloads.Add(1)
@@ -51,7 +56,6 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 	} else {
 		e.log.Info("reloaded", "generation", r.Generation, "changes", len(changes), "duration", r.Duration.Round(time.Millisecond))
 	}
-	e.reloads.Add(1)
 	e.lastReload.Store(&r)
 	e.notify(&r)
 	return r
@@ -66,7 +70,7 @@ func (e *Engine) notify(outcome *status.Reload) {
 // before the swap is undone where a later one fails. diags are those of the
 // parser; with errors among them cfg is only checked further, so that the user
 // is told of all problems at once. It returns what has changed. It is called
-// with mu held, or before anybody else has the engine.
+// with turn held, or before anybody else has the engine.
 func (e *Engine) replace(ctx context.Context, cfg *config.Config, diags config.Diagnostics) (config.Diagnostics, []string, error) {
 	e.number++
 	p := &preparation{host: e.host, opts: e.opts, cfg: cfg, diags: diags, running: e.running}
@@ -90,7 +94,7 @@ func (e *Engine) replace(ctx context.Context, cfg *config.Config, diags config.D
 		return p.diags, nil, nil
 	}
 	e.retire(old)
-	e.retirePlugins(old, p.plugins, cfg.Daemon.DrainTimeout)
+	e.retirePlugins(p.plugins, cfg.Daemon.DrainTimeout)
 	return p.diags, changes(old, next), nil
 }
 
@@ -124,6 +128,7 @@ func (e *Engine) prepare(ctx context.Context, p *preparation) (*binding, error) 
 // retire releases a generation in its plugins once no dial holds it any more.
 func (e *Engine) retire(g *generation) {
 	g.release()
+	e.retired = append(slices.DeleteFunc(e.retired, func(r retired) bool { return r.settled() }), retired{g.plugins, g.unheld})
 	e.retiring.Go(func() {
 		<-g.unheld
 		for name, p := range g.plugins {
@@ -136,27 +141,47 @@ func (e *Engine) retire(g *generation) {
 	})
 }
 
+// retired is a generation that is not in force any more, as long as dials hold it.
+type retired struct {
+	plugins map[string]*pluginhost.Plugin
+	unheld  <-chan struct{}
+}
+
+func (r retired) settled() bool {
+	select {
+	case <-r.unheld:
+		return true
+	default:
+		return false
+	}
+}
+
 // callTimeout bounds a call to a plugin that nobody waits for.
 const callTimeout = 10 * time.Second
 
 // retirePlugins drains and stops the plugins that the generation in force does
-// not use. They take dials until nobody holds the generation before it, old.
-func (e *Engine) retirePlugins(old *generation, used map[string]*pluginhost.Plugin, drain time.Duration) {
+// not use. They take dials until nobody holds a generation that uses them: a slow
+// client's may be older than the last.
+func (e *Engine) retirePlugins(used map[string]*pluginhost.Plugin, drain time.Duration) {
 	for key, p := range e.running {
-		inUse := false
-		for _, u := range used {
-			inUse = inUse || u == p
-		}
-		if inUse {
+		if uses(used, p) {
 			continue
 		}
 		delete(e.running, key)
+		var dialing []<-chan struct{}
+		for _, r := range e.retired {
+			if uses(r.plugins, p) {
+				dialing = append(dialing, r.unheld)
+			}
+		}
 		e.retiring.Go(func() {
 			ctx, cancel := context.WithTimeout(e.dialing, drain)
 			defer cancel()
-			select {
-			case <-old.unheld:
-			case <-ctx.Done():
+			for _, unheld := range dialing {
+				select {
+				case <-unheld:
+				case <-ctx.Done():
+				}
 			}
 			if err := p.Drain(ctx); err != nil && e.dialing.Err() == nil {
 				e.log.Warn("a plugin that is no longer used did not drain in time", "plugin", p.Info().GetName(), "err", err)
@@ -166,6 +191,15 @@ func (e *Engine) retirePlugins(old *generation, used map[string]*pluginhost.Plug
 			}
 		})
 	}
+}
+
+func uses(plugins map[string]*pluginhost.Plugin, p *pluginhost.Plugin) bool {
+	for _, u := range plugins {
+		if u == p {
+			return true
+		}
+	}
+	return false
 }
 
 // preparation is what a configuration needs before it can be put in force.

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
@@ -28,6 +30,7 @@ const metricsGrace = 5 * time.Second
 // nextServers is the daemon's own servers of the next configuration.
 type nextServers struct {
 	metrics                    *metricsServer // nil: none
+	madeRoom                   bool           // the old one of the metrics has closed its socket
 	commitControl, undoControl func()
 }
 
@@ -40,7 +43,12 @@ func (e *Engine) prepareServers(ctx context.Context, cfg *config.Config) (*nextS
 	case address == "":
 		next.metrics = nil
 	case next.metrics == nil || next.metrics.address != address:
-		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		ln, err := listenTCP(ctx, address)
+		if old := e.metricsServer; errors.Is(err, syscall.EADDRINUSE) && old != nil && overlap(old.bound(), address) {
+			next.madeRoom = true
+			_ = old.ln.Close() // of the two errors the next says more
+			ln, err = listenTCP(ctx, address)
+		}
 		if err != nil {
 			next.metrics = e.metricsServer
 			diags = append(diags, cfg.BlockDiagnostic("metrics", "address", "the address cannot be bound", err.Error()+": "+bindHint(err)))
@@ -65,6 +73,10 @@ func (e *Engine) prepareServers(ctx context.Context, cfg *config.Config) (*nextS
 	return next, diags
 }
 
+func listenTCP(ctx context.Context, address string) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+}
+
 func (e *Engine) newMetricsServer(address string, ln net.Listener) *metricsServer {
 	return &metricsServer{address: address, ln: ln, ended: make(chan struct{}), http: &http.Server{
 		Handler:        e.metrics.Handler(),
@@ -76,7 +88,7 @@ func (e *Engine) newMetricsServer(address string, ln net.Listener) *metricsServe
 	}}
 }
 
-// dropServers closes what was bound for next.
+// dropServers closes what was bound for next, and binds again what made room.
 func (e *Engine) dropServers(next *nextServers) {
 	next.undoControl()
 	if m := next.metrics; m != nil && m != e.metricsServer {
@@ -84,6 +96,24 @@ func (e *Engine) dropServers(next *nextServers) {
 			e.log.Warn("undo of a reload", "err", err)
 		}
 	}
+	if next.madeRoom {
+		e.restoreMetrics()
+	}
+}
+
+// restoreMetrics serves the metrics where they were served.
+func (e *Engine) restoreMetrics() {
+	old := e.metricsServer
+	e.metricsServer = nil
+	// Also where the reload is to be broken off.
+	ln, err := listenTCP(context.Background(), old.bound().String())
+	if err != nil {
+		e.log.Error("the metrics are lost: their address cannot be bound again", "address", old.address, "err", err)
+	} else {
+		e.metricsServer = e.newMetricsServer(old.address, ln)
+		e.metricsServer.serve()
+	}
+	e.retireMetrics(old)
 }
 
 // commitServers serves the new ones and closes those that are gone.
@@ -95,19 +125,30 @@ func (e *Engine) commitServers(next *nextServers) {
 	}
 	e.metricsServer = next.metrics
 	if m := next.metrics; m != nil {
-		go func() {
-			defer close(m.ended)
-			_ = m.http.Serve(m.ln) // it ends by close, which has its error
-		}()
+		m.serve()
 		e.log.Info("serving metrics", "address", m.ln.Addr().String())
 	}
 	if old != nil {
-		e.retiring.Go(func() {
-			if err := old.close(); err != nil {
-				e.log.Warn("close of the metrics server", "err", err)
-			}
-		})
+		e.retireMetrics(old)
 	}
+}
+
+func (e *Engine) retireMetrics(old *metricsServer) {
+	e.retiring.Go(func() {
+		if err := old.close(); err != nil {
+			e.log.Warn("close of the metrics server", "err", err)
+		}
+	})
+}
+
+// bound is the address that the system bound.
+func (m *metricsServer) bound() netip.AddrPort { return m.ln.Addr().(*net.TCPAddr).AddrPort() }
+
+func (m *metricsServer) serve() {
+	go func() {
+		defer close(m.ended)
+		_ = m.http.Serve(m.ln) // it ends by close, which has its error
+	}()
 }
 
 // close ends the server; a scrape under way has metricsGrace.

@@ -14,6 +14,8 @@ import (
 // Status says how the daemon is. It waits for nothing, also while a reload or a
 // stop is under way.
 func (e *Engine) Status() status.Status {
+	// The failures first: none of them is not among the tries then.
+	failed := e.failedReloads.Load()
 	s := status.Status{
 		Version:       e.opts.Version,
 		PID:           os.Getpid(),
@@ -22,7 +24,7 @@ func (e *Engine) Status() status.Status {
 		Stopping:      e.stopping.Load(),
 		Reload:        e.lastReload.Load(),
 		Reloads:       e.reloads.Load(),
-		FailedReloads: e.failedReloads.Load(),
+		FailedReloads: failed,
 		Pump:          e.pumpStatus(),
 	}
 	g := e.current.Load()

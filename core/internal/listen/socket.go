@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"sync"
@@ -23,6 +24,9 @@ import (
 type Socket struct {
 	address string
 	ln      *bare.Listener
+	pause   time.Duration // after the first failed accept
+	closing chan struct{} // closed by the first Close
+	once    sync.Once
 	serving sync.WaitGroup
 }
 
@@ -34,9 +38,11 @@ func Bind(ctx context.Context, address string, backlog int) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	s := &Socket{address: address, ln: ln}
-	if err := s.SetBacklog(backlog); err != nil {
-		return nil, errors.Join(err, ln.Close())
+	s := &Socket{address: address, ln: ln, pause: firstPause, closing: make(chan struct{})}
+	if backlog > 0 { // it has the system's
+		if err := s.SetBacklog(backlog); err != nil {
+			return nil, errors.Join(err, ln.Close())
+		}
 	}
 	return s, nil
 }
@@ -50,10 +56,10 @@ func (s *Socket) SetOptions(o tunnel.SocketOptions) error {
 	return nil
 }
 
-// SetBacklog changes the length of the queue; 0 leaves it alone.
+// SetBacklog changes the length of the queue, as Bind has it.
 func (s *Socket) SetBacklog(backlog int) error {
 	if backlog <= 0 {
-		return nil
+		backlog = math.MaxInt32
 	}
 	var listenErr error
 	// listen(2) on a listening socket changes its backlog alone.
@@ -91,12 +97,12 @@ const (
 // until one is free. paused is called for each pause that such an error makes.
 func (s *Socket) Serve(log *slog.Logger, handle func(*bare.Socket, netip.AddrPort), paused func()) {
 	s.serving.Go(func() {
-		pause := firstPause
+		pause := s.pause
 		for {
 			c, peer, err := s.ln.Accept()
 			switch {
 			case err == nil:
-				pause = firstPause
+				pause = s.pause
 				handle(c, peer)
 			case errors.Is(err, net.ErrClosed):
 				return
@@ -104,7 +110,13 @@ func (s *Socket) Serve(log *slog.Logger, handle func(*bare.Socket, netip.AddrPor
 			default:
 				log.Warn("cannot accept connections", "address", s.address, "err", err, "hint", acceptHint(err), "retry_in", pause)
 				paused()
-				time.Sleep(pause)
+				// Many may pause at once, and are closed one after the other.
+				t := time.NewTimer(pause)
+				select {
+				case <-t.C:
+				case <-s.closing:
+				}
+				t.Stop()
 				pause = min(2*pause, lastPause)
 			}
 		}
@@ -127,6 +139,7 @@ func acceptHint(err error) string {
 // wait in the queue are reset by the system.
 func (s *Socket) Close() error {
 	err := s.ln.Close()
+	s.once.Do(func() { close(s.closing) })
 	s.serving.Wait()
 	if err != nil {
 		return fmt.Errorf("close listener %s: %w", s.address, err)

@@ -33,7 +33,8 @@ type Metrics struct {
 	mu     sync.RWMutex
 	active map[string]*atomic.Int64 // open connections by listener
 	// known are the names that series may have, by label; those that are gone
-	// from the configuration stay until nothing of theirs is open.
+	// from the configuration stay until nothing of theirs is open. False: they
+	// were dropped, but what was under way may have counted since.
 	known map[string]map[string]bool
 }
 
@@ -136,7 +137,8 @@ func (m *Metrics) Failed(listener, route, upstream string, err *tunnel.DialError
 }
 
 // Retain is told the names of the configuration in force. Series of other names
-// are dropped, as soon as a call finds nothing of theirs open.
+// are dropped, as soon as a call finds nothing of theirs open, and once more by
+// the call after that: a dial counts when it ends.
 func (m *Metrics) Retain(listeners, routes, upstreams map[string]bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -166,11 +168,14 @@ func (m *Metrics) Retain(listeners, routes, upstreams map[string]bool) {
 		for name := range names {
 			kept[name] = true
 		}
-		for name := range m.known[label] {
+		for name, live := range m.known[label] {
 			switch {
 			case kept[name]:
 			case open[label][name]:
 				kept[name] = true
+			case live:
+				kept[name] = false
+				fallthrough
 			default:
 				m.drop(label, name)
 			}

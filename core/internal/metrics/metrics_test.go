@@ -231,6 +231,28 @@ func TestRetain(t *testing.T) {
 	}
 }
 
+// TestRetainOfStragglers: what a dial that was under way counts of an upstream
+// that is gone is dropped as well.
+func TestRetainOfStragglers(t *testing.T) {
+	m := populated()
+	m.Tunnel(direct).Ended(tunnel.CloseKilled, 0)
+	m.Closed("tcp.db")
+	m.Retain(set(), set(), set())
+	m.Dialed("direct.x", time.Second, nil, failed)
+	m.Failed("tcp.db", "all", "direct.x", failed)
+	m.Retain(set(), set(), set())
+	for _, s := range scrape(t, m) {
+		if strings.Contains(s, "listener=") || strings.Contains(s, "tunneld_dial") {
+			t.Errorf("left: %s", s)
+		}
+	}
+	for label, names := range m.known {
+		if len(names) > 0 {
+			t.Errorf("%s: %v", label, names)
+		}
+	}
+}
+
 func TestHealth(t *testing.T) {
 	var s status.Status
 	m := New("", func() status.Status { return s })

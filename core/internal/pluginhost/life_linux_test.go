@@ -260,6 +260,41 @@ func TestRestartRefused(t *testing.T) {
 	}
 }
 
+// TestRestartFails has a restarted plugin whose configuring fails: it is killed,
+// for that reason and without a word of a SIGTERM.
+func TestRestartFails(t *testing.T) {
+	h := newHost(t, nil)
+	s := rawSpec("")
+	s.Env["RAW_MARKER"] = filepath.Join(t.TempDir(), "marker")
+	p := h.start(t, s)
+	configure(t, p, 1, `"fail the second time"`)
+	if err := syscall.Kill(p.State().PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	h.await(t, "a second failure", func(s State) bool { return strings.Contains(s.LastExit, "not again") })
+	if log := h.log.String(); strings.Contains(log, "SIGTERM") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+// TestRestartDies has a restarted plugin that dies while it is configured: the
+// state has how, and what that process printed.
+func TestRestartDies(t *testing.T) {
+	h := newHost(t, nil)
+	s := rawSpec("")
+	s.Env["RAW_MARKER"] = filepath.Join(t.TempDir(), "marker")
+	p := h.start(t, s)
+	configure(t, p, 1, `"die the second time"`)
+	if err := syscall.Kill(p.State().PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	state := h.await(t, "a second death", func(s State) bool { return strings.Contains(s.LastExit, "exit status 13") })
+	if !strings.Contains(state.LastOutput, "cannot be configured twice") {
+		t.Errorf("output %q", state.LastOutput)
+	}
+	h.log.await(t, "plugin could not be started again", "exit status 13", "cannot be configured twice")
+}
+
 // TestConfigureTimeout has a plugin that hangs while it is configured.
 func TestConfigureTimeout(t *testing.T) {
 	h := newHost(t, nil)

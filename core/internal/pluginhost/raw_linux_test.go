@@ -191,9 +191,17 @@ func (r *raw) Configure(ctx context.Context, req *pluginv1.ConfigureRequest) (*p
 	switch values := string(req.GetUpstreams()[0].GetConfigJson()); values {
 	case `"refuse"`:
 		return &pluginv1.ConfigureResponse{Diagnostics: []*pluginv1.Diagnostic{{Severity: pluginv1.Severity_SEVERITY_ERROR, Summary: "no"}}}, nil
-	case `"refuse the second time"`:
+	case `"refuse the second time"`, `"fail the second time"`, `"die the second time"`:
 		marker := os.Getenv("RAW_MARKER")
 		if _, err := os.Stat(marker); err == nil {
+			switch {
+			case strings.Contains(values, "fail"):
+				return nil, status.Error(codes.Internal, "not again")
+			case strings.Contains(values, "die"):
+				// Go-plugin has redirected os.Stderr.
+				_, _ = syscall.Write(2, []byte("cannot be configured twice\n"))
+				syscall.Exit(13) // at once, also with the race detector
+			}
 			return &pluginv1.ConfigureResponse{Diagnostics: []*pluginv1.Diagnostic{{Severity: pluginv1.Severity_SEVERITY_ERROR, Summary: "not again"}}}, nil
 		}
 		if err := os.WriteFile(marker, nil, 0o600); err != nil {

@@ -108,7 +108,8 @@ func (p *Plugin) restart() (*process, error) {
 	defer p.unlock()
 	refused, err := p.restore(proc)
 	if err != nil {
-		return nil, errors.Join(err, p.abandon(proc))
+		err = errors.Join(err, p.abandon(proc))
+		return nil, &StartError{Plugin: p.spec.Name, Err: err, Output: proc.child.out.last(), told: proc.child.out.telling()}
 	}
 	p.mu.Lock()
 	p.refused = refused
@@ -142,7 +143,10 @@ func isError(d *pluginv1.Diagnostic) bool {
 // abandon ends a process that is not put to use.
 func (p *Plugin) abandon(proc *process) error {
 	proc.end("could not be configured")
-	return proc.terminate(p.hurry, 0)
+	// It has no time to end by itself.
+	now, cancel := context.WithCancel(p.hurry)
+	cancel()
+	return proc.terminate(now, p.host.opts.StopTimeout)
 }
 
 func (p *Plugin) launch(ctx context.Context) (*process, error) {

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,9 +22,12 @@ const maxWorkers = 8
 type kernel struct {
 	workers []*worker
 	next    atomic.Uint32
+	closing chan struct{}
+	ticking sync.WaitGroup
 }
 
 func (k *kernel) init(tunnels *counter) error {
+	k.closing = make(chan struct{})
 	n := min(runtime.GOMAXPROCS(0), maxWorkers)
 	pipes := pipesAllowed(n)
 	for range n {
@@ -32,7 +37,27 @@ func (k *kernel) init(tunnels *counter) error {
 		}
 		k.workers = append(k.workers, w)
 	}
+	k.ticking.Go(func() { k.tick(tunnels) })
 	return nil
+}
+
+// tick tells the workers the time, as long as there are tunnels.
+func (k *kernel) tick(tunnels *counter) {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-k.closing:
+			return
+		case <-t.C:
+		}
+		if tunnels.n.Load() == 0 {
+			continue
+		}
+		for _, w := range k.workers {
+			w.submit(message{kind: msgTick})
+		}
+	}
 }
 
 // start takes t over, or leaves it alone and returns false where its
@@ -95,6 +120,8 @@ func (k *kernel) kill() {
 }
 
 func (k *kernel) close() error {
+	close(k.closing)
+	k.ticking.Wait()
 	var errs []error
 	for _, w := range k.workers {
 		errs = append(errs, w.close())

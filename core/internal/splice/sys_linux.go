@@ -28,10 +28,13 @@ func rawSplice(from, to int32, n int) (int, syscall.Errno) {
 	return int(moved), errno
 }
 
-// epollPoll looks for events without waiting.
-func epollPoll(epfd int, events []unix.EpollEvent) (int, syscall.Errno) {
+// epollPoll looks for events without waiting, which nothing can interrupt.
+func epollPoll(epfd int, events []unix.EpollEvent) int {
 	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-	return int(n), errno
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 // dupSocket returns a descriptor of its own for c's socket. c is closed: Go's

@@ -16,36 +16,39 @@ import (
 
 // worker owns tunnels and the epoll that tells of their sockets. Only its own
 // goroutine touches them: everyone else sends it a message.
+//
+// It waits in Go's poller, which its epoll is nested in. Waiting in epoll_wait
+// would keep a thread for it, and Go's scheduler from the processor, until sysmon
+// takes that back.
 type worker struct {
-	epfd, wakefd int
-	tunnels      *counter
-	stopped      chan struct{}
+	epfd    int
+	epoll   *os.File // of epfd
+	raw     syscall.RawConn
+	tunnels *counter
+	stopped chan struct{}
 	// helpers tell and ask plugins, and report tunnels that have ended: all that
 	// may take a while.
 	helpers sync.WaitGroup
 
 	mu     sync.Mutex
 	queue  []message
-	sealed bool        // wakefd is closed
-	asleep atomic.Bool // it waits in epoll, and a message must wake it
+	sealed bool        // it takes no more messages
+	asleep atomic.Bool // it waits, and a message must wake it
 	queued atomic.Bool // queue is not empty
 
 	// What follows is the worker's own.
 	began  time.Time
 	now    time.Duration // since began, read once a turn
-	ticked time.Duration
+	rung   bool          // a message has ended a wait: the deadline is in the past
 	slots  slab
 	pipes  pipes
 	buf    []byte
 	ready  []*slot // have more to do than a turn allows
 	batch  []*slot // ready's memory, in turns
 	events []unix.EpollEvent
+	seen   int // of events, by the last look
 	closed bool
 }
-
-// wakeKey is the event key of the wake descriptor; a slot's index is never that
-// large.
-const wakeKey = ^uint64(0)
 
 const eventsPerTurn = 256
 
@@ -54,6 +57,8 @@ type messageKind uint8
 const (
 	// msgJoin brings a new tunnel.
 	msgJoin messageKind = iota
+	// msgTick comes once in a tick.
+	msgTick
 	// msgKill breaks every tunnel off.
 	msgKill
 	// msgClose ends the worker; it has no tunnels then.
@@ -81,13 +86,21 @@ func newWorker(tunnels *counter, mostPipes int) (*worker, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	wakefd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err := unix.SetNonblock(epfd, true); err != nil {
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), unix.Close(epfd))
+	}
+	epoll := os.NewFile(uintptr(epfd), "epoll")
+	raw, err := epoll.SyscallConn()
+	if err == nil {
+		err = epoll.SetReadDeadline(time.Time{}) // an error: it is not in the poller
+	}
 	if err != nil {
-		return nil, errors.Join(os.NewSyscallError("eventfd", err), unix.Close(epfd))
+		return nil, errors.Join(err, epoll.Close())
 	}
 	w := &worker{
 		epfd:    epfd,
-		wakefd:  wakefd,
+		epoll:   epoll,
+		raw:     raw,
 		tunnels: tunnels,
 		stopped: make(chan struct{}),
 		began:   time.Now(),
@@ -95,18 +108,13 @@ func newWorker(tunnels *counter, mostPipes int) (*worker, error) {
 		events:  make([]unix.EpollEvent, eventsPerTurn),
 		pipes:   pipes{most: mostPipes},
 	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}
-	setKey(&event, wakeKey)
-	if err := unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, wakefd, &event); err != nil {
-		return nil, errors.Join(os.NewSyscallError("epoll_ctl", err), unix.Close(wakefd), unix.Close(epfd))
-	}
 	go w.run()
 	return w, nil
 }
 
 // submit hands m to the worker and returns at once. It does nothing once the
-// worker is closed. The descriptor is written to under the lock, since after
-// close it may be anybody's.
+// worker is closed. What ends the worker's wait is a deadline in the past. It is
+// set under the lock, which the worker takes for the message before it waits again.
 func (w *worker) submit(m message) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -116,9 +124,15 @@ func (w *worker) submit(m message) {
 	w.queue = append(w.queue, m)
 	w.queued.Store(true)
 	if w.asleep.CompareAndSwap(true, false) {
-		// EAGAIN means that the counter is full: the worker is awake.
-		_, _ = unix.Write(w.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		w.deadline(past)
 	}
+}
+
+var past = time.Unix(1, 0)
+
+// deadline ends a wait at t; the zero time: never.
+func (w *worker) deadline(t time.Time) {
+	_ = w.epoll.SetReadDeadline(t) // it is open as long as the worker is
 }
 
 func (w *worker) close() error {
@@ -129,7 +143,7 @@ func (w *worker) close() error {
 	defer w.mu.Unlock()
 	w.sealed = true
 	w.pipes.closeAll()
-	return errors.Join(os.NewSyscallError("close", unix.Close(w.wakefd)), os.NewSyscallError("close", unix.Close(w.epfd)))
+	return w.epoll.Close()
 }
 
 func (w *worker) run() {
@@ -142,48 +156,36 @@ func (w *worker) run() {
 		}
 		w.messages()
 		w.runReady()
-		if w.now-w.ticked >= tick {
-			w.ticked = w.now
-			w.tick()
-		}
 	}
 }
 
-// wait returns the number of events. It looks first and blocks only where there
-// is nothing else to do: a blocking call costs the scheduler's attention.
+// wait returns the number of events. It waits for one only where there is nothing
+// else to do.
 func (w *worker) wait() int {
-	n, errno := epollPoll(w.epfd, w.events)
-	if errno == 0 && n > 0 {
-		return n
-	}
 	if len(w.ready) > 0 || w.queued.Load() {
-		return 0
+		w.look(0)
+		return w.seen
+	}
+	if w.rung {
+		w.deadline(time.Time{})
 	}
 	w.asleep.Store(true)
-	defer w.asleep.Store(false)
-	if w.queued.Load() {
-		return 0
+	w.seen = 0
+	if !w.queued.Load() {
+		_ = w.raw.Read(w.look) // an error: a message has come
 	}
-	timeout := -1
-	if w.slots.live > 0 {
-		timeout = int(max(w.ticked+tick-w.now, 0)/time.Millisecond) + 1
-	}
-	n, err := unix.EpollWait(w.epfd, w.events, timeout)
-	if err != nil {
-		// EINTR: nothing has happened. Anything else would be a defect of ours.
-		return 0
-	}
-	return n
+	w.rung = !w.asleep.Swap(false)
+	return w.seen
+}
+
+// look asks for events and says whether there are any.
+func (w *worker) look(uintptr) bool {
+	w.seen = epollPoll(w.epfd, w.events)
+	return w.seen > 0
 }
 
 func (w *worker) event(e *unix.EpollEvent) {
 	key := getKey(e)
-	if key == wakeKey {
-		var b [8]byte
-		// EAGAIN: another turn has read it.
-		_, _ = unix.Read(w.wakefd, b[:])
-		return
-	}
 	s, side := w.slots.find(slotKey(key))
 	if s == nil {
 		return // closed in this very batch
@@ -210,6 +212,9 @@ func (w *worker) message(m message) {
 	switch m.kind {
 	case msgJoin:
 		w.join(m.join, m.fds)
+		return
+	case msgTick:
+		w.tick()
 		return
 	case msgKill:
 		w.slots.each(func(s *slot) { w.breakOff(s, tunnel.CloseKilled, errKilled) })

@@ -76,16 +76,18 @@ type Conn struct {
 }
 
 // UseStream turns Socket into Stream, for who reads and writes it itself. On an
-// error Socket has been closed.
+// error Socket has been closed, and c has neither.
 func (c *Conn) UseStream() error {
 	if c.Socket == nil {
 		return nil
 	}
-	stream, err := c.Socket.Conn()
+	s := c.Socket
+	c.Socket = nil // also on an error: it is nobody's to close again
+	stream, err := s.Conn()
 	if err != nil {
 		return err
 	}
-	c.Socket, c.Stream = nil, stream
+	c.Stream = stream
 	return nil
 }
 

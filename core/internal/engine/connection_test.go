@@ -1,0 +1,45 @@
+package engine
+
+import (
+	"context"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/metrics"
+	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// silent is an upstream that never answers.
+type silent struct{}
+
+func (silent) Dial(ctx context.Context, _ tunnel.Dial) (*tunnel.Conn, error) {
+	<-ctx.Done()
+	return nil, &tunnel.DialError{Reason: pluginv1.Reason_REASON_TIMEOUT, Message: context.Cause(ctx).Error()}
+}
+
+// TestOvertime: an upstream that got a share of the listener's time does not say
+// that it had all of it.
+func TestOvertime(t *testing.T) {
+	for _, c := range []struct {
+		allowed time.Duration
+		want    string
+	}{
+		{50 * time.Millisecond, `^listener tcp\.a allows 50ms for dialing$`},
+		{time.Hour, `^listener tcp\.a allows 1h0m0s for dialing, \d+ms of it were this upstream's$`},
+	} {
+		l := &listener{id: "tcp.a"}
+		l.Timeout.Dial = c.allowed
+		conn := &connection{
+			engine:   &Engine{metrics: metrics.New("", func() status.Status { return status.Status{} })},
+			listener: l,
+		}
+		_, err := conn.attempt(t.Context(), upstream{config.DirectType + ".x", silent{}}, tunnel.Dial{}, time.Now().Add(100*time.Millisecond))
+		if err == nil || !regexp.MustCompile(c.want).MatchString(err.Message) {
+			t.Errorf("%+v, want %s", err, c.want)
+		}
+	}
+}
