@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == asThirdParty {
 		quickExit()
-		for _, p := range []sdk.Plugin{fixture.Direct(), fixture.Relay()} {
+		for _, p := range []sdk.Plugin{fixture.Direct(), fixture.Relay(), misfitPlugin} {
 			if p.Name == os.Args[2] {
 				os.Exit(sdk.Serve(p))
 			}
@@ -44,6 +44,15 @@ const (
 	// asThirdParty is the argument that makes it a plugin that is not bundled.
 	asThirdParty = "third-party"
 )
+
+// misfitPlugin is one that cannot be served: its schema has a type that there is
+// not.
+var misfitPlugin = sdk.Plugin{Name: "misfit", Version: "1.0.0", New: func() sdk.Dialer { return new(misfit) }}
+
+type misfit struct {
+	sdk.Dialer `tunneld:"-"`
+	UserID     uint16 `tunneld:"user_id" doc:"a number"`
+}
 
 // quickExit starts a process of the race detector anew: its end takes a second
 // unless its environment says otherwise from the start.

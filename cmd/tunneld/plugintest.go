@@ -26,7 +26,7 @@ func pluginTestCommand() *cobra.Command {
 plugin protocol asks of it: docs/conformance.md lists the checks.
 
 The far end has to run, or is given as a command after --, which is started and
-ended with the test. The kit serves the target where that is a loopback address;
+ended with the test, and stays in the foreground. The kit serves the target where that is a loopback address;
 otherwise it assumes that an echo service is there, and checks less.
 
 The exit status is 0 if every check holds, 1 if one does not, 2 if the command

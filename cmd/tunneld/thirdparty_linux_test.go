@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -182,6 +183,43 @@ func TestPluginThatIsNotTheOne(t *testing.T) {
 	wantRest(t, c, "the old one")
 	if n := len(children(t)); n != 1 {
 		t.Errorf("%d plugins run", n)
+	}
+}
+
+// TestLastWordsOfAPlugin: whoever starts a plugin that ends before its handshake
+// prints why, without the log's dress.
+func TestLastWordsOfAPlugin(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tunneld.hcl")
+	config := thirdParty(t, misfitPlugin.Name, "") + fmt.Sprintf("upstream %q \"x\" {}\n", misfitPlugin.Name) +
+		listener("db", "127.0.0.1:0", "127.0.0.1:1", "") + route("all", "", "upstream.misfit.x")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"validate", file},
+		{"plugin", "schema", "--config", file, "misfit"},
+		{"plugin", "list", "--config", file},
+		{"plugin", "test", "--config", file, "--upstream", "misfit.x", "--target", "127.0.0.1:1"},
+		{"run", "--config", file},
+	} {
+		t.Run(strings.Join(args[:2], " "), func(t *testing.T) {
+			var out, errs bytes.Buffer
+			if status := run(t.Context(), args, strings.NewReader(""), &out, &errs); status == exitOK {
+				t.Error("status 0")
+			}
+			printed := strings.Join(strings.Fields(out.String()+errs.String()), " ")
+			for _, want := range []string{
+				"it ended (exit status 1) before its handshake; it printed: ",
+				`the plugin cannot be served: plugin "misfit": schema of main.misfit: misfit.UserID: type uint16`,
+			} {
+				if !strings.Contains(printed, want) {
+					t.Errorf("without %q:\n%s", want, printed)
+				}
+			}
+			if strings.Contains(printed, `{"`) || strings.Contains(printed, "\ufffd") {
+				t.Errorf("it is not for people:\n%s", printed)
+			}
+		})
 	}
 }
 

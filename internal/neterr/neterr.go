@@ -72,7 +72,7 @@ func Classify(err error) Meaning {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, "no file descriptors are left: raise LimitNOFILE or lower daemon.max_connections"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT), errors.As(err, &timeout) && timeout.Timeout():
-		return Meaning{pluginv1.Reason_REASON_TIMEOUT, true, "no answer in time: check that the address is reachable from this machine"}
+		return Meaning{pluginv1.Reason_REASON_TIMEOUT, true, lateHint}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, true, "the far end closed the connection in the middle of the handshake: check that it speaks this protocol on this port"}
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
@@ -81,6 +81,22 @@ func Classify(err error) Meaning {
 		return Meaning{Reason: pluginv1.Reason_REASON_UNAVAILABLE, Retryable: true}
 	}
 }
+
+// ClassifyAt is Classify for a failure at a stage. What is late once the
+// connection is made says nothing of the way there.
+func ClassifyAt(stage pluginv1.Stage, err error) Meaning {
+	m := Classify(err)
+	if m.Hint != lateHint || errors.Is(err, syscall.ETIMEDOUT) {
+		return m
+	}
+	switch stage {
+	case pluginv1.Stage_STAGE_TLS, pluginv1.Stage_STAGE_HANDSHAKE, pluginv1.Stage_STAGE_REQUEST:
+		return Meaning{m.Reason, m.Retryable, "the far end took the connection and did not answer: check that it speaks this protocol, or raise timeouts.handshake"}
+	}
+	return m
+}
+
+const lateHint = "no answer in time: check that the address is reachable from this machine"
 
 // alertOf returns the alert that the far end sent. Over TCP crypto/tls has it in
 // a type of its own, which is a number, and which a test would miss.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -59,6 +60,30 @@ func TestClassify(t *testing.T) {
 				t.Error("no hint")
 			}
 		})
+	}
+}
+
+// TestClassifyAt: only an answer that is late is told apart by its stage.
+func TestClassifyAt(t *testing.T) {
+	for _, tt := range []struct {
+		stage pluginv1.Stage
+		err   error
+		took  bool
+	}{
+		{pluginv1.Stage_STAGE_UNSPECIFIED, context.DeadlineExceeded, false},
+		{pluginv1.Stage_STAGE_CONNECT, context.DeadlineExceeded, false},
+		{pluginv1.Stage_STAGE_CREDENTIAL, context.DeadlineExceeded, false},
+		{pluginv1.Stage_STAGE_TLS, os.ErrDeadlineExceeded, true},
+		{pluginv1.Stage_STAGE_HANDSHAKE, context.DeadlineExceeded, true},
+		{pluginv1.Stage_STAGE_REQUEST, os.ErrDeadlineExceeded, true},
+		{pluginv1.Stage_STAGE_REQUEST, syscall.ETIMEDOUT, false},
+		{pluginv1.Stage_STAGE_REQUEST, io.EOF, false},
+		{pluginv1.Stage_STAGE_REQUEST, &net.DNSError{IsTimeout: true}, false},
+	} {
+		got, plain := ClassifyAt(tt.stage, tt.err), Classify(tt.err)
+		if took := strings.HasPrefix(got.Hint, "the far end took the connection"); took != tt.took || !took && got != plain || got.Reason != plain.Reason {
+			t.Errorf("%s, %v: %+v", tt.stage.Text(), tt.err, got)
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ const maxReason = 512
 
 // failure is an error of the connection, in the words that all plugins use.
 func failure(stage sdk.Stage, err error, message string) *sdk.DialError {
-	m := neterr.Classify(err)
+	m := neterr.ClassifyAt(stage, err)
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		stage = sdk.StageResolve

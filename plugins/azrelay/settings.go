@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -124,11 +123,11 @@ func (s *settings) setEndpoint(endpoint, port string, ds *diagnostics) {
 		}
 		endpoint = net.JoinHostPort(strings.Trim(s.namespace, "[]"), orDefault(port, "443"))
 	}
-	host, port, err := net.SplitHostPort(endpoint)
-	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || perr != nil || n == 0 {
-		ds.add("endpoint", "the endpoint is not host:port", "Write the port, too: relay.example:443, or [::1]:8080.")
+	if wrong := sdk.ValidateHostPort(endpoint, "endpoint"); wrong != nil {
+		*ds = append(*ds, wrong...)
 		return
 	}
+	host, _, _ := net.SplitHostPort(endpoint)
 	s.address, s.host = endpoint, host
 	if s.namespace == "" {
 		s.namespace = host
@@ -188,9 +187,6 @@ func (c *Config) Validate() []sdk.Diagnostic {
 		if err := bridge.CheckName(c.PortName); err != nil {
 			ds.add("port_name", err.Error(), "Use the name that stands in azbridge's configuration.")
 		}
-	}
-	if c.PingInterval < 0 {
-		ds.add("ping_interval", "the interval is negative", "Write 0s for no pings.")
 	}
 	for _, a := range []struct {
 		name string

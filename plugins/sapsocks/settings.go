@@ -88,16 +88,7 @@ func (c *Config) merge(b binding, found bool) (settings, problems) {
 func (c *Config) mergeProxy(b binding, found bool, p *problems) string {
 	switch {
 	case c.Proxy != "":
-		host, port, err := net.SplitHostPort(c.Proxy)
-		if err == nil && host == "" {
-			err = fmt.Errorf("%q has no host", c.Proxy)
-		}
-		if err == nil {
-			_, err = parsePort(port)
-		}
-		if err != nil {
-			p.add("proxy is not host:port: "+addressProblem(err), `Write proxy = "connectivityproxy.internal:20004", say.`, "proxy")
-		}
+		*p = append(*p, sdk.ValidateHostPort(c.Proxy, "proxy")...)
 		return c.Proxy
 	case b.host != "":
 		return net.JoinHostPort(b.host, b.port)
@@ -105,14 +96,6 @@ func (c *Config) mergeProxy(b binding, found bool, p *problems) string {
 		p.add("no proxy: neither proxy is set nor has the binding one", `Set proxy = "host:20004" to the connectivity proxy's address.`, "proxy")
 	}
 	return ""
-}
-
-// addressProblem is the error without the address's own prefix.
-func addressProblem(err error) string {
-	if a, ok := err.(*net.AddrError); ok {
-		return a.Err
-	}
-	return err.Error()
 }
 
 func (c *Config) mergeService(b binding, found bool, p *problems) *tokenService {

@@ -4,18 +4,66 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
 // Timeouts is the timeouts block that plugins share. As a plain struct field
-// it is filled with its defaults where the user wrote no block.
+// it is filled with its defaults where the user wrote no block. A user writes
+// "0s" for none: ConnectContext and HandshakeContext take it so, as Timeout of a
+// net.Dialer does, and context.WithTimeout does not.
 type Timeouts struct {
 	Connect   time.Duration `tunneld:"connect" default:"10s" doc:"how long the connection to the far end may take"`
 	Handshake time.Duration `tunneld:"handshake" default:"10s" doc:"how long the handshake on that connection may take"`
+}
+
+// ConnectContext returns ctx bounded by Connect, and what the caller has to call
+// in the end, as context.WithTimeout does.
+func (t Timeouts) ConnectContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return bounded(ctx, t.Connect)
+}
+
+// HandshakeContext is ConnectContext for Handshake.
+func (t Timeouts) HandshakeContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return bounded(ctx, t.Handshake)
+}
+
+func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, limit)
+}
+
+// ValidateHostPort wants text to be "host:port", with a port from 1 to 65535;
+// path is where it stands in the upstream's body. What it returns does not repeat
+// the text, which may hold a password by mistake.
+func ValidateHostPort(text string, path ...string) []Diagnostic {
+	host, port, err := net.SplitHostPort(text)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	var address *net.AddrError
+	problem := ""
+	switch {
+	case errors.As(err, &address):
+		problem = address.Err
+	case host == "":
+		problem = "no host"
+	case portErr != nil || n == 0:
+		problem = "the port is not 1 to 65535"
+	default:
+		return nil
+	}
+	return []Diagnostic{{
+		Summary: strings.Join(path, ".") + " is not host:port: " + problem,
+		Detail:  `Write it as in "proxy.corp:3128" or "[fd00::1]:3128".`,
+		Path:    path,
+	}}
 }
 
 // TLS is the tls block that plugins share. It is used as a plain struct, or as

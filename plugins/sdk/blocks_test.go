@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -59,6 +60,44 @@ func pemFiles(t *testing.T, c tls.Certificate) (certFile, keyFile string) {
 		}
 	}
 	return certFile, keyFile
+}
+
+// TestTimeouts: a time bounds, and none does not.
+func TestTimeouts(t *testing.T) {
+	for _, limit := range []time.Duration{0, time.Hour} {
+		for name, bound := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+			"connect":   Timeouts{Connect: limit, Handshake: time.Minute}.ConnectContext,
+			"handshake": Timeouts{Connect: time.Minute, Handshake: limit}.HandshakeContext,
+		} {
+			ctx, cancel := bound(t.Context())
+			deadline, bounded := ctx.Deadline()
+			if bounded != (limit > 0) || bounded && time.Until(deadline) < 59*time.Minute || ctx.Err() != nil {
+				t.Errorf("%s %s: %s, %t, %v", name, limit, deadline, bounded, ctx.Err())
+			}
+			cancel()
+			if ctx.Err() == nil {
+				t.Errorf("%s %s is not cancelled", name, limit)
+			}
+		}
+	}
+}
+
+func TestValidateHostPort(t *testing.T) {
+	for text, want := range map[string]string{
+		"proxy.corp:3128": "", "127.0.0.1:1": "", "[::1]:65535": "",
+		"": "missing port in address", "proxy.corp": "missing port in address", "::1:80": "too many colons in address",
+		":3128": "no host", "h:": "the port is not 1 to 65535", "h:abc": "the port is not 1 to 65535",
+		"h:0": "the port is not 1 to 65535", "h:65536": "the port is not 1 to 65535", "h:-1": "the port is not 1 to 65535",
+		"alice:hunter2@h": "the port is not 1 to 65535",
+	} {
+		ds := ValidateHostPort(text, "oauth", "proxy")
+		if want == "" && len(ds) == 0 {
+			continue
+		}
+		if len(ds) != 1 || ds[0].Summary != "oauth.proxy is not host:port: "+want || ds[0].Detail == "" || !slices.Equal(ds[0].Path, []string{"oauth", "proxy"}) {
+			t.Errorf("%q: %+v", text, ds)
+		}
+	}
 }
 
 func TestTLSConfig(t *testing.T) {

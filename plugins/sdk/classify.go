@@ -17,11 +17,11 @@ func dialFailure(ctx context.Context, err error, last Stage) *pluginv1.DialError
 	var d *DialError
 	typed := errors.As(err, &d)
 	if !typed {
-		d = classify(err)
+		d = classify(last, err)
 		// A dial that is cut short often surfaces as something else: a
 		// connection closed under a read, say.
 		if ctxErr := ctx.Err(); ctxErr != nil && d.Reason != ReasonTimeout && d.Reason != ReasonCanceled {
-			d = classify(ctxErr)
+			d = classify(last, ctxErr)
 		}
 	}
 	out := &pluginv1.DialError{
@@ -37,7 +37,7 @@ func dialFailure(ctx context.Context, err error, last Stage) *pluginv1.DialError
 		out.Stage = last
 	}
 	if out.Reason == pluginv1.Reason_REASON_UNSPECIFIED {
-		c := classify(d.Err)
+		c := classify(out.Stage, d.Err)
 		out.Reason, out.Retryable = c.Reason, out.Retryable || c.Retryable
 	}
 	if out.Message == "" {
@@ -49,12 +49,12 @@ func dialFailure(ctx context.Context, err error, last Stage) *pluginv1.DialError
 	return out
 }
 
-// classify finds the reason of an error that its author did not type.
-func classify(err error) *DialError {
+// classify finds the reason of an error at a stage that its author did not type.
+func classify(stage Stage, err error) *DialError {
 	if err == nil {
 		return &DialError{Reason: ReasonUnavailable, Retryable: true}
 	}
-	m := neterr.Classify(err)
+	m := neterr.ClassifyAt(stage, err)
 	d := &DialError{Reason: m.Reason, Retryable: m.Retryable, Hint: m.Hint, Message: neterr.Message(err), Err: err}
 	if neterr.Resolving(err) {
 		d.Stage = StageResolve

@@ -78,6 +78,15 @@ func TestDialFailureAsksTheContext(t *testing.T) {
 	}
 }
 
+// A far end that took the connection was reached.
+func TestDialFailureHintsByStage(t *testing.T) {
+	for stage, want := range map[Stage]string{StageConnect: "is reachable", StageHandshake: "timeouts.handshake", StageRequest: "timeouts.handshake"} {
+		if got := dialFailure(t.Context(), context.DeadlineExceeded, stage); !strings.Contains(got.GetHint(), want) {
+			t.Errorf("%s: %q", stage.Text(), got.GetHint())
+		}
+	}
+}
+
 // An HTTP client's error quotes the URL, whose query may be the credential.
 func TestDialFailureLeavesURLsOut(t *testing.T) {
 	err := fmt.Errorf("token: %w", &url.Error{Op: "Post", URL: "https://h/?token=hunter2", Err: errors.New("refused")})

@@ -159,6 +159,10 @@ func (d *decoder) value(v any, dst reflect.Value, path []string) {
 			d.failf(path, "%v", err)
 			return
 		}
+		if duration < 0 {
+			d.failf(path, "must not be negative")
+			return
+		}
 		dst.SetInt(int64(duration / time.Nanosecond))
 		return
 	case sizeType:

@@ -16,7 +16,7 @@ func TestDecodeConfig(t *testing.T) {
 	var got everything
 	ds := decodeConfig([]byte(`{
 		"proxy": "h:1", "token": "t", "via": "v", "mode": "slow", "on": false, "count": 7, "long": 9007199254740992,
-		"ratio": 1.25, "wait": "1.5s", "buffer": 1048576, "hosts": [], "waits": ["0s", "-2.000000001s"],
+		"ratio": 1.25, "wait": "1.5s", "buffer": 1048576, "hosts": [], "waits": ["0s", "2.000000001s"],
 		"headers": {"a": "b"}, "secrets": {"k": "s"}, "nested": {"n": [1, 2]},
 		"timeouts": {"connect": "3s"}, "oauth": {"url": "u", "secret": "s"},
 		"server": [{"port": 1}, {}], "user": {"alice": {}}
@@ -26,7 +26,7 @@ func TestDecodeConfig(t *testing.T) {
 	}
 	want := everything{
 		Proxy: "h:1", Token: NewSecret("t"), Via: "v", Mode: "slow", Count: 7, Long: 1 << 53, Ratio: 1.25,
-		Wait: 1500 * time.Millisecond, Buffer: MiB, Hosts: []string{}, Waits: []time.Duration{0, -2*time.Second - 1},
+		Wait: 1500 * time.Millisecond, Buffer: MiB, Hosts: []string{}, Waits: []time.Duration{0, 2*time.Second + 1},
 		Headers: map[string]string{"a": "b"}, Secrets: map[string]Secret{"k": NewSecret("s")}, Nested: map[string][]Size{"n": {1, 2}},
 		Timeouts: Timeouts{Connect: 3 * time.Second, Handshake: 10 * time.Second},
 		OAuth:    &oauth{URL: "u", Secret: NewSecret("s")},
@@ -84,6 +84,7 @@ func TestDecodeIsStrict(t *testing.T) {
 		"duration's number":  {`{"wait": 5}`, "wait: must be a string, not a number"},
 		"duration too long":  {`{"wait": "99999999999s"}`, "wait: is too long a duration"},
 		"size":               {`{"buffer": "32KiB"}`, "buffer: must be a whole number, not a string"},
+		"negative duration":  {`{"waits": ["1s", "-1s"]}`, "waits.1: must not be negative"},
 		"negative size":      {`{"buffer": -1}`, "buffer: must not be negative"},
 		"list":               {`{"hosts": "hunter2"}`, "hosts: must be an array, not a string"},
 		"element":            {`{"waits": ["1s", "hunter2"]}`, `waits.1: must be seconds in decimal with the suffix "s"`},

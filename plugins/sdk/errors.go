@@ -10,11 +10,14 @@ import (
 type DialError struct {
 	// Stage is where the dial failed; unspecified: the stage that
 	// Request.Enter last named.
-	Stage  Stage
+	Stage Stage
+	// Reason is why; unspecified: that of Err, and without Err unavailable and
+	// retryable.
 	Reason Reason
 	// Retryable says that another upstream, or this one later, may succeed.
 	Retryable bool
-	// Message says what happened, in the protocol's own words. No secret.
+	// Message says what happened, in the protocol's own words; empty: the
+	// reason's name, which the conformance kit does not take. No secret.
 	Message string
 	// Hint says what the user should check, or is empty.
 	Hint string

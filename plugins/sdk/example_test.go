@@ -26,7 +26,7 @@ type Acme struct {
 // Dial asks the proxy for the target with one line and reads one line.
 func (a *Acme) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
 	req.Enter(sdk.StageConnect)
-	connect, cancel := context.WithTimeout(ctx, a.Timeouts.Connect)
+	connect, cancel := a.Timeouts.ConnectContext(ctx)
 	defer cancel()
 	conn, err := req.Dialer().DialContext(connect, "tcp", a.Proxy)
 	if err != nil {
@@ -34,15 +34,18 @@ func (a *Acme) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) 
 	}
 
 	req.Enter(sdk.StageRequest)
-	// A deadline bounds the handshake, and ctx cuts it short.
-	_ = conn.SetDeadline(time.Now().Add(a.Timeouts.Handshake))
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	// A read does not know of a context: a deadline ends it with the handshake's.
+	handshake, cancel := a.Timeouts.HandshakeContext(ctx)
+	defer cancel()
+	stop := context.AfterFunc(handshake, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	r := bufio.NewReader(conn)
 	_, err = fmt.Fprintf(conn, "OPEN %s %s\n", req.Target, a.Password.Reveal())
 	var answer string
 	if err == nil {
 		answer, err = r.ReadString('\n')
+	}
+	if !stop() { // the deadline was set: the socket is spoiled
+		err = handshake.Err()
 	}
 	if err != nil {
 		_ = conn.Close()

@@ -13,7 +13,8 @@ import (
 // Target is where a client wants to go.
 type Target struct {
 	// Host is a DNS name, which nobody has resolved, an IP literal without
-	// brackets, or a label.
+	// brackets, maybe with a zone, or a label. It has 1 to 255 bytes, none of them
+	// a space, a NUL or another ASCII control character; some clients send UTF-8.
 	Host string
 	// Port is 0 where the target is a label without one.
 	Port uint16

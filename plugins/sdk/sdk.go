@@ -63,11 +63,12 @@ type Dialer interface {
 	// not before. It is called by many goroutines at once, and must return soon
 	// after ctx is done. On an error it leaves nothing open. An error should be
 	// a *DialError; any other is classified by the stage that req.Enter last
-	// named and by what it wraps.
+	// named and by what it wraps, and its text is sent on: no secret in it.
 	Dial(ctx context.Context, req *Request) (*Tunnel, error)
 }
 
-// Validator checks what the schema cannot. It has no side effects: it neither
+// Validator checks what the schema cannot, and runs only where the values fit the
+// schema. It has no side effects: it neither
 // dials nor keeps anything, and is called on an instance that may never be
 // used. No text of a diagnostic may hold a secret.
 type Validator interface {

@@ -141,7 +141,7 @@ func (c *aheadConn) Read(b []byte) (int, error) {
 
 // failed is the error of a step that failed by the network's doing.
 func failed(stage sdk.Stage, step string, err error) *sdk.DialError {
-	m := neterr.Classify(err)
+	m := neterr.ClassifyAt(stage, err)
 	text := err.Error()
 	if m.Reason == sdk.ReasonTimeout {
 		text = "no answer in time"

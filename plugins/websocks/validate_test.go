@@ -56,7 +56,7 @@ func TestValidate(t *testing.T) {
 		{"password alone", values{"url": "ws://h", "password": "x"}, "username: a password without"},
 		{"user alone", values{"url": "ws://h", "username": "x"}, "password: a user name without"},
 		{"line break in the password", with("password", "secret\n"), "warning password: the password ends"},
-		{"no time", with("timeouts", values{"connect": "0s", "handshake": "-1s"}), "timeouts.connect: a connection\ntimeouts.handshake: a handshake"},
+		{"no time", with("timeouts", values{"connect": "0s", "handshake": "0s"}), "timeouts.connect: a connection\ntimeouts.handshake: a handshake"},
 		{"header", header("X-Api-Key", "k"), ""},
 		{"host", header("hOST", "app.example:8443"), ""},
 		{"header's name", header("X Key", "k"), "headers.X Key: not the name"},

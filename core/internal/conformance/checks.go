@@ -26,7 +26,8 @@ const (
 // be cleared up.
 type check struct {
 	id, group, title string
-	// fix is what the plugin's author does about a failure.
+	// fix is what the plugin's author does about a failure; empty where the
+	// check itself says it.
 	fix string
 	// needs is the level without which it is skipped.
 	needs level
@@ -46,18 +47,24 @@ type check struct {
 type outcome struct {
 	result Result
 	detail string
+	// fix replaces the check's.
+	fix string
 }
 
 func pass(format string, args ...any) outcome {
-	return outcome{Pass, fmt.Sprintf(format, args...)}
+	return outcome{result: Pass, detail: fmt.Sprintf(format, args...)}
 }
 
 func fail(format string, args ...any) outcome {
-	return outcome{Fail, fmt.Sprintf(format, args...)}
+	return outcome{result: Fail, detail: fmt.Sprintf(format, args...)}
 }
 
 func skip(format string, args ...any) outcome {
-	return outcome{Skipped, fmt.Sprintf(format, args...)}
+	return outcome{result: Skipped, detail: fmt.Sprintf(format, args...)}
+}
+
+func declare(format string, args ...any) outcome {
+	return outcome{result: Declared, detail: fmt.Sprintf(format, args...)}
 }
 
 // fails turns a list of what is wrong into an outcome; none is a pass.
@@ -69,7 +76,7 @@ func fails(wrong []string, format string, args ...any) outcome {
 	if n := len(wrong) - most; n > 0 {
 		wrong = append(slices.Clone(wrong[:most]), fmt.Sprintf("and %d more", n))
 	}
-	return outcome{Fail, strings.Join(wrong, "\n")}
+	return fail("%s", strings.Join(wrong, "\n"))
 }
 
 // of makes the check, or says why it is not made.
@@ -87,8 +94,15 @@ func (c check) of(ctx context.Context, r *run) outcome {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(bound)*r.opts.Timeout)
 	defer cancel()
 	got := c.run(r, ctx)
+	if ended := r.farEnd.ended(); ended != "" && c.needs >= levelDialed {
+		r.level = levelValid
+		return outcome{result: Fail, detail: strings.TrimSpace(ended + "\n" + got.detail), fix: farEndFix}
+	}
 	if got.result == Fail && r.cannot(c.cannot) {
-		return outcome{Declared, fmt.Sprintf("%s; the plugin says that its protocol cannot do otherwise (%s)", got.detail, c.cannot)}
+		return declare("%s; the plugin says that its protocol cannot do otherwise (%s)", got.detail, c.cannot)
+	}
+	if got.result == Fail && got.fix == "" {
+		got.fix = c.fix
 	}
 	return got
 }
@@ -123,7 +137,6 @@ func Checks() []CheckInfo {
 var checks = []check{
 	{
 		id: "handshake", group: groupStart, title: "It starts, and says who it is", run: (*run).handshake,
-		fix: "print the handshake line first and nothing before it, and serve GetInfo and GetSchema (docs/plugin-protocol.md, section 1)",
 	},
 	{
 		id: "info", group: groupStart, title: "Its name, version and summary are told, and stay", needs: levelStarted, run: (*run).information,
@@ -143,7 +156,7 @@ var checks = []check{
 	},
 	{
 		id: "types", group: groupConfig, title: "Values of a wrong type and unknown names are refused", needs: levelValid, run: (*run).types,
-		fix: "decode strictly: an unknown name, a null and a wrong type are each an error diagnostic with its path (section 4)",
+		fix: "decode strictly: an unknown name, a null and a wrong type are each an error diagnostic with its path (docs/plugin-protocol.md, section 4)",
 	},
 	{
 		id: "dial", group: groupDial, title: "The target is reached", needs: levelValid, bound: 8, run: (*run).dial,
@@ -158,12 +171,12 @@ var checks = []check{
 		fix: "what the handshake read past its own end goes into prefetched, or first down the relay",
 	},
 	{
-		id: "refused", group: groupDial, title: "A target that refuses is a typed error", needs: levelDialed, run: (*run).refuse,
-		fix: "return once the target answers and not before, and a DialError with stage, reason and message where it does not (section 5)",
+		id: "refused", group: groupDial, title: "A target that refuses is a typed error", needs: levelDialed, bound: 8, run: (*run).refuse,
+		fix: "return once the target answers and not before; where it does not, close what the dial had opened, and return a DialError with stage, reason and message (docs/plugin-protocol.md, section 5)",
 	},
 	{
 		id: "cancel", group: groupDial, title: "A cancelled dial ends, and leaves nothing", needs: levelDialed, bound: 10, run: (*run).cancel,
-		fix: "end what a dial does when its call is cancelled, and close what it had opened",
+		fix: "end what a dial does when its call is cancelled, and close what it had opened; a Read does not know of ctx: set a deadline when it is done, then close (docs/writing-a-plugin.md, section 3)",
 	},
 	{
 		id: "pure", group: groupDial, title: "ValidateConfig has no side effects", needs: levelDialed, run: (*run).pure,
@@ -171,15 +184,15 @@ var checks = []check{
 	},
 	{
 		id: "half-close-client", group: groupEnd, title: "The client's end of file reaches the target, whose answer still arrives", needs: levelDialed, lacks: LackHalfClose, run: (*run).halfCloseClient,
-		fix: "pass the client's end of file on and go on reading; a protocol that cannot sets no_half_close (section 7); for a far end that cannot there is --far-end-lacks half-close",
+		fix: "pass the client's end of file on and go on reading; a protocol that cannot sets no_half_close (docs/plugin-protocol.md, section 7); for a far end that cannot there is --far-end-lacks half-close",
 	},
 	{
 		id: "half-close-target", group: groupEnd, title: "The target's end of file reaches the client, whose bytes still arrive", needs: levelDialed, owned: true, lacks: LackHalfClose, run: (*run).halfCloseTarget,
-		fix: "announce EOF, shut the write side down and go on reading; a protocol that cannot sets no_half_close (section 7); for a far end that cannot there is --far-end-lacks half-close",
+		fix: "announce EOF, shut the write side down and go on reading; a protocol that cannot sets no_half_close (docs/plugin-protocol.md, section 7); for a far end that cannot there is --far-end-lacks half-close",
 	},
 	{
 		id: "end", group: groupEnd, title: "A clean end is told", needs: levelDialed, run: (*run).end,
-		fix: "send END, clean, once both directions have ended and before closing (section 7)",
+		fix: "send END, clean, once both directions have ended and before closing (docs/plugin-protocol.md, section 7)",
 	},
 	{
 		id: "abort", group: groupEnd, title: "A client that breaks off is no clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).abort,
@@ -207,7 +220,7 @@ var checks = []check{
 	},
 	{
 		id: "generations", group: groupLife, title: "Generations live beside each other, and end by their release", needs: levelDialed, run: (*run).generations,
-		fix: "Configure adds, Release drops, an unknown generation is NOT_FOUND, an existing one ALREADY_EXISTS (section 3)",
+		fix: "Configure adds, Release drops, an unknown generation is NOT_FOUND, an existing one ALREADY_EXISTS (docs/plugin-protocol.md, section 3)",
 	},
 	{
 		id: "configure-whole", group: groupLife, title: "A generation with an error is not kept", needs: levelValid, run: (*run).configureWhole,
@@ -223,19 +236,19 @@ var checks = []check{
 	},
 	{
 		id: "kill-target", group: groupLife, title: "A killed plugin is no clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, cannot: pluginwire.NoAbort, run: (*run).killTarget,
-		fix: "set SO_LINGER to zero on the connection to the far end until it is closed cleanly (section 7)",
+		fix: "set SO_LINGER to zero on the connection to the far end until it is closed cleanly (docs/plugin-protocol.md, section 7)",
 	},
 	{
 		id: "lifeline", group: groupLife, title: "It ends when the daemon is gone", needs: levelStarted, run: (*run).lifeline,
-		fix: "read the descriptor channel all the time; at its end of file abort the relays and exit within two seconds (section 1)",
+		fix: "read the descriptor channel all the time; at its end of file abort the relays and exit within two seconds (docs/plugin-protocol.md, section 1)",
 	},
 	{
 		id: "stop", group: groupLife, title: "It ends on SIGTERM", needs: levelStarted, run: (*run).stop,
-		fix: "on SIGTERM abort the relays and exit within two seconds (section 1)",
+		fix: "on SIGTERM abort the relays and exit within two seconds (docs/plugin-protocol.md, section 1)",
 	},
 	{
 		id: "records", group: groupLeft, title: "The descriptor channel carried nothing wrong", needs: levelDialed, run: (*run).channel,
-		fix: "send records of 256 bytes as section 6 has them, and for each relay one END at most, as the last",
+		fix: "send records of 256 bytes as docs/plugin-protocol.md has them in section 6, and for each relay one END at most, as the last",
 	},
 	{
 		id: "processes", group: groupLeft, title: "No processes are left", needs: levelStarted, run: (*run).processes,
@@ -250,7 +263,10 @@ var checks = []check{
 // printable keeps what a terminal could be steered with out of a line.
 func printable(s string) string {
 	return strings.Map(func(c rune) rune {
-		if unicode.IsPrint(c) {
+		switch {
+		case c == '\t':
+			return ' '
+		case unicode.IsPrint(c):
 			return c
 		}
 		return unicode.ReplacementChar

@@ -255,6 +255,24 @@ func (r *run) close() error {
 	return errors.Join(errs...)
 }
 
+// logged is what the plugin logged as errors meanwhile and the detail does not
+// have yet, each in a line.
+func (r *run) logged(ctx context.Context, detail string) string {
+	// A log may come a little after what it is about.
+	var errs []string
+	poll(ctx, 100*time.Millisecond, func() bool {
+		errs = append(errs, r.said.takeErrors()...)
+		return len(errs) > 0
+	})
+	lines := ""
+	for n, text := range errs {
+		if !strings.Contains(detail, text) && !slices.Contains(errs[:n], text) {
+			lines += "\nthe plugin logged: " + text
+		}
+	}
+	return lines
+}
+
 // check makes all checks in their order.
 func (r *run) check(ctx context.Context) *Report {
 	report := newReport(r)
@@ -264,14 +282,17 @@ func (r *run) check(ctx context.Context) *Report {
 			break
 		}
 		start := time.Now()
+		r.said.takeErrors()
 		got := c.of(ctx, r)
+		took := time.Since(start)
+		if got.result == Fail {
+			got.detail += r.logged(ctx, got.detail)
+		}
 		done := Check{
 			ID: c.id, Group: c.group, Title: c.title,
 			Result: got.result, Detail: r.said.cover(got.detail),
-			Seconds: time.Since(start).Seconds(),
-		}
-		if got.result == Fail {
-			done.Fix = c.fix
+			Fix:     got.fix,
+			Seconds: took.Seconds(),
 		}
 		report.add(done)
 		if r.opts.Progress != nil {

@@ -85,12 +85,20 @@ func results(t *testing.T, r *Report, want map[string]Result) {
 		if c.Result != expected {
 			t.Errorf("%s is %s, not %s: %s", c.ID, c.Result, expected, c.Detail)
 		}
-		if c.Result == Fail && (c.Detail == "" || c.Fix == "") {
-			t.Errorf("%s fails without a detail or a way out: %+v", c.ID, c)
-		}
+		wantsHelp(t, c)
 	}
 	if len(r.Checks) != len(checks) {
 		t.Errorf("%d checks were made of %d", len(r.Checks), len(checks))
+	}
+}
+
+// wantsHelp wants of a failure what was seen and a way out. A plugin that does
+// not start tells the way out itself, unless it ends without a word.
+func wantsHelp(t *testing.T, c Check) {
+	t.Helper()
+	told := c.ID == "handshake" && !strings.Contains(c.Detail, "(exit status 8)")
+	if c.Result == Fail && (c.Detail == "" || (c.Fix == "") != told) {
+		t.Errorf("%s fails without a detail, or without a way out: %+v", c.ID, c)
 	}
 }
 
@@ -116,11 +124,25 @@ func TestGoodPlugins(t *testing.T) {
 	}
 }
 
+// TestIPv6Loopback: the kit serves an IPv6 address as it does the other.
+func TestIPv6Loopback(t *testing.T) {
+	t.Parallel()
+	needLoopback(t, "::1")
+	o := options(t, rawName, "", rawBody("direct"))
+	o.Target.Host = "::1"
+	r := run1(t, o)
+	results(t, r, nil)
+	if !r.OK || r.Target != o.Target.String() || len(r.Notes) != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // brokenPlugins are the modes of the raw plugin, each with the check that finds
 // it.
 var brokenPlugins = []struct{ mode, check string }{
 	{"prints first", "handshake"},
 	{"exits", "handshake"},
+	{"exits without a word", "handshake"},
 	{"no version", "info"},
 	{"another summary each time", "info"},
 	{"a name twice", "schema"},
@@ -141,7 +163,9 @@ var brokenPlugins = []struct{ mode, check string }{
 	{"an error without a stage", "refused"},
 	{"an error of another reason", "refused"},
 	{"an error without a word", "refused"},
+	{"an error of one word", "refused"},
 	{"does not answer", "refused"},
+	{"keeps a descriptor of each refusal", "refused"},
 	{"ignores the cancellation", "cancel"},
 	{"dials in the validation", "pure"},
 	{"opens a file in the validation", "pure"},
@@ -218,9 +242,7 @@ func TestBrokenPlugins(t *testing.T) {
 				if strings.Contains(c.Detail, password) {
 					t.Errorf("%s tells the password: %s", c.ID, c.Detail)
 				}
-				if c.Result == Fail && (c.Detail == "" || c.Fix == "") {
-					t.Errorf("%s fails without a detail or a way out: %+v", c.ID, c)
-				}
+				wantsHelp(t, c)
 			}
 			if got.report.OK {
 				t.Error("it is said to conform")
@@ -248,6 +270,24 @@ func TestEveryCheckFindsSomething(t *testing.T) {
 		if !slices.ContainsFunc(brokenPlugins, func(b struct{ mode, check string }) bool { return b.check == c.id }) {
 			t.Errorf("no broken plugin fails at %s", c.id)
 		}
+	}
+}
+
+// TestFailuresTell: what the answer says and what the plugin logs of it stand
+// with a failure, where the result alone does not tell.
+func TestFailuresTell(t *testing.T) {
+	for _, tc := range []struct{ plugin, mode, body, check, want string }{
+		{fixture.RelayName, "", "panic_in = \"dial\"", "dial", "\nthe plugin logged: the plugin panicked: told to panic in dial"},
+		{rawName, "an error of another reason", rawBody("relay"), "refused", "\nthe answer says: dial tcp 127.0.0.1:"},
+	} {
+		t.Run(tc.check, func(t *testing.T) {
+			t.Parallel()
+			r := run1(t, options(t, tc.plugin, tc.mode, tc.body))
+			i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.ID == tc.check })
+			if !slices.Equal(r.Failed(), []string{tc.check}) || !strings.Contains(r.Checks[i].Detail, tc.want) {
+				t.Errorf("failed: %v, with %q", r.Failed(), r.Checks[i].Detail)
+			}
+		})
 	}
 }
 

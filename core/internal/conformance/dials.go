@@ -26,16 +26,17 @@ func (r *run) dial(ctx context.Context) outcome {
 	for {
 		begun := time.Now()
 		c, err := r.tunnel(ctx, r.main)
+		ended := r.farEnd.ended()
+		if err == nil && ended != "" {
+			c.drop()
+			return outcome{result: Fail, detail: "the target is reached, and not by what was started: " + ended, fix: farEndFix}
+		}
 		if err == nil {
 			r.took = time.Since(begun)
 			r.relay, r.remote = c.Relay != nil, c.Remote
 			r.level = levelDialed
 			c.drop()
 			return pass("%s, over the %s path%s", r.took.Round(10*time.Microsecond), c.Path.Text(), stagesText(c.Stages))
-		}
-		ended := ""
-		if r.farEnd != nil {
-			ended = r.farEnd.ended()
 		}
 		if ended != "" || ctx.Err() != nil || !time.Now().Before(patience) {
 			return fail("%s", strings.TrimSpace(err.Error()+"\n"+ended))
@@ -117,29 +118,60 @@ func (r *run) refuse(ctx context.Context) outcome {
 	default:
 		return skip("no target that refuses was given (--refused)")
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	one, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
 	begun := time.Now()
-	answer, err := r.main.probe.Dial(ctx, &pluginv1.DialRequest{
+	answer, err := r.main.probe.Dial(one, &pluginv1.DialRequest{
 		Generation: firstGeneration, Upstream: r.upstream.Name,
 		Target:        &pluginv1.Target{Host: target.Host, Port: uint32(target.Port)},
 		AcceptedPaths: bothPaths,
 	})
 	took := time.Since(begun).Round(time.Millisecond)
 	switch {
-	case ctx.Err() != nil:
+	case one.Err() != nil:
 		return fail("no answer about %s within %s", target, r.opts.Timeout)
 	case err != nil:
 		r.said.add(err.Error())
 		return fail("the answer about %s is a failure of the plugin, not a DialError: %v", target, err)
 	case answer.GetError() == nil && r.cannot(pluginwire.NoTargetAnswer):
-		return r.refusedLater(ctx, target)
+		return r.refusedLater(one, target)
 	case answer.GetError() == nil:
 		return fail("the dial to %s, where nothing listens, succeeds", target)
 	}
 	e := answer.GetError()
 	r.said.add(e.GetMessage(), e.GetHint())
-	return fails(insane(e), "%s: %s, %s: %s, retryable %t, after %s", target, e.GetStage().Text(), e.GetReason().Text(), e.GetMessage(), e.GetRetryable(), took)
+	wrong := insane(e)
+	if len(wrong) > 0 {
+		wrong = append(wrong, strings.TrimSpace("the answer says: "+e.GetMessage()+"\n"+e.GetHint()))
+	} else {
+		wrong = r.refusals(ctx, target)
+	}
+	return fails(wrong, "%s: %s, %s: %s, retryable %t, after %s", target, e.GetStage().Text(), e.GetReason().Text(), e.GetMessage(), e.GetRetryable(), took)
+}
+
+// refusals dials a target that refuses often, and says what stays open. A few at
+// a time, so that a pool of connections is no leak.
+func (r *run) refusals(ctx context.Context, target tunnel.Target) []string {
+	const dials = 16
+	before := r.settled(ctx)
+	var all sync.WaitGroup
+	slots := make(chan struct{}, 4)
+	for range dials {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			one, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+			defer cancel()
+			if c, err := r.stream(one, r.main, firstGeneration, target); err == nil {
+				(&client{Conn: c}).drop()
+			}
+		})
+	}
+	all.Wait()
+	if grown := r.grown(ctx, before, dials/2); grown != "" {
+		return []string{fmt.Sprintf("after %d refused dials: %s", dials, grown)}
+	}
+	return nil
 }
 
 // refusedLater wants the tunnel to a target that refuses to end, where the
@@ -157,7 +189,7 @@ func (r *run) refusedLater(ctx context.Context, target tunnel.Target) outcome {
 	} else if len(got) > 0 {
 		return fail("the tunnel to %s, where nothing listens, brings %d bytes", target, len(got))
 	}
-	return outcome{Declared, fmt.Sprintf("the tunnel to %s ends soon; the plugin says that its protocol does not tell before (%s)", target, pluginwire.NoTargetAnswer)}
+	return declare("the tunnel to %s ends soon; the plugin says that its protocol does not tell before (%s)", target, pluginwire.NoTargetAnswer)
 }
 
 // bothPaths are the data paths that the daemon takes.
@@ -176,8 +208,11 @@ func insane(e *pluginv1.DialError) []string {
 	if !slices.Contains(fitting, e.GetReason()) {
 		wrong = append(wrong, fmt.Sprintf("reason %s does not fit a target that refused", e.GetReason().Text()))
 	}
-	if strings.TrimSpace(e.GetMessage()) == "" {
+	switch strings.TrimSpace(e.GetMessage()) {
+	case "":
 		wrong = append(wrong, "no message")
+	case e.GetReason().Text():
+		wrong = append(wrong, "the message is the reason's name alone: say what the far end answered")
 	}
 	if wait := e.GetRetryAfter(); wait != nil && (wait.AsDuration() < 0 || !e.GetRetryable()) {
 		wrong = append(wrong, "retry_after without retryable, or negative")

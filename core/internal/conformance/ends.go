@@ -23,7 +23,7 @@ func (r *run) declared() (outcome, bool) {
 	if !r.main.info.GetNoHalfClose() {
 		return outcome{}, false
 	}
-	return outcome{Declared, "the plugin says that its protocol cannot end one direction alone (no_half_close)"}, true
+	return declare("the plugin says that its protocol cannot end one direction alone (no_half_close)"), true
 }
 
 func (r *run) halfCloseClient(ctx context.Context) outcome {
@@ -212,7 +212,7 @@ func (r *run) unclean(far *net.TCPConn) outcome {
 	case !errors.Is(err, io.EOF):
 		return pass("the target sees a reset")
 	case r.relay && r.cannot(pluginwire.NoAbort):
-		return outcome{Declared, fmt.Sprintf("the target sees a clean end of file; the plugin says that its protocol has one end for all (%s)", pluginwire.NoAbort)}
+		return declare("the target sees a clean end of file; the plugin says that its protocol has one end for all (%s)", pluginwire.NoAbort)
 	case r.relay:
 		return fail("the target sees a clean end of file")
 	}

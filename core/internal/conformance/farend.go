@@ -36,9 +36,16 @@ func startFarEnd(_ context.Context, command []string) (*farEnd, error) {
 	return f, nil
 }
 
+// farEndFix is what to do about a far end that ended: what answers then is
+// another one, or nothing.
+const farEndFix = "keep the far end's command running, in the foreground, and its address free for it"
+
 // ended says how the far end has ended, and what it printed last; "" while it
-// runs.
+// runs, or where there is none.
 func (f *farEnd) ended() string {
+	if f == nil {
+		return ""
+	}
 	select {
 	case <-f.exited:
 	default:

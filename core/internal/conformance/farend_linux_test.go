@@ -102,36 +102,101 @@ func TestFarEndThatEnds(t *testing.T) {
 	}
 }
 
+// TestFarEndThatIsAnother: where something else has the far end's address, what
+// was given cannot run there, and what answers is not what was to be tested.
+func TestFarEndThatIsAnother(t *testing.T) {
+	t.Parallel()
+	o := options(t, rawName, "", rawBody("relay"))
+	serve := freeTarget(t)
+	o.Serve, o.NoRefused = serve.String(), true
+	command := []string{o.Target.String(), serve.String()}
+	other, err := startFarEnd(t.Context(), farEndCommand(t, command...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.close()
+	reached := func() bool {
+		c, err := net.Dial("tcp", o.Target.String())
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	}
+	if !poll(t.Context(), 10*time.Second, reached) {
+		t.Fatal("the other far end does not start")
+	}
+	// One that ends before the first dial, and one that does during a later check.
+	for _, wait := range []string{"0", "0.7"} {
+		t.Run(wait, func(t *testing.T) {
+			o := o
+			o.FarEnd = append([]string{"/bin/sh", "-c", `sleep $0; exec "$@"`, wait}, farEndCommand(t, command...)...)
+			r := run1(t, o)
+			i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Result == Fail })
+			if r.OK || len(r.Failed()) != 1 || r.Checks[i].Fix != farEndFix {
+				t.Fatalf("failed: %v of %+v", r.Failed(), r)
+			}
+			for _, want := range []string{"the far end has ended: exit status 1", "address already in use"} {
+				if !strings.Contains(r.Checks[i].Detail, want) {
+					t.Errorf("%s tells %q, without %q", r.Checks[i].ID, r.Checks[i].Detail, want)
+				}
+			}
+		})
+	}
+}
+
+// loopbacks are the addresses at which a run may serve, of both families.
+var loopbacks = []string{"127.0.0.1", "::1"}
+
+// needLoopback skips a test where the machine does not have the address.
+func needLoopback(t *testing.T, ip string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
+	if err != nil {
+		t.Skip(err)
+	}
+	_ = ln.Close()
+}
+
 // TestSwampLetsWait: a connection to it is neither made nor refused.
 func TestSwampLetsWait(t *testing.T) {
-	s, err := newSwamp(t.Context(), netip.MustParseAddr("127.0.0.1"))
-	if err != nil || s == nil {
-		t.Fatal(s, err)
-	}
-	defer s.close()
-	c, err := net.DialTimeout("tcp", s.target().String(), 300*time.Millisecond)
-	if err == nil {
-		_ = c.Close()
-		t.Fatal("it answers")
-	}
-	if !isTimeout(err) {
-		t.Errorf("%v; want a timeout", err)
+	for _, ip := range loopbacks {
+		t.Run(ip, func(t *testing.T) {
+			needLoopback(t, ip)
+			s, err := newSwamp(t.Context(), netip.MustParseAddr(ip))
+			if err != nil || s == nil {
+				t.Fatal(s, err)
+			}
+			defer s.close()
+			c, err := net.DialTimeout("tcp", s.target().String(), 300*time.Millisecond)
+			if err == nil {
+				_ = c.Close()
+				t.Fatal("it answers")
+			}
+			if !isTimeout(err) {
+				t.Errorf("%v; want a timeout", err)
+			}
+		})
 	}
 }
 
 // TestReservedPortRefuses: and nobody else gets it.
 func TestReservedPortRefuses(t *testing.T) {
-	r, err := reserve(netip.MustParseAddr("127.0.0.1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.close()
-	if _, err := net.Dial("tcp", r.target.String()); err == nil || !strings.Contains(err.Error(), syscall.ECONNREFUSED.Error()) {
-		t.Errorf("dial: %v", err)
-	}
-	if ln, err := net.Listen("tcp", r.target.String()); err == nil {
-		_ = ln.Close()
-		t.Error("somebody else listens there")
+	for _, ip := range loopbacks {
+		t.Run(ip, func(t *testing.T) {
+			needLoopback(t, ip)
+			r, err := reserve(netip.MustParseAddr(ip))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.close()
+			if _, err := net.Dial("tcp", r.target.String()); err == nil || !strings.Contains(err.Error(), syscall.ECONNREFUSED.Error()) {
+				t.Errorf("dial: %v", err)
+			}
+			if ln, err := net.Listen("tcp", r.target.String()); err == nil {
+				_ = ln.Close()
+				t.Error("somebody else listens there")
+			}
+		})
 	}
 }
 

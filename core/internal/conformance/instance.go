@@ -43,7 +43,7 @@ func (r *run) launch(ctx context.Context) (*instance, error) {
 		CoreVersion: r.opts.Version,
 		Self:        r.opts.Self,
 		StopTimeout: r.opts.stop,
-		OnLine:      func(_ string, line []byte) { r.said.add(string(line)) },
+		OnLine:      func(_ string, line []byte) { r.said.line(line) },
 		OnRecord:    func(_ string, rec pluginwire.Record, err error) { i.ledger.take(rec, err) },
 	})
 	if err != nil {
@@ -187,9 +187,37 @@ type words struct {
 	secrets []secret
 	found   []string
 	lines   int
+	errors  []string // logged since the last call of takeErrors
 }
 
-const maxWords = 4 << 20
+const (
+	maxWords = 4 << 20
+	// maxErrors bounds the errors that are told with one check.
+	maxErrors = 3
+)
+
+// line takes a line that the plugin printed.
+func (w *words) line(b []byte) {
+	w.add(string(b))
+	text := pluginhost.ErrorText(b)
+	if text == "" {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.errors = append(w.errors, text)
+	w.errors = w.errors[max(0, len(w.errors)-maxErrors):]
+}
+
+// takeErrors returns the last errors that the plugin logged since the call
+// before.
+func (w *words) takeErrors() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	errs := w.errors
+	w.errors = nil
+	return errs
+}
 
 func (w *words) add(texts ...string) {
 	w.mu.Lock()

@@ -31,6 +31,8 @@ func (r *raw) mischief() {
 	case "exits":
 		fmt.Fprintln(os.Stderr, "cannot open the frobnicator")
 		os.Exit(7)
+	case "exits without a word":
+		os.Exit(8)
 	case "is deaf to SIGTERM":
 		signal.Ignore(syscall.SIGTERM)
 	case "leaves a child":
@@ -102,7 +104,7 @@ func (r *raw) insteadOfDial(ctx context.Context, req *pluginv1.DialRequest, c ra
 			return nil, conn.Close()
 		}
 		return &pluginv1.DialResponse{Result: &pluginv1.DialResponse_Error{Error: &pluginv1.DialError{
-			Stage: pluginv1.Stage_STAGE_CONNECT, Reason: pluginv1.Reason_REASON_REFUSED, Message: "refused", Hint: "is the password " + c.secret + " right?",
+			Stage: pluginv1.Stage_STAGE_CONNECT, Reason: pluginv1.Reason_REASON_REFUSED, Message: "nobody is there", Hint: "is the password " + c.secret + " right?",
 		}}}, nil
 	case "does not wait for the target", "says what it cannot":
 		return r.promise(ctx, req)

@@ -22,8 +22,12 @@ type reserved struct {
 }
 
 func reserve(ip netip.Addr) (*reserved, error) {
-	family, address := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Addr: ip.Unmap().As4()})
-	if ip.Is6() && !ip.Is4In6() {
+	ip = ip.Unmap()
+	var address unix.Sockaddr
+	family := unix.AF_INET
+	if ip.Is4() {
+		address = &unix.SockaddrInet4{Addr: ip.As4()}
+	} else {
 		family, address = unix.AF_INET6, &unix.SockaddrInet6{Addr: ip.As16()}
 	}
 	syscall.ForkLock.RLock()
@@ -43,7 +47,7 @@ func reserve(ip netip.Addr) (*reserved, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reserve a port: %w", err), r.close())
 	}
-	r.target.Host = ip.Unmap().String()
+	r.target.Host = ip.String()
 	switch b := bound.(type) {
 	case *unix.SockaddrInet4:
 		r.target.Port = uint16(b.Port)

@@ -354,6 +354,9 @@ func (r *raw) connect(ctx context.Context, req *pluginv1.DialRequest) (net.Conn,
 }
 
 func (r *raw) dialFailed(ctx context.Context, err error) (*pluginv1.DialResponse, error) {
+	if r.mode == "32 at most" {
+		<-r.slots
+	}
 	if ctx.Err() != nil {
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
@@ -367,6 +370,12 @@ func (r *raw) dialFailed(ctx context.Context, err error) (*pluginv1.DialResponse
 		e.Reason = pluginv1.Reason_REASON_UNAUTHENTICATED
 	case "an error without a word":
 		e.Message = ""
+	case "an error of one word":
+		e.Message = e.GetReason().Text()
+	case "keeps a descriptor of each refusal":
+		if f, err := os.Open(os.DevNull); err == nil {
+			r.keep(f)
+		}
 	case "does not answer":
 		<-ctx.Done()
 		return nil, status.FromContextError(ctx.Err()).Err()

@@ -3,6 +3,8 @@ package conformance
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,12 +144,19 @@ func (p *Report) Write(w io.Writer) error {
 		fmt.Fprintf(&b, "  note: %s\n", printable(n))
 	}
 	group := ""
+	folded, causes := p.folded()
 	for _, c := range p.Checks {
+		if c.Result == Skipped && folded[c.Detail] != nil {
+			continue
+		}
 		if c.Group != group {
 			group = c.Group
 			fmt.Fprintf(&b, "\n%s\n", group)
 		}
 		c.write(&b)
+	}
+	for _, cause := range causes {
+		fmt.Fprintf(&b, "\nskipped, as %s: %s\n", printable(cause), strings.Join(folded[cause], ", "))
 	}
 	verdict := "conforms"
 	if !p.OK {
@@ -157,6 +166,25 @@ func (p *Report) Write(w io.Writer) error {
 		p.Summary[Pass], p.Summary[Fail], p.Summary[Declared], p.Summary[Skipped], p.Seconds)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// folded returns the ids of the checks that were skipped for one cause, where
+// there are many of them, and the causes in their order.
+func (p *Report) folded() (ids map[string][]string, causes []string) {
+	const many = 4
+	ids = map[string][]string{}
+	for _, c := range p.Checks {
+		if c.Result != Skipped {
+			continue
+		}
+		if ids[c.Detail] == nil {
+			causes = append(causes, c.Detail)
+		}
+		ids[c.Detail] = append(ids[c.Detail], c.ID)
+	}
+	maps.DeleteFunc(ids, func(_ string, of []string) bool { return len(of) < many })
+	causes = slices.DeleteFunc(causes, func(cause string) bool { return ids[cause] == nil })
+	return ids, causes
 }
 
 func (c Check) write(b *strings.Builder) {

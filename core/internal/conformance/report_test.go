@@ -55,6 +55,39 @@ acme does NOT conform: 1 passed, 1 failed, 0 declared, 1 skipped, in 2.3s
 	}
 }
 
+// TestReportFolds: what is skipped for one cause is one line for people.
+func TestReportFolds(t *testing.T) {
+	r := &Report{Version: ReportVersion, Upstream: "acme.kit", Target: "127.0.0.1:7007", Plugin: Plugin{Name: "acme", Source: "/opt/acme"}, Summary: map[Result]int{}}
+	r.add(Check{ID: "handshake", Group: groupStart, Title: "It starts", Result: Fail, Detail: "start plugin:\n\tits words"})
+	for _, id := range []string{"info", "schema", "validate", "dial"} {
+		r.add(Check{ID: id, Group: groupConfig, Title: "Title", Result: Skipped, Detail: "the plugin does not start"})
+	}
+	r.add(Check{ID: "secrets", Group: groupLeft, Title: "Title", Result: Skipped, Detail: "no attribute"})
+	var b strings.Builder
+	if err := r.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := `plugin acme  (/opt/acme)
+  upstream acme.kit, target 127.0.0.1:7007
+
+start
+  FAIL      handshake           It starts (0.00s)
+            start plugin:
+             its words
+
+what is left behind
+  skipped   secrets             Title (0.00s)
+            no attribute
+
+skipped, as the plugin does not start: info, schema, validate, dial
+
+acme does NOT conform: 0 passed, 1 failed, 0 declared, 5 skipped, in 0.0s
+`
+	if b.String() != want {
+		t.Errorf("got\n%s", b.String())
+	}
+}
+
 // TestReportForPrograms: the names of the JSON are promised.
 func TestReportForPrograms(t *testing.T) {
 	b, err := json.Marshal(sample())

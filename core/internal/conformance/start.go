@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -18,7 +20,12 @@ func (r *run) handshake(ctx context.Context) outcome {
 	begun := time.Now()
 	i, err := r.launch(ctx)
 	if err != nil {
-		return fail("%v", err)
+		failed := fail("%v", err)
+		var start *pluginhost.StartError
+		if errors.As(err, &start) && start.Handshake {
+			failed.fix = "print the handshake line first and nothing before it, and serve GetInfo and GetSchema (docs/plugin-protocol.md, section 1)"
+		}
+		return failed
 	}
 	r.main, r.level = i, levelStarted
 	return pass("ready after %s", time.Since(begun).Round(time.Millisecond))

@@ -33,26 +33,28 @@ const (
 var networkErrors = []struct {
 	what string
 	err  error
+	at   pluginv1.Stage
 }{
-	{"the dial was given up: the daemon stops, or the client has left", context.Canceled},
-	{"the name server is silent", &net.DNSError{Name: "NAME", IsTimeout: true}},
-	{"the name does not exist", &net.DNSError{Name: "NAME", IsNotFound: true}},
-	{"the name server fails", &net.DNSError{Name: "NAME"}},
-	{"certificate signed by unknown authority", x509.UnknownAuthorityError{}},
-	{"certificate is valid for another name", x509.HostnameError{Certificate: &x509.Certificate{}}},
-	{"certificate has expired or is not yet valid", x509.CertificateInvalidError{Reason: x509.Expired}},
-	{"first record does not look like a TLS handshake", tls.RecordHeaderError{}},
-	{"remote error: tls: bad certificate, and the like", &net.OpError{Op: "remote error", Err: tls.AlertError(42)}},
-	{"remote error: tls: any other alert", &net.OpError{Op: "remote error", Err: tls.AlertError(70)}},
-	{"connection refused", syscall.ECONNREFUSED},
-	{"no route to host, network is unreachable", syscall.EHOSTUNREACH},
-	{"permission denied, operation not permitted", syscall.EPERM},
-	{"no such file or directory", syscall.ENOENT},
-	{"too many open files", syscall.EMFILE},
-	{"i/o timeout, connection timed out", os.ErrDeadlineExceeded},
-	{"EOF, unexpected EOF", io.ErrUnexpectedEOF},
-	{"connection reset by peer, broken pipe", syscall.ECONNRESET},
-	{"anything else", errors.New("x")},
+	{"the dial was given up: the daemon stops, or the client has left", context.Canceled, 0},
+	{"the name server is silent", &net.DNSError{Name: "NAME", IsTimeout: true}, 0},
+	{"the name does not exist", &net.DNSError{Name: "NAME", IsNotFound: true}, 0},
+	{"the name server fails", &net.DNSError{Name: "NAME"}, 0},
+	{"certificate signed by unknown authority", x509.UnknownAuthorityError{}, 0},
+	{"certificate is valid for another name", x509.HostnameError{Certificate: &x509.Certificate{}}, 0},
+	{"certificate has expired or is not yet valid", x509.CertificateInvalidError{Reason: x509.Expired}, 0},
+	{"first record does not look like a TLS handshake", tls.RecordHeaderError{}, 0},
+	{"remote error: tls: bad certificate, and the like", &net.OpError{Op: "remote error", Err: tls.AlertError(42)}, 0},
+	{"remote error: tls: any other alert", &net.OpError{Op: "remote error", Err: tls.AlertError(70)}, 0},
+	{"connection refused", syscall.ECONNREFUSED, 0},
+	{"no route to host, network is unreachable", syscall.EHOSTUNREACH, 0},
+	{"permission denied, operation not permitted", syscall.EPERM, 0},
+	{"no such file or directory", syscall.ENOENT, 0},
+	{"too many open files", syscall.EMFILE, 0},
+	{"i/o timeout, connection timed out", os.ErrDeadlineExceeded, 0},
+	{"i/o timeout, once the connection is made", os.ErrDeadlineExceeded, pluginv1.Stage_STAGE_HANDSHAKE},
+	{"EOF, unexpected EOF", io.ErrUnexpectedEOF, 0},
+	{"connection reset by peer, broken pipe", syscall.ECONNRESET, 0},
+	{"anything else", errors.New("x"), 0},
 }
 
 // reader writes a text of a table for the page.
@@ -87,7 +89,7 @@ func tables() map[string]string {
 	var network, told strings.Builder
 	network.WriteString("| reason | next | what happened | what to check |\n|---|---|---|---|\n")
 	for _, e := range networkErrors {
-		m := neterr.Classify(e.err)
+		m := neterr.ClassifyAt(e.at, e.err)
 		hint := m.Hint
 		if hint == "" {
 			hint = "the message"
@@ -142,7 +144,7 @@ func TestNetworkErrorsAreComplete(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, e := range networkErrors {
-		m := neterr.Classify(e.err)
+		m := neterr.ClassifyAt(e.at, e.err)
 		seen[m.Reason.Text()+m.Hint] = true
 	}
 	if n := strings.Count(string(source), "return Meaning{"); n != len(seen) || len(seen) != len(networkErrors) {

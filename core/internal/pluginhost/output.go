@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,7 +34,8 @@ type output struct {
 	tap func(line []byte) // see Options.OnLine; may be nil
 
 	mu      sync.Mutex
-	tail    []byte
+	tail    []byte    // of what was printed, log lines as people read them
+	told    string    // the line that says most about an end: see telling
 	plain   allowance // lines that nobody formatted for the log
 	logged  allowance // lines of the SDK's log
 	dropped int
@@ -80,15 +82,19 @@ func (o *output) line(line []byte, stream string) {
 		o.tap(line)
 	}
 	r, isLog := parseLog(line)
-	if isLog && !o.log.Enabled(context.Background(), r.level) {
-		return
-	}
 	now := time.Now()
 	o.mu.Lock()
-	o.keep(line)
 	a := &o.plain
 	if isLog {
 		a = &o.logged
+		o.keep(r.text())
+	} else {
+		o.keep(string(line))
+		o.tell(string(line))
+	}
+	if isLog && !o.log.Enabled(context.Background(), r.level) {
+		o.mu.Unlock()
+		return
 	}
 	if !a.take(now) {
 		o.dropped++
@@ -113,7 +119,7 @@ func (o *output) report(dropped int) {
 }
 
 // keep appends to the tail. It is called with mu held.
-func (o *output) keep(line []byte) {
+func (o *output) keep(line string) {
 	o.tail = append(append(o.tail, line...), '\n')
 	if n := len(o.tail) - maxTail; n > 0 {
 		o.tail = append(o.tail[:0], o.tail[n:]...)
@@ -125,6 +131,30 @@ func (o *output) last() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return strings.TrimSpace(strings.ToValidUTF8(string(o.tail), "\uFFFD"))
+}
+
+// tell notes the line if it says more about the process's end than those before
+// it: a panic's first, else the last that is not one of the log. It is called
+// with mu held.
+func (o *output) tell(line string) {
+	line = clean(line, maxTelling)
+	if line != "" && !isPanic(o.told) {
+		o.told = line
+	}
+}
+
+// maxTelling bounds the line that is told with an end, in bytes.
+const maxTelling = 200
+
+func isPanic(line string) bool {
+	return strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
+}
+
+// telling returns the line that says most about the process's end, or nothing.
+func (o *output) telling() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.told
 }
 
 // writer returns a writer of stream's bytes, for one goroutine.
@@ -178,6 +208,29 @@ type logLine struct {
 	level   slog.Level
 	message string
 	attrs   []slog.Attr
+}
+
+// text is the line for people: what happened, and why.
+func (l logLine) text() string {
+	for _, a := range l.attrs {
+		if slices.Contains(causes, a.Key) {
+			return l.message + ": " + a.Value.String()
+		}
+	}
+	return l.message
+}
+
+// causes are the attributes that say why: an error, a panic, and what was
+// printed, as the SDK logs them.
+var causes = []string{"err", "panic", "text"}
+
+// ErrorText returns the text of a line of the SDK's log at level error, and
+// nothing for any other line.
+func ErrorText(line []byte) string {
+	if l, ok := parseLog(line); ok && l.level >= slog.LevelError {
+		return l.text()
+	}
+	return ""
 }
 
 // parseLog reads a line that slog's JSON handler wrote: an object with strings

@@ -129,6 +129,55 @@ func TestParseLog(t *testing.T) {
 	}
 }
 
+// TestTailIsForPeople: what an error shows is there whatever the log takes, and
+// as people read it.
+func TestTailIsForPeople(t *testing.T) {
+	o := newOutput(slog.New(slog.DiscardHandler))
+	o.copy(strings.NewReader(`{"time":"x","level":"ERROR","msg":"the plugin cannot be served","err":"schema: type uint16"}
+{"level":"ERROR","msg":"the plugin panicked","doing":"dial","panic":"oops","stack":"goroutine 1"}
+{"level":"WARN","msg":"printed by the plugin","text":"hello"}
+{"level":"INFO","msg":"started","port":7}
+plain
+`), "stderr")
+	want := "the plugin cannot be served: schema: type uint16\nthe plugin panicked: oops\nprinted by the plugin: hello\nstarted\nplain"
+	if got := o.last(); got != want {
+		t.Errorf("tail %q, want %q", got, want)
+	}
+}
+
+// TestTelling: a panic says more than what follows it, and the log says nothing
+// of an end.
+func TestTelling(t *testing.T) {
+	for in, want := range map[string]string{
+		"one\ntwo\n": "two",
+		"one\n{\"level\":\"INFO\",\"msg\":\"m\"}\n":     "one",
+		"one\npanic: oops\n\ngoroutine 1\n":             "panic: oops",
+		"fatal error: out of memory\nx\n":               "fatal error: out of memory",
+		"panic: a" + strings.Repeat("\nframe", maxTail): "panic: a",
+		"{\"level\":\"INFO\",\"msg\":\"m\"}\n":          "",
+		strings.Repeat("x", 2*maxTelling) + "\n":        strings.Repeat("x", maxTelling),
+	} {
+		o, _ := testOutput()
+		o.copy(strings.NewReader(in), "stderr")
+		if got := o.telling(); got != want {
+			t.Errorf("%.40q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestErrorText: only what the plugin logged as an error.
+func TestErrorText(t *testing.T) {
+	for line, want := range map[string]string{
+		`{"level":"ERROR","msg":"m","err":"e"}`: "m: e",
+		`{"level":"WARN","msg":"m","err":"e"}`:  "",
+		"panic: oops":                           "",
+	} {
+		if got := ErrorText([]byte(line)); got != want {
+			t.Errorf("%s: %q", line, got)
+		}
+	}
+}
+
 // FuzzOutput has whatever a plugin may print logged: each line of the log is
 // well-formed, and nothing panics.
 func FuzzOutput(f *testing.F) {

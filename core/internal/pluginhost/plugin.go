@@ -44,6 +44,7 @@ type Plugin struct {
 	restarts    int
 	lastExit    string
 	lastOutput  string
+	lastTold    string        // the line of it that says most
 	changed     chan struct{} // closed and replaced whenever status changes
 	generations map[uint64][]*pluginv1.Upstream
 	refused     map[uint64]string // generations that a restarted process did not take, and why

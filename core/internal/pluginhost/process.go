@@ -173,7 +173,7 @@ func (p *process) introduce(ctx context.Context, version string) error {
 		return fmt.Errorf("ask who it is: %w", callError(err))
 	}
 	if info.GetName() != p.spec.Name {
-		return fmt.Errorf("it says that its name is %q: the plugin block, the upstreams or the file's name must say the same", clean(info.GetName(), 64))
+		return fmt.Errorf("%w %q: the plugin block, the upstreams or the file's name must say the same", errOtherName, clean(info.GetName(), 64))
 	}
 	schema, err := p.plugin.GetSchema(ctx, &pluginv1.GetSchemaRequest{})
 	if err != nil {

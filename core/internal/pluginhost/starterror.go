@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -11,8 +12,12 @@ import (
 type StartError struct {
 	Plugin string
 	Err    error
+	// Handshake says that it was started and that neither Err nor Output tells
+	// why its handshake failed: what is due there is in the protocol's page.
+	Handshake bool
 	// Output is the end of what it printed on stderr, at most 4 KiB, or empty.
 	Output string
+	told   string // the line of it that says most
 }
 
 // Error returns the cause, with the output in lines of its own behind it.
@@ -31,6 +36,8 @@ func (e *StartError) Unwrap() error { return e.Err }
 // address.
 var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|[a-z]+\|[^|]+`)
 
+var errOtherName = errors.New("it says that its name is")
+
 // startError says why a start failed, as far as it can be told, and ends the
 // process so that what it printed is complete.
 func (p *process) startError(ctx context.Context, err error) error {
@@ -47,8 +54,11 @@ func (p *process) startError(ctx context.Context, err error) error {
 		<-p.child.drained
 	}
 	first := p.child.firstLine()
+	e.Output, e.told = p.child.out.last(), p.child.out.telling()
+	e.Handshake = !errors.Is(err, errOtherName) && (!exited || e.Output == "")
 	switch {
 	case first != "" && !handshakeLine.MatchString(first):
+		e.Handshake = false
 		e.Err = fmt.Errorf("it printed %q where its handshake was due: sdk.Serve comes first in main, and nothing is printed before it", clean(first, 200))
 	case ctx.Err() != nil && first == "":
 		e.Err = fmt.Errorf("no handshake: %w", context.Cause(ctx))
@@ -59,6 +69,5 @@ func (p *process) startError(ctx context.Context, err error) error {
 	case exited:
 		e.Err = fmt.Errorf("it ended (%s): %w", p.child.how(), err)
 	}
-	e.Output = p.child.out.last()
 	return e
 }

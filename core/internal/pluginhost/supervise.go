@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -110,7 +109,7 @@ func (p *Plugin) restart() (*process, error) {
 	refused, err := p.restore(proc)
 	if err != nil {
 		err = errors.Join(err, p.abandon(proc))
-		return nil, &StartError{Plugin: p.spec.Name, Err: err, Output: proc.child.out.last()}
+		return nil, &StartError{Plugin: p.spec.Name, Err: err, Output: proc.child.out.last(), told: proc.child.out.telling()}
 	}
 	p.mu.Lock()
 	p.refused = refused
@@ -174,12 +173,12 @@ func (p *Plugin) publish(proc *process) {
 func (p *Plugin) lost(proc *process) {
 	// What it printed last is often why it ended.
 	proc.child.read(drainWait / 4)
-	exit, output := proc.exit(), proc.child.out.last()
+	exit, output, told := proc.exit(), proc.child.out.last(), proc.child.out.telling()
 	p.mu.Lock()
 	p.proc = nil
 	p.epoch++
 	clear(p.statuses)
-	p.lastExit, p.lastOutput = exit, output
+	p.lastExit, p.lastOutput, p.lastTold = exit, output, told
 	p.mu.Unlock()
 	if p.stopping.Err() == nil {
 		p.log.Error("plugin died", "pid", proc.child.number(), "exit", exit, "lived", time.Since(proc.started).Round(time.Millisecond))
@@ -194,7 +193,7 @@ func (p *Plugin) failed(err error) {
 	clear(p.statuses)
 	var start *StartError
 	if errors.As(err, &start) {
-		p.lastExit, p.lastOutput = start.Err.Error(), start.Output
+		p.lastExit, p.lastOutput, p.lastTold = start.Err.Error(), start.Output, start.told
 	} else {
 		p.lastExit = err.Error()
 	}
@@ -254,26 +253,10 @@ func (p *Plugin) why() string {
 		return "no reason known"
 	}
 	s := "last end: " + clean(p.lastExit, maxText)
-	if line := telling(p.lastOutput); line != "" {
-		s += fmt.Sprintf(" (it printed %q)", clean(line, 200))
+	if p.lastTold != "" {
+		s += fmt.Sprintf(" (it printed %q)", p.lastTold)
 	}
 	return s
-}
-
-// telling picks the line of a plugin's output that says most about its end: a
-// panic's first, else the last that is not one of its log.
-func telling(output string) string {
-	last := ""
-	for line := range strings.Lines(output) {
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
-			return line
-		}
-		if line != "" && line[0] != '{' {
-			last = line
-		}
-	}
-	return last
 }
 
 // refusal says why a generation cannot be dialed since the last restart.

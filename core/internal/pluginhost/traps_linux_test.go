@@ -28,21 +28,22 @@ import (
 // happened, and shows what they printed.
 func TestStartFails(t *testing.T) {
 	for _, tt := range []struct {
-		mode   string
-		want   string
-		output string
+		mode      string
+		want      string
+		output    string
+		handshake bool // the protocol's page says more
 	}{
-		{"exit", "it ended (exit status 7) before its handshake", "cannot open the frobnicator"},
-		{"no handshake", "no handshake: not ready after", "waiting for nothing"},
-		{"print first", `it printed "hello, I am a plugin" where its handshake was due: sdk.Serve comes first`, "and this is my stderr"},
-		{"print without end", `it printed "xxxx`, ""},
-		{"tcp", "it listens on tcp 127.0.0.1:1, and only a unix socket is allowed", ""},
-		{"netrpc", `unsupported plugin protocol "netrpc"`, ""},
-		{"version 2", "incompatible API version", ""},
-		{"handshake and exit", "it ended (exit status 9)", ""},
-		{"handshake and silence", "not ready after", ""},
-		{"other name", `it says that its name is "somebody else"`, ""},
-		{"dies when asked", "it ended (exit status 11)", ""},
+		{"exit", "it ended (exit status 7) before its handshake", "cannot open the frobnicator", false},
+		{"no handshake", "no handshake: not ready after", "waiting for nothing", true},
+		{"print first", `it printed "hello, I am a plugin" where its handshake was due: sdk.Serve comes first`, "and this is my stderr", false},
+		{"print without end", `it printed "xxxx`, "", false},
+		{"tcp", "it listens on tcp 127.0.0.1:1, and only a unix socket is allowed", "", true},
+		{"netrpc", `unsupported plugin protocol "netrpc"`, "", true},
+		{"version 2", "incompatible API version", "", true},
+		{"handshake and exit", "it ended (exit status 9)", "", true},
+		{"handshake and silence", "not ready after", "", true},
+		{"other name", `it says that its name is "somebody else"`, "", false},
+		{"dies when asked", "it ended (exit status 11)", "", false},
 	} {
 		t.Run(tt.mode, func(t *testing.T) {
 			h := newHost(t, func(o *Options) {
@@ -57,6 +58,9 @@ func TestStartFails(t *testing.T) {
 			}
 			if !strings.Contains(err.Output, tt.output) || tt.output != "" && !strings.Contains(err.Error(), tt.output) {
 				t.Errorf("output %q, want %q", err.Output, tt.output)
+			}
+			if err.Handshake != tt.handshake {
+				t.Errorf("handshake is %t", err.Handshake)
 			}
 			if d := time.Since(begun); d > 10*time.Second {
 				t.Errorf("took %s", d)

@@ -41,20 +41,24 @@ func main() { os.Exit(sdk.Serve(plugin())) }
 
 // Validate says what the schema cannot. It has no side effects.
 func (c *Config) Validate() []sdk.Diagnostic {
-	if _, _, err := net.SplitHostPort(c.Proxy); err != nil {
-		return []sdk.Diagnostic{{
-			Path:    []string{"proxy"},
-			Summary: "The proxy has no port",
-			Detail:  `Write host:port, as in "proxy.corp:3128".`,
-		}}
+	ds := sdk.ValidateHostPort(c.Proxy, "proxy")
+	if c.Username == "" && !c.Password.IsZero() {
+		ds = append(ds, sdk.Diagnostic{
+			Path:    []string{"password"},
+			Summary: "a password without a user name",
+			Detail:  "Set username as well.",
+		})
 	}
-	return nil
+	return ds
 }
 
 // Dial connects to the proxy, asks it for the target, and returns once it has
 // agreed. After that the connection is plain bytes, so the daemon gets the socket
 // itself (direct): this process is out of the way.
 func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
+	if req.Target.Port == 0 { // a label: CONNECT cannot carry it, another upstream may
+		return nil, &sdk.DialError{Stage: sdk.StageRequest, Reason: sdk.ReasonUnreachable, Retryable: true, Message: "the target has no port", Hint: "write the listener's target as host:port"}
+	}
 	req.Enter(sdk.StageConnect) // an error from here on is one of connecting
 	dialer := req.Dialer()      // has the user's socket options
 	dialer.Timeout = c.Timeouts.Connect
@@ -62,7 +66,7 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 	if err != nil {
 		return nil, err // the SDK tells refused, timeout and the like apart
 	}
-	req.Enter(sdk.StageHandshake)
+	req.Enter(sdk.StageRequest) // CONNECT is handshake and request in one
 	prefetched, err := c.handshake(ctx, conn, req.Target.String())
 	if err != nil {
 		_ = conn.Close() // on an error nothing stays open; err says more
@@ -73,11 +77,11 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 
 // handshake is bounded in time by the timeout and by ctx, whichever ends first.
 func (c *Config) handshake(ctx context.Context, conn net.Conn, target string) (prefetched []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Handshake)
+	ctx, cancel := c.Timeouts.HandshakeContext(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	prefetched, err = c.connect(conn, target)
-	if !stop() { // the deadline was set, maybe just now: the socket is spoiled
+	if !stop() { // the deadline was set, maybe just now: the socket cannot be used
 		return nil, ctx.Err()
 	}
 	return prefetched, err

@@ -111,6 +111,17 @@ func TestTunnel(t *testing.T) {
 	}
 }
 
+// "0s" stands for no bound.
+func TestNoTimeouts(t *testing.T) {
+	values := alice(proxy(t, ""))
+	values["timeouts"] = map[string]any{"connect": "0s", "handshake": "0s"}
+	c, err := dial(t, echo(t), values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+}
+
 func TestErrors(t *testing.T) {
 	silent := serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	endless := serve(t, func(c net.Conn) {
@@ -131,7 +142,7 @@ func TestErrors(t *testing.T) {
 		"not a proxy":    {alice(echo(t)), sdk.ReasonProtocol, "is an HTTP proxy"},
 		"endless":        {alice(endless), sdk.ReasonProtocol, "is an HTTP proxy"},
 		"no proxy":       {alice("127.0.0.1:1"), sdk.ReasonRefused, ""},
-		"silent":         {map[string]any{"proxy": silent, "timeouts": map[string]any{"handshake": "50ms"}}, sdk.ReasonTimeout, ""},
+		"silent":         {map[string]any{"proxy": silent, "timeouts": map[string]any{"handshake": "50ms"}}, sdk.ReasonTimeout, "timeouts.handshake"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := dial(t, "127.0.0.1:1", tt.values)
@@ -146,11 +157,22 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// A label is refused before anything is connected to.
+func TestLabel(t *testing.T) {
+	_, err := dial(t, "orders", alice("127.0.0.1:1"))
+	var e *sdk.DialError
+	if !errors.As(err, &e) || e.Reason != sdk.ReasonUnreachable || e.Stage != sdk.StageRequest || !e.Retryable {
+		t.Errorf("got %+v", err)
+	}
+}
+
 func TestConfiguration(t *testing.T) {
 	p := sdktest.Start(t, plugin())
 	for name, values := range map[string]map[string]any{
 		"no proxy": {},
 		"no port":  {"proxy": "proxy.corp"},
+		"bad port": {"proxy": "proxy.corp:http"},
+		"no user":  {"proxy": "proxy.corp:3128", "password": "s3cret"},
 	} {
 		if ds := p.TryConfigure(t, "test", values); len(ds) != 1 {
 			t.Errorf("%s: %+v", name, ds)
