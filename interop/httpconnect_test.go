@@ -35,16 +35,16 @@ func TestHTTPConnect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proxy := freePort(t)
+	proxy := freePort()
 	config := strings.ReplaceAll(string(text), "COMMAND", plugin)
 	written := value(t, config, "proxy")
 	config = strings.ReplaceAll(config, written, proxy)
-	_, port, err := net.SplitHostPort(proxy)
+	host, port, err := net.SplitHostPort(proxy)
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := fmt.Sprintf("Listen 127.0.0.1\nPort %s\nAllow 127.0.0.1\nMaxClients 200\nTimeout 600\nBasicAuth %s %s\n",
-		port, value(t, config, "username"), value(t, config, "password"))
+	settings := fmt.Sprintf("Listen %s\nPort %s\nAllow 127.0.0.0/8\nMaxClients 200\nTimeout 600\nBasicAuth %s %s\n",
+		host, port, value(t, config, "username"), value(t, config, "password"))
 	file := filepath.Join(dir, "tinyproxy.conf")
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func TestHTTPConnect(t *testing.T) {
 	if upstream == nil {
 		t.Fatalf("no upstream in\n%s", config)
 	}
-	r := kit(t, config, "--upstream", upstream[1]+"."+upstream[2], "--target", freePort(t), "--far-end-lacks", "half-close",
+	r := kit(t, config, "--upstream", upstream[1]+"."+upstream[2], "--target", freePort(), "--far-end-lacks", "half-close",
 		"--", tinyproxy, "-d", "-c", file)
 	wantResults(t, r, "direct", map[string]string{"half-close-client": "skipped", "half-close-target": "skipped"})
 }

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,25 +119,10 @@ func wantResults(t *testing.T, r report, path string, want map[string]string) {
 	}
 }
 
-// ports are those that freePort has given away.
-var ports sync.Map
-
-// freePort returns a loopback address where nothing listens: below those that
-// the kernel gives to connections, and each once.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000))
-		if _, taken := ports.LoadOrStore(address, true); taken {
-			continue
-		}
-		if ln, err := net.Listen("tcp", address); err == nil {
-			_ = ln.Close()
-			return address
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
+// freePort returns a loopback address where nobody listens until the test has
+// somebody do: of its own, so that no other run of the tests has it either.
+func freePort() string {
+	return fmt.Sprintf("127.%d.%d.%d:7007", 1+rand.IntN(250), rand.IntN(256), 1+rand.IntN(250))
 }
 
 // closedPort returns a loopback address where nothing will listen.
@@ -167,7 +151,7 @@ func certify(t *testing.T, plugin, echo, body string, more ...string) report {
 }
 
 func TestSapsocks(t *testing.T) {
-	echo := freePort(t)
+	echo := freePort()
 	emu, err := sapsocksemu.Start(sapsocksemu.Options{
 		Connectors: map[string]map[string]string{"berlin": {target: echo, refused: closedPort(t)}},
 	})
@@ -189,7 +173,7 @@ func TestWebsocks(t *testing.T) {
 		tls        bool
 	}{{"ws", "direct", false}, {"wss", "relay", true}} {
 		t.Run(tc.name, func(t *testing.T) {
-			echo := freePort(t)
+			echo := freePort()
 			emu, err := websocksemu.Start(websocksemu.Options{
 				TLS:     tc.tls,
 				Users:   map[string]string{"alice": "open-sesame"},
@@ -216,7 +200,7 @@ func TestWebsocks(t *testing.T) {
 func TestSOHT(t *testing.T) {
 	for _, mode := range []string{"stateful", "stateless"} {
 		t.Run(mode, func(t *testing.T) {
-			echo := freePort(t)
+			echo := freePort()
 			emu, err := sohtemu.Start(sohtemu.Options{
 				Hosts:    map[string]string{target: echo, refused: closedPort(t)},
 				Username: "alice", Password: "open-sesame",
@@ -237,7 +221,7 @@ func TestSOHT(t *testing.T) {
 func TestAzrelay(t *testing.T) {
 	for _, framing := range []string{azrelayemu.FramingRaw, azrelayemu.FramingAzbridge} {
 		t.Run(framing, func(t *testing.T) {
-			echo := freePort(t)
+			echo := freePort()
 			forward := azrelayemu.Forward{HybridConnection: "kit", Framing: framing}
 			args, want := []string{"--refused", refused}, map[string]string{"refused": "declared"}
 			if framing == azrelayemu.FramingRaw {

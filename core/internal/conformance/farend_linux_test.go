@@ -73,7 +73,7 @@ func farEndCommand(t *testing.T, args ...string) []string {
 func TestFarEnd(t *testing.T) {
 	t.Parallel()
 	o := options(t, rawName, "", rawBody("relay"))
-	serve := freeTarget(t)
+	serve := freeTarget()
 	o.Serve, o.NoRefused = serve.String(), true
 	o.FarEnd = farEndCommand(t, o.Target.String(), serve.String())
 	r := run1(t, o)
@@ -88,7 +88,7 @@ func TestFarEnd(t *testing.T) {
 func TestFarEndThatEnds(t *testing.T) {
 	t.Parallel()
 	o := options(t, rawName, "", rawBody("relay"))
-	o.Target, o.Serve = freeTarget(t), freeTarget(t).String()
+	o.Target, o.Serve = freeTarget(), freeTarget().String()
 	o.FarEnd = farEndCommand(t)
 	r := run1(t, o)
 	i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.ID == "dial" })
@@ -107,7 +107,7 @@ func TestFarEndThatEnds(t *testing.T) {
 func TestFarEndThatIsAnother(t *testing.T) {
 	t.Parallel()
 	o := options(t, rawName, "", rawBody("relay"))
-	serve := freeTarget(t)
+	serve := freeTarget()
 	o.Serve, o.NoRefused = serve.String(), true
 	command := []string{o.Target.String(), serve.String()}
 	other, err := startFarEnd(t.Context(), farEndCommand(t, command...))
