@@ -81,12 +81,20 @@ func Open(f *os.File) (*Channel, error) {
 	return &Channel{conn: conn}, nil
 }
 
+// relayBuffer is how much of a relay may wait for the other process, each way: a
+// bound, not an allocation. By default the two wait for each other more often.
+const relayBuffer = 512 << 10
+
 // RelayPair makes the two ends of a relay tunnel: connected stream sockets,
 // close-on-exec. The caller owns both.
 func RelayPair() (near *net.UnixConn, far *net.UnixConn, err error) {
 	fds, err := socketpair(syscall.SOCK_STREAM)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make relay: %w", err)
+	}
+	for _, fd := range fds {
+		// The system may allow less, which only makes it slower.
+		_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_SNDBUF, relayBuffer)
 	}
 	a, b := os.NewFile(uintptr(fds[0]), "relay"), os.NewFile(uintptr(fds[1]), "relay")
 	near, err = unixConn(a)
