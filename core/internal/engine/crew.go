@@ -18,7 +18,7 @@ type crew struct {
 }
 
 // maxIdle bounds the goroutines that are kept.
-const maxIdle = 16
+const maxIdle = 8
 
 func newCrew() *crew {
 	return &crew{work: make(chan func()), dismissed: make(chan struct{})}
