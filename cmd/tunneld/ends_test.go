@@ -25,7 +25,7 @@ func startBackend(t *testing.T) *backend {
 		t.Fatal(err)
 	}
 	b := &backend{addr: ln.Addr().String(), conns: make(chan *net.TCPConn, 16)}
-	done := make(chan struct{})
+	closing, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
@@ -33,11 +33,16 @@ func startBackend(t *testing.T) *backend {
 			if err != nil {
 				return // closed
 			}
-			b.conns <- c
+			select {
+			case b.conns <- c:
+			case <-closing: // more came than the test has taken
+				c.Close()
+			}
 		}
 	}()
 	t.Cleanup(func() {
 		ln.Close()
+		close(closing)
 		<-done
 		close(b.conns)
 		for c := range b.conns {
