@@ -79,6 +79,14 @@ func orchestrate(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	got, order := results{}, []string{}
+	if wants(s.only, "idle") {
+		// First of all: later there is memory of the other loads to be used again.
+		for _, r := range rows {
+			if err := measureIdle(ctx, r, got); err != nil {
+				return fmt.Errorf("%s, idle: %w", r.name, err)
+			}
+		}
+	}
 	for round := range s.rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, s.rounds)
 		for _, c := range columns {
@@ -95,14 +103,7 @@ func orchestrate(ctx context.Context, s settings) (err error) {
 	for _, c := range columns {
 		order = append(order, c.name+" ["+c.unit+"]", c.name+", p50 [us]", c.name+", p99 [us]", c.name+", CPU [s/GB]")
 	}
-	if wants(s.only, "idle") {
-		for _, r := range rows {
-			if err := measureIdle(ctx, r, got); err != nil {
-				return fmt.Errorf("%s, idle: %w", r.name, err)
-			}
-		}
-		order = append(order, idleBytes, idleDescriptors, idlePlugin)
-	}
+	order = append(order, idleBytes, idleDescriptors, idlePlugin)
 	return print(os.Stdout, rows, order, got)
 }
 
@@ -252,15 +253,17 @@ func print(out io.Writer, rows []row, order []string, got results) error {
 			if got[c] == nil {
 				continue
 			}
-			fmt.Fprintf(w, "| %s\t", c)
+			line, empty := "| "+c+"\t", true
 			for _, r := range rows {
 				text := ""
 				if v, ok := table.cell(c, r.name); ok {
-					text = fmt.Sprintf(table.form, v)
+					text, empty = fmt.Sprintf(table.form, v), false
 				}
-				fmt.Fprintf(w, "| %s\t", text)
+				line += "| " + text + "\t"
 			}
-			fmt.Fprintln(w, "|")
+			if !empty {
+				fmt.Fprintln(w, line+"|")
+			}
 		}
 		if err := w.Flush(); err != nil {
 			return err
