@@ -138,6 +138,29 @@ func TestTERMBreaksAReloadOff(t *testing.T) {
 	}
 }
 
+// TestTERMBreaksAConfigurationOff: the plugin that hangs is not asked to undo it.
+func TestTERMBreaksAConfigurationOff(t *testing.T) {
+	config := func(attributes string) string {
+		return thirdParty(t, fixture.DirectName, "") + fmt.Sprintf("upstream %q \"x\" {\n %s\n}\n", fixture.DirectName, attributes) +
+			listener("db", "127.0.0.1:0", "127.0.0.1:1", "") + route("all", "", "upstream."+fixture.DirectName+".x")
+	}
+	p := runProgram(t, 1, config(""))
+	if err := os.WriteFile(p.path, []byte(jsonLog+config(`hang_in = "start"`)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(t, syscall.SIGHUP)
+	p.log.await(t, 1, "msg", "hangs")
+	asked := time.Now()
+	p.signal(t, syscall.SIGTERM)
+	if status := p.status(t); status != exitOK {
+		t.Errorf("exit status %d", status)
+	}
+	// Less than the plugin has to answer a call.
+	if took := time.Since(asked); took > 8*time.Second {
+		t.Errorf("the end took %s", took)
+	}
+}
+
 // TestTERMDuringTheStart: a plugin that never gets ready is not waited for.
 func TestTERMDuringTheStart(t *testing.T) {
 	config := "plugin \"slow\" {\n command = [\"/bin/sh\", \"-c\", \"exec sleep 60\"]\n}\nupstream \"slow\" \"x\" {}\n" +
