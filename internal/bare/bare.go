@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 )
 
 // Conn hands the socket over to net, as a *net.TCPConn or *net.UnixConn. The
@@ -39,8 +40,9 @@ func (s *Socket) TCPConn() (*net.TCPConn, error) {
 	return tcp, nil
 }
 
-func listenTCP(ctx context.Context, address string) (*net.TCPListener, error) {
-	lc := net.ListenConfig{KeepAlive: -1}
+// listenTCP listens. control, unless nil, is called before.
+func listenTCP(ctx context.Context, address string, control func(network, address string, c syscall.RawConn) error) (*net.TCPListener, error) {
+	lc := net.ListenConfig{KeepAlive: -1, Control: control}
 	// Go's default is a listener of Multipath TCP, which passes no options on
 	// and whose connections are not spliced.
 	lc.SetMultipathTCP(false)

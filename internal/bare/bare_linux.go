@@ -52,23 +52,26 @@ type Listener struct {
 	closed atomic.Bool
 }
 
-// Listen binds address ("host:port") and listens.
-func Listen(ctx context.Context, address string) (*Listener, error) {
-	ln, err := listenTCP(ctx, address)
+// Listen binds address ("host:port") and listens. o is what the sockets that
+// connect have; see SetOptions.
+func Listen(ctx context.Context, address string, o sockopt.Options) (*Listener, error) {
+	l := &Listener{}
+	// Before it listens: from then on somebody may connect, and a socket keeps
+	// what it began with.
+	ln, err := listenTCP(ctx, address, func(_, _ string, c syscall.RawConn) error {
+		return errors.Join(l.readSystem(c), c.Control(func(fd uintptr) { keepUrgent(int(fd)) }), l.setOptions(c, o))
+	})
 	if err != nil {
 		return nil, err
 	}
+	l.addr = ln.Addr().(*net.TCPAddr)
 	// net lets nobody wait for its listener.
-	f, err := ln.File()
-	if err != nil {
+	if l.file, err = ln.File(); err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
-	l := &Listener{file: f, addr: ln.Addr().(*net.TCPAddr)}
-	if l.raw, err = f.SyscallConn(); err == nil {
-		err = errors.Join(l.readSystem(), l.raw.Control(func(fd uintptr) { keepUrgent(int(fd)) }))
-	}
-	if err = errors.Join(err, ln.Close()); err != nil { // f is a duplicate
-		return nil, errors.Join(err, f.Close())
+	l.raw, err = l.file.SyscallConn()
+	if err = errors.Join(err, ln.Close()); err != nil { // file is a duplicate
+		return nil, errors.Join(err, l.file.Close())
 	}
 	return l, nil
 }
@@ -87,18 +90,20 @@ func (l *Listener) Close() error {
 
 // SetOptions sets what the sockets that connect from now on have. Linux passes
 // the options of a listening socket on.
-func (l *Listener) SetOptions(o sockopt.Options) error {
+func (l *Listener) SetOptions(o sockopt.Options) error { return l.setOptions(l.raw, o) }
+
+func (l *Listener) setOptions(c syscall.RawConn, o sockopt.Options) error {
 	// Left alone, these would stay what an earlier call has set.
 	o.KeepaliveInterval = cmp.Or(o.KeepaliveInterval, l.system.KeepaliveInterval)
 	o.KeepaliveCount = cmp.Or(o.KeepaliveCount, l.system.KeepaliveCount)
-	return o.ApplyRaw(l.raw)
+	return o.ApplyRaw(c)
 }
 
 // readSystem learns the system's defaults from a socket that nobody has changed.
-func (l *Listener) readSystem() error {
+func (l *Listener) readSystem(c syscall.RawConn) error {
 	var interval, count int
 	var err error
-	ctlErr := l.raw.Control(func(fd uintptr) {
+	ctlErr := c.Control(func(fd uintptr) {
 		if interval, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL); err == nil {
 			count, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPCNT)
 		}

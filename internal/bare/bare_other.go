@@ -35,13 +35,16 @@ type Listener struct {
 	options atomic.Pointer[sockopt.Options]
 }
 
-// Listen binds address ("host:port") and listens.
-func Listen(ctx context.Context, address string) (*Listener, error) {
-	ln, err := listenTCP(ctx, address)
+// Listen binds address ("host:port") and listens. o is what the sockets that are
+// accepted have; see SetOptions.
+func Listen(ctx context.Context, address string, o sockopt.Options) (*Listener, error) {
+	ln, err := listenTCP(ctx, address, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Listener{ln: ln}, nil
+	l := &Listener{ln: ln}
+	l.options.Store(&o)
+	return l, nil
 }
 
 // Addr is the address that the system bound.
@@ -72,10 +75,8 @@ func (l *Listener) Accept() (*Socket, netip.AddrPort, error) {
 	if err != nil {
 		return nil, netip.AddrPort{}, err
 	}
-	if o := l.options.Load(); o != nil {
-		// It fails on a connection that is reset already.
-		_ = o.Apply(c)
-	}
+	// It fails on a connection that is reset already.
+	_ = l.options.Load().Apply(c)
 	peer := c.RemoteAddr().(*net.TCPAddr).AddrPort()
 	return &Socket{c}, netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), nil
 }

@@ -16,7 +16,7 @@ import (
 
 func listen(t *testing.T) (*Listener, netip.AddrPort) {
 	t.Helper()
-	l, err := Listen(t.Context(), "127.0.0.1:0")
+	l, err := Listen(t.Context(), "127.0.0.1:0", sockopt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

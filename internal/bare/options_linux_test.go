@@ -1,9 +1,13 @@
 package bare
 
 import (
+	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -141,5 +145,42 @@ func TestOptionsOfTheSystem(t *testing.T) {
 	}
 	if got := accepted(zero); got != system {
 		t.Errorf("at zero again: %v, at first %v", got, system)
+	}
+}
+
+// TestOptionsFromTheFirst: who connects the moment the socket listens, as clients
+// of a daemon that is started anew do, has the options as well.
+func TestOptionsFromTheFirst(t *testing.T) {
+	// An address that no dial is from, so that none connects to itself.
+	address := "127.0.0.2:0"
+	var dials sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	defer dials.Wait()
+	defer cancel()
+	for range 3000 {
+		l, err := Listen(ctx, address, sockopt.Options{Nodelay: true, KeepaliveIdle: 31 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(address, ":0") {
+			address = l.Addr().String()
+			dials.Go(func() {
+				for ctx.Err() == nil {
+					if s, err := Dial(ctx, netip.MustParseAddrPort(address), sockopt.Options{}); err == nil {
+						s.Reset()
+					}
+				}
+			})
+		}
+		s, _, err := l.Accept()
+		if err := errors.Join(err, l.Close()); err != nil {
+			t.Fatal(err)
+		}
+		inline, errInline := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_OOBINLINE)
+		alive, errAlive := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+		s.Close()
+		if err := errors.Join(errInline, errAlive); err != nil || inline != 1 || alive != 1 {
+			t.Fatalf("urgent data in its place %d, keep-alive %d, %v", inline, alive, err)
+		}
 	}
 }

@@ -116,14 +116,7 @@ func (b *binding) open(ctx context.Context, l config.Listener, free map[string]*
 
 // bind binds address with l's options.
 func bind(ctx context.Context, address string, l config.Listener) (*listen.Socket, error) {
-	socket, err := listen.Bind(ctx, address, l.Backlog)
-	if err != nil {
-		return nil, err
-	}
-	if err := socket.SetOptions(l.Socket); err != nil {
-		return nil, errors.Join(err, socket.Close())
-	}
-	return socket, nil
+	return listen.Bind(ctx, address, listen.Options{Backlog: l.Backlog, Socket: l.Socket})
 }
 
 // overlap says whether address may be in the way of bound. A name is, with the

@@ -89,7 +89,7 @@ func TestRefusalPerReason(t *testing.T) {
 func TestRefuseBeyondALimit(t *testing.T) {
 	refusal := &tunnel.DialError{Reason: pluginv1.Reason_REASON_UNAVAILABLE, Message: "limits.max_connections: 7 connections are open on this listener"}
 	for _, kind := range []string{KindHTTP, KindSOCKS5} {
-		s, err := Bind(t.Context(), "127.0.0.1:0", 0)
+		s, err := Bind(t.Context(), "127.0.0.1:0", Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,7 +32,7 @@ type outcome struct {
 // begin connects a client to a listener of a kind, whose handshake runs.
 func begin(t *testing.T, kind string, timeout time.Duration) (*net.TCPConn, <-chan outcome) {
 	t.Helper()
-	s, err := Bind(context.Background(), "127.0.0.1:0", 0)
+	s, err := Bind(context.Background(), "127.0.0.1:0", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func dial(t *testing.T, addr net.Addr) *net.TCPConn {
 }
 
 func TestServeAndClose(t *testing.T) {
-	s, err := Bind(context.Background(), "127.0.0.1:0", 7)
+	s, err := Bind(context.Background(), "127.0.0.1:0", Options{Backlog: 7})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,19 +86,19 @@ func echo(c *net.TCPConn) {
 }
 
 func TestBindSaysWhatAndWhere(t *testing.T) {
-	s, err := Bind(context.Background(), "127.0.0.1:0", 0)
+	s, err := Bind(context.Background(), "127.0.0.1:0", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	_, err = Bind(context.Background(), s.Addr().String(), 0)
+	_, err = Bind(context.Background(), s.Addr().String(), Options{})
 	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), s.Addr().String()) {
 		t.Fatalf("second bind: %v", err)
 	}
 }
 
 func TestRefuseTCPIsReset(t *testing.T) {
-	s, err := Bind(context.Background(), "127.0.0.1:0", 0)
+	s, err := Bind(context.Background(), "127.0.0.1:0", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestRefuseTCPIsReset(t *testing.T) {
 // TestAcceptSurvivesDescriptorExhaustion takes every descriptor away, sees the
 // accept fail, gives them back and sees the waiting client served.
 func TestAcceptSurvivesDescriptorExhaustion(t *testing.T) {
-	s, err := Bind(context.Background(), "127.0.0.1:0", 0)
+	s, err := Bind(context.Background(), "127.0.0.1:0", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

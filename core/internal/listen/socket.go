@@ -30,17 +30,24 @@ type Socket struct {
 	serving sync.WaitGroup
 }
 
-// Bind binds address ("host:port") and listens. backlog is the length of the
-// queue of connections that nobody has accepted yet; 0 means the system's
-// limit, which also bounds it.
-func Bind(ctx context.Context, address string, backlog int) (*Socket, error) {
-	ln, err := bare.Listen(ctx, address)
+// Options are of a listening socket. The zero value is useful.
+type Options struct {
+	// Backlog is the length of the queue of connections that nobody has accepted
+	// yet; 0 means the system's limit, which also bounds it.
+	Backlog int
+	// Socket is for the connections, from the first on.
+	Socket tunnel.SocketOptions
+}
+
+// Bind binds address ("host:port") and listens.
+func Bind(ctx context.Context, address string, opts Options) (*Socket, error) {
+	ln, err := bare.Listen(ctx, address, opts.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
 	s := &Socket{address: address, ln: ln, pause: firstPause, closing: make(chan struct{})}
-	if backlog > 0 { // it has the system's
-		if err := s.SetBacklog(backlog); err != nil {
+	if opts.Backlog > 0 { // it has the system's
+		if err := s.SetBacklog(opts.Backlog); err != nil {
 			return nil, errors.Join(err, ln.Close())
 		}
 	}
@@ -56,7 +63,7 @@ func (s *Socket) SetOptions(o tunnel.SocketOptions) error {
 	return nil
 }
 
-// SetBacklog changes the length of the queue, as Bind has it.
+// SetBacklog changes the length of the queue, as Options has it.
 func (s *Socket) SetBacklog(backlog int) error {
 	if backlog <= 0 {
 		backlog = math.MaxInt32

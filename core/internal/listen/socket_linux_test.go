@@ -13,7 +13,7 @@ import (
 // TestBacklog: the queue's length can be changed, and zero is the system's, also
 // after another.
 func TestBacklog(t *testing.T) {
-	s, err := Bind(t.Context(), "127.0.0.1:0", 0)
+	s, err := Bind(t.Context(), "127.0.0.1:0", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestBacklog(t *testing.T) {
 // TestCloseEndsAPause: a listener that cannot accept holds up neither a stop nor
 // a reload.
 func TestCloseEndsAPause(t *testing.T) {
-	s, err := Bind(t.Context(), "127.0.0.1:0", 0)
+	s, err := Bind(t.Context(), "127.0.0.1:0", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
