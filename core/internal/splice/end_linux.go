@@ -138,7 +138,7 @@ func (w *worker) finish(s *slot) {
 	switch s.dirs[client].state {
 	case dirDone:
 	case dirSink:
-		if unsent(s.fds[client]) {
+		if held(s.fds[client]) > 0 {
 			return // the next tick looks again
 		}
 	default:

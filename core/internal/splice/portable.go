@@ -86,6 +86,7 @@ type flow struct {
 	upped, downed atomic.Int64
 	active        atomic.Int64 // when the last byte moved, in nanoseconds after start
 	half          atomic.Bool  // one direction has ended
+	backlog       backlog      // the watch's
 	// The write sides that are about to be, or are, shut down.
 	upstreamShut, clientShut atomic.Bool
 
@@ -350,12 +351,20 @@ func (f *flow) isBroken() bool {
 }
 
 func (f *flow) checkTimeouts(now time.Time) {
-	age := now.Sub(f.start)
-	quiet := age - time.Duration(f.active.Load())
-	if reason, err := f.Timeouts.expired(age, quiet, f.half.Load()); err != nil {
+	age, active, half := now.Sub(f.start), time.Duration(f.active.Load()), f.half.Load()
+	quiet := age - active
+	if f.backlog.shrinks(active, quiet, f.Timeouts.patience(half), f.held) {
+		// If a byte has moved since, that was no earlier than this.
+		f.active.CompareAndSwap(int64(active), int64(age))
+		quiet = 0
+	}
+	if reason, err := f.Timeouts.expired(age, quiet, half); err != nil {
 		f.breakOff(reason, err)
 	}
 }
+
+// held is how many bytes the connections hold for their peers.
+func (f *flow) held() int { return heldBy(f.Client) + heldBy(f.Upstream.Stream) }
 
 func closeWrite(c net.Conn) error {
 	if h, ok := c.(interface{ CloseWrite() error }); ok {
@@ -367,16 +376,21 @@ func closeWrite(c net.Conn) error {
 // reset closes c such that a TCP peer is reset. A wrapper is gone around: closing
 // it may say that the end is a clean one, as TLS does.
 func reset(c net.Conn) {
-	for {
-		w, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		c = w.NetConn()
-	}
+	c = innermost(c)
 	if t, ok := c.(*net.TCPConn); ok {
 		// It fails on a connection that is reset already.
 		_ = t.SetLinger(0)
 	}
 	_ = c.Close()
+}
+
+// innermost is the connection under c's wrappers.
+func innermost(c net.Conn) net.Conn {
+	for {
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return c
+		}
+		c = w.NetConn()
+	}
 }

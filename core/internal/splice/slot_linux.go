@@ -35,6 +35,7 @@ type slot struct {
 	dirs     [2]direction
 	start    time.Duration
 	active   time.Duration
+	backlog  backlog
 	timeouts Timeouts
 	relay    tunnel.Relay
 	traffic  *tunnel.Traffic
@@ -120,6 +121,9 @@ func (s *slot) fold() {
 		dir.spliced, dir.copied = 0, 0
 	}
 }
+
+// held is how many bytes the sockets hold for their peers.
+func (s *slot) held() int { return held(s.fds[client]) + held(s.fds[upstream]) }
 
 // note takes up what epoll says of a side.
 func (s *slot) note(side int, events uint32) {

@@ -43,6 +43,9 @@ type Tunnel struct {
 
 // Timeouts end a tunnel. Zero means never. They are checked once a second, so
 // each may be exceeded by that much.
+//
+// A byte counts when it is written, and while a TCP connection or a relay still
+// holds some, as long as its peer takes any of them.
 type Timeouts struct {
 	// Idle is the longest time without a byte in either direction.
 	Idle time.Duration
@@ -265,6 +268,37 @@ func upstreamReason(err error) tunnel.CloseReason {
 		return tunnel.ClosePluginDied
 	}
 	return tunnel.CloseUpstreamReset
+}
+
+// patience is the longest time that a tunnel may be quiet; 0: there is none.
+func (t *Timeouts) patience(half bool) time.Duration {
+	if half && t.HalfClose > 0 && (t.Idle == 0 || t.HalfClose < t.Idle) {
+		return t.HalfClose
+	}
+	return t.Idle
+}
+
+// backlog tells a quiet tunnel from one with a slow peer: what was written to a
+// socket may be on its way for minutes, and breaking the tunnel off discards it.
+// It looks twice, once half of the patience is over and at its end.
+type backlog struct {
+	looked bool
+	active time.Duration // of the tunnel, when it looked
+	bytes  int
+}
+
+// shrinks says whether the bytes on their way have become fewer while the tunnel
+// was quiet. active is when its last byte moved; held counts what its sockets
+// hold.
+func (b *backlog) shrinks(active, quiet, patience time.Duration, held func() int) bool {
+	if patience == 0 || quiet <= patience/2 {
+		return false
+	}
+	if !b.looked || b.active != active {
+		*b = backlog{true, active, held()}
+		return false
+	}
+	return quiet > patience && b.bytes > 0 && held() < b.bytes
 }
 
 // expired returns the timeout that a tunnel has exceeded, or an empty reason.

@@ -124,8 +124,21 @@ func closeReset(fd int32) {
 	_ = unix.Close(int(fd))
 }
 
-// unsent says whether bytes, or the end, have not reached the peer's system.
-func unsent(fd int32) bool {
+// held is how many bytes, the end among them, a socket holds that its peer's
+// system, or a unix socket's reader, does not have yet.
+func held(fd int32) int {
 	n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) // SIOCOUTQ of tcp(7)
-	return err == nil && n > 0
+	if err != nil {
+		return 0 // the connection is gone
+	}
+	return n
+}
+
+// heldBy is held of the socket under c.
+func heldBy(c net.Conn) int {
+	n := 0
+	if raw, ok := bareSocket(innermost(c)); ok {
+		_ = raw.Control(func(fd uintptr) { n = held(int32(fd)) }) // an error: it is closed
+	}
+	return n
 }

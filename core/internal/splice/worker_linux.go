@@ -294,6 +294,9 @@ func (w *worker) tick() {
 			return
 		}
 		half := s.dirs[0].state != dirOpen || s.dirs[1].state != dirOpen
+		if s.backlog.shrinks(s.active, w.now-s.active, s.timeouts.patience(half), s.held) {
+			s.active = w.now
+		}
 		if reason, err := s.timeouts.expired(w.now-s.start, w.now-s.active, half); err != nil {
 			w.breakOff(s, reason, err)
 		}
