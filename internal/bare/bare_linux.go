@@ -272,6 +272,27 @@ func zone(name string) uint32 {
 	return uint32(n)
 }
 
+// Gone says whether the connection is over both ways: reset, not merely ended by
+// its peer.
+func (s *Socket) Gone() bool { return gone(s.fd) }
+
+// Gone is the same of a connection that net holds.
+func Gone(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var is bool
+	err = raw.Control(func(fd uintptr) { is = gone(int(fd)) })
+	return err != nil || is
+}
+
+func gone(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0 && p[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
+}
+
 // Take hands the descriptor over to the caller.
 func (s *Socket) Take() int { return s.fd }
 

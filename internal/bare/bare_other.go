@@ -95,6 +95,12 @@ func Dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (*Socket,
 	return &Socket{tcp}, nil
 }
 
+// Gone is not to be known here: false.
+func (s *Socket) Gone() bool { return false }
+
+// Gone is not to be known here: false.
+func Gone(*net.TCPConn) bool { return false }
+
 // Close closes the socket.
 func (s *Socket) Close() {
 	// The socket is gone, whatever it returns.

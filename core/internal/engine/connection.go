@@ -108,7 +108,9 @@ func (c *connection) run(g *generation, raw *bare.Socket) {
 		return
 	}
 	c.target = client.Target()
-	up, dialErr := c.dial(ctx, g)
+	dialing, watch := watchDeparture(ctx, client)
+	up, dialErr := c.dial(dialing, g)
+	watch.stop()
 	g.release()
 	if dialErr != nil {
 		client.Refuse(dialErr)
@@ -267,9 +269,11 @@ func (c *connection) attempt(ctx context.Context, u upstream, want tunnel.Dial, 
 	if typed.Upstream == "" {
 		typed.Upstream = u.id
 	}
-	if errors.Is(context.Cause(ctx), errStopping) {
-		typed.Message = errStopping.Error()
-		typed.Hint = "try again once it has been started anew"
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errStopping):
+		typed.Message, typed.Hint = errStopping.Error(), "try again once it has been started anew"
+	case errors.Is(cause, errLeft):
+		typed.Reason, typed.Message, typed.Hint = pluginv1.Reason_REASON_CANCELED, errLeft.Error(), ""
 	}
 	c.engine.metrics.Dialed(u.id, time.Since(start), typed.Stages, typed)
 	return nil, typed

@@ -19,6 +19,9 @@ type Client interface {
 	// Target is where the client wants to go. A name is as the client wrote it:
 	// nobody has resolved it.
 	Target() tunnel.Target
+	// Gone says whether the client has left: its connection was reset. The end of
+	// what it sends is no such sign, and not every system can tell.
+	Gone() bool
 	// Accept tells the client that it is connected and returns what the pump
 	// needs: the connection, and what the handshake read too far. On an error
 	// the connection has been closed.
@@ -120,6 +123,8 @@ type proxyClient struct {
 
 func (c *proxyClient) Target() tunnel.Target { return c.target }
 
+func (c *proxyClient) Gone() bool { return bare.Gone(c.conn) }
+
 func (c *proxyClient) Accept() (End, []byte, error) {
 	answer := socksReady
 	if c.http {
@@ -168,6 +173,8 @@ type tcpClient struct {
 }
 
 func (c *tcpClient) Target() tunnel.Target { return c.target }
+
+func (c *tcpClient) Gone() bool { return c.socket.Gone() }
 
 func (c *tcpClient) Accept() (End, []byte, error) { return End{Socket: c.socket}, nil, nil }
 

@@ -35,7 +35,7 @@ var networkErrors = []struct {
 	err  error
 	at   pluginv1.Stage
 }{
-	{"the dial was given up: the daemon stops, or the client has left", context.Canceled, 0},
+	{"the dial was given up: the daemon stops, or the client has reset its connection", context.Canceled, 0},
 	{"the name server is silent", &net.DNSError{Name: "NAME", IsTimeout: true}, 0},
 	{"the name does not exist", &net.DNSError{Name: "NAME", IsNotFound: true}, 0},
 	{"the name server fails", &net.DNSError{Name: "NAME"}, 0},

@@ -27,6 +27,7 @@ type upstream struct {
 	p          *Plugin
 	generation uint64
 	name       string
+	dials      chan struct{} // one for each that is under way
 }
 
 // Dial makes one connection. While the plugin is being restarted it waits,
@@ -41,13 +42,31 @@ func (u *upstream) Dial(ctx context.Context, d tunnel.Dial) (*tunnel.Conn, error
 	if refusal := u.p.refusal(u.generation); refusal != "" {
 		return nil, u.unavailable(ctx, errors.New(refusal))
 	}
-	select {
-	case u.p.dials <- struct{}{}:
-		defer func() { <-u.p.dials }()
-	case <-ctx.Done():
-		return nil, u.fromContext(ctx, fmt.Sprintf("%d dials of plugin %q are under way already", cap(u.p.dials), u.p.spec.Name))
+	if !enter(ctx, u.dials) {
+		return nil, u.crowded(ctx, u.dials, "upstream "+u.id())
 	}
+	defer leave(u.dials)
+	if !enter(ctx, u.p.dials) {
+		return nil, u.crowded(ctx, u.p.dials, fmt.Sprintf("plugin %q", u.p.spec.Name))
+	}
+	defer leave(u.p.dials)
 	return u.through(ctx, p, d)
+}
+
+// enter takes a place among the dials under way, unless ctx ends first.
+func enter(ctx context.Context, dials chan struct{}) bool {
+	select {
+	case dials <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func leave(dials chan struct{}) { <-dials }
+
+func (u *upstream) crowded(ctx context.Context, dials chan struct{}, whose string) error {
+	return u.fromContext(ctx, fmt.Sprintf("%d dials of %s are under way already", cap(dials), whose))
 }
 
 // through makes the connection with a running process.

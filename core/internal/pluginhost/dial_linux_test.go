@@ -191,25 +191,37 @@ func TestDialGivenUp(t *testing.T) {
 	}
 }
 
-// TestDialsBounded has more dials than may be under way.
+// TestDialsBounded has more dials than may be under way, of one upstream and then
+// of the plugin.
 func TestDialsBounded(t *testing.T) {
-	h := newHost(t, func(o *Options) { o.MaxDials = 2 })
+	h := newHost(t, func(o *Options) { o.MaxDials = 4 })
 	p := h.start(t, rawSpec(""))
 	configure(t, p, 1, `{}`)
 	ctx, cancel := context.WithCancel(t.Context())
 	var dials sync.WaitGroup
-	for range 2 {
-		dials.Go(func() { _, _ = p.Dialer(1, "u").Dial(ctx, tunnel.Dial{Target: tunnel.Target{Host: "hang"}}) })
+	crowd := func(on tunnel.Dialer) {
+		before := len(p.dials)
+		for range 2 {
+			dials.Go(func() { _, _ = on.Dial(ctx, tunnel.Dial{Target: tunnel.Target{Host: "hang"}}) })
+		}
+		for len(p.dials) < before+2 {
+			time.Sleep(time.Millisecond)
+		}
 	}
-	for len(p.dials) < 2 {
-		time.Sleep(time.Millisecond)
+	refused := func(by tunnel.Dialer, because string) {
+		t.Helper()
+		third, stop := context.WithTimeout(ctx, 20*time.Millisecond)
+		defer stop()
+		_, err := by.Dial(third, tunnel.Dial{Target: tunnel.Target{Host: "hang"}})
+		if e := dialError(t, err); e.Reason != pluginv1.Reason_REASON_TIMEOUT || !strings.Contains(e.Message, because) {
+			t.Errorf("error %+v", e)
+		}
 	}
-	third, stop := context.WithTimeout(ctx, 20*time.Millisecond)
-	defer stop()
-	_, err := p.Dialer(1, "u").Dial(third, tunnel.Dial{Target: tunnel.Target{Host: "hang"}})
-	if e := dialError(t, err); e.Reason != pluginv1.Reason_REASON_TIMEOUT || !strings.Contains(e.Message, "2 dials of plugin") {
-		t.Errorf("error %+v", e)
-	}
+	one, other := p.Dialer(1, "u"), p.Dialer(1, "u")
+	crowd(one)
+	refused(one, "2 dials of upstream raw.u are under way")
+	crowd(other) // in spite of it
+	refused(p.Dialer(1, "u"), `4 dials of plugin "raw" are under way`)
 	cancel()
 	dials.Wait()
 }

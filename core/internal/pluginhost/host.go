@@ -46,7 +46,8 @@ type Options struct {
 	// it still answers; one that does not is replaced. Zero: 5s.
 	PingInterval time.Duration
 	// MaxDials bounds the dials of one plugin that are under way; more wait.
-	// Zero: 1000, which is less than the SDK takes.
+	// One upstream has at most half of them, so that a far end that hangs
+	// leaves the others some. Zero: 1000, which is less than the SDK takes.
 	MaxDials int
 	Backoff  Backoff
 	// OnState is told the state of a plugin whenever it changes: one call at a

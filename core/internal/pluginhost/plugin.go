@@ -106,7 +106,7 @@ func (p *Plugin) Schema() *pluginv1.Block {
 
 // Dialer returns an upstream of a generation that was configured.
 func (p *Plugin) Dialer(generation uint64, name string) tunnel.Dialer {
-	return &upstream{p: p, generation: generation, name: name}
+	return &upstream{p: p, generation: generation, name: name, dials: make(chan struct{}, max(cap(p.dials)/2, 1))}
 }
 
 // Stop ends the plugin: SIGTERM to its process group, SIGKILL after StopTimeout
