@@ -1,7 +1,11 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -65,6 +69,50 @@ func TestDescriptorExhaustion(t *testing.T) {
 		}
 	}
 	pingPong(t, first, "after")
+}
+
+// TestLastDescriptor leaves a running daemon one descriptor: clients that speak a
+// protocol are accepted with it, and told in that why they get no further.
+func TestLastDescriptor(t *testing.T) {
+	far := startBackend(t)
+	p := runProgram(t, 3, "daemon {\n max_connections = 10000\n}\nupstream \"direct\" \"x\" {}\n"+
+		listener("db", "127.0.0.1:0", far.addr, "")+proxyListener+
+		"listener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n}\n"+route("all", "", "upstream.direct.x"))
+	go func() {
+		for c := range far.conns {
+			go pump(c)
+		}
+	}()
+	pingPong(t, dialTCP(t, p.address(t, "tcp.db")), "before")
+	var free uint64
+	for {
+		_, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", p.cmd.Process.Pid, free))
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		free++
+	}
+	low := unix.Rlimit{Cur: free + 1, Max: free + 1}
+	if err := unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_NOFILE, &low, nil); err != nil {
+		t.Fatal(err)
+	}
+	const hint = "no file descriptors are left: raise LimitNOFILE or lower daemon.max_connections"
+	refusals := map[string]func(*net.TCPConn){
+		"socks5.apps": func(c *net.TCPConn) { wantSOCKSRefusal(t, c) },
+		"http.web":    func(c *net.TCPConn) { wantHTTPRefusal(t, c, hint) },
+	}
+	for id, want := range refusals {
+		c := dialTCP(t, p.address(t, id))
+		want(c)
+		// The next needs the descriptor.
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		p.log.await(t, 1, "msg", "client handshake failed", "listener", id, "hint", hint)
+	}
 }
 
 // pump sends back what comes.

@@ -41,6 +41,29 @@ func wantRefusal(t *testing.T, source, address string) {
 	}
 }
 
+// wantSOCKSRefusal expects that c is told of a general failure (RFC 1928, section
+// 6) when it asks, and reads nothing else.
+func wantSOCKSRefusal(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	send(t, c, "\x05\x01\x00"+"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x01")
+	if got, err := io.ReadAll(c); err != nil || string(got) != "\x05\x00"+"\x05\x01\x00\x01\x00\x00\x00\x00\x00\x00" {
+		t.Errorf("heard % x, %v; want a general failure", got, err)
+	}
+}
+
+// wantHTTPRefusal expects that c, which has asked or not, is told 503 and text.
+func wantHTTPRefusal(t *testing.T, c *net.TCPConn, text string) {
+	t.Helper()
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), text) {
+		t.Errorf("%s, %q, %v", res.Status, body, err)
+	}
+}
+
 func TestLimitPerSource(t *testing.T) {
 	s := startSapsocks(t, sapsocksemu.Options{})
 	d := startDaemon(t, s.onprem("limits {\n max_per_source = 2\n }"))
@@ -87,16 +110,8 @@ func TestLimitOfTheDaemon(t *testing.T) {
 		pingPong(t, d.dial(t, "tcp.db"), "within")
 	}
 	wantRefusal(t, "127.0.0.1", d.address(t, "tcp.db"))
-	wantRefusal(t, "127.0.0.1", d.address(t, "socks5.apps"))
-	web := d.dial(t, "http.web")
-	res, err := http.ReadResponse(bufio.NewReader(web), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "daemon.max_connections") {
-		t.Errorf("%s, %q, %v", res.Status, body, err)
-	}
+	wantSOCKSRefusal(t, d.dial(t, "socks5.apps"))
+	wantHTTPRefusal(t, d.dial(t, "http.web"), "daemon.max_connections")
 	d.log.await(t, 3, "msg", "connection failed", "reason", "unavailable")
 }
 

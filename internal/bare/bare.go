@@ -27,19 +27,6 @@ func (s *Socket) Conn() (net.Conn, error) {
 	return nil, errors.Join(fmt.Errorf("hand socket over: it is a %T", c), c.Close())
 }
 
-// TCPConn is Conn for a TCP socket, which the accepted and the dialed are.
-func (s *Socket) TCPConn() (*net.TCPConn, error) {
-	c, err := s.Conn()
-	if err != nil {
-		return nil, err
-	}
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("hand socket over: it is a %T", c), c.Close())
-	}
-	return tcp, nil
-}
-
 // listenTCP listens. control, unless nil, is called before.
 func listenTCP(ctx context.Context, address string, control func(network, address string, c syscall.RawConn) error) (*net.TCPListener, error) {
 	lc := net.ListenConfig{KeepAlive: -1, Control: control}

@@ -19,7 +19,7 @@ import (
 
 // Socket is a connected stream socket, TCP or unix, non-blocking, close-on-exec
 // and fit for a tunnel (see Fit). Its owner ends it by exactly one of Conn,
-// TCPConn, Take, Reset and Close. It is not safe for concurrent use.
+// Stream, Take, Reset and Close. It is not safe for concurrent use.
 type Socket struct{ fd int }
 
 // Adopt takes over fd, a connected stream socket that somebody else made; it is
@@ -310,7 +310,11 @@ func (s *Socket) Reset() {
 }
 
 func (s *Socket) conn() (net.Conn, error) {
-	f := os.NewFile(uintptr(s.fd), "socket")
+	f := s.file()
 	defer f.Close() // the connection has a duplicate
 	return sockopt.FileConn(f)
 }
+
+func (s *Socket) poll() polled { return s.file() }
+
+func (s *Socket) file() *os.File { return os.NewFile(uintptr(s.fd), "socket") }

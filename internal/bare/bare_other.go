@@ -14,7 +14,7 @@ import (
 )
 
 // Socket is a connected stream socket, TCP or unix. Its owner ends it by exactly
-// one of Conn, TCPConn, Reset and Close. It is not safe for concurrent use.
+// one of Conn, Stream, Reset and Close. It is not safe for concurrent use.
 type Socket struct{ net net.Conn }
 
 // Adopt takes over fd, a connected stream socket that somebody else made; it is
@@ -117,3 +117,5 @@ func (s *Socket) Reset() {
 }
 
 func (s *Socket) conn() (net.Conn, error) { return s.net, nil }
+
+func (s *Socket) poll() polled { return s.net.(polled) }

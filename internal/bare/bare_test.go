@@ -44,7 +44,7 @@ func pair(t *testing.T) (dialed, accepted *Socket) {
 
 func conn(t *testing.T, s *Socket) *net.TCPConn {
 	t.Helper()
-	c, err := s.TCPConn()
+	c, err := s.Stream().TCPConn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +77,51 @@ func TestResetAndClose(t *testing.T) {
 	b.Close()
 	if _, err := conn(t, a).Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("after a close: %v", err)
+	}
+}
+
+// TestStream talks on a socket that net does not have.
+func TestStream(t *testing.T) {
+	a, b := pair(t)
+	near, far := conn(t, a), b.Stream()
+	if _, err := near.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(far, got); err != nil || string(got) != "hello" {
+		t.Fatalf("read %q, %v", got, err)
+	}
+	if err := far.SetDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := far.Read(got); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after its deadline: %v", err)
+	}
+	if err := far.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := far.Write([]byte("back")); err != nil {
+		t.Fatal(err)
+	}
+	if err := far.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(near); err != nil || string(got) != "back" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if err := near.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := far.Read(got); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("read %d, %v; want the end of file", n, err)
+	}
+	if err := far.Close(); err != nil {
+		t.Error(err)
+	}
+	a, b = pair(t)
+	b.Stream().Reset()
+	if _, err := conn(t, a).Read(got); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("after a reset: %v", err)
 	}
 }
 

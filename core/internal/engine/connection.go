@@ -104,7 +104,11 @@ func (c *connection) run(g *generation, raw *bare.Socket) {
 		if errors.Is(handshakeErr, listen.ErrNothing) {
 			level = slog.LevelDebug // a probe of the port
 		}
-		c.engine.log.Log(ctx, level, "client handshake failed", "conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "err", handshakeErr)
+		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "err", handshakeErr}
+		if hint := listen.Hint(handshakeErr); hint != "" {
+			attrs = append(attrs, "hint", hint)
+		}
+		c.engine.log.Log(ctx, level, "client handshake failed", attrs...)
 		return
 	}
 	c.target = client.Target()

@@ -1,8 +1,10 @@
 package listen
 
 import (
+	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/bare"
+	"github.com/tunneld/tunneld/internal/socks5"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -84,33 +87,79 @@ func TestRefusalPerReason(t *testing.T) {
 	}
 }
 
-// TestRefuseBeyondALimit: without a word of the client's, http is told and
-// socks5 is reset.
-func TestRefuseBeyondALimit(t *testing.T) {
-	refusal := &tunnel.DialError{Reason: pluginv1.Reason_REASON_UNAVAILABLE, Message: "limits.max_connections: 7 connections are open on this listener"}
-	for _, kind := range []string{KindHTTP, KindSOCKS5} {
-		s, err := Bind(t.Context(), "127.0.0.1:0", Options{})
-		if err != nil {
-			t.Fatal(err)
+// refuseBeyondALimit connects a client that is refused until ctx is done.
+func refuseBeyondALimit(t *testing.T, ctx context.Context, kind string) (c *net.TCPConn, done <-chan struct{}) {
+	t.Helper()
+	s, err := Bind(t.Context(), "127.0.0.1:0", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	connected, refused := make(chan struct{}), make(chan struct{})
+	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
+		<-connected // a reset while the client connects would fail that instead
+		Refuse(ctx, kind, c, &tunnel.DialError{
+			Reason:  pluginv1.Reason_REASON_UNAVAILABLE,
+			Message: "limits.max_connections: 7 connections are open on this listener",
+		})
+		close(refused)
+	}, func() {})
+	c = dial(t, s.Addr())
+	t.Cleanup(func() {
+		_ = c.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
-		connected := make(chan struct{})
-		s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
-			<-connected
-			Refuse(t.Context(), kind, c, refusal)
-		}, func() {})
-		c := dial(t, s.Addr())
-		close(connected)
-		got, err := io.ReadAll(c)
-		if kind == KindHTTP {
-			checkAnswer(t, got, err, "HTTP/1.1 503 Service Unavailable")
-			if !strings.Contains(string(got), "max_connections: 7") {
-				t.Errorf("%q", got)
-			}
-		} else if !errors.Is(err, syscall.ECONNRESET) {
+	})
+	close(connected)
+	return c, refused
+}
+
+// TestRefuseBeyondALimit: http is told at once, socks5 once it has asked; tcp is
+// reset.
+func TestRefuseBeyondALimit(t *testing.T) {
+	t.Run(KindTCP, func(t *testing.T) {
+		c, _ := refuseBeyondALimit(t, t.Context(), KindTCP)
+		if got, err := io.ReadAll(c); len(got) > 0 || !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("read %q, %v; want a reset", got, err)
 		}
-		if err := errors.Join(c.Close(), s.Close()); err != nil {
-			t.Fatal(err)
+	})
+	t.Run(KindHTTP, func(t *testing.T) {
+		c, _ := refuseBeyondALimit(t, t.Context(), KindHTTP)
+		got, err := io.ReadAll(c)
+		checkAnswer(t, got, err, "HTTP/1.1 503 Service Unavailable")
+		if !strings.Contains(string(got), "max_connections: 7") {
+			t.Errorf("%q", got)
 		}
+	})
+	for name, tt := range map[string]struct{ send, answer string }{
+		"a request":           {"\x05\x01\x00\x05\x01\x00\x03\x02db\x00\x50", greeted + generalFailure},
+		"no method":           {"\x05\x01\x02", "\x05\xff"},
+		"nothing":             {"", ""},
+		"another protocol":    {"\x04\x01\x00\x50\x7f\x00\x00\x01\x00", "\x00\x5b\x00\x00\x00\x00\x00\x00"},
+		"an incoming request": {"\x05\x01\x00\x05\x02\x00\x03\x02db\x00\x50", greeted + string(socksReply(socks5.CommandNotSupported))},
+	} {
+		t.Run(KindSOCKS5+", "+name, func(t *testing.T) {
+			c, _ := refuseBeyondALimit(t, t.Context(), KindSOCKS5)
+			send(t, c, tt.send, thenEOF)
+			got, err := io.ReadAll(c)
+			checkAnswer(t, got, err, tt.answer)
+		})
 	}
+}
+
+// TestRefusalIsBrokenOff: a stop does not wait for what a client beyond a limit
+// has to say.
+func TestRefusalIsBrokenOff(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	c, done := refuseBeyondALimit(t, ctx, KindSOCKS5)
+	send(t, c, "\x05\x01\x00", inOnePiece)
+	method := make([]byte, len(greeted))
+	if _, err := io.ReadFull(c, method); err != nil || string(method) != greeted {
+		t.Fatalf("read % x, %v", method, err)
+	}
+	cancel()
+	if got, err := io.ReadAll(c); len(got) > 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read %q, %v; want a reset", got, err)
+	}
+	<-done
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/bare"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // Client is a connection whose target is known and which waits for the answer.
@@ -65,8 +66,15 @@ func Handshake(ctx context.Context, kind string, s *bare.Socket, fixed tunnel.Ta
 	if kind == KindTCP {
 		return &tcpClient{socket: s, target: fixed}, nil
 	}
-	c, err := s.TCPConn()
+	st := s.Stream()
+	c, err := st.TCPConn()
 	if err != nil {
+		refuse(ctx, kind, st, &tunnel.DialError{
+			Stage:   pluginv1.Stage_STAGE_CONNECT,
+			Reason:  pluginv1.Reason_REASON_UNAVAILABLE,
+			Message: err.Error(),
+			Hint:    Hint(err),
+		})
 		return nil, fmt.Errorf("client handshake: %w", err)
 	}
 	unwatch := context.AfterFunc(ctx, func() { Reset(c) })
@@ -91,11 +99,7 @@ func Handshake(ctx context.Context, kind string, s *bare.Socket, fixed tunnel.Ta
 	}
 	if fail != nil {
 		defer unwatch()
-		if len(fail.answer) > 0 {
-			tell(c, fail.answer)
-		} else {
-			_ = c.Close() // the client is gone already
-		}
+		tell(c, fail.answer)
 		return nil, fmt.Errorf("client handshake: %w", fail.err)
 	}
 	if err := c.SetDeadline(time.Time{}); err != nil {
@@ -151,20 +155,33 @@ func (c *proxyClient) Refuse(err *tunnel.DialError) {
 	tell(c.conn, socksReply(answerTo(err.Reason).SOCKS))
 }
 
-// Refuse answers a client whose handshake was not even begun: beyond a limit, it
-// gets no more attention than a reset or a few bytes. ctx breaks that off.
+// Refuse answers a client beyond a limit, whose handshake was not even begun. It
+// blocks as Client's does, and as long as a socks5 client takes to ask, but no
+// longer than answerTime. ctx breaks that off.
 func Refuse(ctx context.Context, kind string, s *bare.Socket, err *tunnel.DialError) {
-	if kind != KindHTTP {
-		// A SOCKS server has no word for this before the client's greeting.
+	if kind == KindTCP {
 		s.Reset()
 		return
 	}
-	c, connErr := s.TCPConn()
-	if connErr != nil {
-		return // there is no descriptor to tell it with; the client is closed
+	refuse(ctx, kind, s.Stream(), err)
+}
+
+func refuse(ctx context.Context, kind string, c bare.Stream, err *tunnel.DialError) {
+	defer context.AfterFunc(ctx, c.Reset)()
+	if kind == KindHTTP {
+		tell(c, httpRefusal(err))
+		return
 	}
-	defer context.AfterFunc(ctx, func() { Reset(c) })()
-	tell(c, httpRefusal(err))
+	// SOCKS has a word for this only in the reply to a request.
+	if err := c.SetDeadline(time.Now().Add(answerTime)); err != nil {
+		c.Reset()
+		return
+	}
+	answer := socksReply(answerTo(err.Reason).SOCKS)
+	if _, fail := readSOCKS5(c); fail != nil {
+		answer = fail.answer
+	}
+	tell(c, answer)
 }
 
 type tcpClient struct {
@@ -196,10 +213,20 @@ const (
 	lingerTime = time.Second
 )
 
-// tell writes a last answer and closes the connection such that it arrives.
-// Errors are the client's: it is gone.
-func tell(c *net.TCPConn, answer []byte) {
+// told is a connection that can be closed such that its last bytes arrive.
+type told interface {
+	io.ReadWriteCloser
+	SetDeadline(time.Time) error
+	CloseWrite() error
+}
+
+// tell writes a last answer and closes the connection such that it arrives. An
+// empty answer is for a client that is gone, and so are errors.
+func tell(c told, answer []byte) {
 	defer c.Close()
+	if len(answer) == 0 {
+		return
+	}
 	if err := c.SetDeadline(time.Now().Add(answerTime)); err != nil {
 		return
 	}

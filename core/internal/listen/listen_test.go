@@ -71,7 +71,7 @@ func TestServeAndClose(t *testing.T) {
 // tcp hands a socket over to net.
 func tcp(t *testing.T, s *bare.Socket) *net.TCPConn {
 	t.Helper()
-	c, err := s.TCPConn()
+	c, err := s.Stream().TCPConn()
 	if err != nil {
 		t.Error(err)
 	}
@@ -133,31 +133,14 @@ func TestAcceptSurvivesDescriptorExhaustion(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(notify{failed}, nil))
 
 	c := dial(t, s.Addr())
-	var old syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
-	lowest, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	limit := old
-	limit.Cur = uint64(lowest.Fd())
-	if err := lowest.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	giveBack := leaveDescriptors(t, 0)
 	s.Serve(log, func(s *bare.Socket, _ netip.AddrPort) { go echo(tcp(t, s)) }, func() {})
 	select {
 	case <-failed:
 	case <-time.After(10 * time.Second):
 		t.Error("accept did not fail")
 	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
+	giveBack()
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -167,6 +150,33 @@ func TestAcceptSurvivesDescriptorExhaustion(t *testing.T) {
 	if b, err := io.ReadAll(c); err != nil || string(b) != "x" {
 		t.Fatalf("read %q, %v", b, err)
 	}
+}
+
+// leaveDescriptors lets the process open n descriptors more, until the function
+// that it returns is called.
+func leaveDescriptors(t *testing.T, n uint64) func() {
+	t.Helper()
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	lowest, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := old
+	limit.Cur = uint64(lowest.Fd()) + n
+	if err := lowest.Close(); err != nil {
+		t.Fatal(err)
+	}
+	set := func(to syscall.Rlimit) {
+		t.Helper()
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(limit)
+	return func() { set(old) }
 }
 
 // notify tells of the first write.

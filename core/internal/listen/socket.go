@@ -115,7 +115,7 @@ func (s *Socket) Serve(log *slog.Logger, handle func(*bare.Socket, netip.AddrPor
 				return
 			case clientGone(err):
 			default:
-				log.Warn("cannot accept connections", "address", s.address, "err", err, "hint", acceptHint(err), "retry_in", pause)
+				log.Warn("cannot accept connections", "address", s.address, "err", err, "hint", Hint(err), "retry_in", pause)
 				paused()
 				// Many may pause at once, and are closed one after the other.
 				t := time.NewTimer(pause)
@@ -135,7 +135,9 @@ func clientGone(err error) bool {
 	return errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.ECONNRESET)
 }
 
-func acceptHint(err error) string {
+// Hint says what to check after an error of an accept or of a Handshake; empty
+// where nothing can be said but the error.
+func Hint(err error) string {
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return "no file descriptors are left: raise LimitNOFILE or lower daemon.max_connections"
 	}
