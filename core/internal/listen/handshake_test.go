@@ -203,7 +203,7 @@ func TestSilence(t *testing.T) {
 			if err := c.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if o := await(t, done); o.err == nil || !strings.Contains(o.err.Error(), "timeout") {
+			if o := await(t, done); o.err == nil || !strings.Contains(Hint(o.err), "timeouts.handshake") {
 				t.Fatalf("error %v", o.err)
 			}
 		})

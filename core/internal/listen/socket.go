@@ -11,6 +11,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -138,10 +139,14 @@ func clientGone(err error) bool {
 // Hint says what to check after an error of an accept or of a Handshake; empty
 // where nothing can be said but the error.
 func Hint(err error) string {
-	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+	switch {
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "no file descriptors are left: raise LimitNOFILE or lower daemon.max_connections"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "the client was silent, or too slow for timeouts.handshake of the listener"
+	default:
+		return ""
 	}
-	return ""
 }
 
 // Close stops listening and returns once Serve has returned. Connections that
