@@ -52,8 +52,9 @@ var ErrInvalid = engine.ErrInvalid
 type Daemon struct{ engine *engine.Engine }
 
 // Start reads the configuration, starts its plugins, binds its listeners and
-// serves. ctx bounds the start alone. On an error nothing is left behind; with
-// ErrInvalid the diagnostics say why. They may hold warnings in any case.
+// serves. ctx bounds the start alone. On an error nothing is left behind, and the
+// diagnostics may say why; with ErrInvalid they do, and what is wrong is the
+// configuration. They may hold warnings in any case.
 func Start(ctx context.Context, opts Options) (*Daemon, Diagnostics, error) {
 	log := newLogging(opts.Log)
 	o := engineOptions(opts)
@@ -81,7 +82,8 @@ func (d *Daemon) Status() Status { return d.engine.Status() }
 func (d *Daemon) Stop(ctx context.Context) error { return d.engine.Stop(ctx) }
 
 // Validate checks a configuration, with the plugins that it names. It binds and
-// dials nothing. The error is of the machine, not of the configuration.
+// dials nothing. The error is of the machine, not of the configuration; the
+// diagnostics may say more of it.
 func Validate(ctx context.Context, opts Options) (Diagnostics, error) {
 	return engine.Validate(ctx, engineOptions(opts))
 }

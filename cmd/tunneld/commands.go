@@ -73,7 +73,8 @@ func validateCommand() *cobra.Command {
 		Short: "Check a configuration: exit status 0, or 2 with what is wrong",
 		Long: `validate checks a configuration, a file or a folder of *.hcl, as run would. It
 starts the plugins that the configuration names, since what their blocks may hold
-is theirs to say; it binds and dials nothing.`,
+is theirs to say; it binds and dials nothing. Exit status 1: it could not be checked,
+as where a plugin does not start.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			diags, err := core.Validate(cmd.Context(), options(args[0]))

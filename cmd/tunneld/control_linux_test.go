@@ -230,7 +230,7 @@ func TestSocketsOfTwoDaemons(t *testing.T) {
 		t.Errorf("the second says %v", warnings)
 	}
 	third := runProgram(t, 0, "control {\n  address = \"unix://"+socket+"\"\n}\n"+direct(1, ""))
-	if status := third.status(t); status != exitInvalid {
+	if status := third.status(t); status != exitFailed {
 		t.Errorf("the third: exit status %d", status)
 	}
 	second.signal(t, syscall.SIGTERM)
@@ -260,7 +260,7 @@ func TestControlSocketMoves(t *testing.T) {
 	at := func(path string) string { return "control {\n  address = \"unix://" + path + "\"\n}\n" }
 
 	p.write(t, place+at(p.path)+direct(1, "")) // no socket but a file
-	if r := reloadBy(t, old); !r.Invalid || !strings.Contains(r.Diagnostics, "no socket") {
+	if r := reloadBy(t, old); r.Error == "" || r.Invalid || !strings.Contains(r.Diagnostics, "no socket") {
 		t.Errorf("onto a file: %+v", r)
 	}
 	if s := statusOf(t, old); s.Generation != 1 {

@@ -21,7 +21,8 @@ what changed. The daemon is found as its configuration says, even if that is
 broken by now, or by --control.
 
 Exit status: 0, the new configuration is in force; 2, it is not valid; 1, it could
-not be put in force or the daemon could not be asked. In both of the latter the
+not be put in force (an address is taken, a plugin does not start) or the daemon
+could not be asked. In both of the latter the
 old one stays in force. An interrupted reload is broken off.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

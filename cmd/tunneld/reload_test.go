@@ -40,8 +40,9 @@ func TestReloadKeepsTunnelsAndSockets(t *testing.T) {
 	}
 }
 
-// TestReloadIsAllOrNothing: whatever is wrong with the new configuration, the
-// old one serves on, and nothing of the new one is left.
+// TestReloadIsAllOrNothing: whatever is wrong with the new configuration, or in
+// its way, the old one serves on, and nothing of the new one is left. The two are
+// told apart: against the second another try may help.
 func TestReloadIsAllOrNothing(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -54,20 +55,29 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	second := func(address string) string {
 		return listener("second", address, "db.corp:5432", "")
 	}
+	const doesNotStart = "plugin \"acme\" {\n command = [\"/bin/false\"]\n}\nupstream \"acme\" \"x\" {}\n"
+	noSocket := fmt.Sprintf("control {\n address = \"unix://%s\"\n}\n", t.TempDir())
 	tests := []struct {
 		name, config, says string
+		invalid            bool
 	}{
-		{"syntax", good + "listener {", "tunneld.hcl line"},
-		{"unknown attribute in a plugin's body", strings.Replace(good, "proxy =", "proxxy = 1\n proxy =", 1), "proxxy"},
-		{"refused by the plugin", strings.Replace(good, "proxy =", "location_id = \""+strings.Repeat("x", 200)+"\"\n proxy =", 1), "location"},
-		{"address in use", second(taken.Addr().String()) + good, taken.Addr().String()},
-		{"one good and one bad listener", second("127.0.0.1:0") + listener("third", taken.Addr().String(), "db.corp:5432", "") + good, "third"},
-		{"a plugin that does not exist", "upstream \"acme\" \"x\" {}\n" + good, "acme"},
-		{"an external plugin that does not start", "plugin \"acme\" {\n command = [\"/bin/false\"]\n}\nupstream \"acme\" \"x\" {}\n" + good, "does not start"},
+		{"syntax", good + "listener {", "tunneld.hcl line", true},
+		{"unknown attribute in a plugin's body", strings.Replace(good, "proxy =", "proxxy = 1\n proxy =", 1), "proxxy", true},
+		{"refused by the plugin", strings.Replace(good, "proxy =", "location_id = \""+strings.Repeat("x", 200)+"\"\n proxy =", 1), "location", true},
+		{"address in use", second(taken.Addr().String()) + good, taken.Addr().String(), false},
+		{"address of another machine", listener("second", "192.0.2.1:0", "db.corp:5432", "open = true") + good, "does not have that address", false},
+		{"address of the metrics in use", fmt.Sprintf("metrics {\n address = %q\n}\n", taken.Addr()) + good, ", in metrics:", false},
+		{"control socket in use", noSocket + good, ", in control:", false},
+		{"one good and one bad listener", second("127.0.0.1:0") + listener("third", taken.Addr().String(), "db.corp:5432", "") + good, "third", false},
+		{"a plugin that does not exist", "upstream \"acme\" \"x\" {}\n" + good, "acme", true},
+		{"an external plugin that does not start", doesNotStart + good, "does not start", false},
+		{"one that does not start, and a mistake", doesNotStart + "nonsense {}\n" + good, "does not start", true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			d.reloadFails(t, tt.config, tt.says)
+			if out := d.reloadFails(t, tt.config, tt.says); out.Invalid != tt.invalid {
+				t.Errorf("invalid: %v; %s", out.Invalid, out.Error)
+			}
 			if n := len(d.Listeners()); n != 1 {
 				t.Errorf("%d listeners", n)
 			}

@@ -154,19 +154,21 @@ func (r *daemonRig) mustReload(t *testing.T) {
 	}
 }
 
-// reloadFails expects that the configuration is refused with all of the texts.
-func (r *daemonRig) reloadFails(t *testing.T, config string, want ...string) {
+// reloadFails expects that the configuration is not put in force, and that the
+// user is told all of the texts.
+func (r *daemonRig) reloadFails(t *testing.T, config string, want ...string) core.ReloadOutcome {
 	t.Helper()
 	r.write(t, config)
 	out := r.Reload(t.Context())
-	if !out.Invalid {
-		t.Fatalf("reload: %q; want that the configuration is refused", out.Error)
+	if out.Error == "" {
+		t.Fatal("the configuration was put in force")
 	}
 	for _, w := range want {
 		if !strings.Contains(out.Diagnostics, w) {
 			t.Errorf("%q is missing in:\n%s", w, out.Diagnostics)
 		}
 	}
+	return out
 }
 
 func (r *daemonRig) write(t *testing.T, config string) {

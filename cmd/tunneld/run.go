@@ -24,7 +24,11 @@ listeners and serves until it is told to stop.
   SIGHUP           read the configuration again; on an error the old one stays.
                    tunneld reload does it as well, waits and says how it went
   SIGTERM, SIGINT  stop accepting, let tunnels end for up to shutdown_timeout;
-                   a second one ends them at once`,
+                   a second one ends them at once
+
+Exit status: 0, stopped by a signal; 2, the configuration is not valid; 1, it could
+not start for another reason (an address is taken, a plugin does not start), which
+may be gone the next time.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd, config) },
 	}

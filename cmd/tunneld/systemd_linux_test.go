@@ -102,6 +102,9 @@ func TestUnitFitsTheDaemon(t *testing.T) {
 	if got := value("RestartPreventExitStatus"); got != strconv.Itoa(exitInvalid) {
 		t.Errorf("no restart after status %s", got)
 	}
+	if got := value("StartLimitIntervalSec"); got != "0" {
+		t.Errorf("tries are counted over %s", got)
+	}
 	const shutdownTimeout = 30 * time.Second // the default of daemon.shutdown_timeout
 	if stop, err := time.ParseDuration(value("TimeoutStopSec")); err != nil || stop <= shutdownTimeout {
 		t.Errorf("TimeoutStopSec: %v, %v", stop, err)

@@ -83,11 +83,16 @@ type Engine struct {
 // ErrInvalid says that the configuration has errors: the diagnostics tell them.
 var ErrInvalid = errors.New("the configuration is not valid")
 
+// errUnavailable says that the configuration has no errors as far as can be told,
+// but needs what this machine does not give: the diagnostics tell it.
+var errUnavailable = errors.New("an address or a plugin that the configuration needs is not available")
+
 var errStopping = errors.New("the daemon is stopping")
 
 // Start reads the configuration, starts its plugins, binds its listeners and
 // serves. The diagnostics may hold warnings where it succeeds; where it fails
-// with ErrInvalid they say why. Whatever it began is undone on an error.
+// they may say why, and with ErrInvalid they do. Whatever it began is undone on an
+// error.
 func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, error) {
 	cfg, diags := config.Parse(opts.ConfigPath)
 	e, err := newEngine(cfg, opts)
@@ -151,7 +156,8 @@ func newHost(runDir string, opts Options) (*pluginhost.Host, error) {
 
 // Validate checks a configuration as Start would, with the plugins that it
 // names, and leaves nothing behind. It binds and dials nothing. The error is of
-// the machine; what is wrong with the configuration is in the diagnostics.
+// the machine, and the diagnostics may say more of it; what is wrong with the
+// configuration is in the diagnostics alone.
 func Validate(ctx context.Context, opts Options) (config.Diagnostics, error) {
 	cfg, diags := config.Parse(opts.ConfigPath)
 	// A directory of its own, not that of a daemon that is running.

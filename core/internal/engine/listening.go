@@ -52,7 +52,7 @@ func (e *Engine) bind(ctx context.Context, cfg *config.Config) (*binding, config
 	for _, l := range open {
 		on, err := b.open(ctx, l, free)
 		if err != nil {
-			diags = append(diags, cfg.BlockDiagnostic("listener."+l.ID(), "address", "the address cannot be bound", err.Error()+": "+bindHint(err)))
+			diags = append(diags, cannotBind(cfg, "listener."+l.ID(), err))
 			continue
 		}
 		b.next[l.ID()] = on
@@ -132,6 +132,11 @@ func overlap(bound netip.AddrPort, address string) bool {
 	}
 	// The unspecified address takes both families: that is how Go listens on it.
 	return ip.IsUnspecified() || bound.Addr().IsUnspecified() || ip.Unmap() == bound.Addr().Unmap()
+}
+
+// cannotBind is told of a block whose address cannot be bound.
+func cannotBind(cfg *config.Config, blockID string, err error) config.Diagnostic {
+	return obstacle(cfg, blockID, "address", "the address cannot be bound", err.Error()+": "+bindHint(err))
 }
 
 func bindHint(err error) string {

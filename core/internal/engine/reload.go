@@ -106,14 +106,14 @@ func (e *Engine) prepare(ctx context.Context, p *preparation) (*binding, error) 
 	}
 	b, problems := e.bind(ctx, p.cfg)
 	p.diags = append(p.diags, problems...)
-	if p.diags.HasErrors() {
-		return nil, ErrInvalid
+	if err := verdict(p.diags); err != nil {
+		return nil, err
 	}
 	b.servers, problems = e.prepareServers(ctx, p.cfg)
 	p.diags = append(p.diags, problems...)
-	if p.diags.HasErrors() {
+	if err := verdict(p.diags); err != nil {
 		e.unbind(ctx, b)
-		return nil, ErrInvalid
+		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		e.dropServers(b.servers)
@@ -121,6 +121,30 @@ func (e *Engine) prepare(ctx context.Context, p *preparation) (*binding, error) 
 		return nil, err
 	}
 	return b, nil
+}
+
+// verdict is the error that diagnostics come to, or nil. An error of the
+// configuration itself counts most: another try does not help against it.
+func verdict(diags config.Diagnostics) error {
+	var err error
+	for _, d := range diags {
+		switch {
+		case d.Warning:
+		case !d.Machine:
+			return ErrInvalid
+		default:
+			err = errUnavailable
+		}
+	}
+	return err
+}
+
+// obstacle makes an error about a block, or an attribute in it, that asks for what
+// the machine does not give.
+func obstacle(cfg *config.Config, blockID, attribute, summary, detail string) config.Diagnostic {
+	d := cfg.BlockDiagnostic(blockID, attribute, summary, detail)
+	d.Machine = true
+	return d
 }
 
 // retire releases a generation in its plugins once no dial holds it any more.
@@ -250,10 +274,7 @@ func (p *preparation) check(ctx context.Context) error {
 	}
 	// The parser's, the decoder's and the plugins', as the user reads the file.
 	p.diags.Sort()
-	if p.diags.HasErrors() {
-		return ErrInvalid
-	}
-	return nil
+	return verdict(p.diags)
 }
 
 func wire(u config.Upstream) *pluginv1.Upstream {
@@ -281,7 +302,7 @@ func (p *preparation) plugin(ctx context.Context, name string) (*pluginhost.Plug
 	}
 	plugin, err := p.host.Start(ctx, spec)
 	if err != nil {
-		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("the plugin %q does not start", name), err.Error())
+		d := obstacle(p.cfg, blockID, "", fmt.Sprintf("the plugin %q does not start", name), err.Error())
 		return nil, &d
 	}
 	p.started = append(p.started, runningPlugin{plugin, key})
@@ -336,10 +357,7 @@ func (p *preparation) configure(ctx context.Context, number uint64) error {
 			}
 		}
 	}
-	if p.diags.HasErrors() {
-		return ErrInvalid
-	}
-	return nil
+	return verdict(p.diags)
 }
 
 // undo takes the new generation out of the plugins again and stops those that

@@ -51,7 +51,7 @@ func (e *Engine) prepareServers(ctx context.Context, cfg *config.Config) (*nextS
 		}
 		if err != nil {
 			next.metrics = e.metricsServer
-			diags = append(diags, cfg.BlockDiagnostic("metrics", "address", "the address cannot be bound", err.Error()+": "+bindHint(err)))
+			diags = append(diags, cannotBind(cfg, "metrics", err))
 			break
 		}
 		next.metrics = e.newMetricsServer(address, ln)
@@ -62,7 +62,7 @@ func (e *Engine) prepareServers(ctx context.Context, cfg *config.Config) (*nextS
 	case err == nil:
 		next.commitControl, next.undoControl = commit, undo
 	case cfg.Control.Address != "":
-		diags = append(diags, cfg.BlockDiagnostic("control", "address", "the control socket cannot be bound", err.Error()))
+		diags = append(diags, obstacle(cfg, "control", "address", "the control socket cannot be bound", err.Error()))
 	default:
 		// Nobody asked for it.
 		e.log.Warn("no control socket: tunneld reload and tunneld status will not find this daemon", "address", address, "err", err)
