@@ -54,7 +54,8 @@ type Daemon struct{ engine *engine.Engine }
 // Start reads the configuration, starts its plugins, binds its listeners and
 // serves. ctx bounds the start alone. On an error nothing is left behind, and the
 // diagnostics may say why; with ErrInvalid they do, and what is wrong is the
-// configuration. They may hold warnings in any case.
+// configuration. They may hold warnings in any case, which are in the log of a daemon
+// that runs.
 func Start(ctx context.Context, opts Options) (*Daemon, Diagnostics, error) {
 	log := newLogging(opts.Log)
 	o := engineOptions(opts)
@@ -70,7 +71,7 @@ func Start(ctx context.Context, opts Options) (*Daemon, Diagnostics, error) {
 func (d *Daemon) Listeners() []Listener { return d.engine.Listeners() }
 
 // Reload reads the configuration again and puts it in force, all or nothing.
-// The outcome is in the log as well. ctx bounds it.
+// The outcome is in the log as well, with its diagnostics. ctx bounds it.
 func (d *Daemon) Reload(ctx context.Context) ReloadOutcome { return d.engine.Reload(ctx) }
 
 // Status says how the daemon is. It waits for nothing.

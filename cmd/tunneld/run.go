@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -72,28 +71,28 @@ func runDaemon(cmd *cobra.Command, config string) error {
 		}
 		return errors.New("stopped by a signal during the start")
 	}
-	diags.Write(cmd.ErrOrStderr())
-	if errors.Is(err, core.ErrInvalid) {
-		return statusError(exitInvalid)
-	}
 	if err != nil {
+		diags.Write(cmd.ErrOrStderr())
+		if errors.Is(err, core.ErrInvalid) {
+			return statusError(exitInvalid)
+		}
 		return err
 	}
 	now := daemon.Status()
 	manager.started(len(now.Listeners), now.Generation)
 	defer manager.watch(daemon.Status)()
-	return serve(ctx, cmd, daemon, &manager, stop, reload)
+	return serve(ctx, daemon, &manager, stop, reload)
 }
 
 // serve answers signals until one of them ends the daemon.
-func serve(ctx context.Context, cmd *cobra.Command, daemon *core.Daemon, manager *notifier, stop, reload <-chan os.Signal) error {
+func serve(ctx context.Context, daemon *core.Daemon, manager *notifier, stop, reload <-chan os.Signal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for {
 		select {
 		case <-reload:
 			// One at a time; signals that arrive meanwhile are one more.
-			if !reloadUntil(ctx, cmd, daemon, stop) {
+			if !reloadUntil(ctx, daemon, stop) {
 				continue
 			}
 		case <-stop:
@@ -113,13 +112,13 @@ func serve(ctx context.Context, cmd *cobra.Command, daemon *core.Daemon, manager
 
 // reloadUntil reloads; a signal to stop breaks that off. It says whether there
 // was one.
-func reloadUntil(ctx context.Context, cmd *cobra.Command, daemon *core.Daemon, stop <-chan os.Signal) (stopped bool) {
+func reloadUntil(ctx context.Context, daemon *core.Daemon, stop <-chan os.Signal) (stopped bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		fmt.Fprint(cmd.ErrOrStderr(), daemon.Reload(ctx).Diagnostics)
+		daemon.Reload(ctx) // the log has the outcome
 	}()
 	select {
 	case <-done:

@@ -155,7 +155,7 @@ upstream "websocks" "other" {
 	if status := p.status(t); status != exitOK {
 		t.Errorf("exit status %d", status)
 	}
-	if !strings.Contains(p.log.String(), `"tokne"`) {
+	if !strings.Contains(p.log.String(), "tokne") {
 		t.Error("the mistakes were not told")
 	}
 	if log := p.log.String(); strings.Contains(log, canary) {

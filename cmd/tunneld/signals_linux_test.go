@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"strings"
 	"syscall"
@@ -29,8 +30,42 @@ func TestHUPReloads(t *testing.T) {
 	p.signal(t, syscall.SIGHUP)
 	p.log.await(t, 1, "msg", "reloaded")
 	pingPong(t, conn, "after a good one")
-	if !strings.Contains(p.log.String(), "tunneld.hcl line") {
-		t.Error("the diagnostics of the bad configuration were not told")
+}
+
+// TestReloadsAreLogged, and the warnings of the start: whoever asked, each problem
+// is a record of the log, and nothing else is printed into it.
+func TestReloadsAreLogged(t *testing.T) {
+	place, socket := runIn(t)
+	const insecure = "upstream \"websocks\" \"web\" {\n url = \"wss://gateway.example\"\n tls {\n  insecure_skip_verify = true\n }\n}\n"
+	config := insecure + place + direct(1, "")
+	p := runProgram(t, 1, config)
+	await := func(n int, level, line, summary string) {
+		t.Helper()
+		got := p.log.await(t, n, "msg", "problem of the configuration", "level", level, "file", p.path, "line", line)
+		if s, _ := got[n-1]["summary"].(string); !strings.Contains(s, summary) || got[n-1]["detail"] == "" {
+			t.Errorf("%v; want %q", got[n-1], summary)
+		}
+	}
+	await(1, "WARN", "8", "not checked")
+	p.signal(t, syscall.SIGHUP)
+	p.log.await(t, 1, "msg", "reloaded")
+	await(2, "WARN", "8", "not checked")
+	p.write(t, "nonsense {}\n"+config)
+	p.signal(t, syscall.SIGHUP)
+	p.log.await(t, 1, "msg", "reload failed, the old configuration stays in force")
+	await(1, "ERROR", "5", "nonsense")
+	if r := reloadBy(t, socket); !r.Invalid || !strings.Contains(r.Diagnostics, "nonsense") {
+		t.Errorf("%+v", r)
+	}
+	await(2, "ERROR", "5", "nonsense")
+	p.signal(t, syscall.SIGTERM)
+	if status := p.status(t); status != exitOK {
+		t.Errorf("exit status %d", status)
+	}
+	for line := range strings.Lines(p.log.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("no record: %q", line)
+		}
 	}
 }
 

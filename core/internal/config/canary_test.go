@@ -44,8 +44,10 @@ func everything(t *testing.T, cfg *Config, diags Diagnostics) string {
 		fmt.Fprintf(&b, "%v %+v %#v %s", p, p, p, p)
 	}
 	text := slog.New(slog.NewTextHandler(&b, nil))
+	diags.Log(text)
 	text.Info("a", "cfg", cfg, "plugins", cfg.Plugins, "upstreams", cfg.Upstreams)
 	object := slog.New(slog.NewJSONHandler(&b, nil))
+	diags.Log(object)
 	object.Info("a", "cfg", cfg, "plugins", cfg.Plugins, "upstreams", cfg.Upstreams)
 	if err := json.NewEncoder(&b).Encode(cfg); err != nil {
 		t.Fatal(err)

@@ -2,8 +2,10 @@ package config
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"unicode"
@@ -94,6 +96,31 @@ func (d Diagnostics) Write(w io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// Log writes a record for each, with the texts that Write prints. The source is left
+// out: the place is enough for who reads a log.
+func (d Diagnostics) Log(log *slog.Logger) {
+	for _, one := range d {
+		level := slog.LevelError
+		if one.Warning {
+			level = slog.LevelWarn
+		}
+		var attrs []slog.Attr
+		text := func(key, value string) {
+			if value != "" {
+				attrs = append(attrs, slog.String(key, printable(value)))
+			}
+		}
+		text("file", one.File)
+		if one.Line > 0 {
+			attrs = append(attrs, slog.Int("line", one.Line))
+		}
+		text("block", one.Block)
+		text("summary", one.Summary)
+		text("detail", one.Detail)
+		log.LogAttrs(context.Background(), level, "problem of the configuration", attrs...)
+	}
 }
 
 // String returns the diagnostic as Write prints it.

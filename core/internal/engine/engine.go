@@ -90,9 +90,9 @@ var errUnavailable = errors.New("an address or a plugin that the configuration n
 var errStopping = errors.New("the daemon is stopping")
 
 // Start reads the configuration, starts its plugins, binds its listeners and
-// serves. The diagnostics may hold warnings where it succeeds; where it fails
-// they may say why, and with ErrInvalid they do. Whatever it began is undone on an
-// error.
+// serves. The diagnostics may hold warnings where it succeeds, which it has logged;
+// where it fails they may say why, and with ErrInvalid they do. Whatever it began is
+// undone on an error.
 func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, error) {
 	cfg, diags := config.Parse(opts.ConfigPath)
 	e, err := newEngine(cfg, opts)
@@ -104,6 +104,7 @@ func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, erro
 		e.control.Close()
 		return nil, diags, errors.Join(err, e.pump.Close(), e.host.Close(context.WithoutCancel(ctx)))
 	}
+	diags.Log(e.log)
 	return e, diags, nil
 }
 

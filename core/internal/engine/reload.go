@@ -20,7 +20,7 @@ import (
 // any error everything stays as it was. Established tunnels live on in any
 // case, and listeners that did not change keep their socket. Reloads that are
 // asked for at the same time come one after the other. The outcome is logged as
-// well.
+// well, with the diagnostics.
 func (e *Engine) Reload(ctx context.Context) status.Reload {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -48,6 +48,7 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 	var text strings.Builder
 	_ = diags.Write(&text) // a Builder takes everything
 	r.Diagnostics = text.String()
+	diags.Log(e.log)
 	e.reloads.Add(1)
 	if err != nil {
 		r.Error, r.Invalid = err.Error(), errors.Is(err, ErrInvalid)

@@ -1,0 +1,28 @@
+package config
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+// TestDiagnosticsInALog: a record each, with nothing that steers a terminal, and
+// without the keys that have no value.
+func TestDiagnosticsInALog(t *testing.T) {
+	var b strings.Builder
+	log := slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	Diagnostics{
+		{Summary: "none", Source: "hidden"},
+		{Warning: true, Summary: "odd\x1b[2J", Detail: strings.Repeat("x", 2*maxPrinted), File: "a\nb.hcl", Line: 3, Block: "log", Source: "hidden", SourceLine: 3},
+	}.Log(log)
+	want := "level=ERROR msg=\"problem of the configuration\" summary=none\n" +
+		"level=WARN msg=\"problem of the configuration\" file=\"a b.hcl\" line=3 block=log summary=\"odd\ufffd[2J\" detail=" + strings.Repeat("x", maxPrinted) + "…\n"
+	if b.String() != want {
+		t.Errorf("%s\nwant\n%s", b.String(), want)
+	}
+}
