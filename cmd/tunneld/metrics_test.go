@@ -16,7 +16,12 @@ import (
 // served asks the daemon's metrics server.
 func (r *daemonRig) served(t *testing.T, path string) (int, string) {
 	t.Helper()
-	address := r.log.await(t, 1, "msg", "serving metrics")[0]["address"]
+	return get(t, fmt.Sprint(r.log.await(t, 1, "msg", "serving metrics")[0]["address"]), path)
+}
+
+// get asks the metrics server that has the address.
+func get(t *testing.T, address, path string) (int, string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s%s", address, path), nil)
@@ -139,6 +144,67 @@ func TestMetricsMove(t *testing.T) {
 			t.Errorf("on %s: %d %s", address, code, text)
 		}
 	}
+}
+
+// TestAddressesAreTraded between a listener and the metrics, in one reload; where
+// that fails, both are where they were.
+func TestAddressesAreTraded(t *testing.T) {
+	echo, err := startEcho()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Close()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	config := func(metrics, db, more string) string {
+		if metrics != "" {
+			metrics = fmt.Sprintf("metrics {\n address = %q\n}\n", metrics)
+		}
+		return metrics + "upstream \"direct\" \"x\" {}\n" + listener("db", db, echo.Addr(), "open = true") + more + route("all", "", "upstream.direct.x")
+	}
+	const anywhere = "127.0.0.1:0"
+	d := startDaemon(t, config(anywhere, anywhere, ""))
+	one := fmt.Sprint(d.log.await(t, 1, "msg", "serving metrics")[0]["address"])
+	two := d.address(t, "tcp.db")
+	_, port := splitAddress(two)
+	tunnel := dialTCP(t, two)
+	pingPong(t, tunnel, "before")
+	noSocket := fmt.Sprintf("control {\n address = \"unix://%s\"\n}\n", t.TempDir())
+	for _, step := range []struct {
+		name, metrics, db string
+		more              string // makes the reload fail
+		wantMetrics       string // "": not looked at
+		wantDB            string // "": wherever it is
+	}{
+		{"swapped", two, one, "", two, one},
+		{"and a listener that cannot be bound", one, two, listener("taken", taken.Addr().String(), echo.Addr(), ""), two, one},
+		{"and a control socket that cannot be bound", one, two, noSocket, two, one},
+		{"and metrics that cannot be bound", taken.Addr().String(), two, noSocket, two, one},
+		{"swapped back", one, two, "", one, two},
+		{"the metrics go where a listener was", two, anywhere, "", two, ""},
+		{"a listener goes where the metrics were", anywhere, two, "", "", two},
+		{"the metrics go to an address that overlaps", "0.0.0.0:" + port, anywhere, "", two, ""},
+		{"a listener takes it over", "", "[::]:" + port, "", "", two},
+	} {
+		if step.more != "" {
+			d.reloadFails(t, config(step.metrics, step.db, step.more))
+		} else {
+			d.reload(t, config(step.metrics, step.db, ""))
+		}
+		if step.wantMetrics != "" {
+			if code, text := get(t, step.wantMetrics, "/healthz"); code != http.StatusOK {
+				t.Errorf("%s: %d %s", step.name, code, text)
+			}
+		}
+		if step.wantDB == "" {
+			step.wantDB = d.address(t, "tcp.db")
+		}
+		pingPong(t, dialTCP(t, step.wantDB), step.name)
+	}
+	pingPong(t, tunnel, "all the while")
 }
 
 // TestMetricsOfFailures: each by its stage and reason.

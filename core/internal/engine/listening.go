@@ -1,12 +1,11 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
-	"strconv"
-	"syscall"
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/listen"
@@ -18,7 +17,14 @@ import (
 type listening struct {
 	socket  *listen.Socket
 	serving bool
-	closed  bool // to make room for another address; see binding.open
+	closed  bool // by vacate
+}
+
+func (l *listening) bound() netip.AddrPort { return l.socket.Addr().AddrPort() }
+
+func (l *listening) vacate() error {
+	l.closed = true
+	return l.socket.Close()
 }
 
 // binding is the sockets of the next generation while they are being bound. It
@@ -27,14 +33,43 @@ type binding struct {
 	old   map[string]*listening // by ID
 	next  map[string]*listening
 	bound []*listening // new ones
+	// leaving are the old ones, and the old one of the metrics, that the next
+	// generation does not use and that are not closed.
+	leaving map[tenant]bool
 
-	servers *nextServers
+	metrics                    *metricsServer // of the next generation; nil: none
+	commitControl, undoControl func()
 }
 
-// bind finds or binds a socket for each listener. On an error it has been
-// undone, and the diagnostic names the listener.
-func (e *Engine) bind(ctx context.Context, cfg *config.Config) (*binding, config.Diagnostics) {
-	b := &binding{old: e.listeners, next: map[string]*listening{}}
+// newBinding has nothing bound yet. It is committed or undone.
+func (e *Engine) newBinding() *binding {
+	return &binding{
+		old:           e.listeners,
+		next:          map[string]*listening{},
+		leaving:       map[tenant]bool{},
+		metrics:       e.metricsServer,
+		commitControl: func() {},
+		undoControl:   func() {},
+	}
+}
+
+// bind finds or binds all that cfg listens on. On an error it has been undone.
+func (e *Engine) bind(ctx context.Context, cfg *config.Config) (*binding, config.Diagnostics, error) {
+	b := e.newBinding()
+	var diags config.Diagnostics
+	for _, step := range []func(context.Context, *binding, *config.Config) config.Diagnostics{e.bindListeners, e.bindServers} {
+		diags = append(diags, step(ctx, b, cfg)...)
+		if err := cmp.Or(verdict(diags), ctx.Err()); err != nil {
+			e.unbind(ctx, b)
+			return nil, diags, err
+		}
+	}
+	return b, diags, nil
+}
+
+// bindListeners finds or binds a socket for each listener. A diagnostic names the
+// listener.
+func (e *Engine) bindListeners(ctx context.Context, b *binding, cfg *config.Config) config.Diagnostics {
 	free := map[string]*listening{}
 	for id, l := range e.listeners {
 		free[socketKey(id, l.socket.Address())] = l
@@ -48,9 +83,19 @@ func (e *Engine) bind(ctx context.Context, cfg *config.Config) (*binding, config
 		}
 		open = append(open, l)
 	}
+	for _, l := range free {
+		b.leaving[l] = true
+	}
+	if m := e.metricsServer; m != nil && m.address != cfg.Metrics.Address {
+		b.leaving[m] = true
+	}
 	var diags config.Diagnostics
 	for _, l := range open {
-		on, err := b.open(ctx, l, free)
+		on := &listening{}
+		err := b.inRoom(l.Address, func() (err error) {
+			on.socket, err = bind(ctx, l.Address, l)
+			return err
+		})
 		if err != nil {
 			diags = append(diags, cannotBind(cfg, "listener."+l.ID(), err))
 			continue
@@ -58,11 +103,7 @@ func (e *Engine) bind(ctx context.Context, cfg *config.Config) (*binding, config
 		b.next[l.ID()] = on
 		b.bound = append(b.bound, on)
 	}
-	if diags.HasErrors() {
-		e.unbind(ctx, b)
-		return nil, diags
-	}
-	return b, nil
+	return diags
 }
 
 // reusable returns the old socket that serves l as well: one for the same
@@ -89,72 +130,20 @@ func socketKey(id, address string) string {
 	return address
 }
 
-// open binds a new socket. Where an old one that nobody needs any more overlaps
-// with it (127.0.0.1:P and 0.0.0.0:P), that one is closed first.
-func (b *binding) open(ctx context.Context, l config.Listener, free map[string]*listening) (*listening, error) {
-	socket, err := bind(ctx, l.Address, l)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		for _, old := range free {
-			if !errors.Is(err, syscall.EADDRINUSE) {
-				break // what is left is not in the way
-			}
-			if old.closed || !overlap(old.socket.Addr().AddrPort(), l.Address) {
-				continue
-			}
-			old.closed = true
-			if closeErr := old.socket.Close(); closeErr != nil {
-				return nil, errors.Join(err, closeErr)
-			}
-			socket, err = bind(ctx, l.Address, l)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &listening{socket: socket}, nil
-}
-
 // bind binds address with l's options.
 func bind(ctx context.Context, address string, l config.Listener) (*listen.Socket, error) {
 	return listen.Bind(ctx, address, listen.Options{Backlog: l.Backlog, Socket: l.Socket})
 }
 
-// overlap says whether address may be in the way of bound. A name is, with the
-// same port: which address it is bound to is not known before.
-func overlap(bound netip.AddrPort, address string) bool {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || port != strconv.Itoa(int(bound.Port())) {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return true
-	}
-	// The unspecified address takes both families: that is how Go listens on it.
-	return ip.IsUnspecified() || bound.Addr().IsUnspecified() || ip.Unmap() == bound.Addr().Unmap()
-}
-
-// cannotBind is told of a block whose address cannot be bound.
-func cannotBind(cfg *config.Config, blockID string, err error) config.Diagnostic {
-	return obstacle(cfg, blockID, "address", "the address cannot be bound", err.Error()+": "+bindHint(err))
-}
-
-func bindHint(err error) string {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return "another program holds it; find it with ss -ltnp, or choose another port"
-	case errors.Is(err, syscall.EACCES):
-		return "ports below 1024 need CAP_NET_BIND_SERVICE"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return "this machine does not have that address"
-	default:
-		return "check the address"
-	}
-}
-
-// unbind undoes b: new sockets are closed and those that made room are bound
+// unbind undoes b: new sockets are closed, and then those that made room are bound
 // again.
 func (e *Engine) unbind(ctx context.Context, b *binding) {
+	b.undoControl()
+	if m := b.metrics; m != nil && m != e.metricsServer {
+		if err := m.ln.Close(); err != nil {
+			e.log.Warn("undo of a reload", "err", err)
+		}
+	}
 	for _, l := range b.bound {
 		if err := l.socket.Close(); err != nil {
 			e.log.Warn("undo of a reload", "err", err)
@@ -175,6 +164,9 @@ func (e *Engine) unbind(ctx context.Context, b *binding) {
 		// The generation in force knows it by its listening.
 		old.socket, old.closed = socket, false
 		e.serve(old)
+	}
+	if m := e.metricsServer; m != nil && m.closed {
+		e.restoreMetrics()
 	}
 }
 

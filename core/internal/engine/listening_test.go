@@ -27,13 +27,13 @@ func TestLostListenerComesBack(t *testing.T) {
 	}
 	e := &Engine{log: slog.New(slog.DiscardHandler), listeners: map[string]*listening{block.ID(): old}}
 	e.current.Store(&generation{listeners: map[*listening]*listener{old: {Listener: block, id: block.ID()}}})
-	e.unbind(t.Context(), &binding{old: e.listeners})
+	e.unbind(t.Context(), e.newBinding())
 	if err := taken.Close(); err != nil {
 		t.Fatal(err)
 	}
 
-	b, diags := e.bind(t.Context(), &config.Config{Listeners: []config.Listener{block}})
-	if diags.HasErrors() {
+	b := e.newBinding()
+	if diags := e.bindListeners(t.Context(), b, &config.Config{Listeners: []config.Listener{block}}); diags.HasErrors() {
 		t.Fatal(diags)
 	}
 	defer b.next[block.ID()].socket.Close()

@@ -86,7 +86,7 @@ func (e *Engine) replace(ctx context.Context, cfg *config.Config, diags config.D
 	next := newGeneration(e.number, cfg, p.plugins, b.next)
 	old := e.current.Swap(next)
 	e.commit(b, cfg)
-	e.commitServers(b.servers)
+	e.commitServers(b)
 	e.metrics.Retain(next.names())
 	e.running = append(e.running, p.started...)
 	if old == nil {
@@ -105,23 +105,9 @@ func (e *Engine) prepare(ctx context.Context, p *preparation) (*binding, error) 
 	if err := p.configure(ctx, e.number); err != nil {
 		return nil, err
 	}
-	b, problems := e.bind(ctx, p.cfg)
+	b, problems, err := e.bind(ctx, p.cfg)
 	p.diags = append(p.diags, problems...)
-	if err := verdict(p.diags); err != nil {
-		return nil, err
-	}
-	b.servers, problems = e.prepareServers(ctx, p.cfg)
-	p.diags = append(p.diags, problems...)
-	if err := verdict(p.diags); err != nil {
-		e.unbind(ctx, b)
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		e.dropServers(b.servers)
-		e.unbind(ctx, b)
-		return nil, err
-	}
-	return b, nil
+	return b, err
 }
 
 // verdict is the error that diagnostics come to, or nil. An error of the

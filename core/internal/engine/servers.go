@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
@@ -22,55 +21,42 @@ type metricsServer struct {
 	ln      net.Listener
 	http    *http.Server
 	ended   chan struct{} // closed once it serves no more
+	closed  bool          // by vacate
 }
 
 // metricsGrace is what a scrape under way gets when its server is closed.
 const metricsGrace = 5 * time.Second
 
-// nextServers is the daemon's own servers of the next configuration.
-type nextServers struct {
-	metrics                    *metricsServer // nil: none
-	madeRoom                   bool           // the old one of the metrics has closed its socket
-	commitControl, undoControl func()
-}
-
-// prepareServers binds the servers of cfg. It is followed by commitServers or
-// dropServers, unless it returns errors, where it has closed what it had bound.
-func (e *Engine) prepareServers(ctx context.Context, cfg *config.Config) (*nextServers, config.Diagnostics) {
-	next := &nextServers{metrics: e.metricsServer, commitControl: func() {}, undoControl: func() {}}
+// bindServers binds the daemon's own servers, as cfg has them.
+func (e *Engine) bindServers(ctx context.Context, b *binding, cfg *config.Config) config.Diagnostics {
 	var diags config.Diagnostics
 	switch address := cfg.Metrics.Address; {
 	case address == "":
-		next.metrics = nil
-	case next.metrics == nil || next.metrics.address != address:
-		ln, err := listenTCP(ctx, address)
-		if old := e.metricsServer; errors.Is(err, syscall.EADDRINUSE) && old != nil && overlap(old.bound(), address) {
-			next.madeRoom = true
-			_ = old.ln.Close() // of the two errors the next says more
+		b.metrics = nil
+	case b.metrics == nil || b.metrics.address != address:
+		var ln net.Listener
+		err := b.inRoom(address, func() (err error) {
 			ln, err = listenTCP(ctx, address)
-		}
+			return err
+		})
 		if err != nil {
-			next.metrics = e.metricsServer
 			diags = append(diags, cannotBind(cfg, "metrics", err))
 			break
 		}
-		next.metrics = e.newMetricsServer(address, ln)
+		b.metrics = e.newMetricsServer(address, ln)
 	}
 	address := control.Address(cfg.Control.Address, cfg.Daemon.RunDir)
 	commit, undo, err := e.control.Prepare(address)
 	switch {
 	case err == nil:
-		next.commitControl, next.undoControl = commit, undo
+		b.commitControl, b.undoControl = commit, undo
 	case cfg.Control.Address != "":
 		diags = append(diags, obstacle(cfg, "control", "address", "the control socket cannot be bound", err.Error()))
 	default:
 		// Nobody asked for it.
 		e.log.Warn("no control socket: tunneld reload and tunneld status will not find this daemon", "address", address, "err", err)
 	}
-	if diags.HasErrors() {
-		e.dropServers(next)
-	}
-	return next, diags
+	return diags
 }
 
 func listenTCP(ctx context.Context, address string) (net.Listener, error) {
@@ -86,19 +72,6 @@ func (e *Engine) newMetricsServer(address string, ln net.Listener) *metricsServe
 		MaxHeaderBytes: 16 << 10,
 		ErrorLog:       slog.NewLogLogger(e.log.Handler(), slog.LevelDebug),
 	}}
-}
-
-// dropServers closes what was bound for next, and binds again what made room.
-func (e *Engine) dropServers(next *nextServers) {
-	next.undoControl()
-	if m := next.metrics; m != nil && m != e.metricsServer {
-		if err := m.ln.Close(); err != nil {
-			e.log.Warn("undo of a reload", "err", err)
-		}
-	}
-	if next.madeRoom {
-		e.restoreMetrics()
-	}
 }
 
 // restoreMetrics serves the metrics where they were served.
@@ -117,14 +90,14 @@ func (e *Engine) restoreMetrics() {
 }
 
 // commitServers serves the new ones and closes those that are gone.
-func (e *Engine) commitServers(next *nextServers) {
-	next.commitControl()
+func (e *Engine) commitServers(b *binding) {
+	b.commitControl()
 	old := e.metricsServer
-	if old == next.metrics {
+	if old == b.metrics {
 		return
 	}
-	e.metricsServer = next.metrics
-	if m := next.metrics; m != nil {
+	e.metricsServer = b.metrics
+	if m := b.metrics; m != nil {
 		m.serve()
 		e.log.Info("serving metrics", "address", m.ln.Addr().String())
 	}
@@ -143,6 +116,11 @@ func (e *Engine) retireMetrics(old *metricsServer) {
 
 // bound is the address that the system bound.
 func (m *metricsServer) bound() netip.AddrPort { return m.ln.Addr().(*net.TCPAddr).AddrPort() }
+
+func (m *metricsServer) vacate() error {
+	m.closed = true
+	return m.ln.Close()
+}
 
 func (m *metricsServer) serve() {
 	go func() {
