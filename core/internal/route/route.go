@@ -4,7 +4,6 @@ package route
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
@@ -26,28 +25,70 @@ type Rule struct {
 // PortRange is From to To, both included.
 type PortRange struct{ From, To uint16 }
 
+// each calls f for what the rule matches: all listeners are "", all hosts "*",
+// and all ports include 0, which a label has. It stops when f returns false, and
+// returns that.
+func (r Rule) each(f func(listener string, h host, ports PortRange) bool) bool {
+	listeners, hosts, ports := r.Listeners, r.Hosts, r.Ports
+	if len(listeners) == 0 {
+		listeners = []string{""}
+	}
+	if len(hosts) == 0 {
+		hosts = []string{"*"}
+	}
+	if len(ports) == 0 {
+		ports = []PortRange{{0, 65535}}
+	}
+	for _, written := range hosts {
+		h := pattern(written)
+		for _, l := range listeners {
+			for _, p := range ports {
+				if !f(l, h, p) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// host is what a client asks for, or an element of Rule.Hosts, in the form in
+// which hosts are compared: lower case, no trailing dot, IP literals in their
+// shortest form, IPv4-mapped as IPv4.
+type host struct {
+	text string       // a name, a glob or an IP literal; empty: a CIDR
+	net  netip.Prefix // of a CIDR, and of an IP literal as long as it is
+}
+
+// literal is a host as a client asks for it.
+func literal(s string) host {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return host{text: strings.ToLower(strings.TrimSuffix(s, "."))}
+	}
+	a = a.Unmap()
+	return host{a.String(), netip.PrefixFrom(a.WithZone(""), a.BitLen())}
+}
+
+// pattern is an element of Rule.Hosts.
+func pattern(s string) host {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		for strings.Contains(s, "**") {
+			s = strings.ReplaceAll(s, "**", "*")
+		}
+		return literal(s)
+	}
+	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	}
+	return host{net: p.Masked()}
+}
+
 // Table finds the first of many rules without looking at each. It is
 // immutable: any number of goroutines may use it at once.
 type Table struct {
-	ports [][]PortRange // by rule number: what the indexes leave to be checked
-	any   index
-	by    map[string]*index // by listener ID
-}
-
-// index holds rule numbers, ascending in each list, by what they say of the
-// host.
-type index struct {
-	all    []int
-	names  map[string][]int
-	suffix map[string][]int // ".corp" of "*.corp"
-	globs  []globRule
-	nets   map[netip.Prefix][]int
-	bits   []netip.Prefix // one per prefix length in use, for the masks
-}
-
-type globRule struct {
-	pattern string
-	number  int
+	by map[string]*index // by listener ID; "": of all listeners
 }
 
 // New builds a table. The position of a rule in rules is the number that Find
@@ -55,146 +96,88 @@ type globRule struct {
 func New(rules []Rule) *Table {
 	t := &Table{by: map[string]*index{}}
 	for i, r := range rules {
-		t.ports = append(t.ports, r.Ports)
-		if len(r.Listeners) == 0 {
-			t.any.add(i, r.Hosts)
-		}
-		for _, l := range r.Listeners {
-			x := t.by[l]
-			if x == nil {
-				x = &index{}
-				t.by[l] = x
-			}
-			x.add(i, r.Hosts)
-		}
+		t.add(i, r)
 	}
 	return t
 }
 
-func (x *index) add(number int, hosts []string) {
-	if len(hosts) == 0 {
-		x.all = append(x.all, number)
-		return
-	}
-	for _, h := range hosts {
-		if p, err := netip.ParsePrefix(h); err == nil {
-			x.addNet(number, p)
-			continue
+// add adds a rule; its number is above those of the rules that are there.
+func (t *Table) add(number int, r Rule) {
+	r.each(func(listener string, h host, ports PortRange) bool {
+		x := t.by[listener]
+		if x == nil {
+			x = newIndex()
+			t.by[listener] = x
 		}
-		h = Normalize(h)
-		suffix, isSuffix := strings.CutPrefix(h, "*")
-		switch {
-		case isSuffix && strings.HasPrefix(suffix, ".") && !strings.ContainsAny(suffix, "*?"):
-			put(&x.suffix, suffix, number)
-		case strings.ContainsAny(h, "*?"):
-			x.globs = append(x.globs, globRule{pattern: h, number: number})
-		default:
-			put(&x.names, h, number)
-		}
-	}
-}
-
-func (x *index) addNet(number int, p netip.Prefix) {
-	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
-	}
-	p = p.Masked()
-	put(&x.nets, p, number)
-	same := func(q netip.Prefix) bool { return q.Bits() == p.Bits() && q.Addr().Is4() == p.Addr().Is4() }
-	if !slices.ContainsFunc(x.bits, same) {
-		x.bits = append(x.bits, p)
-	}
-}
-
-func put[K comparable](m *map[K][]int, key K, number int) {
-	if *m == nil {
-		*m = map[K][]int{}
-	}
-	list := (*m)[key]
-	if len(list) > 0 && list[len(list)-1] == number {
-		return
-	}
-	(*m)[key] = append(list, number)
+		x.add(h, ports, number)
+		return true
+	})
 }
 
 // Find returns the number of the first rule that matches, or false.
 func (t *Table) Find(listener string, target tunnel.Target) (int, bool) {
-	host := Normalize(target.Host)
-	addr, err := netip.ParseAddr(host)
-	isAddr := err == nil
-	best := len(t.ports)
-	for _, x := range [...]*index{&t.any, t.by[listener]} {
-		if x == nil {
-			continue
-		}
-		best = t.first(best, x.all, target.Port)
-		best = t.first(best, x.names[host], target.Port)
-		for i := 0; i < len(host) && len(x.suffix) > 0; i++ {
-			if host[i] == '.' && i > 0 {
-				best = t.first(best, x.suffix[host[i:]], target.Port)
-			}
-		}
-		for _, g := range x.globs {
-			if g.number >= best {
-				break
-			}
-			if t.portOK(g.number, target.Port) && Glob(g.pattern, host) {
-				best = g.number
-			}
-		}
-		if !isAddr {
-			continue
-		}
-		for _, b := range x.bits {
-			if b.Addr().Is4() != addr.Is4() {
-				continue
-			}
-			if p, err := addr.WithZone("").Prefix(b.Bits()); err == nil {
-				best = t.first(best, x.nets[p], target.Port)
-			}
-		}
-	}
-	return best, best < len(t.ports)
+	n := t.first(listener, literal(target.Host), PortRange{target.Port, target.Port})
+	return n, n != none
 }
 
-// first returns the first number of list below best whose ports match, or best.
-func (t *Table) first(best int, list []int, port uint16) int {
-	for _, n := range list {
-		if n >= best {
-			return best
-		}
-		if t.portOK(n, port) {
-			return n
+// first returns the number of the first rule that takes all of what a listener,
+// a host and ports stand for, or none.
+func (t *Table) first(listener string, h host, ports PortRange) int {
+	best := none
+	for _, x := range [...]*index{t.by[""], t.by[listener]} {
+		if x != nil {
+			best = x.first(best, h, ports)
 		}
 	}
 	return best
 }
 
-func (t *Table) portOK(number int, port uint16) bool {
-	ports := t.ports[number]
-	if len(ports) == 0 {
-		return true
-	}
-	for _, r := range ports {
-		if r.From <= port && port <= r.To {
-			return true
+// Hidden is a rule that is never the first to match.
+type Hidden struct {
+	Rule int
+	// By is the earlier rule with which all that Rule matches was taken: by it
+	// alone, or by it and rules before it.
+	By    int
+	Alone bool
+}
+
+// FindHidden returns rules that earlier ones hide. Each of them is hidden; not
+// all that are hidden are found, where it takes several rules together, or
+// globs whose texts would have to be tried.
+func FindHidden(rules []Rule) []Hidden {
+	var found []Hidden
+	t := New(nil)
+	for i, r := range rules {
+		if by := t.covers(r); by != none {
+			alone := New(rules[by:by+1]).covers(r) != none
+			found = append(found, Hidden{Rule: i, By: by, Alone: alone})
 		}
+		t.add(i, r)
 	}
-	return false
+	return found
 }
 
-// Normalize returns a host in the form in which hosts are compared: lower case,
-// no trailing dot, IP literals in their shortest form, IPv4-mapped as IPv4.
-func Normalize(host string) string {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return a.Unmap().String()
+// covers returns the last of the rules that it takes to match all that r does,
+// or none: some of it may be left.
+func (t *Table) covers(r Rule) int {
+	last := 0
+	covered := r.each(func(listener string, h host, ports PortRange) bool {
+		n := t.first(listener, h, ports)
+		last = max(last, n)
+		return n != none
+	})
+	if !covered {
+		return none
 	}
-	return strings.ToLower(strings.TrimSuffix(host, "."))
+	return last
 }
 
-// Glob says whether s matches pattern, in which "*" is any run of bytes and "?"
+// glob says whether s matches pattern, in which "*" is any run of bytes and "?"
 // one byte. Its time is bounded by the product of the two lengths.
-func Glob(pattern, s string) bool {
+//
+// Where s is a pattern, it says whether all that s matches pattern matches: a
+// "*" in s is any run of bytes, which only "*" takes. No host has one.
+func glob(pattern, s string) bool {
 	p, i := 0, 0
 	star, mark := -1, 0
 	for i < len(s) {
@@ -202,7 +185,7 @@ func Glob(pattern, s string) bool {
 		case p < len(pattern) && pattern[p] == '*':
 			star, mark = p, i
 			p++
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i]):
+		case p < len(pattern) && (pattern[p] == s[i] || pattern[p] == '?' && s[i] != '*'):
 			p++
 			i++
 		case star >= 0:

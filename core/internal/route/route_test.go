@@ -1,8 +1,6 @@
 package route
 
 import (
-	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -71,74 +69,16 @@ func TestNoMatchBlockMatchesAll(t *testing.T) {
 	}
 }
 
-// TestFindLikeScan compares the indexes with a scan over the rules in order.
-func TestFindLikeScan(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(1, 2))
-	pick := func(s ...string) string { return s[rnd.IntN(len(s))] }
-	listeners := []string{"tcp.a", "tcp.b", "socks5.c"}
-	for range 200 {
-		var rules []Rule
-		for range rnd.IntN(12) {
-			var r Rule
-			for range rnd.IntN(2) {
-				r.Listeners = append(r.Listeners, pick(listeners...))
-			}
-			for range rnd.IntN(3) {
-				r.Hosts = append(r.Hosts, pick("*.corp", "a.corp", "*", "b?.corp", "*b*", "10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "10.1.2.3"))
-			}
-			for range rnd.IntN(2) {
-				from := uint16(rnd.IntN(4))
-				r.Ports = append(r.Ports, PortRange{from, from + uint16(rnd.IntN(3))})
-			}
-			rules = append(rules, r)
-		}
-		table := New(rules)
-		for range 50 {
-			l := pick(listeners...)
-			target := tunnel.Target{Host: pick("a.corp", "b1.corp", "x.b.corp", "10.1.2.3", "10.9.9.9", "c"), Port: uint16(rnd.IntN(6))}
-			want := -1
-			for i, r := range rules {
-				if n, ok := New([]Rule{r}).Find(l, target); ok && n == 0 {
-					want = i
-					break
-				}
-			}
-			got, ok := table.Find(l, target)
-			if !ok {
-				got = -1
-			}
-			if got != want {
-				t.Fatalf("rules %+v, %s %v: got %d, want %d", rules, l, target, got, want)
-			}
-		}
-	}
-}
-
 func FuzzGlob(f *testing.F) {
 	f.Add("*.corp", "a.corp")
 	f.Add("a*b?c", "aXXbYc")
 	f.Fuzz(func(t *testing.T, pattern, s string) {
-		got := Glob(pattern, s)
+		got := glob(pattern, s)
 		if !strings.ContainsAny(pattern, "*?") && got != (pattern == s) {
-			t.Fatalf("Glob(%q, %q) = %v", pattern, s, got)
+			t.Fatalf("glob(%q, %q) = %v", pattern, s, got)
 		}
-		if got && !Glob(pattern+"*", s+"x") {
-			t.Fatalf("Glob(%q, %q) holds, but not with more at the end", pattern, s)
+		if got && !glob(pattern+"*", s+"x") {
+			t.Fatalf("glob(%q, %q) holds, but not with more at the end", pattern, s)
 		}
 	})
-}
-
-func BenchmarkFind10000Routes(b *testing.B) {
-	var rules []Rule
-	for i := range 10000 {
-		rules = append(rules, Rule{Listeners: []string{fmt.Sprintf("tcp.l%d", i%1000)}, Hosts: []string{fmt.Sprintf("*.h%d.corp", i), fmt.Sprintf("db%d.example", i)}})
-	}
-	table := New(rules)
-	target := tunnel.Target{Host: "a.h9999.corp", Port: 5432}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, ok := table.Find("tcp.l999", target); !ok {
-			b.Fatal("not found")
-		}
-	}
 }

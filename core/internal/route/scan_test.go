@@ -1,0 +1,192 @@
+package route
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+)
+
+// matches is what Rule's documentation says, without an index.
+func matches(r Rule, listener string, target tunnel.Target) bool {
+	port := func(p PortRange) bool { return p.From <= target.Port && target.Port <= p.To }
+	host := func(h string) bool { return matching[[2]string{h, target.Host}] }
+	return (len(r.Listeners) == 0 || slices.Contains(r.Listeners, listener)) &&
+		(len(r.Hosts) == 0 || slices.ContainsFunc(r.Hosts, host)) &&
+		(len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, port))
+}
+
+func hostMatches(pattern, host string) bool {
+	a, err := netip.ParseAddr(host)
+	if p, notNet := netip.ParsePrefix(pattern); notNet == nil {
+		return err == nil && p.Contains(a)
+	}
+	pattern = strings.ReplaceAll(pattern, "**", "*")
+	if suffix, ok := strings.CutPrefix(pattern, "*."); ok && !strings.ContainsAny(suffix, "*?") {
+		pattern = "?*." + suffix
+	}
+	quoted := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
+	return regexp.MustCompile("^" + quoted + "$").MatchString(host)
+}
+
+// The universe of the random tests: every rule is of these, and every target.
+var (
+	someListeners = []string{"tcp.a", "tcp.b", "socks5.c"}
+	somePatterns  = []string{
+		"*", "*.corp", "*.x.corp", "a.corp", "?.corp", "b?.corp", "b*.corp", "*b*", "b*", "**.corp", "*?", "?*", "??*",
+		"*-b.corp", "?-b.corp", "a*b.corp", "*b.c*", "?*1*.corp", "*?1?c*", "10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "10.1.2.3", "10.*", "fd00::/8", "fd*", "fd00::1",
+	}
+	someHosts = []string{
+		"a.corp", "b.corp", "b1.corp", "x.corp", "x.b.corp", "b.x.corp", ".corp", "corp", "c", "b", "", "a-b.corp", "-b.corp", "axb.corp",
+		"10.1.2.3", "10.1.9.9", "10.9.9.9", "11.1.1.1", "fd00::1", "fd00::2", "fe80::1",
+	}
+)
+
+// matching holds hostMatches of all patterns and hosts of the universe.
+var matching = func() map[[2]string]bool {
+	m := map[[2]string]bool{}
+	for _, p := range somePatterns {
+		for _, h := range someHosts {
+			m[[2]string{p, h}] = hostMatches(p, h)
+		}
+	}
+	return m
+}()
+
+func someRules(rnd *rand.Rand) []Rule {
+	var rules []Rule
+	for range rnd.IntN(12) {
+		var r Rule
+		for range rnd.IntN(3) {
+			r.Listeners = append(r.Listeners, someListeners[rnd.IntN(len(someListeners))])
+		}
+		for range rnd.IntN(4) {
+			r.Hosts = append(r.Hosts, somePatterns[rnd.IntN(len(somePatterns))])
+		}
+		for range rnd.IntN(3) {
+			from := uint16(1 + rnd.IntN(4))
+			r.Ports = append(r.Ports, PortRange{from, from + uint16(rnd.IntN(3))})
+		}
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+// TestLikeScan compares the indexes with a scan over the rules in order: Find
+// finds the same, and a rule that is said to be hidden is never the first.
+func TestLikeScan(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	hidden, first, never := 0, 0, 0
+	for range 200 {
+		rules := someRules(rnd)
+		table := New(rules)
+		seen := make([]bool, len(rules))
+		for _, l := range someListeners {
+			for _, h := range someHosts {
+				for port := range uint16(8) {
+					target := tunnel.Target{Host: h, Port: port}
+					want := slices.IndexFunc(rules, func(r Rule) bool { return matches(r, l, target) })
+					got, ok := table.Find(l, target)
+					if !ok {
+						got = -1
+					}
+					if got != want {
+						t.Fatalf("rules %+v, %s %q %d: got %d, want %d", rules, l, h, port, got, want)
+					}
+					if want >= 0 {
+						seen[want] = true
+					}
+				}
+			}
+		}
+		for _, h := range FindHidden(rules) {
+			hidden++
+			if seen[h.Rule] || h.By >= h.Rule {
+				t.Fatalf("rules %+v: %+v, but it is the first to match", rules, h)
+			}
+		}
+		for _, s := range seen {
+			if s {
+				first++
+			} else {
+				never++
+			}
+		}
+	}
+	// What is never first is so in this universe of few hosts and listeners.
+	t.Logf("%d rules are first to match, %d are not, and of these %d are found", first, never, hidden)
+	if hidden < never/2 {
+		t.Errorf("%d of %d rules that are never first are found", hidden, never)
+	}
+}
+
+// TestFindHidden: the last rule is the one that may be hidden, by that which is
+// given, and alone unless it says "with others".
+func TestFindHidden(t *testing.T) {
+	hosts := func(h ...string) Rule { return Rule{Hosts: h} }
+	on := func(l ...string) Rule { return Rule{Listeners: l} }
+	ports := func(p ...PortRange) Rule { return Rule{Ports: p} }
+	const reachable = -1
+	tests := map[string]struct {
+		rules  []Rule
+		by     int
+		others bool
+	}{
+		"everything":                        {[]Rule{{}, hosts("a")}, 0, false},
+		"every host":                        {[]Rule{hosts("*"), {}}, 0, false},
+		"everything after something":        {[]Rule{hosts("a"), {}}, reachable, false},
+		"the same":                          {[]Rule{hosts("a", "*.b"), hosts("*.B.", "A.")}, 0, false},
+		"some hosts":                        {[]Rule{hosts("a"), hosts("a", "b")}, reachable, false},
+		"hosts of two":                      {[]Rule{hosts("a"), hosts("b"), hosts("a", "b")}, 1, true},
+		"the later of two alone":            {[]Rule{hosts("a"), hosts("a", "b"), hosts("a", "b")}, 1, false},
+		"name of a suffix":                  {[]Rule{hosts("*.corp"), hosts("db.corp")}, 0, false},
+		"the suffix itself":                 {[]Rule{hosts("*.corp"), hosts("corp")}, reachable, false},
+		"suffix of a suffix":                {[]Rule{hosts("*.corp"), hosts("*.eu.corp")}, 0, false},
+		"the wider suffix":                  {[]Rule{hosts("*.eu.corp"), hosts("*.corp")}, reachable, false},
+		"name of a glob":                    {[]Rule{hosts("db-*.corp"), hosts("db-1.corp")}, 0, false},
+		"glob of a suffix":                  {[]Rule{hosts("*.corp"), hosts("db-?.corp")}, 0, false},
+		"glob of a glob":                    {[]Rule{hosts("db*"), hosts("db-*.corp")}, 0, false},
+		"star of a question mark":           {[]Rule{hosts("db?"), hosts("db*")}, reachable, false},
+		"question mark of a star":           {[]Rule{hosts("db*"), hosts("db?")}, 0, false},
+		"no host is shorter":                {[]Rule{hosts("db?*"), hosts("db*")}, reachable, false},
+		"network in a network":              {[]Rule{hosts("10.0.0.0/8"), hosts("10.1.0.0/16")}, 0, false},
+		"the wider network":                 {[]Rule{hosts("10.1.0.0/16"), hosts("10.0.0.0/8")}, reachable, false},
+		"address in a network":              {[]Rule{hosts("10.0.0.0/8"), hosts("::ffff:10.1.2.3")}, 0, false},
+		"address in a mapped network":       {[]Rule{hosts("::ffff:10.0.0.0/104"), hosts("10.1.2.3")}, 0, false},
+		"address of the other family":       {[]Rule{hosts("0.0.0.0/0"), hosts("fd00::1")}, reachable, false},
+		"glob in a network":                 {[]Rule{hosts("10.0.0.0/8"), hosts("10.*")}, reachable, false},
+		"network beside a glob":             {[]Rule{hosts("10.*"), hosts("10.0.0.0/8")}, reachable, false},
+		"port of a range":                   {[]Rule{ports(PortRange{1, 9}), ports(PortRange{5, 5})}, 0, false},
+		"range across ranges that meet":     {[]Rule{ports(PortRange{1, 4}, PortRange{5, 9}), ports(PortRange{3, 7})}, 0, false},
+		"range across two rules":            {[]Rule{ports(PortRange{1, 4}), ports(PortRange{5, 9}), ports(PortRange{3, 7})}, 1, true},
+		"range with a hole":                 {[]Rule{ports(PortRange{1, 4}, PortRange{6, 9}), ports(PortRange{3, 7})}, reachable, false},
+		"a label has no port":               {[]Rule{ports(PortRange{1, 65535}), {}}, reachable, false},
+		"port of every port":                {[]Rule{hosts("a"), {Hosts: []string{"a"}, Ports: []PortRange{{1, 2}}}}, 0, false},
+		"host and port of different rules":  {[]Rule{hosts("a"), ports(PortRange{1, 1}), {Hosts: []string{"b"}, Ports: []PortRange{{2, 2}}}}, reachable, false},
+		"listener":                          {[]Rule{on("tcp.a"), {Listeners: []string{"tcp.a"}, Hosts: []string{"a"}}}, 0, false},
+		"another listener":                  {[]Rule{on("tcp.a"), on("tcp.b")}, reachable, false},
+		"one of two listeners":              {[]Rule{on("tcp.a"), on("tcp.a", "tcp.b")}, reachable, false},
+		"both listeners":                    {[]Rule{on("tcp.a"), on("tcp.b"), on("tcp.a", "tcp.b")}, 1, true},
+		"every listener, after one":         {[]Rule{on("tcp.a"), hosts("a")}, reachable, false},
+		"one listener, after every":         {[]Rule{hosts("a"), {Listeners: []string{"tcp.a"}, Hosts: []string{"a"}}}, 0, false},
+		"host of the wrong listener's rule": {[]Rule{{Listeners: []string{"tcp.a"}, Hosts: []string{"*.corp"}}, {Listeners: []string{"tcp.b"}, Hosts: []string{"db.corp"}}}, reachable, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			last := len(tt.rules) - 1
+			var want []Hidden
+			if tt.by != reachable {
+				want = []Hidden{{Rule: last, By: tt.by, Alone: !tt.others}}
+			}
+			got := FindHidden(tt.rules)
+			got = slices.DeleteFunc(got, func(h Hidden) bool { return h.Rule != last })
+			if !slices.Equal(got, want) {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+	}
+}
