@@ -49,10 +49,10 @@ var allowed = map[string][]string{
 	"plugins/azrelay/azrelayemu":                   {"plugins/azrelay/internal/..."},
 	"plugins/azrelay/cmd/tunneld-plugin-azrelay":   {"plugins/azrelay", "plugins/sdk"},
 
-	// Floor 3: the core. Siblings know tunnel, and config knows schema.
+	// Floor 3: the core. Siblings know tunnel, and config knows schema and route.
 	"core/internal/tunnel":  {"internal/bare", "internal/sockopt", "proto/tunneld/plugin/v1"},
 	"core/internal/schema":  {"proto/tunneld/plugin/v1"},
-	"core/internal/config":  {"core/internal/schema", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
+	"core/internal/config":  {"core/internal/route", "core/internal/schema", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
 	"core/internal/route":   {"core/internal/tunnel"},
 	"core/internal/listen":  {"internal/bare", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
 	"core/internal/splice":  {"internal/bare", "core/internal/tunnel"},

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -63,10 +64,10 @@ func TestExampleHasTheDocumentedDefaults(t *testing.T) {
 		Routes: []Route{
 			{
 				Name: "databases",
-				Match: &Match{
+				Match: route.Rule{
 					Listeners: []string{"tcp.orders"},
 					Hosts:     []string{"*.corp", "db.example", "10.0.0.0/8"},
-					Ports:     []PortRange{{5432, 5432}, {9000, 9100}},
+					Ports:     []route.PortRange{{From: 5432, To: 5432}, {From: 9000, To: 9100}},
 				},
 				Upstreams: []string{"sapsocks.onprem", "direct.local"},
 			},

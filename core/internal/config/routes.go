@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/schema"
 )
 
@@ -40,26 +40,27 @@ func (p *parser) route(v schema.Values, b *hclsyntax.Block) routePlace {
 	for _, u := range r.upstreams {
 		r.route.Upstreams = append(r.route.Upstreams, strings.TrimPrefix(u.id, "upstream."))
 	}
-	for _, m := range b.Body.Blocks {
-		if m.Type != "match" || r.route.Match != nil {
-			continue
-		}
-		r.route.Match = &Match{Hosts: v.Block("match").List("hosts")}
-		p.hosts(m, v.Block("match"))
-		if a := m.Body.Attributes["listeners"]; a != nil {
-			var ok bool
-			if r.listeners, ok = p.referenceList(a, "listener"); ok && len(r.listeners) == 0 {
-				p.empty(a)
-			}
-		}
-		for _, l := range r.listeners {
-			r.route.Match.Listeners = append(r.route.Match.Listeners, strings.TrimPrefix(l.id, "listener."))
-		}
-		if a := m.Body.Attributes["ports"]; a != nil {
-			r.route.Match.Ports = p.ports(a)
-		}
+	if i := slices.IndexFunc(b.Body.Blocks, func(b *hclsyntax.Block) bool { return b.Type == "match" }); i >= 0 {
+		p.match(&r, b.Body.Blocks[i], v.Block("match"))
 	}
 	return r
+}
+
+func (p *parser) match(r *routePlace, m *hclsyntax.Block, v schema.Values) {
+	r.route.Match.Hosts = v.List("hosts")
+	p.hosts(m, v)
+	if a := m.Body.Attributes["listeners"]; a != nil {
+		var ok bool
+		if r.listeners, ok = p.referenceList(a, "listener"); ok && len(r.listeners) == 0 {
+			p.empty(a)
+		}
+	}
+	for _, l := range r.listeners {
+		r.route.Match.Listeners = append(r.route.Match.Listeners, strings.TrimPrefix(l.id, "listener."))
+	}
+	if a := m.Body.Attributes["ports"]; a != nil {
+		r.route.Match.Ports = p.ports(a)
+	}
 }
 
 func (p *parser) empty(a *hclsyntax.Attribute) {
@@ -79,7 +80,7 @@ func (p *parser) hosts(m *hclsyntax.Block, v schema.Values) {
 }
 
 // ports reads a list of numbers and "from-to" texts.
-func (p *parser) ports(a *hclsyntax.Attribute) []PortRange {
+func (p *parser) ports(a *hclsyntax.Attribute) []route.PortRange {
 	v, ok := p.eval(a.Expr)
 	if !ok || v.IsNull() {
 		return nil
@@ -91,7 +92,7 @@ func (p *parser) ports(a *hclsyntax.Attribute) []PortRange {
 	if v.LengthInt() == 0 {
 		p.empty(a)
 	}
-	var ranges []PortRange
+	var ranges []route.PortRange
 	for it := v.ElementIterator(); it.Next(); {
 		_, e := it.Element()
 		r, problem := portRange(e)
@@ -107,19 +108,19 @@ func (p *parser) ports(a *hclsyntax.Attribute) []PortRange {
 	return ranges
 }
 
-func portRange(v cty.Value) (PortRange, string) {
+func portRange(v cty.Value) (route.PortRange, string) {
 	const want = `Write a port from 1 to 65535, or a range in quotes: 5432, "9000-9100".`
 	if v.IsNull() {
-		return PortRange{}, want
+		return route.PortRange{}, want
 	}
 	switch v.Type() {
 	case cty.Number:
 		f := v.AsBigFloat()
 		n, _ := f.Int64()
 		if !f.IsInt() || n < 1 || n > 65535 {
-			return PortRange{}, want
+			return route.PortRange{}, want
 		}
-		return PortRange{uint16(n), uint16(n)}, ""
+		return route.PortRange{From: uint16(n), To: uint16(n)}, ""
 	case cty.String:
 		first, last, isRange := strings.Cut(v.AsString(), "-")
 		if !isRange {
@@ -129,13 +130,13 @@ func portRange(v cty.Value) (PortRange, string) {
 		to, ok2 := parsePort(last)
 		switch {
 		case !ok1 || !ok2 || from == 0 || to == 0:
-			return PortRange{}, want
+			return route.PortRange{}, want
 		case from > to:
-			return PortRange{}, "The range is the wrong way round. Write the smaller port first."
+			return route.PortRange{}, "The range is the wrong way round. Write the smaller port first."
 		}
-		return PortRange{from, to}, ""
+		return route.PortRange{From: from, To: to}, ""
 	}
-	return PortRange{}, want
+	return route.PortRange{}, want
 }
 
 // referenceList reads a list of references to blocks of a type ("upstream").
@@ -264,66 +265,23 @@ func (p *parser) unused(used map[string]bool) {
 	}
 }
 
-// reachable reports routes that an earlier one hides.
+// reachable reports routes that earlier ones hide.
 func (p *parser) reachable() {
-	var all *routePlace
-	byListener := map[string]routePlace{}
-	byKey := map[string]routePlace{}
-	for i, r := range p.routes {
-		if r.wrong {
-			continue
-		}
-		m := Match{}
-		if r.route.Match != nil {
-			m = *r.route.Match
-		}
-		key, anyListener, anyTarget := matchKey(m)
-		hidden := func(by routePlace, why string) {
-			p.errorAt(r.at, "Route that is never reached",
-				fmt.Sprintf("Route %q in %s on line %d comes before it and %s. Put this one first, or remove it.", by.route.Name, by.at.Filename, by.at.Start.Line, why))
-		}
-		first, twice := byKey[key]
-		switch {
-		case all != nil:
-			hidden(*all, "matches everything")
-		case twice:
-			hidden(first, "matches the same")
-		case !anyListener && !slices.ContainsFunc(m.Listeners, func(l string) bool { return byListener[l].at.Empty() }):
-			hidden(byListener[m.Listeners[0]], "matches everything from the listener")
-		case anyListener && anyTarget:
-			all = &p.routes[i]
-		}
-		byKey[key] = r
-		for _, l := range m.Listeners {
-			if _, covered := byListener[l]; anyTarget && !covered {
-				byListener[l] = r
-			}
+	var known []routePlace
+	var rules []route.Rule
+	for _, r := range p.routes {
+		if !r.wrong {
+			known = append(known, r)
+			rules = append(rules, r.route.Match)
 		}
 	}
-}
-
-// matchKey is equal for matches that match the same. It also says whether any
-// listener and any target is matched.
-func matchKey(m Match) (key string, anyListener, anyTarget bool) {
-	var hosts []string
-	for _, h := range m.Hosts {
-		if strings.Trim(h, "*") == "" {
-			hosts = nil
-			break
+	for _, h := range route.FindHidden(rules) {
+		by := known[h.By]
+		where := fmt.Sprintf("%q in %s on line %d", by.route.Name, by.at.Filename, by.at.Start.Line)
+		detail := "Route " + where + " comes before it and matches all that it does."
+		if !h.Alone {
+			detail = "The routes before it, down to " + where + ", match all that it does."
 		}
-		hosts = append(hosts, strings.TrimSuffix(strings.ToLower(h), "."))
+		p.errorAt(known[h.Rule].at, "Route that is never reached", detail+" Put this one first, or remove it.")
 	}
-	ports := slices.SortedFunc(slices.Values(m.Ports), func(a, b PortRange) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To)) })
-	var merged []PortRange
-	for _, r := range ports {
-		if n := len(merged); n > 0 && int(r.From) <= int(merged[n-1].To)+1 {
-			merged[n-1].To = max(merged[n-1].To, r.To)
-			continue
-		}
-		merged = append(merged, r)
-	}
-	anyListener = len(m.Listeners) == 0
-	anyTarget = len(hosts) == 0 && len(merged) == 0
-	set := func(s []string) []string { return slices.Compact(slices.Sorted(slices.Values(s))) }
-	return fmt.Sprintf("%q %q %v", set(m.Listeners), set(hosts), merged), anyListener, anyTarget
 }

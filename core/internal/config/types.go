@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
@@ -136,19 +137,9 @@ type Timeouts struct {
 // Route is a route block.
 type Route struct {
 	Name string
-	// Match is nil where the block has none: everything matches.
-	Match *Match
+	// Match is the match block, of which the hosts are as written and have been
+	// checked. Where there is none, everything matches.
+	Match route.Rule
 	// Upstreams are the IDs, in order.
 	Upstreams []string
 }
-
-// Match is the match block of a route. All that is given must hold; within one,
-// any. Hosts are as written and have been checked: a name, a glob or a CIDR.
-type Match struct {
-	Listeners []string // IDs
-	Hosts     []string
-	Ports     []PortRange
-}
-
-// PortRange is From to To, both included.
-type PortRange struct{ From, To uint16 }

@@ -71,7 +71,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	}
 	var rules []route.Rule
 	for _, r := range cfg.Routes {
-		rules = append(rules, rule(r.Match))
+		rules = append(rules, r.Match)
 		to := routing{name: r.Name}
 		for _, id := range r.Upstreams {
 			to.upstreams = append(to.upstreams, upstream{id: id, dialer: dialers[id]})
@@ -95,17 +95,6 @@ func (g *generation) names() (listeners, routes, upstreams map[string]bool) {
 		upstreams[id] = true
 	}
 	return listeners, routes, upstreams
-}
-
-func rule(m *config.Match) route.Rule {
-	if m == nil {
-		return route.Rule{}
-	}
-	r := route.Rule{Listeners: m.Listeners, Hosts: m.Hosts}
-	for _, p := range m.Ports {
-		r.Ports = append(r.Ports, route.PortRange(p))
-	}
-	return r
 }
 
 // hold keeps the generation's plugins configured until release; false: it is
