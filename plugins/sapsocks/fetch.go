@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,11 +29,17 @@ const maxRetryAfter = 10 * time.Minute
 func (s *tokenService) fetch(ctx context.Context, t sdk.TLS, limits sdk.Timeouts) (*oauth2.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, limits.Connect+limits.Handshake)
 	defer cancel()
-	client, err := s.client(t, limits)
+	transport, err := s.transport(t, limits)
 	if err != nil {
 		return nil, s.words().failure(BindingUnreadable, err.Error(), err)
 	}
-	defer client.CloseIdleConnections()
+	defer transport.CloseIdleConnections()
+	answer := &answerReader{RoundTripper: transport}
+	client := &http.Client{
+		Transport: answer,
+		// A redirect would carry the client's secret to wherever it points.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	cc := clientcredentials.Config{
 		ClientID:     s.clientID,
 		ClientSecret: s.clientSecret.Reveal(),
@@ -44,7 +51,7 @@ func (s *tokenService) fetch(ctx context.Context, t sdk.TLS, limits sdk.Timeouts
 	}
 	got, err := cc.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
 	if err != nil {
-		return nil, s.failure(ctx, err)
+		return nil, s.failure(ctx, err, answer.broken)
 	}
 	if len(got.AccessToken) > maxToken {
 		return nil, s.words().failure(TokenUnreadable, fmt.Sprintf("a token of %d bytes", len(got.AccessToken)), nil)
@@ -54,9 +61,9 @@ func (s *tokenService) fetch(ctx context.Context, t sdk.TLS, limits sdk.Timeouts
 
 func (s *tokenService) words() words { return words{tokenURL: s.url} }
 
-// client is made anew for each fetch, which is once in hours: files that were
+// transport is made anew for each fetch, which is once in hours: files that were
 // rotated are read, and no idle connection is left.
-func (s *tokenService) client(t sdk.TLS, limits sdk.Timeouts) (*http.Client, error) {
+func (s *tokenService) transport(t sdk.TLS, limits sdk.Timeouts) (*http.Transport, error) {
 	u, err := url.Parse(s.url)
 	if err != nil {
 		return nil, errors.New("the token service's address is no URL")
@@ -72,25 +79,52 @@ func (s *tokenService) client(t sdk.TLS, limits sdk.Timeouts) (*http.Client, err
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
-	return &http.Client{
-		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: limits.Connect}).DialContext,
-			TLSClientConfig:        config,
-			TLSHandshakeTimeout:    limits.Handshake,
-			ResponseHeaderTimeout:  limits.Handshake,
-			MaxResponseHeaderBytes: 64 << 10,
-			DisableKeepAlives:      true,
-			DisableCompression:     true,
-		},
-		// A redirect would carry the client's secret to wherever it points.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: limits.Connect}).DialContext,
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    limits.Handshake,
+		ResponseHeaderTimeout:  limits.Handshake,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
 	}, nil
 }
 
-// failure turns an error of the oauth2 package into the user's. The text of a
-// RetrieveError is not used: it holds the whole answer.
-func (s *tokenService) failure(ctx context.Context, err error) *sdk.DialError {
+// answerReader remembers with what the reading of an answer broke off: of that
+// the oauth2 package keeps the text alone. It serves one request.
+type answerReader struct {
+	http.RoundTripper
+	broken error
+}
+
+// RoundTrip makes the request; the answer's body is closed by who reads it.
+func (a *answerReader) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := a.RoundTripper.RoundTrip(r)
+	if err == nil {
+		answer.Body = answerBody{answer.Body, a}
+	}
+	return answer, err
+}
+
+type answerBody struct {
+	io.ReadCloser
+	of *answerReader
+}
+
+// Read reads on, and remembers any error but that of a whole answer.
+func (b answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.of.broken = err
+	}
+	return n, err
+}
+
+// failure turns an error of the oauth2 package into the user's. broken is that
+// with which the answer broke off, if it did. The text of a RetrieveError is not
+// used: it holds the whole answer.
+func (s *tokenService) failure(ctx context.Context, err, broken error) *sdk.DialError {
 	w := s.words()
 	var refused *oauth2.RetrieveError
 	var transport *url.Error
@@ -103,8 +137,10 @@ func (s *tokenService) failure(ctx context.Context, err error) *sdk.DialError {
 		return w.failure(TokenRefused, oneLine(op.Err.Error()), err)
 	case errors.As(err, &transport):
 		return w.network(TokenUnreachable, s.scrub(transport.Err.Error()), err)
-	case ctx.Err() != nil: // the package drops the cause of a body that never ends
+	case ctx.Err() != nil:
 		return w.network(TokenUnreachable, "no complete answer in time", ctx.Err())
+	case broken != nil:
+		return w.failure(TokenUnavailable, "its answer breaks off: "+oneLine(broken.Error()), broken)
 	default:
 		return w.failure(TokenUnreadable, s.scrub(err.Error()), err)
 	}

@@ -163,7 +163,7 @@ func TestTokenServiceFaults(t *testing.T) {
 		{"JSON of another kind", sapsocksemu.TokenFaults{Status: 200, Body: `["token"]`, ContentType: "application/json"}, nil, sapsocks.TokenUnreadable, ""},
 		{"no token in it", sapsocksemu.TokenFaults{Status: 200, Body: `{"token":"x"}`, ContentType: "application/json"}, nil, sapsocks.TokenUnreadable, ""},
 		{"huge", sapsocksemu.TokenFaults{Huge: true}, nil, sapsocks.TokenUnreadable, ""},
-		{"breaks off", sapsocksemu.TokenFaults{BreakOff: true}, nil, sapsocks.TokenUnreadable, ""},
+		{"breaks off", sapsocksemu.TokenFaults{BreakOff: true}, nil, sapsocks.TokenUnavailable, "its answer breaks off: unexpected EOF"},
 		{"silent", sapsocksemu.TokenFaults{Silent: true}, short, sapsocks.TokenUnreachable, ""},
 		{"too slow", sapsocksemu.TokenFaults{Delay: patience}, short, sapsocks.TokenUnreachable, ""},
 	}
