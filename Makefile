@@ -31,11 +31,12 @@ fuzz: ## run every fuzz target for FUZZTIME, inputs (20000x) or time (1m)
 	@scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: lint
-lint: ## format, vet, staticcheck
+lint: ## format, vet, staticcheck, go.mod
 	@test -z "$$(gofmt -l $(GOFILES))" || { echo 'gofmt would change:'; gofmt -l $(GOFILES); exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags interop ./interop/...
 	$(TOOL) staticcheck ./...
+	$(GO) mod tidy -diff
 
 $(BUF): tools/package-lock.json
 	cd tools && npm ci
