@@ -1,4 +1,9 @@
 # tunneld as a sidecar on Cloud Foundry: see manifest.yml beside this file.
+daemon {
+  # Cloud Foundry kills what has not ended ten seconds after it was told to.
+  shutdown_timeout = "8s"
+}
+
 upstream "sapsocks" "onprem" {
   # Host, port and credentials of the bound Connectivity service. Where several
   # are bound, add instance = "its name".

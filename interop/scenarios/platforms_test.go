@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsimple"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
@@ -46,6 +49,9 @@ func TestCloudFoundry(t *testing.T) {
 	if s.Command != "./tunneld run --config tunneld.hcl" || !slices.Equal(s.ProcessTypes, []string{"web"}) || s.Memory == "" {
 		t.Errorf("%+v", s)
 	}
+	if drains := shutdownTimeout(t, "cloudfoundry"); drains+pluginsEnd > 10*time.Second {
+		t.Errorf("it drains for %s, and Cloud Foundry kills after 10s", drains)
+	}
 	emu := connectivity(t, map[string]string{"orders-db.corp:5432": greeting(t, "the database")})
 	d := startExample(t, "cloudfoundry", emu)
 	if got, err := firstLine(t, d.addresses["tcp.orders"]); err != nil || got != "the database\n" {
@@ -61,10 +67,15 @@ type object struct {
 }
 
 type pod struct {
-	Containers []struct {
-		Name         string
-		Args         []string
-		VolumeMounts []struct{ Name, MountPath string }
+	TerminationGracePeriodSeconds int
+	Containers                    []struct {
+		Name            string
+		Args            []string
+		VolumeMounts    []struct{ Name, MountPath string }
+		SecurityContext struct {
+			RunAsNonRoot bool
+			RunAsUser    int
+		}
 	}
 	Volumes []struct {
 		Name      string
@@ -112,6 +123,23 @@ func TestKubernetes(t *testing.T) {
 		mounted[bindingFolder] != "secret my-connectivity" || mounted["/tmp"] != "a folder" {
 		t.Errorf("args %q, mounted %q", sidecar.Args, mounted)
 	}
+	if drains := shutdownTimeout(t, "kubernetes"); drains+pluginsEnd > time.Duration(p.TerminationGracePeriodSeconds)*time.Second {
+		t.Errorf("it drains for %s, and is killed after %d seconds", drains, p.TerminationGracePeriodSeconds)
+	}
+	// An image without users has root's number, which the kubelet refuses unless
+	// the deployment names another.
+	if c := sidecar.SecurityContext; !c.RunAsNonRoot || c.RunAsUser == 0 {
+		t.Errorf("%+v", c)
+	}
+	image, err := os.ReadFile(filepath.Join(examples, "kubernetes", "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{`ENTRYPOINT ["/tunneld"]`, "COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/"} {
+		if !slices.Contains(strings.Split(string(image), "\n"), line) {
+			t.Errorf("the image lacks %q", line)
+		}
+	}
 
 	emu := connectivity(t, map[string]string{"orders-db.corp:5432": greeting(t, "the database")})
 	binding := t.TempDir()
@@ -128,6 +156,31 @@ func TestKubernetes(t *testing.T) {
 	if got, err := firstLine(t, d.addresses["tcp.orders"]); err != nil || got != "the database\n" {
 		t.Errorf("read %q, %v", got, err)
 	}
+}
+
+// pluginsEnd is what a stop may take once the draining is over.
+const pluginsEnd = 2 * time.Second
+
+// shutdownTimeout is an example's daemon.shutdown_timeout, or the default.
+func shutdownTimeout(t *testing.T, example string) time.Duration {
+	t.Helper()
+	var c struct {
+		Daemon *struct {
+			ShutdownTimeout string `hcl:"shutdown_timeout"`
+		} `hcl:"daemon,block"`
+		Rest hcl.Body `hcl:",remain"`
+	}
+	if err := hclsimple.DecodeFile(filepath.Join(examples, example, "tunneld.hcl"), nil, &c); err != nil {
+		t.Fatal(err)
+	}
+	if c.Daemon == nil {
+		return 30 * time.Second
+	}
+	d, err := time.ParseDuration(c.Daemon.ShutdownTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 // meaning returns a configuration's tokens without comments and empty lines.
