@@ -37,9 +37,8 @@ type instance struct {
 func (r *run) launch(ctx context.Context) (*instance, error) {
 	i := &instance{ledger: &ledger{ended: map[uint64]bool{}, handed: map[uint64]bool{}, eofs: map[uint64]bool{}}}
 	host, err := pluginhost.New(pluginhost.Options{
-		// The plugin is to print at level debug; what the host says of it is in
-		// the errors.
-		Log:         slog.New(silent{}),
+		// What the host says of the plugin is in the errors.
+		Log:         slog.New(slog.DiscardHandler),
 		CoreVersion: r.opts.Version,
 		Self:        r.opts.Self,
 		StopTimeout: r.opts.stop,
@@ -170,14 +169,6 @@ func (l *ledger) findings() []string {
 	defer l.mu.Unlock()
 	return slices.Clone(l.wrong)
 }
-
-// silent takes every level and writes nothing.
-type silent struct{}
-
-func (silent) Enabled(context.Context, slog.Level) bool  { return true }
-func (silent) Handle(context.Context, slog.Record) error { return nil }
-func (s silent) WithAttrs([]slog.Attr) slog.Handler      { return s }
-func (s silent) WithGroup(string) slog.Handler           { return s }
 
 // words keeps what a plugin says, to look for secrets in it. It is bounded; what
 // is beyond is looked at and forgotten.

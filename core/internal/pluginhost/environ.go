@@ -1,8 +1,6 @@
 package pluginhost
 
 import (
-	"context"
-	"log/slog"
 	"os"
 	"slices"
 
@@ -22,8 +20,9 @@ var passedOn = []string{
 
 // environ returns the whole environment of a plugin. handshake are the
 // variables of go-plugin; they come after the spec's, and the last of a name
-// counts.
-func environ(s Spec, handshake []string, level string) []string {
+// counts. The plugin logs everything, since a reload can change the level that
+// is wanted and not the environment: what is not wanted ends in output.
+func environ(s Spec, handshake []string) []string {
 	var env []string
 	for _, key := range passedOn {
 		if v, ok := os.LookupEnv(key); ok {
@@ -34,19 +33,5 @@ func environ(s Spec, handshake []string, level string) []string {
 		env = append(env, key+"="+v)
 	}
 	env = slices.Concat(env, handshake)
-	return append(env, pluginwire.EnvChannel+"="+channelFD, pluginwire.EnvLogLevel+"="+level)
-}
-
-// logLevel is the least level that log takes, as EnvLogLevel has it.
-func logLevel(log *slog.Logger) string {
-	ctx := context.Background()
-	switch {
-	case log.Enabled(ctx, slog.LevelDebug):
-		return "debug"
-	case log.Enabled(ctx, slog.LevelInfo):
-		return "info"
-	case log.Enabled(ctx, slog.LevelWarn):
-		return "warn"
-	}
-	return "error"
+	return append(env, pluginwire.EnvChannel+"="+channelFD, pluginwire.EnvLogLevel+"=debug")
 }

@@ -85,14 +85,19 @@ func (o *output) line(line []byte, stream string) {
 	now := time.Now()
 	o.mu.Lock()
 	a := &o.plain
+	wanted := true
 	if isLog {
 		a = &o.logged
-		o.keep(r.text())
+		wanted = o.log.Enabled(context.Background(), r.level)
+		// What only debug would show is not to drive the cause of an end out.
+		if wanted || r.level >= slog.LevelInfo {
+			o.keep(r.text())
+		}
 	} else {
 		o.keep(string(line))
 		o.tell(string(line))
 	}
-	if isLog && !o.log.Enabled(context.Background(), r.level) {
+	if !wanted {
 		o.mu.Unlock()
 		return
 	}

@@ -137,6 +137,7 @@ func TestTailIsForPeople(t *testing.T) {
 {"level":"ERROR","msg":"the plugin panicked","doing":"dial","panic":"oops","stack":"goroutine 1"}
 {"level":"WARN","msg":"printed by the plugin","text":"hello"}
 {"level":"INFO","msg":"started","port":7}
+{"level":"DEBUG","msg":"a detail"}
 plain
 `), "stderr")
 	want := "the plugin cannot be served: schema: type uint16\nthe plugin panicked: oops\nprinted by the plugin: hello\nstarted\nplain"
@@ -162,6 +163,19 @@ func TestTelling(t *testing.T) {
 		if got := o.telling(); got != want {
 			t.Errorf("%.40q: %q, want %q", in, got, want)
 		}
+	}
+}
+
+// TestUnwantedLinesCostNothing: what the level in force leaves out takes nothing of
+// the allowance of what it does not.
+func TestUnwantedLinesCostNothing(t *testing.T) {
+	o, b := testOutput() // at info
+	for range 2 * int(o.logged.burst) {
+		o.line([]byte(`{"level":"DEBUG","msg":"a detail"}`), "stderr")
+	}
+	o.line([]byte(`{"level":"INFO","msg":"wanted"}`), "stderr")
+	if got := b.String(); !strings.Contains(got, "wanted") || strings.Contains(got, "dropped") || strings.Contains(got, "detail") {
+		t.Errorf("log %.300s", got)
 	}
 }
 

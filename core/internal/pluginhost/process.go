@@ -135,7 +135,7 @@ func (p *process) prepare(cmd *exec.Cmd, socketDir string) error {
 	cmd.Path, cmd.Args = p.child.program.path, p.child.program.argv
 	// exec.Command("") has looked its empty name up along $PATH.
 	cmd.Err = nil
-	cmd.Env = environ(p.spec, handshake, logLevel(p.log))
+	cmd.Env = environ(p.spec, handshake)
 	p.child.cmd = cmd
 	return nil
 }
