@@ -198,7 +198,7 @@ var bothPaths = []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_DIRECT, pluginv1
 // insane says what is wrong with the error about a target that refused.
 func insane(e *pluginv1.DialError) []string {
 	var wrong []string
-	if _, known := pluginv1.Stage_name[int32(e.GetStage())]; !known || e.GetStage() == pluginv1.Stage_STAGE_UNSPECIFIED {
+	if _, known := pluginv1.Stage_name[int32(e.GetStage())]; !known || e.GetStage() == pluginv1.Stage_STAGE_UNSPECIFIED || e.GetStage() == pluginv1.Stage_STAGE_PLUGIN {
 		wrong = append(wrong, fmt.Sprintf("stage %d is none", e.GetStage()))
 	}
 	fitting := []pluginv1.Reason{

@@ -93,6 +93,7 @@ func (e *Engine) pluginStatus(g *generation) (plugins []status.Plugin, upstreams
 			NextStart:  st.NextStart,
 			LastExit:   st.LastExit,
 			LastOutput: st.LastOutput,
+			Refused:    st.Refused[g.number],
 			Open:       st.Open,
 			Retired:    !used,
 		})

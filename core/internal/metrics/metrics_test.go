@@ -47,6 +47,7 @@ func full() status.Status {
 			{Name: "soht", Status: "running", Restarts: 3, LastExit: "signal: killed (core dumped)", Open: 2},
 			{Name: "soht", Status: "draining", Open: 5, Retired: true},
 			{Name: "acme", Status: "crash_looping", LastExit: "start: " + strings.Repeat("x", 1000)},
+			{Name: "websocks", Status: "running", Refused: "no password"},
 		},
 		Pump: status.Pump{Workers: 2, PipesInUse: 1, PipesIdle: 4, PipesMade: 5, PipesRefused: 6, PipesSmall: 7, BuffersInUse: 8, BuffersMade: 9},
 	}
@@ -162,6 +163,7 @@ func TestScrape(t *testing.T) {
 		`tunneld_upstream_credential_expires_timestamp_seconds{upstream="soht.y"} 1.767326645e+09`,
 		`tunneld_plugin_up{plugin="soht"} 1`,
 		`tunneld_plugin_up{plugin="acme"} 0`,
+		`tunneld_plugin_up{plugin="websocks"} 0`,
 		`tunneld_plugin_status{plugin="acme",status="crash_looping"} 1`,
 		`tunneld_plugin_restarts_total{plugin="soht"} 3`,
 		`tunneld_plugin_last_exit_info{exit="signal: killed",plugin="soht"} 1`,
@@ -271,8 +273,9 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s %s: %d %q", c.method, c.path, code, body)
 		}
 	}
-	s = status.Status{Stopping: true, Plugins: []status.Plugin{{Name: "a", Status: "crash_looping", LastExit: "exit status 3"}, {Name: "b", Status: "crash_looping", Retired: true}}}
-	if code, body := get(t, m, http.MethodGet, "/readyz"); code != 503 || body != "the daemon is stopping\nplugin a keeps dying: exit status 3\n" {
+	s = status.Status{Stopping: true, Plugins: []status.Plugin{{Name: "a", Status: "crash_looping", LastExit: "exit status 3"}, {Name: "b", Status: "crash_looping", Retired: true},
+		{Name: "c", Status: "running", Refused: "no password"}, {Name: "d", Status: "running", Refused: "no password", Retired: true}}}
+	if code, body := get(t, m, http.MethodGet, "/readyz"); code != 503 || body != "the daemon is stopping\nplugin a keeps dying: exit status 3\nplugin c was restarted and does not take its configuration any more: no password\n" {
 		t.Errorf("%d %q", code, body)
 	}
 }

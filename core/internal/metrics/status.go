@@ -103,7 +103,7 @@ func (w writer) plugins(all []status.Plugin) {
 			retired[p.Name]++
 			continue
 		}
-		w.gauge(pluginUp, truth(p.Status == "running"), p.Name)
+		w.gauge(pluginUp, truth(p.Status == "running" && p.Refused == ""), p.Name)
 		for _, s := range pluginStatuses {
 			w.gauge(pluginStatus, truth(p.Status == s), p.Name, s)
 		}

@@ -45,14 +45,8 @@ func (p *Plugin) Configure(ctx context.Context, generation uint64, upstreams []*
 	if _, ok := p.generations[generation]; ok {
 		return nil, p.callFailed(what, errors.New("there is one of that number already"))
 	}
-	diagnostics, err := proc.configure(ctx, p.host.opts.CallTimeout, generation, upstreams)
+	diagnostics, err := p.configure(ctx, proc, generation, upstreams)
 	if err != nil {
-		// Whether the plugin has it is not known: it may have answered too late.
-		if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
-			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			_, _ = proc.plugin.Release(late, &pluginv1.ReleaseRequest{Generation: generation})
-		}
 		return nil, p.callFailed(what, err)
 	}
 	if !slices.ContainsFunc(diagnostics, isError) {

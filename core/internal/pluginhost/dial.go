@@ -39,8 +39,8 @@ func (u *upstream) Dial(ctx context.Context, d tunnel.Dial) (*tunnel.Conn, error
 	if err != nil {
 		return nil, u.unavailable(ctx, err)
 	}
-	if refusal := u.p.refusal(u.generation); refusal != "" {
-		return nil, u.unavailable(ctx, errors.New(refusal))
+	if err := u.p.refusal(u.generation); err != nil {
+		return nil, u.unavailable(ctx, err)
 	}
 	if !enter(ctx, u.dials) {
 		return nil, u.crowded(ctx, u.dials, "upstream "+u.id())

@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,12 @@ const (
 	maxRetryAfter = 24 * time.Hour
 )
 
-// pluginHint is for failures that are the plugin's own.
-const pluginHint = "this is a fault of the plugin, not of the far end: see its lines in the log"
+// Hints for failures that are not the far end's.
+const (
+	pluginHint  = "this is a fault of the plugin, not of the far end: see its lines in the log"
+	timeoutHint = "see the listener's dial timeout, and what the plugin was waiting for"
+	refusedHint = "mend what it complains of: it is asked again until it takes the configuration; or change the configuration and reload"
+)
 
 // Hints for connections that were made and did not get here.
 const (
@@ -39,7 +44,7 @@ func (u *upstream) fromPlugin(e *pluginv1.DialError) error {
 		message = "the plugin gives no reason"
 	}
 	stage, reason := e.GetStage(), e.GetReason()
-	if _, known := pluginv1.Stage_name[int32(stage)]; !known {
+	if _, known := pluginv1.Stage_name[int32(stage)]; !known || stage == pluginv1.Stage_STAGE_PLUGIN {
 		stage = pluginv1.Stage_STAGE_UNSPECIFIED
 	}
 	if _, known := pluginv1.Reason_name[int32(reason)]; !known || reason == pluginv1.Reason_REASON_UNSPECIFIED {
@@ -83,23 +88,13 @@ func (u *upstream) fromContext(ctx context.Context, while string) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return u.timeout(while, ctx.Err())
 	}
-	return &tunnel.DialError{
-		Upstream: u.id(),
-		Reason:   pluginv1.Reason_REASON_CANCELED,
-		Message:  "given up: " + while,
-		Err:      ctx.Err(),
-	}
+	e := u.failure(pluginv1.Reason_REASON_CANCELED, "given up: "+while, "", ctx.Err())
+	e.Retryable = false
+	return e
 }
 
 func (u *upstream) timeout(message string, err error) error {
-	return &tunnel.DialError{
-		Upstream:  u.id(),
-		Reason:    pluginv1.Reason_REASON_TIMEOUT,
-		Retryable: true,
-		Message:   message,
-		Hint:      "see the listener's dial timeout, and what the plugin was waiting for",
-		Err:       err,
-	}
+	return u.failure(pluginv1.Reason_REASON_TIMEOUT, message, timeoutHint, err)
 }
 
 // unavailable is a plugin that cannot dial now.
@@ -107,45 +102,39 @@ func (u *upstream) unavailable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return u.fromContext(ctx, err.Error())
 	}
-	e := &tunnel.DialError{
-		Upstream:  u.id(),
-		Reason:    pluginv1.Reason_REASON_UNAVAILABLE,
-		Retryable: true,
-		Message:   fmt.Sprintf("plugin %q: %v", u.p.spec.Name, err),
-		Hint:      pluginHint,
-		Err:       err,
-	}
+	e := u.failure(pluginv1.Reason_REASON_UNAVAILABLE, u.says(err.Error()), pluginHint, err)
 	var down *downError
 	if errors.As(err, &down) {
-		e.RetryAfter = down.again
+		e.Hint, e.RetryAfter = cmp.Or(down.hint, e.Hint), down.again
 	}
 	return e
 }
 
 // lost is a connection that was made and did not get here.
 func (u *upstream) lost(what, hint string, err error) error {
-	return &tunnel.DialError{
-		Upstream:  u.id(),
-		Reason:    pluginv1.Reason_REASON_UNAVAILABLE,
-		Retryable: true,
-		Message:   fmt.Sprintf("plugin %q: %s", u.p.spec.Name, what),
-		Hint:      hint,
-		Err:       err,
-	}
+	return u.failure(pluginv1.Reason_REASON_UNAVAILABLE, u.says(what), hint, err)
 }
 
 // broken is a plugin that does not keep to the protocol. Another upstream may
 // well do.
 func (u *upstream) broken(what string, err error) error {
+	return u.failure(pluginv1.Reason_REASON_PROTOCOL, u.says(what), pluginHint, err)
+}
+
+// failure is the plugin's own, after which another upstream is worth a try.
+func (u *upstream) failure(r pluginv1.Reason, message, hint string, err error) *tunnel.DialError {
 	return &tunnel.DialError{
 		Upstream:  u.id(),
-		Reason:    pluginv1.Reason_REASON_PROTOCOL,
+		Stage:     pluginv1.Stage_STAGE_PLUGIN,
+		Reason:    r,
 		Retryable: true,
-		Message:   fmt.Sprintf("plugin %q: %s", u.p.spec.Name, what),
-		Hint:      pluginHint,
+		Message:   message,
+		Hint:      hint,
 		Err:       err,
 	}
 }
+
+func (u *upstream) says(what string) string { return fmt.Sprintf("plugin %q: %s", u.p.spec.Name, what) }
 
 func (u *upstream) id() string { return u.p.spec.Name + "." + u.name }
 

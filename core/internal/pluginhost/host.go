@@ -66,7 +66,8 @@ type Options struct {
 
 // Backoff is how long a dead plugin waits for its restart. The first is at
 // once; then the wait grows from Min, doubling, to Max, shortened at random by
-// up to a quarter. A plugin that lived for Reset starts over. Zero: 500ms, 30s,
+// up to a quarter. A plugin that lived for Reset starts over. The same waits are
+// between the tries to give a restarted plugin what it refuses. Zero: 500ms, 30s,
 // 1m.
 type Backoff struct{ Min, Max, Reset time.Duration }
 

@@ -237,7 +237,8 @@ func TestDialWaitsForRestart(t *testing.T) {
 }
 
 // TestRestartRefused has a restarted plugin that does not take a generation any
-// more: the others work, and dials of that one say why.
+// more: the others work, dials of that one say why, and it is asked again until it
+// does.
 func TestRestartRefused(t *testing.T) {
 	h := newHost(t, nil)
 	s := rawSpec("")
@@ -248,10 +249,44 @@ func TestRestartRefused(t *testing.T) {
 	if err := syscall.Kill(p.State().PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	h.await(t, "restart", func(s State) bool { return s.Restarts == 1 && s.Status == StatusRunning })
-	if _, err := dialTo(t, p, 1, tunnel.Target{Host: "relay"}); err == nil || !strings.Contains(err.Error(), "not again") {
+	h.await(t, "restart", func(s State) bool {
+		return s.Restarts == 1 && s.Status == StatusRunning && s.Refused[1] == `upstream "u": not again`
+	})
+	_, err := dialTo(t, p, 1, tunnel.Target{Host: "internal"})
+	if e := dialError(t, err); e.Reason != pluginv1.Reason_REASON_UNAVAILABLE || !e.Retryable || !strings.Contains(e.Message, "not again") || e.Hint != refusedHint {
+		t.Errorf("error %+v", e)
+	}
+	if _, err := dialTo(t, p, 2, tunnel.Target{Host: "internal"}); err == nil || !strings.Contains(err.Error(), "out of luck") {
 		t.Errorf("error %v", err)
 	}
+	if err := os.Remove(s.Env["RAW_MARKER"]); err != nil {
+		t.Fatal(err)
+	}
+	h.await(t, "recovery", func(s State) bool { return s.Restarts == 1 && s.Status == StatusRunning && len(s.Refused) == 0 })
+	if _, err := dialTo(t, p, 1, tunnel.Target{Host: "internal"}); err == nil || !strings.Contains(err.Error(), "out of luck") {
+		t.Errorf("error %v", err)
+	}
+	h.log.await(t, "restarted plugin takes its configuration again")
+}
+
+// TestRefusedIsReleased: what nobody wants any more is not asked for again.
+func TestRefusedIsReleased(t *testing.T) {
+	h := newHost(t, nil)
+	s := rawSpec("")
+	s.Env["RAW_MARKER"] = filepath.Join(t.TempDir(), "marker")
+	p := h.start(t, s)
+	configure(t, p, 1, `"refuse the second time"`)
+	if err := syscall.Kill(p.State().PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	h.await(t, "refusal", func(s State) bool { return s.Status == StatusRunning && len(s.Refused) == 1 })
+	if err := p.Release(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if s := p.State(); len(s.Refused) != 0 || p.refuses() {
+		t.Errorf("state %+v", s)
+	}
+	configure(t, p, 2, `{}`)
 	if _, err := dialTo(t, p, 2, tunnel.Target{Host: "internal"}); err == nil || !strings.Contains(err.Error(), "out of luck") {
 		t.Errorf("error %v", err)
 	}

@@ -202,7 +202,7 @@ func (r *raw) Configure(ctx context.Context, req *pluginv1.ConfigureRequest) (*p
 				_, _ = syscall.Write(2, []byte("cannot be configured twice\n"))
 				syscall.Exit(13) // at once, also with the race detector
 			}
-			return &pluginv1.ConfigureResponse{Diagnostics: []*pluginv1.Diagnostic{{Severity: pluginv1.Severity_SEVERITY_ERROR, Summary: "not again"}}}, nil
+			return &pluginv1.ConfigureResponse{Diagnostics: []*pluginv1.Diagnostic{{Severity: pluginv1.Severity_SEVERITY_ERROR, Upstream: "u", Summary: "not again"}}}, nil
 		}
 		if err := os.WriteFile(marker, nil, 0o600); err != nil {
 			return nil, err

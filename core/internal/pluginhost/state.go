@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +56,9 @@ type State struct {
 	Open int
 	// Generations are the live ones, ascending.
 	Generations []uint64
+	// Refused are those of them that the process does not take since its restart,
+	// and why. It is asked again until it does.
+	Refused map[uint64]string
 	// Upstreams is what it reported of those of the live generations.
 	Upstreams []*pluginv1.UpstreamStatus
 }
@@ -79,6 +83,7 @@ func (p *Plugin) State() State {
 		NextStart:  p.next,
 		LastExit:   p.lastExit,
 		LastOutput: p.lastOutput,
+		Refused:    maps.Clone(p.refused),
 	}
 	if p.proc != nil {
 		s.PID, s.Open = p.proc.child.number(), p.proc.tokens.len()

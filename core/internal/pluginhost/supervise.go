@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -15,6 +14,7 @@ import (
 // downError is why a plugin takes no calls now.
 type downError struct {
 	what  string
+	hint  string        // empty: pluginHint
 	again time.Duration // until the next start; 0: not known
 }
 
@@ -27,13 +27,21 @@ func (p *Plugin) supervise(proc *process) {
 	defer p.host.forget(p)
 	defer p.rush()
 	defer p.past.Wait()
-	for proc != nil {
+	const firstTry = 2 // of a delay that is one: see Backoff
+	for tries := firstTry; proc != nil; {
+		var again <-chan time.Time
+		if p.refuses() {
+			again = time.After(p.host.opts.Backoff.delay(tries))
+		}
 		select {
+		case <-again:
+			p.offerAgain(proc)
+			tries++
 		case <-proc.child.exited:
 			done := proc.done
 			p.past.Go(func() { <-done })
 			p.lost(proc)
-			proc = p.revive(proc)
+			proc, tries = p.revive(proc), firstTry
 		case <-p.stopping.Done():
 			p.turn(StatusStopped, time.Time{})
 			p.err = proc.terminate(p.hurry, p.host.opts.StopTimeout)
@@ -119,27 +127,6 @@ func (p *Plugin) restart() (*process, error) {
 	return proc, nil
 }
 
-// restore gives a new process all live generations. It returns those that it
-// did not take, with the reason. It is called with config held.
-func (p *Plugin) restore(proc *process) (map[uint64]string, error) {
-	refused := make(map[uint64]string)
-	for _, g := range p.State().Generations {
-		diagnostics, err := proc.configure(p.stopping, p.host.opts.CallTimeout, g, p.generations[g])
-		if err != nil {
-			return nil, fmt.Errorf("configure generation %d again: %w", g, err)
-		}
-		if i := slices.IndexFunc(diagnostics, isError); i >= 0 {
-			refused[g] = "it was restarted and does not take its configuration any more: " + clean(diagnostics[i].GetSummary(), maxText)
-			p.log.Error("restarted plugin refused a configuration that it had taken", "generation", g, "upstream", diagnostics[i].GetUpstream(), "err", clean(diagnostics[i].GetSummary(), maxText))
-		}
-	}
-	return refused, nil
-}
-
-func isError(d *pluginv1.Diagnostic) bool {
-	return d.GetSeverity() != pluginv1.Severity_SEVERITY_WARNING
-}
-
 // abandon ends a process that is not put to use.
 func (p *Plugin) abandon(proc *process) error {
 	proc.end("could not be configured")
@@ -178,6 +165,7 @@ func (p *Plugin) lost(proc *process) {
 	p.proc = nil
 	p.epoch++
 	clear(p.statuses)
+	clear(p.refused)
 	p.lastExit, p.lastOutput, p.lastTold = exit, output, told
 	p.mu.Unlock()
 	if p.stopping.Err() == nil {
@@ -257,13 +245,6 @@ func (p *Plugin) why() string {
 		s += fmt.Sprintf(" (it printed %q)", p.lastTold)
 	}
 	return s
-}
-
-// refusal says why a generation cannot be dialed since the last restart.
-func (p *Plugin) refusal(generation uint64) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.refused[generation]
 }
 
 // lock takes config.

@@ -91,6 +91,9 @@ type Plugin struct {
 	// of what it printed, at most 4 KiB.
 	LastExit   string `json:"last_exit,omitempty"`
 	LastOutput string `json:"last_output,omitempty"`
+	// Refused is why its process does not take the configuration in force since
+	// its restart; empty where it does. It is asked again until it does.
+	Refused string `json:"refused,omitempty"`
 	// Open is how many dials are under way and relays open.
 	Open int `json:"open"`
 	// Retired: the configuration in force does not use it. It drains, or a
@@ -124,8 +127,12 @@ func (s Status) NotReady() []string {
 		why = append(why, "the daemon is stopping")
 	}
 	for _, p := range s.Plugins {
-		if !p.Retired && p.Status == "crash_looping" {
+		switch {
+		case p.Retired:
+		case p.Status == "crash_looping":
 			why = append(why, fmt.Sprintf("plugin %s keeps dying: %s", p.Name, p.LastExit))
+		case p.Refused != "":
+			why = append(why, fmt.Sprintf("plugin %s was restarted and does not take its configuration any more: %s", p.Name, p.Refused))
 		}
 	}
 	return why

@@ -335,6 +335,9 @@ const (
 	Stage_STAGE_HANDSHAKE Stage = 5
 	// Asking the far end for the target.
 	Stage_STAGE_REQUEST Stage = 6
+	// Asking the plugin: tunneld's own, for failures of the plugin itself. From a
+	// plugin it counts as none.
+	Stage_STAGE_PLUGIN Stage = 7
 )
 
 // Enum value maps for Stage.
@@ -347,6 +350,7 @@ var (
 		4: "STAGE_CREDENTIAL",
 		5: "STAGE_HANDSHAKE",
 		6: "STAGE_REQUEST",
+		7: "STAGE_PLUGIN",
 	}
 	Stage_value = map[string]int32{
 		"STAGE_UNSPECIFIED": 0,
@@ -356,6 +360,7 @@ var (
 		"STAGE_CREDENTIAL":  4,
 		"STAGE_HANDSHAKE":   5,
 		"STAGE_REQUEST":     6,
+		"STAGE_PLUGIN":      7,
 	}
 )
 
@@ -2884,7 +2889,7 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eHEALTH_UNKNOWN\x10\x01\x12\r\n" +
 	"\tHEALTH_OK\x10\x02\x12\x12\n" +
-	"\x0eHEALTH_FAILING\x10\x03*\x91\x01\n" +
+	"\x0eHEALTH_FAILING\x10\x03*\xa3\x01\n" +
 	"\x05Stage\x12\x15\n" +
 	"\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTAGE_RESOLVE\x10\x01\x12\x11\n" +
@@ -2892,7 +2897,8 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\tSTAGE_TLS\x10\x03\x12\x14\n" +
 	"\x10STAGE_CREDENTIAL\x10\x04\x12\x13\n" +
 	"\x0fSTAGE_HANDSHAKE\x10\x05\x12\x11\n" +
-	"\rSTAGE_REQUEST\x10\x06*\xe7\x01\n" +
+	"\rSTAGE_REQUEST\x10\x06\x12\x10\n" +
+	"\fSTAGE_PLUGIN\x10\a*\xe7\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_TIMEOUT\x10\x01\x12\x12\n" +
