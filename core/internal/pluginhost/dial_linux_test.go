@@ -232,6 +232,22 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	h := newHost(t, nil)
 	p := h.start(t, rawSpec(""))
 	configure(t, p, 1, `{}`)
+	err := dialWithoutDescriptors(t, p)
+	if e := dialError(t, err); e.Reason != pluginv1.Reason_REASON_UNAVAILABLE || !e.Retryable || !strings.Contains(e.Message, "MSG_CTRUNC") || !strings.Contains(e.Hint, "LimitNOFILE") {
+		t.Errorf("error %+v", e)
+	}
+	target := echoServer(t)
+	c, err := dialTo(t, p, 1, tunnel.Target{Host: "descriptor first", Port: target.Port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, c, "again")
+}
+
+// dialWithoutDescriptors has a raw plugin hand over what this process has no
+// descriptor for.
+func dialWithoutDescriptors(t *testing.T, p *Plugin) error {
+	t.Helper()
 	// The relay's far end is made in the plugin, so that nothing else in this
 	// process wants a descriptor meanwhile.
 	var old unix.Rlimit
@@ -252,15 +268,7 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	if e := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); e != nil {
 		t.Fatal(e)
 	}
-	if e := dialError(t, err); e.Reason != pluginv1.Reason_REASON_UNAVAILABLE || !e.Retryable || !strings.Contains(e.Message, "MSG_CTRUNC") || !strings.Contains(e.Hint, "LimitNOFILE") {
-		t.Errorf("error %+v", e)
-	}
-	target := echoServer(t)
-	c, err := dialTo(t, p, 1, tunnel.Target{Host: "descriptor first", Port: target.Port})
-	if err != nil {
-		t.Fatal(err)
-	}
-	exchange(t, c, "again")
+	return err
 }
 
 // TestSocketOptionsKept has the options that the plugin set survive the
