@@ -46,7 +46,7 @@ func ControlAddress(configPath string) (string, error) {
 	var said string
 	switch {
 	case configured != "":
-		said = "its control socket would be there, by control.address of " + configPath
+		said = "its control socket would be there, by control.address of " + configPath + "; if that was just changed, name the old socket with --control, or send SIGHUP"
 	case runDir != "":
 		said = "its control socket would be there, by daemon.run_dir of " + configPath
 	default:

@@ -60,7 +60,7 @@ func TestControlAddress(t *testing.T) {
 	touch(dir + "/own/control.sock")
 	want(dir + "/own/control.sock")
 	write("control {\n  address = \"unix://" + dir + "/c\"\n}\n")
-	missing(dir+"/c: is tunneld running?", "by control.address of "+config)
+	missing(dir+"/c: is tunneld running?", "by control.address of "+config+"; if that was just changed, name the old socket with --control, or send SIGHUP")
 	touch(dir + "/c")
 	want(dir + "/c")
 	write("control {\n  address = \"unix://c\"\n}\n")

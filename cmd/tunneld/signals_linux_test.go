@@ -85,6 +85,7 @@ func TestTERMDrainsAndASecondEnds(t *testing.T) {
 	}
 	wantReset(t, conn)
 	p.log.await(t, 1, "msg", "connection", "reason", "killed")
+	p.log.await(t, 1, "msg", "tunnels are broken off", "err", "told to end at once")
 }
 
 // TestKilledDaemonLeavesNoPlugin: the end of the descriptor channel ends them.

@@ -74,6 +74,9 @@ func TestEveryTunnelHasItsLine(t *testing.T) {
 	if n := len(p.log.matching("msg", "connection", "reason", "killed")); n != tunnels {
 		t.Errorf("%d lines for %d tunnels", n, tunnels)
 	}
+	if n := len(p.log.matching("msg", "tunnels are broken off", "err", "the time for draining is over")); n != 1 {
+		t.Errorf("%d lines say why", n)
+	}
 }
 
 // TestStopWaitsForNobody: neither a client that says nothing, nor one that does
@@ -106,6 +109,9 @@ func TestStopWaitsForNobody(t *testing.T) {
 		t.Errorf("the end took %s", took)
 	}
 	wantReset(t, silent)
+	if n := len(p.log.matching("msg", "client handshake failed", "level", "INFO", "err", "the daemon is stopping")); n != 1 {
+		t.Errorf("%d lines for the silent client", n)
+	}
 	// The one that was being dialed may be told before it is reset, but nothing
 	// good.
 	if b, _ := io.ReadAll(hanging); len(b) > 1 && b[1] == 0 {

@@ -101,8 +101,11 @@ func (c *connection) run(g *generation, raw *bare.Socket) {
 		c.done()
 		c.engine.metrics.HandshakeFailed(c.listener.id)
 		level := slog.LevelWarn
-		if errors.Is(handshakeErr, listen.ErrNothing) {
+		switch {
+		case errors.Is(handshakeErr, listen.ErrNothing):
 			level = slog.LevelDebug // a probe of the port
+		case ctx.Err() != nil:
+			level, handshakeErr = slog.LevelInfo, errStopping // the client did nothing wrong
 		}
 		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "err", handshakeErr}
 		if hint := listen.Hint(handshakeErr); hint != "" {

@@ -225,7 +225,11 @@ func (e *Engine) stop(ctx context.Context) error {
 		errs = append(errs, l.socket.Close())
 	}
 	if err := e.settle(drain); err != nil && e.pump.Active() > 0 {
-		e.log.Warn("tunnels are broken off: the time for draining is over", "tunnels", e.pump.Active())
+		why := "the time for draining is over"
+		if ctx.Err() != nil {
+			why = "told to end at once"
+		}
+		e.log.Warn("tunnels are broken off", "tunnels", e.pump.Active(), "err", why)
 	}
 	e.stopDialing(errStopping)
 	e.connections.Wait()
