@@ -282,9 +282,9 @@ func (t *Timeouts) patience(half bool) time.Duration {
 // socket may be on its way for minutes, and breaking the tunnel off discards it.
 // It looks twice, once half of the patience is over and at its end.
 type backlog struct {
-	looked bool
 	active time.Duration // of the tunnel, when it looked
-	bytes  int
+	bytes  int32
+	looked bool
 }
 
 // shrinks says whether the bytes on their way have become fewer while the tunnel
@@ -295,10 +295,10 @@ func (b *backlog) shrinks(active, quiet, patience time.Duration, held func() int
 		return false
 	}
 	if !b.looked || b.active != active {
-		*b = backlog{true, active, held()}
+		*b = backlog{active, int32(held()), true}
 		return false
 	}
-	return quiet > patience && b.bytes > 0 && held() < b.bytes
+	return quiet > patience && b.bytes > 0 && held() < int(b.bytes)
 }
 
 // expired returns the timeout that a tunnel has exceeded, or an empty reason.
