@@ -66,6 +66,20 @@ func ValidateHostPort(text string, path ...string) []Diagnostic {
 	}}
 }
 
+// ValidateSecret warns of a line break at a secret's end, where nearly always a
+// file's has come along; path is where it stands in the upstream's body.
+func ValidateSecret(s Secret, path ...string) []Diagnostic {
+	if !strings.HasSuffix(s.Reveal(), "\n") {
+		return nil
+	}
+	return []Diagnostic{{
+		Warning: true,
+		Summary: strings.Join(path, ".") + " ends in a line break, which is taken as part of it",
+		Detail:  "Wrap the value in trimspace(…) if it comes from a file.",
+		Path:    path,
+	}}
+}
+
 // TLS is the tls block that plugins share. It is used as a plain struct, or as
 // a pointer where the absence of the block means something.
 type TLS struct {

@@ -100,6 +100,20 @@ func TestValidateHostPort(t *testing.T) {
 	}
 }
 
+func TestValidateSecret(t *testing.T) {
+	for text, want := range map[string]int{"": 0, "hunter2": 0, "hunter2 ": 0, "hunter2\n": 1, "hunter2\r\n": 1} {
+		ds := ValidateSecret(NewSecret(text), "oauth", "password")
+		if len(ds) != want {
+			t.Errorf("%q: %+v", text, ds)
+		}
+		for _, d := range ds {
+			if !d.Warning || d.Summary != "oauth.password ends in a line break, which is taken as part of it" || d.Detail == "" || !slices.Equal(d.Path, []string{"oauth", "password"}) {
+				t.Errorf("%q: %+v", text, d)
+			}
+		}
+	}
+}
+
 func TestTLSConfig(t *testing.T) {
 	certFile, keyFile := pemFiles(t, selfSigned(t))
 	c, err := TLS{MinVersion: "1.2"}.Config("far.example")
