@@ -76,7 +76,7 @@ func (c *Config) connect(ctx context.Context, s *settings, req *sdk.Request) (so
 	conn, err = c.tunnelVia(ctx, s, socket)
 	if err != nil {
 		_ = socket.Close()
-		return nil, nil, viaFailure(ctx, err, s.via)
+		return nil, nil, viaFailure(ctx, s, err)
 	}
 	return socket, conn, nil
 }

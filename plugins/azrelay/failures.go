@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/azrelay/internal/bridge"
+	"github.com/tunneld/tunneld/plugins/azrelay/internal/sas"
 	"github.com/tunneld/tunneld/plugins/azrelay/internal/wsstream"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -39,8 +39,9 @@ func connectFailure(err error, address string, proxy bool) *sdk.DialError {
 	return failure(sdk.StageConnect, err, what+address)
 }
 
-func viaFailure(ctx context.Context, err error, via *url.URL) *sdk.DialError {
-	e := failure(sdk.StageConnect, outer(ctx, err), "through the proxy at "+viaAddress(via))
+func viaFailure(ctx context.Context, s *settings, err error) *sdk.DialError {
+	e := failure(sdk.StageConnect, outer(ctx, err), "through the proxy at "+viaAddress(s.via))
+	e.Message = quote(e.Message, viaSecrets(s.via.User)...)
 	var refused *viaError
 	switch {
 	case errors.Is(err, socks5.ErrMalformed):
@@ -76,8 +77,7 @@ func tlsFailure(ctx context.Context, err error, address string) *sdk.DialError {
 func (c *Config) handshakeFailure(ctx context.Context, s *settings, err error, token string) *sdk.DialError {
 	var refused *wsstream.RefusedError
 	if errors.As(err, &refused) {
-		e := refusal(s, refused, c.token.clock())
-		e.Message = strings.ReplaceAll(e.Message, orDefault(token, "\x00"), "[redacted]")
+		e := refusal(s, refused, token, c.token.clock())
 		if e.Reason == sdk.ReasonUnauthenticated {
 			c.token.drop(token)
 		}
@@ -97,8 +97,8 @@ func (c *Config) handshakeFailure(ctx context.Context, s *settings, err error, t
 
 // refusal reads the service's status and reason. The service says in the status
 // line's text what is wrong, and adds a TrackingId that its support asks for.
-func refusal(s *settings, r *wsstream.RefusedError, now time.Time) *sdk.DialError {
-	text := clean(r.Reason)
+func refusal(s *settings, r *wsstream.RefusedError, token string, now time.Time) *sdk.DialError {
+	text := quote(r.Reason, token)
 	e := &sdk.DialError{Stage: sdk.StageHandshake, Message: fmt.Sprintf("the service answered %d %s", r.Status, text), Err: r}
 	lower := strings.ToLower(text)
 	switch r.Status {
@@ -191,14 +191,15 @@ func outer(ctx context.Context, err error) error {
 	return err
 }
 
-// clean makes a peer's text fit for a log line: one line, bounded.
-func clean(s string) string {
+// quote makes a peer's text fit for a log line: one line, bounded, and without
+// what the peer was sent in confidence, as far as it repeats that.
+func quote(s string, secrets ...string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(s, "?"))
+	}, strings.ToValidUTF8(sas.Redact(sdk.Redact(s, secrets...)), "?"))
 	if len(s) > maxReason {
 		s = strings.ToValidUTF8(s[:maxReason], "") + "…"
 	}

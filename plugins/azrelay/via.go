@@ -74,8 +74,7 @@ func (c *Config) askVia(ctx context.Context, s *settings, socket net.Conn) (net.
 func askHTTP(conn net.Conn, s *settings) error {
 	head := "CONNECT " + s.address + " HTTP/1.1\r\nHost: " + s.address + "\r\n"
 	if u := s.via.User; u != nil {
-		password, _ := u.Password()
-		head += "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(u.Username()+":"+password)) + "\r\n"
+		head += "Proxy-Authorization: Basic " + basicAuth(u) + "\r\n"
 	}
 	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
 		return fmt.Errorf("write connect: %w", err)
@@ -87,13 +86,28 @@ func askHTTP(conn net.Conn, s *settings) error {
 	}
 	if resp.StatusCode/100 != 2 {
 		return &viaError{status: resp.StatusCode, auth: resp.StatusCode == http.StatusProxyAuthRequired,
-			text: "the proxy answered " + clean(resp.Status)}
+			text: "the proxy answered " + resp.Status}
 	}
 	// The service speaks only when spoken to.
 	if br.Buffered() > 0 {
 		return errors.New("the proxy sent data before the tunnel was in use")
 	}
 	return nil
+}
+
+// basicAuth is RFC 7617's form of user and password.
+func basicAuth(u *url.Userinfo) string {
+	password, _ := u.Password()
+	return base64.StdEncoding.EncodeToString([]byte(u.Username() + ":" + password))
+}
+
+// viaSecrets is what a proxy is sent in confidence; u may be nil.
+func viaSecrets(u *url.Userinfo) []string {
+	if u == nil {
+		return nil
+	}
+	password, _ := u.Password()
+	return []string{password, basicAuth(u)}
 }
 
 // askSOCKS asks a SOCKS5 proxy (RFC 1928, RFC 1929).

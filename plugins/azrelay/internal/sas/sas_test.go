@@ -1,6 +1,7 @@
 package sas
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,24 @@ func TestSignEscapes(t *testing.T) {
 	}
 	if strings.Contains(token, "+") {
 		t.Errorf("a plus in %s means a space to some", token)
+	}
+}
+
+func TestRedact(t *testing.T) {
+	for _, v := range vectors {
+		escaped := v.token
+		for range 4 {
+			text := Redact("GET /$hc/hc1?sb-hc-token=" + escaped + " failed; design")
+			for _, part := range strings.Split(v.token, "&") {
+				if signature, ok := strings.CutPrefix(part, "sig="); ok && strings.Contains(text, signature[:20]) {
+					t.Errorf("the signature is in %q", text)
+				}
+			}
+			if !strings.Contains(text, "[redacted]") || !strings.HasPrefix(text, "GET /$hc/hc1?sb-hc-token=SharedAccessSignature") || !strings.HasSuffix(text, " failed; design") {
+				t.Errorf("left %q", text)
+			}
+			escaped = url.QueryEscape(escaped)
+		}
 	}
 }
 
