@@ -35,7 +35,7 @@ func (s *settings) audience() string { return "http://" + s.namespace + "/" + s.
 // settings works out what c means. The diagnostics hold no secret.
 func (c *Config) settings() (*settings, []sdk.Diagnostic) {
 	var ds diagnostics
-	s := &settings{namespace: c.Namespace, key: c.Key, keyName: c.KeyName, token: c.ReadyToken}
+	s := &settings{namespace: c.Namespace, key: trim(c.Key), keyName: c.KeyName, token: trim(c.ReadyToken)}
 	entity := c.HybridConnection
 	port := ""
 	if !c.ConnectionString.IsZero() {
@@ -44,7 +44,7 @@ func (c *Config) settings() (*settings, []sdk.Diagnostic) {
 	s.setPath(entity, &ds)
 	s.setEndpoint(c.Endpoint, port, &ds)
 	s.checkCredentials(&ds)
-	s.setVia(c.Via, &ds)
+	s.setVia(trim(c.Via), &ds)
 	return s, ds
 }
 
@@ -206,6 +206,10 @@ func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
+
+// trim takes off the line break that a file ends in: no key, token or URL has
+// space around it.
+func trim(s sdk.Secret) sdk.Secret { return sdk.NewSecret(strings.TrimSpace(s.Reveal())) }
 
 func orDefault(s, def string) string {
 	if s == "" {

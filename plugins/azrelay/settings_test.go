@@ -130,17 +130,57 @@ func TestToken(t *testing.T) {
 	}
 	ready := valid()
 	ready.KeyName, ready.Key, ready.ReadyToken = "", sdk.Secret{}, value
-	if got, until, err := Token(ready, now.Add(2*time.Hour)); err != nil || got != value || !until.Equal(expires) {
+	if got, until, err := Token(ready, now.Add(2*time.Hour)); err != nil || got.Reveal() != value.Reveal() || !until.Equal(expires) {
 		t.Errorf("the ready-made token: %s, %v", until, err)
 	}
 	anonymous := valid()
 	anonymous.KeyName, anonymous.Key = "", sdk.Secret{}
 	broken := valid()
 	broken.HybridConnection = ""
-	for _, c := range []*Config{anonymous, broken} {
-		if _, _, err := Token(c, now); err == nil {
-			t.Error("a token came out of nothing")
+	short, past := valid(), valid()
+	short.TokenTTL, past.TokenTTL = minTokenTTL-1, -5*time.Hour
+	for _, c := range []*Config{anonymous, broken, short, past} {
+		if got, until, err := Token(c, now); err == nil || !got.IsZero() {
+			t.Errorf("a token until %s came out of %+v", until, c)
 		}
+	}
+}
+
+// The end of a file's last line is no part of what stands in the file.
+func TestSecretsFromFiles(t *testing.T) {
+	token := sas.Sign("http://ns/hc1", "send", testKey, time.Unix(1900000000, 0))
+	conn := "Endpoint=sb://ns/;SharedAccessKeyName=send;SharedAccessKey=" + testKey + ";EntityPath=hc1"
+	for name, tt := range map[string]struct {
+		change     func(*Config)
+		key, token string
+	}{
+		"key": {func(c *Config) { c.Key = sdk.NewSecret(testKey + "\n") }, testKey, ""},
+		"connection string": {func(c *Config) {
+			c.Namespace, c.KeyName, c.HybridConnection, c.Key = "", "", "", sdk.Secret{}
+			c.ConnectionString = sdk.NewSecret(conn + "\r\n")
+		}, testKey, ""},
+		"token": {func(c *Config) { c.KeyName, c.Key, c.ReadyToken = "", sdk.Secret{}, sdk.NewSecret(token+"\n") }, "", token},
+		"via":   {func(c *Config) { c.Via = sdk.NewSecret("http://proxy:3128\n") }, testKey, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := valid()
+			tt.change(c)
+			if ds := c.Validate(); len(ds) != 0 {
+				t.Fatalf("%+v", ds)
+			}
+			s, _ := c.settings()
+			if s.key.Reveal() != tt.key || s.token.Reveal() != tt.token {
+				t.Errorf("key %q, token %q", s.key.Reveal(), s.token.Reveal())
+			}
+			if s.via != nil && s.via.Host != "proxy:3128" {
+				t.Errorf("via %v", s.via)
+			}
+		})
+	}
+	blank := valid()
+	blank.Key = sdk.NewSecret("\n")
+	if ds := blank.Validate(); len(ds) != 1 || ds[0].Path[0] != "key_name" {
+		t.Errorf("an empty file for a key: %+v", ds)
 	}
 }
 
