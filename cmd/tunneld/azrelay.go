@@ -137,7 +137,9 @@ func emulateAzrelayCommand() *cobra.Command {
 		Short: "Emulate Azure Relay's Hybrid Connections until interrupted",
 		Long: `azrelay emulates the service with one hybrid connection: senders and listeners
 connect to it as they would to Azure. With --forward it brings a listener that
-forwards to a TCP address; with --bridge one that speaks azbridge's framing.
+forwards to a TCP address; with --bridge one that speaks azbridge's framing. Other
+listeners need a token of the key, with --anonymous as well. What happens to each
+connection goes to standard error.
 
   tunneld emulate azrelay --key-file key --forward 127.0.0.1:5432`,
 		Args: cobra.NoArgs,
@@ -145,8 +147,11 @@ forwards to a TCP address; with --bridge one that speaks azbridge's framing.
 			if forward != "" && len(bridge) > 0 {
 				return usageError{errors.New("give --forward or --bridge: a hybrid connection has one framing")}
 			}
-			if (keyFile == "") != anonymous {
+			switch {
+			case keyFile == "" && !anonymous:
 				return usageError{errors.New("give --key-file, or --anonymous to let every sender in")}
+			case keyFile == "" && forward == "" && len(bridge) == 0:
+				return usageError{errors.New("give --key-file, --forward or --bridge: a listener needs a token, also where senders need none")}
 			}
 			if keyFile != "" {
 				key, err := readKey(cmd.InOrStdin(), keyFile)
@@ -163,7 +168,8 @@ forwards to a TCP address; with --bridge one that speaks azbridge's framing.
 				o.Forward = []azrelayemu.Forward{{HybridConnection: name, Framing: azrelayemu.FramingAzbridge, Ports: bridge}}
 			}
 			o.TLS = authorities != ""
-			o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			// Debug, since all that the service has to say of a connection is that.
+			o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 			return emulateAzrelay(cmd, o, authorities)
 		},
 	}
@@ -172,7 +178,7 @@ forwards to a TCP address; with --bridge one that speaks azbridge's framing.
 	f.StringVar(&name, "hybrid-connection", "demo", "the hybrid connection's path")
 	f.StringVar(&keyName, "key-name", "RootManageSharedAccessKey", "the shared access policy; it has every right")
 	f.StringVar(&keyFile, "key-file", "", "the file with the policy's key, or - for standard input")
-	f.BoolVar(&anonymous, "anonymous", false, "let senders in without a token")
+	f.BoolVar(&anonymous, "anonymous", false, "let senders in without a token; listeners still need one")
 	f.StringVar(&forward, "forward", "", "forward connections to this host:port")
 	f.StringToStringVar(&bridge, "bridge", nil, "forward azbridge's ports: name=host:port,…")
 	f.StringVar(&authorities, "tls-ca-file", "", "serve wss:// and write the authority of its certificate to this file")

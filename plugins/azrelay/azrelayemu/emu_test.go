@@ -2,6 +2,7 @@ package azrelayemu
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -359,6 +360,27 @@ func TestASenderThatIsGoneIsNoSender(t *testing.T) {
 	}
 	if _, err := open(t, offer.Address, nil); err == nil || !strings.HasPrefix(err.Error(), "404") {
 		t.Errorf("accepted for nobody: %v", err)
+	}
+}
+
+func TestATokenIsNotLogged(t *testing.T) {
+	var log bytes.Buffer
+	s := start(t, Options{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	secret := token(time.Hour)
+	_, escaped, _ := strings.Cut(url.QueryEscape(secret), "sig%3D")
+	for _, version := range []string{" HTTP/1.1", ""} {
+		conn, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		fmt.Fprintf(conn, "GET /$hc/hc?sb-hc-action=connect&sb-hc-token=%s%s\r\nHost: x\r\n\r\n", url.QueryEscape(secret), version)
+		_, _ = io.Copy(io.Discard, conn)
+		_ = conn.Close()
+	}
+	s.Close() // nothing is logged any more
+	if text := log.String(); !strings.Contains(text, "action=connect") || !strings.Contains(text, "request not read") || strings.Contains(text, escaped[:8]) {
+		t.Errorf("logged %s", text)
 	}
 }
 

@@ -76,7 +76,8 @@ type Options struct {
 	AcceptTimeout time.Duration
 	// Now is the service's clock; default time.Now.
 	Now func() time.Time
-	// Log takes one line per connection; default: nowhere.
+	// Log takes what happens to each connection, at level debug and without
+	// tokens; default: nowhere.
 	Log *slog.Logger
 	// Faults are the failures to begin with; see Server.SetFaults.
 	Faults Faults

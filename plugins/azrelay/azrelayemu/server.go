@@ -22,6 +22,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tunneld/tunneld/plugins/azrelay/internal/sas"
 )
 
 const (
@@ -184,7 +186,7 @@ func (s *Server) serve(p *peer) {
 	_ = p.conn.SetDeadline(time.Now().Add(headTime))
 	req, err := http.ReadRequest(p.br)
 	if err != nil {
-		s.log.Debug("request not read", "remote", p.conn.RemoteAddr().String(), "err", err)
+		s.log.Debug("request not read", "remote", p.conn.RemoteAddr().String(), "err", sas.Redact(err.Error()))
 		return
 	}
 	p.head.N = math.MaxInt64
