@@ -119,6 +119,8 @@ func TestDiagnostics(t *testing.T) {
 		{"tls", but("tls", values{"min_version": "1.0"}), []string{"tls.min_version: unknown TLS version"}},
 		{"all at once", values{"auth": "basic", "instance": "x", "proxy": "p", "token": secret, "oauth": values{}},
 			[]string{"auth: ", "instance: ", "token: both", "proxy: proxy is not host:port"}},
+		{"warning: client secret with its file's line break", but("oauth", values{"token_url": "https://t.example", "client_id": "id", "client_secret": secret + "\n"}),
+			[]string{"oauth.client_secret: oauth.client_secret ends in a line break"}},
 		{"warning: token without authentication", values{"proxy": "p:1", "auth": "none", "token": secret}, []string{`token: auth = "none" sends no token: token has no effect`}},
 		{"warning: oauth without authentication", but("auth", "none"), []string{`oauth: auth = "none" sends no token: oauth has no effect`}},
 	}

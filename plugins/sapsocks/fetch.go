@@ -175,10 +175,7 @@ func (s *tokenService) refusal(e *oauth2.RetrieveError) *sdk.DialError {
 // scrub makes a text of a peer fit for a log: short, in one line, and without
 // the secret, should the peer repeat it.
 func (s *tokenService) scrub(text string) string {
-	if secret := s.clientSecret.Reveal(); secret != "" {
-		text = strings.ReplaceAll(text, secret, sdk.Secret{}.String())
-	}
-	return oneLine(text)
+	return oneLine(sdk.Redact(text, s.clientSecret.Reveal()))
 }
 
 // oneLine cuts a text of a peer to a length for a log line and replaces what

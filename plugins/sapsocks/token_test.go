@@ -1,6 +1,8 @@
 package sapsocks_test
 
 import (
+	"encoding/json"
+	"html"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -188,6 +190,29 @@ func TestTokenServiceFaults(t *testing.T) {
 			if tt.values == nil { // else there is too little time for a good dial
 				emu.SetFaults(sapsocksemu.Faults{})
 				reach(t, u, "echo.corp:7")
+			}
+		})
+	}
+}
+
+// A token service may repeat what it was sent, in any form.
+func TestTheClientSecretIsNotRepeated(t *testing.T) {
+	const secret = "s3cr&t/+w=rd"
+	for name, echo := range map[string]string{
+		"as it is":         secret,
+		"as a form has it": url.QueryEscape(secret),
+		"in HTML":          html.EscapeString(secret),
+		"where it is cut":  strings.Repeat("x", 195) + secret,
+	} {
+		t.Run(name, func(t *testing.T) {
+			body, err := json.Marshal(map[string]string{"error": "invalid_client", "error_description": echo})
+			if err != nil {
+				t.Fatal(err)
+			}
+			emu := emulate(t, sapsocksemu.Options{Faults: sapsocksemu.Faults{Token: sapsocksemu.TokenFaults{Status: 401, Body: string(body)}}})
+			u := configure(t, bound(emu, values{"oauth": values{"client_secret": secret}}))
+			if e := fails(t, u, "echo.corp:7", sapsocks.TokenRefused); strings.Contains(e.Error(), "s3cr") || !strings.Contains(e.Message, "invalid_client") {
+				t.Errorf("told %q", e)
 			}
 		})
 	}

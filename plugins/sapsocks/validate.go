@@ -53,6 +53,9 @@ func (c *Config) checkSources(p *problems) {
 	if !c.Token.IsZero() && c.OAuth != nil {
 		p.add("both token and oauth", "Remove token, so that tokens are renewed, or oauth.", "token")
 	}
+	if c.OAuth != nil {
+		*p = append(*p, sdk.ValidateSecret(c.OAuth.ClientSecret, "oauth", "client_secret")...)
+	}
 	if c.Auth == "none" && (!c.Token.IsZero() || c.OAuth != nil) {
 		path := "token"
 		if c.OAuth != nil {

@@ -15,7 +15,7 @@ import (
 //
 //	upstream "acme" "onprem" {
 //	  proxy    = "proxy.corp:7000"
-//	  password = file("/run/secrets/acme")
+//	  password = trimspace(file("/run/secrets/acme"))
 //	}
 type Acme struct {
 	Proxy    string       `tunneld:"proxy,required" doc:"host:port of the proxy"`

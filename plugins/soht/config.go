@@ -46,6 +46,7 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	case c.Username == "" && !c.Password.IsZero():
 		fail("password without username", "Set username as well: the server takes either both or none.", "password")
 	}
+	ds = append(ds, sdk.ValidateSecret(c.Password, "password")...)
 	if c.WriteSize < 1 || c.WriteSize > maxWriteSize {
 		fail("write_size is out of range", fmt.Sprintf("Write a size from 1 to %s: the server takes forms of up to %d encoded bytes, three for each byte at worst.", sdk.Size(maxWriteSize), maxForm), "write_size")
 	}

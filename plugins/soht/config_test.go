@@ -36,6 +36,7 @@ func TestValidation(t *testing.T) {
 		{"unknown mode", values{"url": ok["url"], "mode": "fast"}, "mode", false},
 		{"no password", values{"url": ok["url"], "username": "u"}, "username", false},
 		{"no username", values{"url": ok["url"], "password": "secret"}, "password", false},
+		{"a password with its file's line break", values{"url": ok["url"], "username": "u", "password": "secret\n"}, "password", true},
 		{"write_size 0", values{"url": ok["url"], "write_size": 0}, "write_size", false},
 		{"write_size too large", values{"url": ok["url"], "write_size": 65537}, "write_size", false},
 		{"via another proxy", values{"url": ok["url"], "via": "socks5://u:secret@proxy:1"}, "via", false},

@@ -102,14 +102,7 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	case c.Username != "" && c.Password.IsZero():
 		add("a user name without a password", "Set password as well.", "password")
 	}
-	if strings.HasSuffix(c.Password.Reveal(), "\n") {
-		ds = append(ds, sdk.Diagnostic{
-			Warning: true,
-			Summary: "the password ends in a line break, which is taken as part of it",
-			Detail:  "Wrap the value in trimspace(…) if it comes from a file.",
-			Path:    []string{"password"},
-		})
-	}
+	ds = append(ds, sdk.ValidateSecret(c.Password, "password")...)
 	if c.Timeouts.Connect <= 0 {
 		add("a connection without a bound", unbounded, "timeouts", "connect")
 	}

@@ -55,7 +55,7 @@ func TestValidate(t *testing.T) {
 		{"space", with("username", " alice"), "username: the user name begins"},
 		{"password alone", values{"url": "ws://h", "password": "x"}, "username: a password without"},
 		{"user alone", values{"url": "ws://h", "username": "x"}, "password: a user name without"},
-		{"line break in the password", with("password", "secret\n"), "warning password: the password ends"},
+		{"line break in the password", with("password", "secret\n"), "warning password: password ends in a line break"},
 		{"no time", with("timeouts", values{"connect": "0s", "handshake": "0s"}), "timeouts.connect: a connection\ntimeouts.handshake: a handshake"},
 		{"header", header("X-Api-Key", "k"), ""},
 		{"host", header("hOST", "app.example:8443"), ""},
