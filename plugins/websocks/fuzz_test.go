@@ -107,7 +107,7 @@ func FuzzExcerpt(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got := excerpt(s)
+		got := new(Config).excerpt(s)
 		if n := utf8.RuneCountInString(got); n > maxExcerpt+1 || !utf8.ValidString(got) || strings.ContainsAny(got, "\r\n\t\x00\x1b") {
 			t.Fatalf("excerpt(%q) = %q", s, got)
 		}

@@ -96,11 +96,11 @@ func (h *handshake) upgrade(ctx context.Context) error {
 		resp, err := http.ReadResponse(h.in, &http.Request{Method: http.MethodGet})
 		switch {
 		case err != nil && malformedHTTP(err):
-			return refused(sdk.StageHandshake, "the answer to the upgrade is not HTTP: "+excerpt(err.Error()), "check that the url's scheme and port belong together")
+			return refused(sdk.StageHandshake, "the answer to the upgrade is not HTTP: "+h.config.excerpt(err.Error()), "check that the url's scheme and port belong together")
 		case err != nil:
 			return h.failed(ctx, sdk.StageHandshake, "read the answer to the upgrade", err, hint)
 		case resp.StatusCode == http.StatusSwitchingProtocols:
-			return checkUpgrade(resp.Header, key)
+			return h.config.checkUpgrade(resp.Header, key)
 		case resp.StatusCode >= 200:
 			return h.refusal(ctx, resp)
 		}
@@ -146,7 +146,7 @@ func (c *Config) credentials(at time.Time) string {
 
 // checkUpgrade checks the header of a 101 (RFC 6455, section 4.1). A gateway
 // may have added to it and changed the case of names.
-func checkUpgrade(header http.Header, key string) error {
+func (c *Config) checkUpgrade(header http.Header, key string) error {
 	const (
 		gateway = "the gateway in front of the server may not pass WebSocket on as it should"
 		other   = "check the path: what answers there may be a WebSocket server, but no WebSocks server"
@@ -165,7 +165,7 @@ func checkUpgrade(header http.Header, key string) error {
 	case len(protocols) == 0:
 		return wrong("no Sec-WebSocket-Protocol", other)
 	case len(protocols) > 1 || protocols[0] != wire.Subprotocol:
-		return wrong(fmt.Sprintf("the Sec-WebSocket-Protocol %q instead of %q", excerpt(strings.Join(protocols, ", ")), wire.Subprotocol), other)
+		return wrong(fmt.Sprintf("the Sec-WebSocket-Protocol %q instead of %q", c.excerpt(strings.Join(protocols, ", ")), wire.Subprotocol), other)
 	case len(header.Values("Sec-Websocket-Extensions")) > 0:
 		return wrong("a WebSocket extension that was not asked for", gateway)
 	}

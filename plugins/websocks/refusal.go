@@ -14,6 +14,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/sdk"
+	"github.com/tunneld/tunneld/plugins/websocks/internal/wire"
 )
 
 const (
@@ -35,8 +36,8 @@ func (h *handshake) refusal(ctx context.Context, resp *http.Response) error {
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	e := statusError(resp.StatusCode)
-	e.Message = "the server answered " + excerpt(resp.Status)
-	if text := excerpt(h.config.redact(string(body))); text != "" {
+	e.Message = "the server answered " + h.config.excerpt(resp.Status)
+	if text := h.config.excerpt(string(body)); text != "" {
 		e.Message += fmt.Sprintf(": %q", text)
 	}
 	e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
@@ -46,7 +47,7 @@ func (h *handshake) refusal(ctx context.Context, resp *http.Response) error {
 	case resp.StatusCode == http.StatusUnauthorized:
 		e.Hint += clockHint(resp.Header.Get("Date"), h.config.clock())
 	case resp.StatusCode/100 == 3 && resp.Header.Get("Location") != "":
-		e.Hint = "set url to where the server now is: " + excerpt(resp.Header.Get("Location"))
+		e.Hint = "set url to where the server now is: " + h.config.excerpt(resp.Header.Get("Location"))
 	}
 	return e
 }
@@ -143,24 +144,44 @@ func retryAfter(s string, now time.Time) time.Duration {
 	return min(max(d, 0), maxRetryAfter)
 }
 
-// redact takes out of a server's text what it may have been sent in confidence:
-// there are servers that answer with the request.
-func (c *Config) redact(s string) string {
-	for _, at := range []time.Duration{-time.Minute, 0} {
-		s = strings.ReplaceAll(s, c.credentials(c.clock().Add(at)), "[redacted]")
-	}
-	for name, value := range c.Headers {
-		// A shorter value is no secret, and would redact anything.
-		if len(value) >= 8 && !strings.EqualFold(name, "Host") {
-			s = strings.ReplaceAll(s, value, "[redacted]")
+// secrets are what the server is sent in confidence: there are servers that
+// answer with the request.
+func (c *Config) secrets() []string {
+	var all []string
+	if c.Username != "" {
+		// The minute may have passed since.
+		for _, at := range []time.Time{c.clock(), c.clock().Add(-wire.SaltInterval)} {
+			all = append(all, c.credentials(at), wire.SaltPassword(c.Password.Reveal(), at))
 		}
 	}
-	return s
+	for name, value := range c.Headers {
+		if strings.EqualFold(name, "Host") {
+			continue
+		}
+		_, token, _ := strings.Cut(value, " ") // behind "Bearer" and the like
+		for _, s := range []string{value, plainLine(value), token} {
+			// A shorter value is no secret, and would redact anything.
+			if len(s) >= 8 {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
 }
 
-// excerpt makes a line of a server's text: without markup, with single spaces,
-// printable and cut short.
-func excerpt(s string) string {
+// excerpt makes a line of a server's text, without the secrets that it may
+// repeat, and cut short.
+func (c *Config) excerpt(s string) string {
+	line := sdk.Redact(plainLine(s), c.secrets()...)
+	if utf8.RuneCountInString(line) > maxExcerpt {
+		line = string([]rune(line)[:maxExcerpt]) + "…"
+	}
+	return line
+}
+
+// plainLine makes a line of a text: without markup, with single spaces, and
+// printable.
+func plainLine(s string) string {
 	var plain strings.Builder
 	for s != "" {
 		text, rest, _ := strings.Cut(s, "<")
@@ -170,9 +191,5 @@ func excerpt(s string) string {
 	words := strings.FieldsFunc(strings.ToValidUTF8(html.UnescapeString(plain.String()), "\uFFFD"), func(r rune) bool {
 		return unicode.IsSpace(r) || !unicode.IsPrint(r)
 	})
-	line := strings.Join(words, " ")
-	if utf8.RuneCountInString(line) > maxExcerpt {
-		line = string([]rune(line)[:maxExcerpt]) + "…"
-	}
-	return line
+	return strings.Join(words, " ")
 }

@@ -1,9 +1,12 @@
 package websocks
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	neturl "net/url"
 	"strings"
 	"testing"
 	"time"
@@ -190,19 +193,52 @@ func TestPlainToTLS(t *testing.T) {
 	has(t, "hint", e.Hint, "scheme")
 }
 
-// TestEchoedSecretsAreNotShown is a server that answers with the request.
+// TestEchoedSecretsAreNotShown is a server that answers with the request, in
+// some form and place.
 func TestEchoedSecretsAreNotShown(t *testing.T) {
-	url := script(t, func(c net.Conn) {
-		b := make([]byte, 4096)
-		n, _ := c.Read(b)
-		_, _ = fmt.Fprintf(c, "HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%s", n, b[:n])
-	})
-	e := refusedDial(t, values{"url": url, "username": "alice", "password": "secret", "headers": values{"X-Api-Key": "abcdefghijkl"}})
-	has(t, "message", e.Message, "[redacted]")
-	for _, secret := range []string{"YWxpY2U6", "abcdefghijkl"} {
-		if strings.Contains(e.Message, secret) {
-			t.Errorf("message %q shows %q", e.Message, secret)
-		}
+	const key = "api=key&of  0123456789"
+	entities := strings.NewReplacer("&", "&amp;", "=", "&#61;", "+", "&#x2b;")
+	for name, answer := range map[string]func(auth, key string) string{
+		"the body": func(auth, key string) string { return "HTTP/1.1 404 Not Found\r\n\r\n" + auth + " " + key },
+		"a page": func(auth, key string) string {
+			return "HTTP/1.1 403 Forbidden\r\n\r\n<p>" + entities.Replace(auth+"</p><p>"+key)
+		},
+		"a page, cut": func(auth, key string) string {
+			return "HTTP/1.1 403 Forbidden\r\n\r\n<!--" + strings.Repeat("x", maxBody-len("<!--->")-20) + "->" + auth
+		},
+		"a page, cut elsewhere": func(auth, key string) string {
+			return "HTTP/1.1 403 Forbidden\r\n\r\n<!--" + strings.Repeat("x", maxBody-len("<!--->")-12) + "->" + key
+		},
+		"where it is shortened": func(auth, key string) string {
+			return "HTTP/1.1 403 Forbidden\r\n\r\n" + strings.Repeat("x", maxExcerpt-20) + auth
+		},
+		"the reason phrase": func(auth, key string) string { return "HTTP/1.1 403 not with " + auth + " and " + key + "\r\n\r\n" },
+		"a redirect": func(auth, key string) string {
+			return "HTTP/1.1 302 Found\r\nLocation: /login?a=" + neturl.QueryEscape(auth) + "&k=" + neturl.QueryEscape(key) + "\r\n\r\n"
+		},
+		"what is not HTTP": func(auth, key string) string { return "no " + auth + "\r\n\r\n" },
+		"a subprotocol": func(auth, key string) string {
+			return "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: " + auth + "\r\n\r\n"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := script(t, func(c net.Conn) {
+				q, err := http.ReadRequest(bufio.NewReader(c))
+				if err != nil {
+					t.Errorf("read request: %v", err)
+					return
+				}
+				text := answer(strings.TrimPrefix(q.Header.Get("Authorization"), "Basic "), q.Header.Get("X-Api-Key"))
+				_, _ = io.WriteString(c, strings.Replace(text, "ACCEPT", wire.Accept(q.Header.Get("Sec-WebSocket-Key")), 1))
+			})
+			e := refusedDial(t, values{"url": url, "username": "alice", "password": "secret", "headers": values{"X-Api-Key": key}})
+			has(t, "error", e.Error(), "[")
+			for _, secret := range []string{"YWxpY2U6", "alice:", "api=key", "api%3Dkey"} {
+				if strings.Contains(e.Error(), secret) {
+					t.Errorf("error %q shows %q", e, secret)
+				}
+			}
+		})
 	}
 }
 
