@@ -34,6 +34,12 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 	if err != nil {
 		return nil, err
 	}
+	tunnel, err := c.dial(ctx, req, far, opening)
+	c.tell(err)
+	return tunnel, err
+}
+
+func (c *Config) dial(ctx context.Context, req *sdk.Request, far farEnd, opening []byte) (*sdk.Tunnel, error) {
 	req.Enter(sdk.StageConnect)
 	conn, err := c.connect(ctx, req, far)
 	if err != nil {

@@ -2,6 +2,7 @@ package websocks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -85,6 +86,9 @@ func statusError(status int) *sdk.DialError {
 	return e
 }
 
+// errTarget is behind the refusal of a target by a server that works.
+var errTarget = errors.New("the server works, and refuses the target")
+
 // replyError is the meaning of a refusal of CONNECT (RFC 1928, section 6).
 func replyError(code socks5.Code) *sdk.DialError {
 	e := &sdk.DialError{
@@ -96,12 +100,16 @@ func replyError(code socks5.Code) *sdk.DialError {
 	case socks5.GeneralFailure:
 		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "the server's own log may say why"
 	case socks5.NotAllowed:
+		e.Err = errTarget
 		e.Reason, e.Hint = sdk.ReasonDenied, "the server's rules do not allow this target"
 	case socks5.NetworkUnreachable, socks5.HostUnreachable, socks5.TTLExpired:
+		e.Err = errTarget
 		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnreachable, true, "check that the server's network reaches the target"
 	case socks5.ConnectionRefused:
+		e.Err = errTarget
 		e.Reason, e.Retryable, e.Hint = sdk.ReasonRefused, true, "nothing listens at the target, as the server sees it"
 	case socks5.AddressTypeNotSupported:
+		e.Err = errTarget
 		e.Hint = "the server does not take IPv6 literals or does not take IP literals: use a name"
 	default:
 		e.Hint = noWebSocks

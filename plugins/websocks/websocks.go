@@ -8,6 +8,8 @@
 package websocks
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
@@ -35,8 +37,27 @@ type Config struct {
 	TLS      *sdk.TLS          `tunneld:"tls" doc:"how wss:// is secured; server_name replaces the URL's host"`
 	Timeouts sdk.Timeouts      `tunneld:"timeouts" doc:"connect bounds the TCP connection, handshake everything from there to the server's answer"`
 
+	report func(sdk.Status) // nil: to nobody
 	// now is the clock that the password is salted by; nil: time.Now.
 	now func() time.Time
+}
+
+// Start keeps what the upstream's state is reported to.
+func (c *Config) Start(env *sdk.Env) error {
+	c.report = env.Report
+	return nil
+}
+
+// tell reports the upstream's state after a dial. What the target is to blame
+// for says that the upstream works, and a dial that was given up says nothing.
+func (c *Config) tell(err error) {
+	switch {
+	case c.report == nil || errors.Is(err, context.Canceled):
+	case err == nil || errors.Is(err, errTarget):
+		c.report(sdk.Status{Health: sdk.HealthOK})
+	default:
+		c.report(sdk.Status{Health: sdk.HealthFailing, Message: err.Error()})
+	}
 }
 
 func (c *Config) clock() time.Time {
