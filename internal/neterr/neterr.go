@@ -20,6 +20,18 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
+// ErrOvertime is the cause of a plugin's context that ends because the daemon's
+// time for the dial is over. It is a context.DeadlineExceeded.
+var ErrOvertime error = overtimeError{}
+
+type overtimeError struct{}
+
+func (overtimeError) Error() string {
+	return "this upstream's part of the listener's timeouts.dial is over"
+}
+
+func (overtimeError) Unwrap() error { return context.DeadlineExceeded }
+
 // Meaning is what a failure means.
 type Meaning struct {
 	Reason    pluginv1.Reason
@@ -91,6 +103,9 @@ func ClassifyAt(stage pluginv1.Stage, err error) Meaning {
 	}
 	switch stage {
 	case pluginv1.Stage_STAGE_TLS, pluginv1.Stage_STAGE_HANDSHAKE, pluginv1.Stage_STAGE_REQUEST:
+		if errors.Is(err, ErrOvertime) {
+			return Meaning{m.Reason, m.Retryable, "the far end took the connection and did not answer: check that it speaks this protocol, or raise timeouts.dial of the listener"}
+		}
 		return Meaning{m.Reason, m.Retryable, "the far end took the connection and did not answer: check that it speaks this protocol, or raise timeouts.handshake"}
 	}
 	return m

@@ -185,7 +185,7 @@ func (c *Config) bridgeFailure(ctx context.Context, err error, port string) *sdk
 // outer prefers the end of the dial itself over what it looked like in a part
 // of it.
 func outer(ctx context.Context, err error) error {
-	if cause := ctx.Err(); cause != nil {
+	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
 	return err

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/sapsocks"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
@@ -236,6 +237,31 @@ func TestProxyUnreachable(t *testing.T) {
 	e := fails(t, configure(t, values{"proxy": closed, "token": "jwt"}), "echo.corp:7", sapsocks.ProxyUnreachable)
 	if e.Reason != sdk.ReasonRefused || !e.Retryable || !strings.Contains(e.Message, closed) {
 		t.Errorf("%s, %v: %s", e.Reason.Text(), e.Retryable, e.Message)
+	}
+}
+
+// A silent proxy: what is told names the setting that ended the dial, and not the
+// other.
+func TestWhoseTimeIsOver(t *testing.T) {
+	silent := serve(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
+	for name, tt := range map[string]struct {
+		dial, handshake time.Duration
+		want, not       string
+	}{
+		"the listener's": {50 * time.Millisecond, patience, "listener's timeouts.dial", "timeouts.handshake"},
+		"the upstream's": {patience, 50 * time.Millisecond, "50ms of timeouts.handshake", "timeouts.dial"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := started(t, &sapsocks.Config{Proxy: silent, Token: sdk.NewSecret("jwt"), Auth: "jwt",
+				Timeouts: sdk.Timeouts{Connect: patience, Handshake: tt.handshake}}, nil)
+			ctx, cancel := context.WithTimeoutCause(t.Context(), tt.dial, neterr.ErrOvertime)
+			defer cancel()
+			_, err := c.Dial(ctx, &sdk.Request{Target: sdk.Target{Host: "echo.corp", Port: 7}})
+			e := isKind(t, err, sapsocks.HandshakeTimeout)
+			if !strings.Contains(e.Message, tt.want) || strings.Contains(e.Message+e.Hint, tt.not) {
+				t.Errorf("%q, hint %q", e.Message, e.Hint)
+			}
+		})
 	}
 }
 

@@ -141,15 +141,16 @@ func (h *handshake) broken(ctx context.Context, stage sdk.Stage, err error) erro
 		timeout, other = RequestTimeout, RequestBroken
 	}
 	detail := networkDetail(err)
-	if ctx.Err() != nil {
-		err = ctx.Err() // the deadline was only the means
+	ended := context.Cause(ctx)
+	if ended != nil {
+		err = ended // the deadline was only the means
 		detail = err.Error()
 	}
 	if neterr.Classify(err).Reason != sdk.ReasonTimeout {
 		return h.words.network(other, detail, err)
 	}
-	if ctx.Err() == nil {
-		detail = fmt.Sprintf("nothing within %s", h.limits.Handshake)
+	if ended == nil {
+		detail = fmt.Sprintf("nothing within the %s of timeouts.handshake", h.limits.Handshake)
 	}
 	return h.words.failure(timeout, detail, err)
 }

@@ -122,7 +122,7 @@ func (t *tokens) get(ctx context.Context) (k *token, cached bool, err error) {
 	case <-w.done:
 		return w.token, false, w.err
 	case <-ctx.Done():
-		return nil, false, ctx.Err()
+		return nil, false, context.Cause(ctx)
 	}
 }
 

@@ -3,6 +3,7 @@ package sdk
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -14,14 +15,20 @@ import (
 // author's DialError leaves open is filled in: the stage by the one entered
 // last, the reason by the cause.
 func dialFailure(ctx context.Context, err error, last Stage) *pluginv1.DialError {
+	ended := ending(ctx)
+	overtime := errors.Is(ended, neterr.ErrOvertime)
 	var d *DialError
 	typed := errors.As(err, &d)
 	if !typed {
 		d = classify(last, err)
-		// A dial that is cut short often surfaces as something else: a
-		// connection closed under a read, say.
-		if ctxErr := ctx.Err(); ctxErr != nil && d.Reason != ReasonTimeout && d.Reason != ReasonCanceled {
-			d = classify(last, ctxErr)
+		switch {
+		case ended == nil || d.Reason == ReasonCanceled:
+		case d.Reason != ReasonTimeout:
+			// A dial that is cut short often surfaces as something else: a
+			// connection closed under a read, say.
+			d = classify(last, ended)
+		case overtime:
+			d.Hint = classify(last, ended).Hint
 		}
 	}
 	out := &pluginv1.DialError{
@@ -43,10 +50,22 @@ func dialFailure(ctx context.Context, err error, last Stage) *pluginv1.DialError
 	if out.Message == "" {
 		out.Message = out.Reason.Text()
 	}
+	if overtime && out.Reason == ReasonTimeout && !errors.Is(d.Err, neterr.ErrOvertime) {
+		out.Message += " (" + ended.Error() + ")"
+	}
 	if d.RetryAfter > 0 {
 		out.RetryAfter = durationpb.New(d.RetryAfter)
 	}
 	return out
+}
+
+// ending returns why ctx ended, or nil. A dialer takes the deadline from ctx and
+// may notice it a moment before ctx does.
+func ending(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		<-ctx.Done()
+	}
+	return context.Cause(ctx)
 }
 
 // classify finds the reason of an error at a stage that its author did not type.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/neterr"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -75,6 +76,40 @@ func TestDialFailureAsksTheContext(t *testing.T) {
 	typed := &DialError{Reason: ReasonDenied, Message: "told in time"}
 	if got := dialFailure(ctx, typed, StageHandshake); got.GetReason() != ReasonDenied {
 		t.Errorf("got %v", got)
+	}
+}
+
+// The setting to raise is the listener's where the daemon's time is over, and the
+// plugin's own before that.
+func TestDialFailureOfOvertime(t *testing.T) {
+	const listeners = "timeouts.dial"
+	deadline := time.Now().Add(time.Millisecond)
+	over, cancel := context.WithDeadlineCause(t.Context(), deadline, neterr.ErrOvertime)
+	defer cancel()
+	for time.Now().Before(deadline) { // a dialer may be back before the context's timer
+	}
+	socket := &net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}
+	for name, tc := range map[string]struct {
+		ctx                context.Context
+		err                error
+		message, hint, not string
+	}{
+		"a socket's deadline":      {over, socket, "read tcp: i/o timeout (" + neterr.ErrOvertime.Error() + ")", listeners, "handshake"},
+		"the context's error":      {over, context.DeadlineExceeded, listeners, listeners, "handshake"},
+		"the context's cause":      {over, neterr.ErrOvertime, neterr.ErrOvertime.Error(), listeners, "handshake"},
+		"a closed connection":      {over, net.ErrClosed, neterr.ErrOvertime.Error(), listeners, "handshake"},
+		"typed":                    {over, &DialError{Reason: ReasonTimeout, Message: "silent", Hint: "look", Err: socket}, "silent (" + neterr.ErrOvertime.Error() + ")", "look", listeners},
+		"typed, says so":           {over, &DialError{Reason: ReasonTimeout, Message: "silent", Hint: "look", Err: neterr.ErrOvertime}, "silent", "look", listeners},
+		"typed, of another reason": {over, &DialError{Reason: ReasonDenied, Message: "no", Hint: "ask"}, "no", "ask", listeners},
+		"the plugin's own time":    {t.Context(), socket, "read tcp: i/o timeout", "timeouts.handshake", listeners},
+	} {
+		got := dialFailure(tc.ctx, tc.err, StageHandshake)
+		if !strings.Contains(got.GetMessage(), tc.message) || !strings.Contains(got.GetHint(), tc.hint) || strings.Contains(got.GetHint(), tc.not) {
+			t.Errorf("%s: %q, hint %q", name, got.GetMessage(), got.GetHint())
+		}
+		if n := strings.Count(got.GetMessage(), listeners); n > 1 {
+			t.Errorf("%s: %q says it %d times", name, got.GetMessage(), n)
+		}
 	}
 }
 

@@ -64,6 +64,7 @@ type Dialer interface {
 	// after ctx is done. On an error it leaves nothing open. An error should be
 	// a *DialError; any other is classified by the stage that req.Enter last
 	// named and by what it wraps, and its text is sent on: no secret in it.
+	// Where the listener's time for the dial is over, context.Cause(ctx) says so.
 	Dial(ctx context.Context, req *Request) (*Tunnel, error)
 }
 

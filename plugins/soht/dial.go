@@ -118,7 +118,7 @@ func (c *Config) open(ctx context.Context, cl *client, req *sdk.Request) (opened
 			_ = cl.close(cctx, r.id)
 		}
 	})
-	return opened{}, ctx.Err()
+	return opened{}, context.Cause(ctx)
 }
 
 // openProbed opens, and finds out before whether connections are kept where

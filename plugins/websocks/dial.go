@@ -149,7 +149,7 @@ func (c *aheadConn) Read(b []byte) (int, error) {
 func failed(stage sdk.Stage, step string, err error) *sdk.DialError {
 	m := neterr.ClassifyAt(stage, err)
 	text := err.Error()
-	if m.Reason == sdk.ReasonTimeout {
+	if m.Reason == sdk.ReasonTimeout && !errors.Is(err, neterr.ErrOvertime) {
 		text = "no answer in time"
 	}
 	return &sdk.DialError{

@@ -38,7 +38,7 @@ type handshake struct {
 // for a server that does not answer or hangs up, where it knows more than the
 // general one.
 func (h *handshake) failed(ctx context.Context, stage sdk.Stage, step string, err error, hint string) error {
-	if cause := ctx.Err(); cause != nil {
+	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	} else if closed(err) {
 		if h.limit != nil && h.limit.N <= 0 {

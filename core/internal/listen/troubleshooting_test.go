@@ -52,6 +52,7 @@ var networkErrors = []struct {
 	{"too many open files", syscall.EMFILE, 0},
 	{"i/o timeout, connection timed out", os.ErrDeadlineExceeded, 0},
 	{"i/o timeout, once the connection is made", os.ErrDeadlineExceeded, pluginv1.Stage_STAGE_HANDSHAKE},
+	{"the same, when the listener's time for the dial is over", neterr.ErrOvertime, pluginv1.Stage_STAGE_HANDSHAKE},
 	{"EOF, unexpected EOF", io.ErrUnexpectedEOF, 0},
 	{"connection reset by peer, broken pipe", syscall.ECONNRESET, 0},
 	{"anything else", errors.New("x"), 0},

@@ -82,7 +82,7 @@ func (c *Config) handshake(ctx context.Context, conn net.Conn, target string) (p
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	prefetched, err = c.connect(conn, target)
 	if !stop() { // the deadline was set, maybe just now: the socket cannot be used
-		return nil, ctx.Err()
+		return nil, context.Cause(ctx)
 	}
 	return prefetched, err
 }

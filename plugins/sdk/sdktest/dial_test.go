@@ -82,6 +82,25 @@ func TestDialErrors(t *testing.T) {
 	}
 }
 
+// The daemon's time for a dial is over before the plugin's own: that is told in
+// time, and names the listener's setting.
+func TestDialOvertime(t *testing.T) {
+	t.Parallel()
+	tg := newTarget(t)
+	go acceptAndHold(t, tg)
+	u := sdktest.Start(t, fixture.Direct()).Configure(t, "up", map[string]any{"hang_in": "handshake"})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	_, err := u.Dial(ctx, tg.addr())
+	var got *sdk.DialError
+	if !errors.As(err, &got) || got.Stage != sdk.StageHandshake || got.Reason != sdk.ReasonTimeout || !got.Retryable {
+		t.Fatalf("error is %v", err)
+	}
+	if !strings.Contains(got.Message, "the listener's timeouts.dial") || !strings.Contains(got.Hint, "raise timeouts.dial of the listener") {
+		t.Errorf("%q, hint %q", got.Message, got.Hint)
+	}
+}
+
 func refusedAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

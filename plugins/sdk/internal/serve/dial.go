@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/pluginwire"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -101,8 +102,8 @@ func (s *Server) finish(token uint64, i *instance) {
 // dialContext ends with the call, shortly before its deadline, and when the
 // server stops.
 func (s *Server) dialContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	outer, cancelOuter := context.WithTimeout(ctx, maxDialTime)
-	inner, cancelInner := beforeDeadline(outer)
+	outer, cancelOuter := beforeDeadline(ctx, neterr.ErrOvertime)
+	inner, cancelInner := context.WithTimeout(outer, maxDialTime)
 	release := context.AfterFunc(s.ctx, cancelInner)
 	return inner, func() {
 		release()

@@ -40,7 +40,7 @@ func (s *Server) ValidateConfig(_ context.Context, req *pluginv1.ValidateConfigR
 // Drain refuses new dials from now on. Its answer comes shortly before the
 // call's deadline, since one that comes after it is not heard.
 func (s *Server) Drain(ctx context.Context, _ *pluginv1.DrainRequest) (*pluginv1.DrainResponse, error) {
-	ctx, cancel := beforeDeadline(ctx)
+	ctx, cancel := beforeDeadline(ctx, nil)
 	defer cancel()
 	s.mu.Lock()
 	s.draining = true
@@ -55,14 +55,15 @@ func (s *Server) Drain(ctx context.Context, _ *pluginv1.DrainRequest) (*pluginv1
 }
 
 // beforeDeadline ends a little before ctx, so that an answer that says how far
-// things had come still arrives: a tenth of the time, 500 ms at most.
-func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+// things had come still arrives: a tenth of the time, 500 ms at most. The cause
+// may be nil.
+func beforeDeadline(ctx context.Context, cause error) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return context.WithCancel(ctx)
 	}
 	margin := min(time.Until(deadline)/10, 500*time.Millisecond)
-	return context.WithDeadline(ctx, deadline.Add(-margin))
+	return context.WithDeadlineCause(ctx, deadline.Add(-margin), cause)
 }
 
 // Bounds on what is told to the daemon.
