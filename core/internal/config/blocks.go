@@ -52,7 +52,9 @@ func (p *parser) decode(b *hclsyntax.Block) {
 	case "daemon":
 		p.cfg.Daemon = p.daemon(v, b)
 	case "plugin":
-		p.plugin(v, b)
+		pl := p.plugin(v, b)
+		pl.Wrong = p.diags[before:].HasErrors()
+		p.cfg.Plugins = append(p.cfg.Plugins, pl)
 	case "upstream":
 		p.cfg.Upstreams = append(p.cfg.Upstreams, Upstream{Type: "direct", Name: b.Labels[1], Socket: socket(v.Block("tcp"))})
 	case "listener":
@@ -131,7 +133,7 @@ func (p *parser) daemon(v schema.Values, b *hclsyntax.Block) Daemon {
 	}
 }
 
-func (p *parser) plugin(v schema.Values, b *hclsyntax.Block) {
+func (p *parser) plugin(v schema.Values, b *hclsyntax.Block) Plugin {
 	pl := Plugin{
 		Name:    b.Labels[0],
 		Command: v.List("command"),
@@ -165,7 +167,7 @@ func (p *parser) plugin(v schema.Values, b *hclsyntax.Block) {
 			break
 		}
 	}
-	p.cfg.Plugins = append(p.cfg.Plugins, pl)
+	return pl
 }
 
 func hasNUL(s string) bool { return strings.ContainsRune(s, 0) }

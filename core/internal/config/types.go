@@ -68,6 +68,9 @@ type Plugin struct {
 	SHA256  string   // in lower case; empty: not pinned
 	Files   map[string]string
 	Env     map[string]string
+	// Wrong says that an error of the block was told: what follows from it need
+	// not be.
+	Wrong bool
 }
 
 // Format prints the name alone, whatever the verb.

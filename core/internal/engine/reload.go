@@ -237,9 +237,8 @@ func (p *preparation) check(ctx context.Context) error {
 	p.plugins = map[string]*pluginhost.Plugin{}
 	schemas := map[string]*pluginv1.Block{}
 	for _, name := range p.cfg.PluginTypes() {
-		plugin, problem := p.plugin(ctx, name)
-		if problem != nil {
-			p.diags = append(p.diags, *problem)
+		plugin := p.plugin(ctx, name)
+		if plugin == nil {
 			continue
 		}
 		p.plugins[name] = plugin
@@ -268,32 +267,36 @@ func wire(u config.Upstream) *pluginv1.Upstream {
 	return &pluginv1.Upstream{Name: u.Name, ConfigJson: u.JSON, ConfigHash: u.Hash}
 }
 
-// plugin finds the running plugin for an upstream type, or starts it. One that
-// keeps dying is started beside the old: it may die of the configuration that is
-// now to be mended.
-func (p *preparation) plugin(ctx context.Context, name string) (*pluginhost.Plugin, *config.Diagnostic) {
-	blockID := "upstream." + p.firstOf(name)
-	if pluginBlock(p.cfg, name) != nil {
-		blockID = "plugin." + name
+// plugin finds the running plugin for an upstream type, or starts it; nil where
+// that fails. One that keeps dying is started beside the old: it may die of the
+// configuration that is now to be mended.
+func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugin {
+	blockID, told := "upstream."+p.firstOf(name), false
+	if b := pluginBlock(p.cfg, name); b != nil {
+		blockID, told = "plugin."+name, b.Wrong
+	}
+	fail := func(d config.Diagnostic) *pluginhost.Plugin {
+		if !told {
+			p.diags = append(p.diags, d)
+		}
+		return nil
 	}
 	spec, err := findPlugin(name, p.cfg, p.opts)
 	if err != nil {
-		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("there is no plugin %q", name), err.Error())
-		return nil, &d
+		return fail(p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("there is no plugin %q", name), err.Error()))
 	}
 	key := runningKey(spec)
 	for _, plugin := range p.running {
 		if plugin.key == key && !plugin.Down() {
-			return plugin.Plugin, nil
+			return plugin.Plugin
 		}
 	}
 	plugin, err := p.host.Start(ctx, spec)
 	if err != nil {
-		d := obstacle(p.cfg, blockID, "", fmt.Sprintf("the plugin %q does not start", name), err.Error())
-		return nil, &d
+		return fail(obstacle(p.cfg, blockID, "", fmt.Sprintf("the plugin %q does not start", name), err.Error()))
 	}
 	p.started = append(p.started, runningPlugin{plugin, key})
-	return plugin, nil
+	return plugin
 }
 
 // runningKey is the same for a running plugin and a spec that would start just
