@@ -13,9 +13,10 @@ import (
 // PluginInfo describes a plugin that a configuration may name.
 type PluginInfo = engine.PluginInfo
 
-// Plugins starts every plugin that can be found, the bundled ones and those of
-// the configuration where ConfigPath is not empty, asks each what it is, and
-// stops it again. One that does not start has its Err set.
+// Plugins starts every plugin that can be found: the bundled ones, those of the
+// configuration where ConfigPath is not empty, and those in its plugin_dir or,
+// without a configuration, the default one. It asks each what it is, and stops
+// it again. One that does not start has its Err set.
 func Plugins(ctx context.Context, opts Options) ([]PluginInfo, error) {
 	return engine.DescribePlugins(ctx, engineOptions(opts), nil)
 }

@@ -35,6 +35,13 @@ func newParser(cfg *Config) *parser {
 	return &parser{cfg: cfg, src: cfg.src, places: map[string]hcl.Range{}}
 }
 
+// Default returns what the absence of every block stands for.
+func Default() *Config {
+	cfg := &Config{src: newSource("")}
+	newParser(cfg).defaults()
+	return cfg
+}
+
 // Parse reads one file, or a folder's *.hcl in name order, and checks all that
 // needs no plugin. It returns everything that is wrong at once. The Config is
 // whole only if no diagnostic is an error; otherwise it serves to find more

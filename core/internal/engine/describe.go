@@ -29,10 +29,10 @@ type PluginInfo struct {
 
 // DescribePlugins starts the named plugins, or where there are none every
 // plugin that can be found, asks each what it is, and stops it again. The
-// configuration, where ConfigPath is not empty, adds its plugin blocks and its
-// plugin_dir.
+// configuration, where ConfigPath is not empty, adds its plugin blocks; without
+// one the plugin_dir is the default.
 func DescribePlugins(ctx context.Context, opts Options, names []string) (infos []PluginInfo, err error) {
-	cfg := &config.Config{}
+	cfg := config.Default()
 	if opts.ConfigPath != "" {
 		var diags config.Diagnostics
 		if cfg, diags = config.Parse(opts.ConfigPath); diags.HasErrors() {
