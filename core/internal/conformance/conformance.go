@@ -175,9 +175,11 @@ type run struct {
 	remote  string
 	took    time.Duration // by the first dial
 	said    words
-	records []string      // what was wrong with instances that are gone
-	stops   []string      // instances that did not end on SIGTERM
-	left    []processInfo // processes that outlived an instance
+	// unsought are the sensitive values that are not looked for in said.
+	unsought []string
+	records  []string      // what was wrong with instances that are gone
+	stops    []string      // instances that did not end on SIGTERM
+	left     []processInfo // processes that outlived an instance
 }
 
 // find resolves the upstream and its plugin.

@@ -338,6 +338,30 @@ func TestAssumedEcho(t *testing.T) {
 	}
 }
 
+// TestUnsoughtSecrets: a secret that cannot be looked for is not one that is not
+// there.
+func TestUnsoughtSecrets(t *testing.T) {
+	for name, tc := range map[string]struct {
+		body, detail string
+		notes        int
+	}{
+		"none":      {"", "sets no sensitive attribute", 0},
+		"too short": {`secret = "abc"`, "give longer ones", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := run1(t, options(t, fixture.DirectName, "", tc.body))
+			results(t, r, map[string]Result{"secrets": Skipped})
+			if c := r.Checks[len(r.Checks)-1]; c.ID != "secrets" || !strings.Contains(c.Detail, tc.detail) {
+				t.Errorf("%s: %s", c.ID, c.Detail)
+			}
+			if len(r.Notes) != tc.notes || tc.notes == 1 && !strings.HasSuffix(r.Notes[0], ": secret") {
+				t.Errorf("notes are %q", r.Notes)
+			}
+		})
+	}
+}
+
 // TestInvalid: what is no fault of the plugin's makes no report.
 func TestInvalid(t *testing.T) {
 	good := options(t, rawName, "", rawBody("relay"))

@@ -60,12 +60,18 @@ func newSecret(path, value string) secret {
 	return s
 }
 
-// secretsIn collects the sensitive texts of values, which fit the block.
-func secretsIn(b *pluginv1.Block, values map[string]any, path string) []secret {
-	var found []secret
+// sensitive are the sensitive values of a configuration.
+type sensitive struct {
+	secrets []secret
+	// unsought are the paths of those that are not looked for.
+	unsought []string
+}
+
+// in adds those of values, which fit the block.
+func (s *sensitive) in(b *pluginv1.Block, values map[string]any, path string) {
 	for _, a := range b.GetAttributes() {
 		if a.GetSensitive() {
-			found = append(found, secretTexts(values[a.GetName()], path+a.GetName())...)
+			s.add(values[a.GetName()], path+a.GetName())
 		}
 	}
 	for _, n := range b.GetBlocks() {
@@ -73,40 +79,44 @@ func secretsIn(b *pluginv1.Block, values map[string]any, path string) []secret {
 		switch v := values[n.GetName()].(type) {
 		case map[string]any:
 			if n.GetNesting() != pluginv1.Nesting_NESTING_LABELLED {
-				found = append(found, secretsIn(n.GetBody(), v, at)...)
+				s.in(n.GetBody(), v, at)
 				continue
 			}
 			for label, e := range v {
 				e, _ := e.(map[string]any)
-				found = append(found, secretsIn(n.GetBody(), e, at+label+".")...)
+				s.in(n.GetBody(), e, at+label+".")
 			}
 		case []any:
 			for i, e := range v {
 				e, _ := e.(map[string]any)
-				found = append(found, secretsIn(n.GetBody(), e, fmt.Sprintf("%s%d.", at, i))...)
+				s.in(n.GetBody(), e, fmt.Sprintf("%s%d.", at, i))
 			}
 		}
 	}
-	return found
 }
 
-func secretTexts(v any, path string) []secret {
-	var found []secret
+func (s *sensitive) add(v any, path string) {
 	switch v := v.(type) {
 	case string:
-		if len(strings.TrimSpace(v)) >= shortest {
-			found = append(found, newSecret(path, v))
+		switch n := len(strings.TrimSpace(v)); {
+		case n >= shortest:
+			s.secrets = append(s.secrets, newSecret(path, v))
+		case n > 0:
+			s.unsought = append(s.unsought, path)
 		}
+	case json.Number:
+		s.add(v.String(), path)
+	case bool:
+		s.unsought = append(s.unsought, path)
 	case []any:
 		for i, e := range v {
-			found = append(found, secretTexts(e, fmt.Sprintf("%s.%d", path, i))...)
+			s.add(e, fmt.Sprintf("%s.%d", path, i))
 		}
 	case map[string]any:
 		for k, e := range v {
-			found = append(found, secretTexts(e, path+"."+k)...)
+			s.add(e, path+"."+k)
 		}
 	}
-	return found
 }
 
 // know begins to look for secrets, also in what was said before.
@@ -162,7 +172,11 @@ func coverAll(secrets []secret, text string) string {
 func (r *run) secrets(context.Context) outcome {
 	r.said.mu.Lock()
 	defer r.said.mu.Unlock()
-	if len(r.said.secrets) == 0 {
+	switch {
+	case len(r.said.secrets) > 0:
+	case len(r.unsought) > 0:
+		return skip("no sensitive value of the configuration can be looked for: give longer ones")
+	default:
 		return skip("the configuration sets no sensitive attribute")
 	}
 	return fails(r.said.found, "%d values looked for in %d texts: log, errors, diagnostics", len(r.said.secrets), r.said.lines)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tunneld/tunneld/core/internal/config"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -56,7 +57,7 @@ func TestSecretsAreFound(t *testing.T) {
 	}
 }
 
-// TestSecretsIn: sensitive texts are found wherever a value can be.
+// TestSecretsIn: sensitive texts and numbers are found wherever a value can be.
 func TestSecretsIn(t *testing.T) {
 	text := &pluginv1.Type{Kind: pluginv1.Kind_KIND_STRING}
 	body := &pluginv1.Block{Attributes: []*pluginv1.Attribute{
@@ -69,23 +70,25 @@ func TestSecretsIn(t *testing.T) {
 		{Name: "many", Nesting: pluginv1.Nesting_NESTING_REPEATED, Body: body},
 		{Name: "by", Nesting: pluginv1.Nesting_NESTING_LABELLED, Body: body},
 	}}
-	var values map[string]any
-	err := json.Unmarshal([]byte(`{
-		"key": "key-1", "name": "name", "headers": {"a": "key-2", "b": ["key-3", 7]},
-		"one": {"key": "key-4"}, "many": [{"key": "key-5"}, {"name": "x"}], "by": {"alice": {"key": "key-6"}, "bob": {"key": "no"}}
-	}`), &values)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := run{upstream: config.Upstream{JSON: []byte(`{
+		"key": "key-1", "name": "name", "headers": {"a": "key-2", "b": ["key-3", 7, 9007199254740993, ""], "c": true},
+		"one": {"key": "key-4"}, "many": [{"key": "key-5"}, {"name": "x"}, {"key": " "}], "by": {"alice": {"key": "key-6"}, "bob": {"key": "no"}}
+	}`)}}
+	var s sensitive
+	s.in(root, r.values(), "")
 	var found []string
-	for _, s := range secretsIn(root, values, "") {
+	for _, s := range s.secrets {
 		found = append(found, s.path+"="+s.value)
 	}
 	slices.Sort(found)
 	want := []string{
-		"by.alice.key=key-6", "headers.a=key-2", "headers.b.0=key-3", "key=key-1", "many.0.key=key-5", "one.key=key-4",
+		"by.alice.key=key-6", "headers.a=key-2", "headers.b.0=key-3", "headers.b.2=9007199254740993", "key=key-1", "many.0.key=key-5", "one.key=key-4",
 	}
 	if !slices.Equal(found, want) {
 		t.Errorf("found %q", found)
+	}
+	slices.Sort(s.unsought)
+	if want := []string{"by.bob.key", "headers.b.1", "headers.c"}; !slices.Equal(s.unsought, want) {
+		t.Errorf("not looked for: %q", s.unsought)
 	}
 }

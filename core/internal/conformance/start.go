@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -85,7 +86,10 @@ func (r *run) decode(spec *pluginv1.Block) config.Diagnostics {
 		return diags
 	}
 	r.up = &pluginv1.Upstream{Name: r.upstream.Name, ConfigJson: r.upstream.JSON, ConfigHash: r.upstream.Hash}
-	r.said.know(secretsIn(spec, r.values(), ""))
+	var s sensitive
+	s.in(spec, r.values(), "")
+	r.said.know(s.secrets)
+	r.unsought = s.unsought
 	// Another upstream of the plugin may be wrong.
 	return nil
 }
@@ -93,8 +97,10 @@ func (r *run) decode(spec *pluginv1.Block) config.Diagnostics {
 // values returns the upstream's values, which are the caller's to change.
 func (r *run) values() map[string]any {
 	var v map[string]any
+	d := json.NewDecoder(bytes.NewReader(r.upstream.JSON))
+	d.UseNumber()
 	// The daemon's own decoder wrote it.
-	_ = json.Unmarshal(r.upstream.JSON, &v)
+	_ = d.Decode(&v)
 	return v
 }
 
