@@ -109,7 +109,11 @@ func TestEnvironment(t *testing.T) {
 			if dir := got["PLUGIN_UNIX_SOCKET_DIR"]; filepath.Dir(dir) != h.run.path {
 				t.Errorf("the socket is in %s, not under %s", dir, h.run.path)
 			}
+			page := protocolPage(t)
 			for k := range got {
+				if own := k == "OWN_TOKEN" || k == "GORACE"; !own && !strings.Contains(page, "`"+strings.ToUpper(k)+"`") {
+					t.Errorf("docs/plugin-protocol.md does not have %s", k)
+				}
 				if !slices.Contains(passedOn, k) && !slices.Contains([]string{
 					"OWN_TOKEN", "GORACE", "TUNNELD_PLUGIN", "TUNNELD_PLUGIN_CHANNEL", "TUNNELD_PLUGIN_LOG_LEVEL",
 					"PLUGIN_MIN_PORT", "PLUGIN_MAX_PORT", "PLUGIN_PROTOCOL_VERSIONS", "PLUGIN_UNIX_SOCKET_DIR",
