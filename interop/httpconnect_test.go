@@ -3,7 +3,6 @@
 package interop
 
 import (
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -31,20 +30,15 @@ func TestHTTPConnect(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", example, err, out)
 	}
-	text, err := os.ReadFile(filepath.Join(example, "kit.hcl"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	proxy := freePort()
-	config := strings.ReplaceAll(string(text), "COMMAND", plugin)
-	written := value(t, config, "proxy")
-	config = strings.ReplaceAll(config, written, proxy)
 	host, port, err := net.SplitHostPort(proxy)
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := fmt.Sprintf("Listen %s\nPort %s\nAllow 127.0.0.0/8\nMaxClients 200\nTimeout 600\nBasicAuth %s %s\n",
-		host, port, value(t, config, "username"), value(t, config, "password"))
+	// The two files as they are, but for the address that they have to agree on.
+	const written, writtenHost, writtenPort = "127.0.0.1:8888", "Listen 127.0.0.1\n", "Port 8888\n"
+	config := replaced(t, filepath.Join(example, "kit.hcl"), "COMMAND", plugin, written, proxy)
+	settings := replaced(t, filepath.Join(example, "tinyproxy.conf"), writtenHost, "Listen "+host+"\n", writtenPort, "Port "+port+"\n")
 	file := filepath.Join(dir, "tinyproxy.conf")
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
@@ -58,12 +52,19 @@ func TestHTTPConnect(t *testing.T) {
 	wantResults(t, r, "direct", map[string]string{"half-close-client": "skipped", "half-close-target": "skipped"})
 }
 
-// value finds an attribute's text in a configuration.
-func value(t *testing.T, config, name string) string {
+// replaced reads a file and replaces texts that it has to have, given in pairs.
+func replaced(t *testing.T, file string, pairs ...string) string {
 	t.Helper()
-	m := regexp.MustCompile(`(?m)^\s*` + name + `\s*=\s*"([^"]+)"`).FindStringSubmatch(config)
-	if m == nil {
-		t.Fatalf("no %s in\n%s", name, config)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return m[1]
+	text := string(b)
+	for i := 0; i < len(pairs); i += 2 {
+		if !strings.Contains(text, pairs[i]) {
+			t.Fatalf("no %q in\n%s", pairs[i], text)
+		}
+		text = strings.ReplaceAll(text, pairs[i], pairs[i+1])
+	}
+	return text
 }

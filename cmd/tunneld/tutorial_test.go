@@ -36,3 +36,23 @@ func TestTutorialIsTheExample(t *testing.T) {
 		}
 	}
 }
+
+// TestTutorialNeedsNoRights: what its configuration names, but for the plugin's
+// program, is nothing that only some users may bind or make.
+func TestTutorialNeedsNoRights(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs", "writing-a-plugin.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, config := range fences.FindAllStringSubmatch(string(page), -1) {
+		for _, m := range regexp.MustCompile(`(\S+) *=.*"(?:unix://)?(/[^"]*)"`).FindAllStringSubmatch(config[1], -1) {
+			if seen++; m[1] != "command" {
+				t.Errorf("%s is %s", m[1], m[2])
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("the plugin's program was not found")
+	}
+}
