@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
@@ -58,6 +60,33 @@ func TestRelayKilled(t *testing.T) {
 			c.Relay.Abort("too late, and harmless")
 		})
 	}
+}
+
+// TestRelayForgetsItsDial has a relay open: nothing of what it was dialed with is
+// kept for as long.
+func TestRelayForgetsItsDial(t *testing.T) {
+	h := newHost(t, nil)
+	p := h.start(t, Spec{Name: fixture.RelayName, Bundled: true})
+	configure(t, p, 1, `{}`)
+	type key struct{}
+	dial := func() (*tunnel.Conn, weak.Pointer[[64]byte]) {
+		value := &[64]byte{}
+		ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), key{}, value), patience)
+		defer cancel()
+		c, err := dialStream(ctx, p.Dialer(1, "u"), tunnel.Dial{Target: echoServer(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c, weak.Make(value)
+	}
+	c, kept := dial()
+	// The goroutines of the call end in their own time.
+	for begun := time.Now(); kept.Value() != nil; runtime.GC() {
+		if time.Since(begun) > patience {
+			t.Fatal("the open relay holds its dial's context")
+		}
+	}
+	exchange(t, c, "still there")
 }
 
 // TestRelayAborted aborts a relay: the far end sees a reset.

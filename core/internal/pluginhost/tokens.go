@@ -124,6 +124,8 @@ func (k *ticket) take() *pluginwire.Descriptor {
 	if k.timer != nil {
 		k.timer.Stop()
 	}
+	// A relay's ticket lives as long as its tunnel, and late holds its dial.
+	k.timer, k.late = nil, nil
 	d := k.descriptor
 	k.descriptor = nil
 	return d
