@@ -77,7 +77,7 @@ func (c *conn) run(d destination) {
 	}
 	defer c.server.disown(d.conn)
 	forward := func(dst io.Writer, src io.Reader, closeWrite func() error) {
-		_, err := io.Copy(dst, src)
+		_, err := copyPlain(dst, src)
 		if err == nil {
 			err = closeWrite()
 		}
@@ -142,7 +142,13 @@ func dialCode(err error) socks5.Code {
 
 // echo sends back what comes, and ends its direction when the peer has.
 func echo(c *net.TCPConn) {
-	if _, err := io.Copy(c, c); err != nil {
+	if _, err := copyPlain(c, c); err != nil {
 		reset(c)
 	}
+}
+
+// copyPlain is io.Copy without the runtime's splicing, for which an idle
+// connection would hold a pipe.
+func copyPlain(dst io.Writer, src io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{dst}, struct{ io.Reader }{src})
 }

@@ -1,0 +1,50 @@
+package sapsocksemu
+
+import (
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestIdleTunnelsHoldNoPipes counts what 16 open tunnels take.
+func TestIdleTunnelsHoldNoPipes(t *testing.T) {
+	s := startT(t, Options{Trusted: true, Connectors: map[string]map[string]string{"": {"echo.corp:7": backend(t, func(c *net.TCPConn) {
+		b := make([]byte, 1)
+		for _, err := c.Read(b); err == nil; _, err = c.Read(b) {
+			_, _ = c.Write(b)
+		}
+	})}}})
+	before := pipes(t)
+	for range 16 {
+		c := dial(t, s)
+		say(t, c, "\x05\x01\x00", "\x05\x00")
+		say(t, c, "\x05\x01\x00\x03\x09echo.corp\x00\x07", "\x05\x00\x00\x01\x7f\x00\x00\x01")
+		if _, err := io.ReadFull(c, make([]byte, 2)); err != nil { // the bound port
+			t.Fatal(err)
+		}
+		say(t, c, "x", "x")
+	}
+	// The runtime keeps pipes for a while: those of other tests may be fewer now.
+	if after := pipes(t); after > before {
+		t.Errorf("%d pipes, %d before", after, before)
+	}
+}
+
+// pipes counts the process's descriptors of pipes.
+func pipes(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range list {
+		// The descriptor of the listing itself is gone.
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(to, "pipe:") {
+			n++
+		}
+	}
+	return n
+}
