@@ -38,18 +38,7 @@ func runFar() error {
 		address *string
 		serve   func(*net.TCPConn)
 	}{
-		{&f.Echo, func(c *net.TCPConn) {
-			buf := make([]byte, 4<<10)
-			for {
-				n, err := c.Read(buf)
-				if err != nil {
-					return
-				}
-				if _, err := c.Write(buf[:n]); err != nil {
-					return
-				}
-			}
-		}},
+		{&f.Echo, echo},
 		{&f.Sink, func(c *net.TCPConn) { discard(c) }},
 		{&f.Source, func(c *net.TCPConn) { produce(c) }},
 	}
@@ -125,6 +114,19 @@ func listen(serve func(*net.TCPConn)) (string, error) {
 		}
 	}()
 	return ln.Addr().String(), nil
+}
+
+func echo(c *net.TCPConn) {
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
+	}
 }
 
 func discard(c net.Conn) int64 {

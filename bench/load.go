@@ -23,7 +23,7 @@ const tokenLife = time.Hour
 type loadResult struct {
 	PerSecond float64 // bytes, round trips or tunnels
 	P50, P99  float64 // microseconds, of round trips
-	Failed    int64
+	Failed    int64   // connections that broke, or tunnels that could not be made
 }
 
 // loadFlags say what a load does.
@@ -121,7 +121,8 @@ func askProxy(c net.Conn, target, token string) error {
 
 // bulk moves bytes over n connections. The first fifth of the time is warm-up.
 func bulk(f loadFlags) (loadResult, error) {
-	var moved atomic.Int64
+	var moved, failed atomic.Int64
+	var stop atomic.Bool
 	conns := make([]net.Conn, f.n)
 	var wg sync.WaitGroup
 	for i := range conns {
@@ -142,6 +143,9 @@ func bulk(f loadFlags) (loadResult, error) {
 				}
 				moved.Add(int64(n))
 				if err != nil {
+					if !stop.Load() {
+						failed.Add(1)
+					}
 					return
 				}
 			}
@@ -151,17 +155,18 @@ func bulk(f loadFlags) (loadResult, error) {
 	from, start := moved.Load(), time.Now()
 	time.Sleep(f.length)
 	bytes, took := moved.Load()-from, time.Since(start)
+	stop.Store(true)
 	for _, c := range conns {
 		c.Close()
 	}
 	wg.Wait()
-	return loadResult{PerSecond: float64(bytes) / took.Seconds()}, nil
+	return loadResult{PerSecond: float64(bytes) / took.Seconds(), Failed: failed.Load()}, nil
 }
 
 // roundTrips sends 64 bytes over n connections and waits for them each time.
 func roundTrips(f loadFlags) (loadResult, error) {
-	var stop atomic.Bool
-	var measuring atomic.Bool
+	var stop, measuring atomic.Bool
+	var failed atomic.Int64
 	times := make([][]time.Duration, f.n)
 	var wg sync.WaitGroup
 	for i := range times {
@@ -174,10 +179,8 @@ func roundTrips(f loadFlags) (loadResult, error) {
 			buf := make([]byte, 64)
 			for !stop.Load() {
 				begin := time.Now()
-				if _, err := c.Write(buf); err != nil {
-					return
-				}
-				if _, err := io.ReadFull(c, buf); err != nil {
+				if err := roundTrip(c, buf); err != nil {
+					failed.Add(1)
 					return
 				}
 				if measuring.Load() {
@@ -200,7 +203,16 @@ func roundTrips(f loadFlags) (loadResult, error) {
 	}
 	slices.Sort(all)
 	us := func(q float64) float64 { return float64(all[int(q*float64(len(all)-1))]) / float64(time.Microsecond) }
-	return loadResult{PerSecond: float64(len(all)) / took.Seconds(), P50: us(0.5), P99: us(0.99)}, nil
+	return loadResult{PerSecond: float64(len(all)) / took.Seconds(), P50: us(0.5), P99: us(0.99), Failed: failed.Load()}, nil
+}
+
+// roundTrip sends b and reads as many bytes back.
+func roundTrip(c net.Conn, b []byte) error {
+	if _, err := c.Write(b); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, b)
+	return err
 }
 
 // newTunnels makes tunnels, n at once: connect, a byte there and back, close.
@@ -238,12 +250,7 @@ func oneTunnel(f loadFlags) error {
 	if err := c.(*net.TCPConn).SetLinger(0); err != nil {
 		return err
 	}
-	b := []byte{1}
-	if _, err := c.Write(b); err != nil {
-		return err
-	}
-	_, err = io.ReadFull(c, b)
-	return err
+	return roundTrip(c, []byte{1})
 }
 
 // hold opens connections as it is told, a number a line ("+4000", "-5000"), and
@@ -261,10 +268,7 @@ func hold(f loadFlags) error {
 				return err
 			}
 			// One byte there and back: the tunnel is up.
-			if _, err := c.Write([]byte{1}); err != nil {
-				return err
-			}
-			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			if err := roundTrip(c, []byte{1}); err != nil {
 				return err
 			}
 			held = append(held, c)
