@@ -23,31 +23,48 @@ type farEnds struct {
 	Token  string `json:",omitempty"`
 }
 
-// The names by which the emulated Cloud Connector knows the services.
-const (
-	virtualEcho   = "echo.corp:7"
-	virtualSink   = "sink.corp:9"
-	virtualSource = "source.corp:19"
-)
+// services are where a load's connections lead, by what it does.
+type services struct{ echo, sink, source string }
+
+func (s services) of(kind string) string {
+	switch kind {
+	case "up":
+		return s.sink
+	case "down":
+		return s.source
+	default:
+		return s.echo
+	}
+}
+
+func (f farEnds) services() services { return services{f.Echo, f.Sink, f.Source} }
+
+// virtual are the names by which the emulated Cloud Connector knows the services.
+var virtual = services{"echo.corp:7", "sink.corp:9", "source.corp:19"}
 
 // runFar serves until its standard input ends.
 func runFar() error {
-	var f farEnds
-	var err error
-	services := []struct {
+	f, err := startServices()
+	if err != nil {
+		return err
+	}
+	return serveFar(f)
+}
+
+func startServices() (f farEnds, err error) {
+	for _, s := range []struct {
 		address *string
 		serve   func(*net.TCPConn)
 	}{
 		{&f.Echo, echo},
 		{&f.Sink, func(c *net.TCPConn) { discard(c) }},
 		{&f.Source, func(c *net.TCPConn) { produce(c) }},
-	}
-	for _, s := range services {
+	} {
 		if *s.address, err = listen(s.serve); err != nil {
-			return err
+			return farEnds{}, err
 		}
 	}
-	return serveFar(f)
+	return f, nil
 }
 
 // runProxy is the emulated sapsocks in front of the services: a process of its
@@ -56,14 +73,16 @@ func runProxy(args []string) error {
 	if len(args) != 3 {
 		return fmt.Errorf("usage: proxy ECHO SINK SOURCE")
 	}
-	emu, err := sapsocksemu.Start(sapsocksemu.Options{Connectors: map[string]map[string]string{
-		"": {virtualEcho: args[0], virtualSink: args[1], virtualSource: args[2]},
-	}})
+	emu, err := sapsocksemu.Start(sapsocksemu.Options{Connectors: connectors(services{args[0], args[1], args[2]})})
 	if err != nil {
 		return fmt.Errorf("start sapsocks far end: %w", err)
 	}
 	err = serveFar(farEnds{Proxy: emu.Proxy(), VCAP: emu.VCAPServices(), Token: emu.IssueToken(tokenLife)})
 	return errors.Join(err, emu.Close())
+}
+
+func connectors(s services) map[string]map[string]string {
+	return map[string]map[string]string{"": {virtual.echo: s.echo, virtual.sink: s.sink, virtual.source: s.source}}
 }
 
 // serveFar tells where the services are, and returns when the input ends.

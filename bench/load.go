@@ -37,7 +37,21 @@ type loadFlags struct {
 }
 
 func runLoad(args []string) error {
-	var f loadFlags
+	f, err := parseLoad(args)
+	if err != nil {
+		return err
+	}
+	if f.kind == "hold" {
+		return hold(f)
+	}
+	r, err := f.run()
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+func parseLoad(args []string) (f loadFlags, err error) {
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
 	fs.StringVar(&f.kind, "kind", "", "up, down, rr, crr or hold")
 	fs.StringVar(&f.address, "address", "", "where to connect")
@@ -45,29 +59,19 @@ func runLoad(args []string) error {
 	fs.DurationVar(&f.length, "length", time.Second, "for how long")
 	fs.StringVar(&f.target, "target", "", "ask a sapsocks proxy for this")
 	fs.StringVar(&f.token, "token", "", "with this token")
-	if err := fs.Parse(args); err != nil {
-		return err
-	}
-	var (
-		r   loadResult
-		err error
-	)
+	return f, fs.Parse(args)
+}
+
+func (f loadFlags) run() (loadResult, error) {
 	switch f.kind {
 	case "up", "down":
-		r, err = bulk(f)
+		return bulk(f)
 	case "rr":
-		r, err = roundTrips(f)
+		return roundTrips(f)
 	case "crr":
-		r, err = newTunnels(f)
-	case "hold":
-		return hold(f)
-	default:
-		err = fmt.Errorf("unknown load %q", f.kind)
+		return newTunnels(f)
 	}
-	if err != nil {
-		return err
-	}
-	return json.NewEncoder(os.Stdout).Encode(r)
+	return loadResult{}, fmt.Errorf("unknown load %q", f.kind)
 }
 
 func (f loadFlags) dial() (net.Conn, error) {

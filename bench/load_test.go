@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
 // TestLoadCountsBrokenStreams has a server keep one connection and end all
@@ -26,15 +28,56 @@ func TestLoadCountsBrokenStreams(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f := loadFlags{kind: kind, address: address, n: conns, length: 500 * time.Millisecond}
-			run := bulk
-			if kind == "rr" {
-				run = roundTrips
-			}
-			got, err := run(f)
-			if err != nil || got.PerSecond == 0 || got.Failed != conns-1 {
-				t.Errorf("%+v, %v; want %d failed", got, err, conns-1)
-			}
+			measured(t, loadFlags{kind: kind, address: address, n: conns}, conns-1, func() { accepted.Store(0) })
 		})
+	}
+}
+
+// TestAskedRowDoesEveryLoad has the load ask the proxy itself, which the row
+// sapsocks is compared with.
+func TestAskedRowDoesEveryLoad(t *testing.T) {
+	far, err := startServices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	emu, err := sapsocksemu.Start(sapsocksemu.Options{Connectors: connectors(far.services())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := emu.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	far.Proxy, far.Token = emu.Proxy(), emu.IssueToken(tokenLife)
+	asked, err := farAsked(t.Context(), settings{}, far, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range columns {
+		t.Run(c.name, func(t *testing.T) {
+			f, err := parseLoad(asked.loadArgs(c.kind, c.n, settings{})[1:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			measured(t, f, 0, func() {})
+		})
+	}
+}
+
+// measured runs the load until something has moved and as many connections as
+// wanted have failed: longer each time, since a busy machine may do nothing for
+// a while. before is called before each run.
+func measured(t *testing.T, f loadFlags, failed int64, before func()) {
+	t.Helper()
+	for f.length = 100 * time.Millisecond; ; f.length *= 2 {
+		before()
+		got, err := f.run()
+		if err == nil && got.PerSecond > 0 && got.Failed == failed {
+			return
+		}
+		if f.length > 5*time.Second {
+			t.Fatalf("%+v, %v; want %d failed", got, err, failed)
+		}
 	}
 }

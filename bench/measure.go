@@ -107,22 +107,7 @@ func orchestrate(ctx context.Context, s settings) (err error) {
 	return print(os.Stdout, rows, order, got)
 }
 
-func (r row) address(kind string) string {
-	switch kind {
-	case "up":
-		return r.sink
-	case "down":
-		return r.source
-	default:
-		return r.echo
-	}
-}
-
 func measureColumn(ctx context.Context, s settings, c column, r row, got results) error {
-	address := r.address(c.kind)
-	if address == "" {
-		return nil
-	}
 	var before usage
 	var err error
 	if c.cpu && r.process != nil {
@@ -131,7 +116,7 @@ func measureColumn(ctx context.Context, s settings, c column, r row, got results
 		}
 	}
 	var l loadResult
-	if err := self(ctx, &l, r.loadArgs(c.kind, address, c.n, s)...); err != nil {
+	if err := self(ctx, &l, r.loadArgs(c.kind, c.n, s)...); err != nil {
 		return err
 	}
 	if l.Failed > 0 {

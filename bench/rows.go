@@ -14,11 +14,9 @@ import (
 // row is one way from the load to the far end.
 type row struct {
 	name string
-	// echo, sink and source are where a client connects.
-	echo, sink, source string
-	// target and token make the load ask a sapsocks proxy itself.
-	target, token string
-	process       *process // nil: there is none in between
+	services
+	token   string   // makes the load ask a sapsocks proxy itself
+	process *process // nil: there is none in between
 }
 
 // startRows starts every peer. Rows that were started are returned with an error
@@ -51,11 +49,11 @@ func startRows(ctx context.Context, s settings, far farEnds, dir string) ([]row,
 }
 
 func noProxy(_ context.Context, _ settings, far farEnds, _ string) (row, error) {
-	return row{echo: far.Echo, sink: far.Sink, source: far.Source}, nil
+	return row{services: far.services()}, nil
 }
 
 func farAsked(_ context.Context, _ settings, far farEnds, _ string) (row, error) {
-	return row{echo: far.Proxy, target: virtualEcho, token: far.Token}, nil
+	return row{services: services{far.Proxy, far.Proxy, far.Proxy}, token: far.Token}, nil
 }
 
 // ports are three free addresses.
@@ -122,7 +120,7 @@ func socat(ctx context.Context, _ settings, far farEnds, dir string) (row, error
 }
 
 func tunneldDirect(ctx context.Context, s settings, far farEnds, dir string) (row, error) {
-	return startTunneld(ctx, s, dir, `upstream "direct" "far" {}`, "direct.far", [3]string{far.Echo, far.Sink, far.Source})
+	return startTunneld(ctx, s, dir, `upstream "direct" "far" {}`, "direct.far", far.services())
 }
 
 func tunneldRelay(ctx context.Context, s settings, far farEnds, dir string) (row, error) {
@@ -131,24 +129,24 @@ func tunneldRelay(ctx context.Context, s settings, far farEnds, dir string) (row
 		return row{}, err
 	}
 	text := fmt.Sprintf("plugin \"benchrelay\" {\n command = [%q, \"plugin\"]\n}\nupstream \"benchrelay\" \"far\" {}", exe)
-	return startTunneld(ctx, s, dir, text, "benchrelay.far", [3]string{far.Echo, far.Sink, far.Source})
+	return startTunneld(ctx, s, dir, text, "benchrelay.far", far.services())
 }
 
 func tunneldSapsocks(ctx context.Context, s settings, far farEnds, dir string) (row, error) {
 	if _, err := write(dir, "vcap.json", far.VCAP); err != nil {
 		return row{}, err
 	}
-	return startTunneld(ctx, s, dir, "upstream \"sapsocks\" \"far\" {\n vcap_services = file(\"vcap.json\")\n}", "sapsocks.far", [3]string{virtualEcho, virtualSink, virtualSource})
+	return startTunneld(ctx, s, dir, "upstream \"sapsocks\" \"far\" {\n vcap_services = file(\"vcap.json\")\n}", "sapsocks.far", virtual)
 }
 
-func startTunneld(ctx context.Context, s settings, dir, upstream, id string, targets [3]string) (row, error) {
+func startTunneld(ctx context.Context, s settings, dir, upstream, id string, targets services) (row, error) {
 	r, err := ports()
 	if err != nil {
 		return r, err
 	}
 	text := "log {\n level = \"error\"\n access = false\n}\n" + upstream + "\n"
-	for i, address := range []string{r.echo, r.sink, r.source} {
-		text += fmt.Sprintf("listener \"tcp\" \"l%d\" {\n address = %q\n target = %q\n}\n", i, address, targets[i])
+	for _, kind := range []string{"up", "down", "rr"} {
+		text += fmt.Sprintf("listener \"tcp\" %q {\n address = %q\n target = %q\n}\n", kind, r.of(kind), targets.of(kind))
 	}
 	text += "route \"all\" {\n upstreams = [upstream." + id + "]\n}\n"
 	file, err := write(dir, "tunneld.hcl", text)
@@ -180,10 +178,10 @@ func build(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-func (r row) loadArgs(kind, address string, n int, s settings) []string {
-	args := []string{"load", "-kind", kind, "-address", address, "-n", strconv.Itoa(n), "-length", s.length.String()}
-	if r.target != "" {
-		args = append(args, "-target", r.target, "-token", r.token)
+func (r row) loadArgs(kind string, n int, s settings) []string {
+	args := []string{"load", "-kind", kind, "-address", r.of(kind), "-n", strconv.Itoa(n), "-length", s.length.String()}
+	if r.token != "" {
+		args = append(args, "-target", virtual.of(kind), "-token", r.token)
 	}
 	return args
 }
