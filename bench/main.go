@@ -8,13 +8,10 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -32,28 +29,33 @@ type settings struct {
 }
 
 func run() int {
-	if len(os.Args) > 1 {
-		switch os.Args[1] {
-		case "far":
-			return status(runFar())
-		case "proxy":
-			return status(runProxy(os.Args[2:]))
-		case "load":
-			return status(runLoad(os.Args[2:]))
-		case "plugin":
-			return servePlugin()
-		}
+	args := os.Args[1:]
+	part := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		part, args = args[0], args[1:]
+	}
+	switch part {
+	case "far":
+		return status(runFar())
+	case "proxy":
+		return status(runProxy(args))
+	case "load":
+		return status(runLoad(args))
+	case "plugin":
+		return servePlugin()
 	}
 	var s settings
-	flag.IntVar(&s.rounds, "rounds", 5, "rounds; medians are printed")
-	flag.DurationVar(&s.length, "length", 2*time.Second, "length of one measurement")
-	flag.StringVar(&s.only, "only", "", "measure these alone, comma-separated: bulk,rr,crr,idle")
-	flag.StringVar(&s.rows, "rows", "", "measure these rows alone, comma-separated")
-	flag.StringVar(&s.tunneld, "tunneld", "", "a tunneld program; default: built from this checkout")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	return status(orchestrate(ctx, s))
+	fs := flag.NewFlagSet("bench", flag.ExitOnError)
+	fs.IntVar(&s.rounds, "rounds", 5, "rounds; medians are printed")
+	fs.DurationVar(&s.length, "length", 2*time.Second, "length of one measurement")
+	fs.StringVar(&s.only, "only", "", "measure these alone, comma-separated: bulk,rr,crr,idle")
+	fs.StringVar(&s.rows, "rows", "", "measure these rows alone, comma-separated")
+	fs.StringVar(&s.tunneld, "tunneld", "", "a tunneld program; default: built from this checkout")
+	_ = fs.Parse(args) // it exits on an error
+	if part != "measure" {
+		return guard(args)
+	}
+	return status(orchestrate(guarded(), s))
 }
 
 func status(err error) int {

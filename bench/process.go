@@ -28,6 +28,7 @@ func start(ctx context.Context, stderr io.Writer, name string, args ...string) (
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stderr = stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -67,14 +68,14 @@ func self(ctx context.Context, into any, args ...string) error {
 }
 
 // waitPort waits until somebody listens.
-func waitPort(address string) error {
+func waitPort(ctx context.Context, address string) error {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		c, err := net.DialTimeout("tcp", address, time.Second)
 		if err == nil {
 			return c.Close()
 		}
-		if time.Now().After(deadline) {
+		if time.Now().After(deadline) || ctx.Err() != nil {
 			return fmt.Errorf("nobody listens on %s: %w", address, err)
 		}
 		time.Sleep(20 * time.Millisecond)

@@ -66,9 +66,9 @@ func ports() (r row, err error) {
 	return r, nil
 }
 
-func (r row) wait() (row, error) {
+func (r row) wait(ctx context.Context) (row, error) {
 	for _, p := range []string{r.echo, r.sink, r.source} {
-		if err := waitPort(p); err != nil {
+		if err := waitPort(ctx, p); err != nil {
 			r.process.stop()
 			return r, err
 		}
@@ -92,7 +92,7 @@ func haproxy(ctx context.Context, _ settings, far farEnds, dir string) (row, err
 	if r.process, err = start(ctx, os.Stderr, "haproxy", "-db", "-q", "-f", file); err != nil {
 		return r, err
 	}
-	return r.wait()
+	return r.wait(ctx)
 }
 
 // socat is one process per listener, and forks one per connection.
@@ -116,7 +116,7 @@ func socat(ctx context.Context, _ settings, far farEnds, dir string) (row, error
 	if r.process, err = start(ctx, io.Discard, "sh", file); err != nil {
 		return r, err
 	}
-	return r.wait()
+	return r.wait(ctx)
 }
 
 func tunneldDirect(ctx context.Context, s settings, far farEnds, dir string) (row, error) {
@@ -156,7 +156,7 @@ func startTunneld(ctx context.Context, s settings, dir, upstream, id string, tar
 	if r.process, err = start(ctx, os.Stderr, s.tunneld, "run", "-c", file); err != nil {
 		return r, err
 	}
-	return r.wait()
+	return r.wait(ctx)
 }
 
 func write(dir, name, text string) (string, error) {
