@@ -103,7 +103,7 @@ func orchestrate(ctx context.Context, s settings) (err error) {
 	for _, c := range columns {
 		order = append(order, c.name+" ["+c.unit+"]", c.name+", p50 [us]", c.name+", p99 [us]", c.name+", CPU [s/GB]")
 	}
-	order = append(order, idleBytes, idleDescriptors, idlePlugin)
+	order = append(order, idleBytes, idleDescriptors, pluginBytes, pluginDescriptors)
 	return print(os.Stdout, rows, order, got)
 }
 
@@ -142,9 +142,10 @@ func measureColumn(ctx context.Context, s settings, c column, r row, got results
 }
 
 const (
-	idleBytes       = "idle tunnel, memory [B]"
-	idleDescriptors = "idle tunnel, descriptors"
-	idlePlugin      = "idle tunnel, memory of the plugin [B]"
+	idleBytes         = "idle tunnel, memory [B]"
+	idleDescriptors   = "idle tunnel, descriptors"
+	pluginBytes       = "idle tunnel, memory of the plugin [B]"
+	pluginDescriptors = "idle tunnel, descriptors of the plugin"
 )
 
 // The idle tunnels: so many to warm up, then some that are held, then more,
@@ -168,13 +169,7 @@ func measureIdle(ctx context.Context, r row, got results) error {
 		return err
 	}
 	defer load.stop()
-	// The emulated proxy copies with io.Copy, which holds six descriptors a
-	// tunnel: a quarter is what it can take.
-	part := 1
-	if r.name == "sapsocks" {
-		part = 4
-	}
-	for _, n := range []int{idleWarm / part, -idleWarm / part, idleHeld / part} {
+	for _, n := range []int{idleWarm, -idleWarm, idleHeld} {
 		if err := tell(load, n); err != nil {
 			return err
 		}
@@ -184,20 +179,20 @@ func measureIdle(ctx context.Context, r row, got results) error {
 	if err != nil {
 		return err
 	}
-	if err := tell(load, idleExtra/part); err != nil {
+	if err := tell(load, idleExtra); err != nil {
 		return err
 	}
 	_, after, err := measure(pid)
 	if err != nil {
 		return err
 	}
-	each := func(p int) float64 { return float64(after[p].rss-before[p].rss) / float64(idleExtra/part) }
-	got.add(idleBytes, r.name, each(pid))
-	got.add(idleDescriptors, r.name, float64(after[pid].descriptors-before[pid].descriptors)/float64(idleExtra/part))
 	for p := range after {
-		if p != pid && r.name != "haproxy" {
-			got.add(idlePlugin, r.name, each(p))
+		bytes, descriptors := idleBytes, idleDescriptors
+		if p != pid {
+			bytes, descriptors = pluginBytes, pluginDescriptors
 		}
+		got.add(bytes, r.name, float64(after[p].rss-before[p].rss)/idleExtra)
+		got.add(descriptors, r.name, float64(after[p].descriptors-before[p].descriptors)/idleExtra)
 	}
 	return nil
 }
