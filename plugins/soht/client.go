@@ -50,7 +50,7 @@ func (c *client) empty(ctx context.Context, action string, form *[]byte, repeata
 	var start [maxQuote]byte
 	switch n, err := io.ReadFull(r.Body, start[:]); {
 	case n > 0:
-		return notSOHT(action, r, start[:n])
+		return c.notSOHT(action, r, start[:n])
 	case err != io.EOF:
 		return cut(action, "the answer broke off", err)
 	}
@@ -78,7 +78,7 @@ func (c *client) poll(ctx context.Context, id string, data, buf []byte) ([]byte,
 		if n == maxReply+1 && err == nil {
 			var more [1]byte
 			if m, err = io.ReadFull(r.Body, more[:]); m > 0 {
-				return nil, notSOHT(action, r, []byte("more data than a reply holds"))
+				return nil, c.notSOHT(action, r, []byte("more data than a reply holds"))
 			}
 		}
 	}
@@ -98,7 +98,7 @@ func (c *client) poll(ctx context.Context, id string, data, buf []byte) ([]byte,
 	case buf[0] == statusGone:
 		return nil, io.EOF
 	}
-	return nil, notSOHT(action, r, buf[:n])
+	return nil, c.notSOHT(action, r, buf[:n])
 }
 
 // reset is an answer without even a status byte.
@@ -126,13 +126,13 @@ func (c *client) open(ctx context.Context, login credentials, target sdk.Target)
 	line, rest, ended := strings.Cut(string(body), "\n")
 	line = strings.TrimSuffix(line, "\r")
 	if text, ok := strings.CutPrefix(line, "FAIL"); ok {
-		return "", refusal(strings.TrimPrefix(strings.TrimSpace(text), "- "), target)
+		return "", c.refusal(strings.TrimPrefix(strings.TrimSpace(text), "- "), target)
 	}
 	if line != "SUCCESS" {
 		if len(body) < len("SUCCESS\n") && strings.HasPrefix("SUCCESS\n", string(body)) {
 			return "", cut("open", fmt.Sprintf("the answer ended after %d bytes", len(body)), nil)
 		}
-		return "", notSOHT("open", r, body)
+		return "", c.notSOHT("open", r, body)
 	}
 	id, _, whole := strings.Cut(rest, "\n")
 	if !ended || !whole {
@@ -140,7 +140,7 @@ func (c *client) open(ctx context.Context, login credentials, target sdk.Target)
 	}
 	id = strings.TrimSuffix(id, "\r")
 	if _, err := strconv.ParseUint(id, 10, 63); err != nil || len(id) > maxIDLength {
-		return "", notSOHT("open", r, []byte("SUCCESS "+id))
+		return "", c.notSOHT("open", r, []byte("SUCCESS "+id))
 	}
 	return id, nil
 }

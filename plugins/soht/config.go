@@ -2,10 +2,12 @@ package soht
 
 import (
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
@@ -161,3 +163,29 @@ type credentials struct {
 }
 
 func (c *Config) login() credentials { return credentials{c.Username, c.Password} }
+
+// shortestSecret is how many bytes a value has, at the least, that is a secret
+// wherever it stands: a shorter one stands in any text, and to take it out of
+// words that are known would tell it.
+const shortestSecret = 4
+
+// secrets are what the far end and the gateways are told in confidence, as they
+// see it; via may be nil.
+func (c *Config) secrets(via *url.URL) []string {
+	var all []string
+	if !c.Password.IsZero() {
+		all = append(all, c.Password.Reveal(), "password="+c.Password.Reveal())
+	}
+	for name, value := range c.Headers {
+		if http.CanonicalHeaderKey(name) != "Host" {
+			value = strings.TrimSpace(value)
+			_, token, _ := strings.Cut(value, " ") // behind "Bearer" and the like
+			all = append(all, value, token)
+		}
+	}
+	if via != nil && via.User != nil {
+		password, _ := via.User.Password()
+		all = append(all, password, base64.StdEncoding.EncodeToString([]byte(via.User.Username()+":"+password)))
+	}
+	return slices.DeleteFunc(all, func(s string) bool { return len(s) < shortestSecret })
+}

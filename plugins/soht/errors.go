@@ -90,9 +90,9 @@ const connect = "CONNECT"
 
 // checkStatus returns an error for whatever is not 200. It does not read the
 // body.
-func checkStatus(action string, r *http.Response) error {
+func (c *client) checkStatus(action string, r *http.Response) error {
 	if r.StatusCode == http.StatusOK {
-		if c := r.Header.Get("Content-Encoding"); c != "" && c != "identity" {
+		if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
 			return &Error{
 				Action: action, Reason: sdk.ReasonProtocol, Err: ErrNotSOHT,
 				Message: "the answer is compressed, which nobody asked for",
@@ -113,7 +113,7 @@ func checkStatus(action string, r *http.Response) error {
 	}
 	e.Reason, e.Hint = statusMeaning(action, r.StatusCode)
 	if r.StatusCode/100 == 3 {
-		e.Message += location(r)
+		e.Message += c.location(r)
 	}
 	return e
 }
@@ -150,13 +150,13 @@ func statusMeaning(action string, status int) (sdk.Reason, string) {
 }
 
 // location is where a redirect leads, without what may be a secret in it.
-func location(r *http.Response) string {
+func (c *client) location(r *http.Response) string {
 	u, err := r.Location()
 	if err != nil {
 		return ""
 	}
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	return " to " + printable([]byte(u.String()))
+	return " to " + c.quote(u.String())
 }
 
 // retryAfter reads the header's form in seconds (RFC 9110, section 10.2.3), up
@@ -170,7 +170,7 @@ func retryAfter(s string) time.Duration {
 }
 
 // notSOHT is an answer with 200 that starts with body.
-func notSOHT(action string, r *http.Response, body []byte) *Error {
+func (c *client) notSOHT(action string, r *http.Response, body []byte) *Error {
 	what := "an answer that is not the protocol's"
 	trimmed := strings.ToLower(strings.TrimSpace(string(body)))
 	if strings.HasPrefix(trimmed, "<") || strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") && trimmed != "" {
@@ -178,7 +178,7 @@ func notSOHT(action string, r *http.Response, body []byte) *Error {
 	}
 	return &Error{
 		Action: action, Reason: sdk.ReasonProtocol, Err: ErrNotSOHT,
-		Message: fmt.Sprintf("answered with %s: %s", what, printable(body)),
+		Message: fmt.Sprintf("answered with %s: %s", what, c.quote(string(body))),
 		Hint:    "is url the SOHT service's, and does a gateway in front of it want a login?",
 	}
 }
@@ -192,8 +192,10 @@ func cut(action, message string, cause error) *Error {
 	return e
 }
 
-// exchange is a request that got no answer.
-func exchange(action string, cause error) *Error {
+// exchange is a request that got no answer, or one that net/http cannot read
+// and quotes.
+func (c *client) exchange(action string, cause error) *Error {
+	cause = worded{cause, sdk.Redact(cause.Error(), c.secrets...)}
 	return &Error{
 		Action: action, Reason: sdk.ReasonUnavailable, Err: ErrExchange, Cause: cause,
 		Message: "the request got no answer: " + cause.Error(),
@@ -203,13 +205,24 @@ func exchange(action string, cause error) *Error {
 // maxQuote bounds what is repeated of a peer's text.
 const maxQuote = 120
 
-// printable quotes the start of what a peer sent, on one line.
-func printable(b []byte) string {
-	b = b[:min(len(b), maxQuote)]
+// quote returns the start of what a peer sent, on one line and without the
+// secrets that it may echo.
+func (c *client) quote(s string) string {
+	s = sdk.Redact(s, c.secrets...)
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r == '\uFFFD' || r >= 0x80 && r < 0xa0 {
 			return ' '
 		}
 		return r
-	}, string(b)))
+	}, s[:min(len(s), maxQuote)]))
 }
+
+// worded is an error in other words.
+type worded struct {
+	error
+	words string
+}
+
+func (w worded) Error() string { return w.words }
+
+func (w worded) Unwrap() error { return w.error }

@@ -40,6 +40,7 @@ type client struct {
 	transport atomic.Pointer[http.Transport]
 	forms     *sync.Pool // of *[]byte
 	pollTime  time.Duration
+	secrets   []string // what no text of a peer's may repeat
 
 	// doubts is there until it is known whether connections are kept, where an
 	// answer's headers cannot be believed.
@@ -72,7 +73,7 @@ func (c *client) neverReuse() {
 // newTransport returns a transport that dials with dial. It follows neither
 // redirects nor the environment's proxy, keeps no cookies and puts no limit on
 // the wait for an answer: read's begins with the target's first byte.
-func newTransport(dial func(context.Context, string, string) (net.Conn, error), via *url.URL, tlsConfig *tls.Config, handshake time.Duration) *http.Transport {
+func (c *client) newTransport(dial func(context.Context, string, string) (net.Conn, error), via *url.URL, tlsConfig *tls.Config, handshake time.Duration) *http.Transport {
 	var protocols http.Protocols
 	// Not HTTP/2: there all tunnels would share one connection and its end.
 	protocols.SetHTTP1(true)
@@ -87,7 +88,7 @@ func newTransport(dial func(context.Context, string, string) (net.Conn, error), 
 		MaxResponseHeaderBytes: maxReplyHeader,
 		Protocols:              &protocols,
 		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
-			return checkStatus(connect, r)
+			return c.checkStatus(connect, r)
 		},
 	}
 	if via != nil {
@@ -176,9 +177,9 @@ func (c *client) post(ctx context.Context, action string, form *[]byte, repeatab
 		if e := (*Error)(nil); errors.As(err, &e) {
 			return nil, nil, e
 		}
-		return nil, nil, exchange(action, err)
+		return nil, nil, c.exchange(action, err)
 	}
-	if err := checkStatus(action, r); err != nil {
+	if err := c.checkStatus(action, r); err != nil {
 		_ = r.Body.Close()
 		free()
 		return nil, nil, err

@@ -33,5 +33,5 @@ func TestREADMEHasTheHints(t *testing.T) {
 			}
 		}
 	}
-	want("a page", notSOHT("read", new(http.Response), nil).Hint)
+	want("a page", new(client).notSOHT("read", new(http.Response), nil).Hint)
 }

@@ -31,10 +31,10 @@ var refusals = []struct {
 }
 
 // refusal is the meaning of a FAIL's text.
-func refusal(text string, target sdk.Target) *Error {
+func (c *client) refusal(text string, target sdk.Target) *Error {
 	e := &Error{
 		Action: "open", Reason: sdk.ReasonUnavailable, Err: ErrRefused,
-		Message: "the server says " + `"` + printable([]byte(text)) + `"`,
+		Message: "the server says " + `"` + c.quote(text) + `"`,
 		Hint:    "see the SOHT server's log",
 	}
 	lower := strings.ToLower(text)

@@ -109,8 +109,9 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 		header:   header,
 		forms:    &c.forms,
 		pollTime: pollTime,
+		secrets:  c.secrets(via),
 	}
-	cl.transport.Store(newTransport(dialer.DialContext, via, tlsConfig, c.Timeouts.Handshake))
+	cl.transport.Store(cl.newTransport(dialer.DialContext, via, tlsConfig, c.Timeouts.Handshake))
 	// Behind https the connection is the server's own.
 	if via != nil && u.Scheme == "http" {
 		cl.doubts.Store(&doubts{used: make(map[net.Conn]struct{})})

@@ -43,7 +43,7 @@ func (s *stateful) request(life, requests context.Context) {
 	// An answer with a body that has not ended is cancelled without harm; with
 	// data coming, it would not end by itself.
 	context.AfterFunc(life, cancel)
-	if err := status(r); err != nil {
+	if err := s.client.status(r); err != nil {
 		_ = r.Body.Close()
 		s.cancel(err)
 		return
@@ -109,7 +109,7 @@ func (s *stateful) send(ctx context.Context) {
 }
 
 // status reads the status byte of a read's answer.
-func status(r *http.Response) error {
+func (c *client) status(r *http.Response) error {
 	var b [1]byte
 	switch n, err := r.Body.Read(b[:]); {
 	case n == 0 && err == io.EOF:
@@ -130,5 +130,5 @@ func status(r *http.Response) error {
 	start := make([]byte, maxQuote)
 	start[0] = b[0]
 	n, _ := r.Body.Read(start[1:])
-	return notSOHT("read", r, start[:1+n])
+	return c.notSOHT("read", r, start[:1+n])
 }
