@@ -92,10 +92,13 @@ func parseVia(s sdk.Secret) (*url.URL, error) {
 	return u, nil
 }
 
-// ownHeaders are the plugin's, or the connection's.
+// ownHeaders are the plugin's, or the connection's. With an Idempotency-Key
+// net/http (1.26) takes a POST for repeatable, and sends a write again whose
+// answer is lost: its data would arrive twice.
 var ownHeaders = []string{
 	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect",
-	"Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	"Idempotency-Key", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	"X-Idempotency-Key",
 }
 
 // checkHeader says why a header cannot be sent (RFC 9110, sections 5.5 and
@@ -108,7 +111,7 @@ func checkHeader(name, value string) error {
 	}
 	for _, own := range ownHeaders {
 		if http.CanonicalHeaderKey(name) == own {
-			return fmt.Errorf("%s is set by the plugin", own)
+			return fmt.Errorf("%s would change how requests are sent", own)
 		}
 	}
 	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {

@@ -45,6 +45,8 @@ func TestValidation(t *testing.T) {
 		{"via with a path", values{"url": ok["url"], "via": "http://u:secret@proxy:1/x"}, "via", false},
 		{"via unreadable", values{"url": ok["url"], "via": "http://u:se%zzcret@proxy:1"}, "via", false},
 		{"a header of ours", values{"url": ok["url"], "headers": values{"content-type": "x"}}, "headers.content-type", false},
+		{"a header that makes writes repeatable", values{"url": ok["url"], "headers": values{"idempotency-key": "x"}}, "headers.idempotency-key", false},
+		{"its other name", values{"url": ok["url"], "headers": values{"X-Idempotency-Key": "x"}}, "headers.X-Idempotency-Key", false},
 		{"a header that is none", values{"url": ok["url"], "headers": values{"a b": "x"}}, "headers.a b", false},
 		{"a header with a line end", values{"url": ok["url"], "headers": values{"A": "secret\r\nB: c"}}, "headers.A", false},
 		{"no time to connect", values{"url": ok["url"], "timeouts": values{"connect": "0s"}}, "timeouts.connect", false},
