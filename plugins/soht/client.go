@@ -95,7 +95,7 @@ func (c *client) poll(ctx context.Context, id string, data, buf []byte) ([]byte,
 		return nil, reset(action)
 	case buf[0] == statusAlive:
 		return buf[1:n], nil
-	case buf[0] == statusGone:
+	case buf[0] == statusGone && n == 1:
 		return nil, io.EOF
 	}
 	return nil, c.notSOHT(action, r, buf[:n])

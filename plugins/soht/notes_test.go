@@ -154,6 +154,14 @@ func TestNoteStatusByte(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	})
+	t.Run("stateless, data behind the 00", func(t *testing.T) {
+		for _, body := range []string{"\x00data", "\x00\x00", "\x00\x01data"} {
+			s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{
+				"readwrite": {Status: 200, Body: body},
+			}}})
+			expectBroken(t, bare(t, config(s, modeStateless), target), ErrNotSOHT)
+		}
+	})
 	modes(t, func(t *testing.T, mode string) {
 		action := map[string]string{modeStateful: "read", modeStateless: "readwrite"}[mode]
 		for _, body := range []string{"\x02data", " \x01data", "<html>", "SUCCESS\n"} {
