@@ -125,17 +125,16 @@ func (c *Config) open(ctx context.Context, cl *client, req *sdk.Request) (opened
 // that is doubtful: they are, if the open goes through at once on one that has
 // carried a request before.
 func (c *client) openProbed(ctx context.Context, login credentials, target sdk.Target) (string, error) {
-	d := c.doubts.Load()
-	if d == nil {
+	if !c.doubtful.Load() {
 		return c.open(ctx, login, target)
 	}
 	pctx, cancel := context.WithTimeout(ctx, probeTime)
-	c.probe(pctx, d)
+	c.probe(pctx)
 	cancel()
 	var kept, other atomic.Bool
 	id, err := c.open(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
-			if d.use(info.Conn) {
+			if use(info.Conn) {
 				kept.Store(true)
 			} else {
 				other.Store(true)
@@ -146,7 +145,7 @@ func (c *client) openProbed(ctx context.Context, login credentials, target sdk.T
 		if other.Load() || !kept.Load() {
 			c.neverReuse()
 		}
-		c.doubts.Store(nil)
+		c.doubtful.Store(false)
 	}
 	return id, err
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -42,25 +41,9 @@ type client struct {
 	pollTime  time.Duration
 	secrets   []string // what no text of a peer's may repeat
 
-	// doubts is there until it is known whether connections are kept, where an
+	// doubtful holds until it is known whether connections are kept, where an
 	// answer's headers cannot be believed.
-	doubts atomic.Pointer[doubts]
-}
-
-// doubts are the connections that have carried a request. The transport's own
-// word for a connection used again, Reused, covers those that waited unused.
-type doubts struct {
-	mu   sync.Mutex
-	used map[net.Conn]struct{}
-}
-
-// use notes a connection and says whether it had carried a request before.
-func (d *doubts) use(c net.Conn) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	_, again := d.used[c]
-	d.used[c] = struct{}{}
-	return again
+	doubtful atomic.Bool
 }
 
 // neverReuse makes each request from here on take a connection of its own.
@@ -73,7 +56,7 @@ func (c *client) neverReuse() {
 // newTransport returns a transport that dials with dial. It follows neither
 // redirects nor the environment's proxy, keeps no cookies and puts no limit on
 // the wait for an answer: read's begins with the target's first byte.
-func (c *client) newTransport(dial func(context.Context, string, string) (net.Conn, error), via *url.URL, tlsConfig *tls.Config, handshake time.Duration) *http.Transport {
+func (c *client) newTransport(dial dialFunc, via *url.URL, tlsConfig *tls.Config, handshake time.Duration) *http.Transport {
 	var protocols http.Protocols
 	// Not HTTP/2: there all tunnels would share one connection and its end.
 	protocols.SetHTTP1(true)
@@ -101,9 +84,9 @@ func (c *client) newTransport(dial func(context.Context, string, string) (net.Co
 // request shows whether the connection was kept. tinyproxy (1.11) closes its
 // connections behind each answer and takes the header out that would say so;
 // a write on one of them is lost, or is not, and cannot be repeated.
-func (c *client) probe(ctx context.Context, d *doubts) {
+func (c *client) probe(ctx context.Context) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) { d.use(info.Conn) },
+		GotConn: func(info httptrace.GotConnInfo) { use(info.Conn) },
 	})
 	req := &http.Request{Method: http.MethodGet, URL: c.url, Host: c.host, Header: c.header.Clone()}
 	req.Header.Del("Content-Type")

@@ -5,7 +5,6 @@ package soht
 
 import (
 	"context"
-	"net"
 	"net/url"
 	"sync"
 
@@ -111,11 +110,13 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 		pollTime: pollTime,
 		secrets:  c.secrets(via),
 	}
-	cl.transport.Store(cl.newTransport(dialer.DialContext, via, tlsConfig, c.Timeouts.Handshake))
+	dial := dialFunc(dialer.DialContext)
 	// Behind https the connection is the server's own.
 	if via != nil && u.Scheme == "http" {
-		cl.doubts.Store(&doubts{used: make(map[net.Conn]struct{})})
+		dial = dial.marked()
+		cl.doubtful.Store(true)
 	}
+	cl.transport.Store(cl.newTransport(dial, via, tlsConfig, c.Timeouts.Handshake))
 	if c.clients == nil {
 		c.clients = make(map[sdk.SocketOptions]*client)
 	}
