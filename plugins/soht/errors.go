@@ -74,8 +74,12 @@ func (e *Error) dialError() *sdk.DialError {
 	case sdk.ReasonProtocol, sdk.ReasonUnauthenticated, sdk.ReasonDenied:
 		retryable = false
 	}
+	stage := sdk.StageRequest
+	if e.Action == connect {
+		stage = sdk.StageConnect
+	}
 	return &sdk.DialError{
-		Stage:      sdk.StageRequest,
+		Stage:      stage,
 		Reason:     e.Reason,
 		Retryable:  retryable,
 		Message:    e.Message,

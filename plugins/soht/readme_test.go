@@ -1,6 +1,7 @@
 package soht
 
 import (
+	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -33,5 +34,7 @@ func TestREADMEHasTheHints(t *testing.T) {
 			}
 		}
 	}
+	want("a silent proxy", unanswered("", 0, os.ErrDeadlineExceeded).Hint)
+	want("a proxy that hangs up", unanswered("", 0, io.EOF).Hint)
 	want("a page", new(client).notSOHT("read", new(http.Response), nil).Hint)
 }

@@ -42,7 +42,7 @@ type Config struct {
 	Via       sdk.Secret        `tunneld:"via" doc:"HTTP proxy in front: http://user:password@host:port"`
 	Headers   map[string]string `tunneld:"headers,sensitive" doc:"headers of each request, for gateways that want some"`
 	TLS       *sdk.TLS          `tunneld:"tls" doc:"TLS towards an https url"`
-	Timeouts  sdk.Timeouts      `tunneld:"timeouts" doc:"connect is for each HTTP connection, handshake for its TLS and for the answer to an open, which takes as long as the server needs to reach the target"`
+	Timeouts  sdk.Timeouts      `tunneld:"timeouts" doc:"connect is for each HTTP connection, handshake for a proxy's answer to CONNECT, for TLS and for the answer to an open, which takes as long as the server needs to reach the target"`
 
 	forms      sync.Pool
 	background sync.WaitGroup // opens that nobody waits for any more
@@ -111,8 +111,11 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 		secrets:  c.secrets(via),
 	}
 	dial := dialFunc(dialer.DialContext)
-	// Behind https the connection is the server's own.
-	if via != nil && u.Scheme == "http" {
+	switch {
+	case via != nil && u.Scheme == "https":
+		// Behind CONNECT the connection is the server's own.
+		dial = dial.asking(via.Host, c.Timeouts.Handshake)
+	case via != nil:
 		dial = dial.marked()
 		cl.doubtful.Store(true)
 	}
