@@ -3,12 +3,14 @@ package soht
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
@@ -32,6 +34,7 @@ type openTrace struct {
 	over atomic.Bool // the dial has returned
 
 	mu            sync.Mutex
+	stage         sdk.Stage // entered last
 	timer         *time.Timer
 	local, remote net.Addr
 }
@@ -40,6 +43,9 @@ type openTrace struct {
 // limit, unless stop comes first.
 func (t *openTrace) hooks(limit time.Duration, expired func()) *httptrace.ClientTrace {
 	enter := func(s sdk.Stage) {
+		t.mu.Lock()
+		t.stage = s
+		t.mu.Unlock()
 		if !t.over.Load() {
 			t.req.Enter(s)
 		}
@@ -61,21 +67,22 @@ func (t *openTrace) hooks(limit time.Duration, expired func()) *httptrace.Client
 	}
 }
 
-// stop ends the time limit and returns the connection's two ends.
-func (t *openTrace) stop() (local, remote net.Addr) {
+// stop ends the time limit and returns the connection's two ends, and the stage
+// that was entered last.
+func (t *openTrace) stop() (local, remote net.Addr, stage sdk.Stage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.timer != nil {
 		t.timer.Stop()
 	}
-	return t.local, t.remote
+	return t.local, t.remote, t.stage
 }
 
 // open asks the server for the target. Cut short by ctx it returns at once, and
 // sees to it in the background that the server keeps nothing.
 func (c *Config) open(ctx context.Context, cl *client, req *sdk.Request) (opened, error) {
 	octx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	trace := &openTrace{req: req}
+	trace := &openTrace{req: req, stage: sdk.StageConnect}
 	defer trace.over.Store(true)
 	hooks := trace.hooks(c.Timeouts.Handshake, func() {
 		cancel(&Error{
@@ -92,8 +99,8 @@ func (c *Config) open(ctx context.Context, cl *client, req *sdk.Request) (opened
 	answer := make(chan result, 1)
 	if !c.goInBackground(func() {
 		id, err := cl.openProbed(httptrace.WithClientTrace(octx, hooks), c.login(), req.Target)
-		local, remote := trace.stop()
-		answer <- result{opened{id, local, remote}, err}
+		local, remote, stage := trace.stop()
+		answer <- result{opened{id, local, remote}, dialFailure(cl.url.Host, stage, err)}
 	}) {
 		cancel(nil)
 		return opened{}, &sdk.DialError{Reason: sdk.ReasonUnavailable, Retryable: true, Message: "the upstream is no longer in use"}
@@ -101,7 +108,7 @@ func (c *Config) open(ctx context.Context, cl *client, req *sdk.Request) (opened
 	select {
 	case r := <-answer:
 		cancel(nil)
-		return r.opened, dialFailure(r.err)
+		return r.opened, r.err
 	case <-ctx.Done():
 	}
 	if !trace.sent.Load() {
@@ -118,7 +125,7 @@ func (c *Config) open(ctx context.Context, cl *client, req *sdk.Request) (opened
 			_ = cl.close(cctx, r.id)
 		}
 	})
-	return opened{}, context.Cause(ctx)
+	return opened{}, openFailure(cl.url.Host, context.Cause(ctx))
 }
 
 // openProbed opens, and finds out before whether connections are kept where
@@ -161,17 +168,25 @@ func (c *Config) goInBackground(f func()) bool {
 	return !c.closed
 }
 
-// dialFailure is the failure of an open as the daemon is told it. Of a request
-// without an answer the cause says more, and the SDK knows what it means.
-func dialFailure(err error) error {
+// dialFailure is the failure of an open at this host, as the daemon is told it; last
+// is the stage that was entered last. Of a request without an answer the cause
+// says more where it is one of the network's, whose meaning the SDK knows.
+func dialFailure(host string, last sdk.Stage, err error) error {
 	var e *Error
 	switch {
+	case err == nil:
+		return nil
 	case !errors.As(err, &e):
-		return err
-	case e.Err == ErrExchange && e.Cause != nil:
-		return e.Cause
+	case e.Cause != nil && e.Err == ErrExchange && neterr.Classify(e.Cause).Hint != "":
+		err = e.Cause
+	default:
+		return e.dialError(host, last)
 	}
-	return e.dialError()
+	return openFailure(host, err)
+}
+
+func openFailure(host string, err error) error {
+	return fmt.Errorf("open at %s: %w", host, err)
 }
 
 // tell reports the upstream's state after a dial. What the target is to blame

@@ -10,10 +10,12 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -80,6 +82,18 @@ func TestDialStagesAndAddresses(t *testing.T) {
 	}
 }
 
+// hangingUp is a server that reads a request, calls f and hangs up.
+func hangingUp(t *testing.T, f func(*net.TCPConn)) string {
+	return serve(t, func(c *net.TCPConn) {
+		r, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		f(c)
+	})
+}
+
 func TestDialFailures(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -89,6 +103,7 @@ func TestDialFailures(t *testing.T) {
 	s := emulate(t, sohtemu.Options{})
 	silent := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Silent: true}}}})
 	cutShort := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Cut: true}}}})
+	busy := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Status: 503}}}})
 	answer := func(body string) values {
 		return values{"url": emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{
 			"open": {Status: 200, Body: body},
@@ -106,6 +121,10 @@ func TestDialFailures(t *testing.T) {
 		{"target unknown", values{"url": s.URL()}, "db.corp:1", sdk.StageRequest, sdk.ReasonNotFound},
 		{"no port", values{"url": s.URL()}, "db", sdk.StageRequest, sdk.ReasonNotFound},
 		{"another path", values{"url": "http://" + s.Addr() + "/else"}, "db:1", sdk.StageRequest, sdk.ReasonNotFound},
+		{"hangs up", values{"url": "http://" + hangingUp(t, func(*net.TCPConn) {})}, "db:1", sdk.StageRequest, sdk.ReasonProtocol},
+		{"no HTTP", values{"url": "http://" + hangingUp(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, "SSH-2.0-x\r\n") })}, "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
+		{"no such proxy", values{"url": s.URL(), "via": "http://" + closed.Addr().String()}, "db:1", sdk.StageConnect, sdk.ReasonRefused},
+		{"another status", values{"url": busy.URL()}, "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
 		{"silent", values{"url": silent.URL(), "timeouts": values{"handshake": "50ms"}}, "db:1", sdk.StageRequest, sdk.ReasonTimeout},
 		{"cut short", values{"url": cutShort.URL()}, closed.Addr().String(), sdk.StageRequest, sdk.ReasonUnavailable},
 		{"half the word", answer("SUCC"), "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
@@ -118,10 +137,41 @@ func TestDialFailures(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := dial(t, tt.v, tt.target)
-			if e := dialError(t, err); e.Stage != tt.stage || e.Reason != tt.reason {
+			e := dialError(t, err)
+			if e.Stage != tt.stage || e.Reason != tt.reason {
 				t.Errorf("got %v: %v, want %v: %v", e.Stage.Text(), e, tt.stage.Text(), tt.reason.Text())
 			}
+			u, err := url.Parse(tt.v["url"].(string))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if asked := tt.name != "no port"; asked && !strings.HasPrefix(e.Message, "open at "+u.Host+": ") || e.Hint == "" {
+				t.Errorf("message %q, hint %q", e.Message, e.Hint)
+			}
 		})
+	}
+}
+
+// The same of a dial that the daemon ends.
+func TestDialThatIsEnded(t *testing.T) {
+	asked, over := make(chan struct{}), make(chan struct{})
+	addr := hangingUp(t, func(*net.TCPConn) {
+		close(asked)
+		<-over
+	})
+	c := &Config{URL: "http://" + addr, Mode: modeStateful, WriteSize: 1, Timeouts: sdk.Timeouts{Connect: patience, Handshake: patience}}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		<-asked
+		cancel(context.DeadlineExceeded)
+	}()
+	_, _, err := c.dial(ctx, &sdk.Request{Target: sdk.Target{Host: "db.corp", Port: 1}})
+	close(over)
+	if want := "open at " + addr + ": context deadline exceeded"; !errors.Is(err, context.DeadlineExceeded) || err.Error() != want {
+		t.Errorf("got %v, want %v", err, want)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -146,6 +196,13 @@ func TestStatus(t *testing.T) {
 		t.Fatal("db.corp is known")
 	}
 	u.AwaitStatus(ctx, t, func(st sdk.Status) bool { return st.Health == sdk.HealthOK })
+	s.SetFaults(sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Status: 200, Header: map[string]string{"Transfer-Encoding": "x"}}}})
+	if _, err := u.Dial(ctx, "db.corp:1"); err == nil {
+		t.Fatal("the dial is fine")
+	}
+	u.AwaitStatus(ctx, t, func(st sdk.Status) bool {
+		return st.Health == sdk.HealthFailing && strings.HasPrefix(st.Message, "request: open at "+s.Addr()+": the request got no answer: ")
+	})
 	s.SetFaults(sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Status: 503}}})
 	if _, err := u.Dial(ctx, "db.corp:1"); err == nil {
 		t.Fatal("the dial is fine")

@@ -67,22 +67,26 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Err, e.Cause}
 }
 
-// dialError is e as the failure of an open.
-func (e *Error) dialError() *sdk.DialError {
+// dialError is e as the failure of an open at this host. A request without an
+// answer failed at the stage that was entered last.
+func (e *Error) dialError(host string, last sdk.Stage) *sdk.DialError {
+	stage := sdk.StageRequest
+	switch {
+	case e.Action == connect:
+		stage = sdk.StageConnect
+	case e.Err == ErrExchange && e.Cause != nil:
+		stage = last
+	}
 	retryable := true
 	switch e.Reason {
 	case sdk.ReasonProtocol, sdk.ReasonUnauthenticated, sdk.ReasonDenied:
 		retryable = false
 	}
-	stage := sdk.StageRequest
-	if e.Action == connect {
-		stage = sdk.StageConnect
-	}
 	return &sdk.DialError{
 		Stage:      stage,
 		Reason:     e.Reason,
 		Retryable:  retryable,
-		Message:    e.Message,
+		Message:    "open at " + host + ": " + e.Message,
 		Hint:       e.Hint,
 		RetryAfter: e.RetryAfter,
 		Err:        e,
@@ -189,7 +193,10 @@ func (c *client) notSOHT(action string, r *http.Response, body []byte) *Error {
 
 // cut is an answer that ended too early.
 func cut(action, message string, cause error) *Error {
-	e := &Error{Action: action, Reason: sdk.ReasonUnavailable, Message: message, Err: ErrCut, Cause: cause}
+	e := &Error{
+		Action: action, Reason: sdk.ReasonUnavailable, Message: message, Err: ErrCut, Cause: cause,
+		Hint: "see the SOHT server's log, and whether something in between ends answers early",
+	}
 	if cause != nil {
 		e.Message += ": " + cause.Error()
 	}
@@ -203,6 +210,7 @@ func (c *client) exchange(action string, cause error) *Error {
 	return &Error{
 		Action: action, Reason: sdk.ReasonUnavailable, Err: ErrExchange, Cause: cause,
 		Message: "the request got no answer: " + cause.Error(),
+		Hint:    "check that what listens there speaks HTTP, and see its log",
 	}
 }
 

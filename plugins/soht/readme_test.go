@@ -36,5 +36,7 @@ func TestREADMEHasTheHints(t *testing.T) {
 	}
 	want("a silent proxy", unanswered("", 0, os.ErrDeadlineExceeded).Hint)
 	want("a proxy that hangs up", unanswered("", 0, io.EOF).Hint)
+	want("no answer", new(client).exchange("open", io.EOF).Hint)
+	want("half an answer", cut("open", "", nil).Hint)
 	want("a page", new(client).notSOHT("read", new(http.Response), nil).Hint)
 }
