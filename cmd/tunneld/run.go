@@ -66,8 +66,8 @@ func runDaemon(cmd *cobra.Command, config string) error {
 		manager.stop()
 		cancel()
 		<-started
-		if err == nil {
-			return daemon.Stop(ctx)
+		if err == nil { // it came too late to break that off
+			return drain(cmd.Context(), daemon, stop)
 		}
 		return errors.New("stopped by a signal during the start")
 	}
@@ -86,8 +86,6 @@ func runDaemon(cmd *cobra.Command, config string) error {
 
 // serve answers signals until one of them ends the daemon.
 func serve(ctx context.Context, daemon *core.Daemon, manager *notifier, stop, reload <-chan os.Signal) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	for {
 		select {
 		case <-reload:
@@ -99,15 +97,23 @@ func serve(ctx context.Context, daemon *core.Daemon, manager *notifier, stop, re
 		case <-ctx.Done():
 		}
 		manager.stop()
-		go func() {
-			select {
-			case <-stop:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-		return daemon.Stop(ctx)
+		return drain(ctx, daemon, stop)
 	}
+}
+
+// drain stops the daemon. Its tunnels have their time to end, until there is
+// another signal.
+func drain(ctx context.Context, daemon *core.Daemon, stop <-chan os.Signal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return daemon.Stop(ctx)
 }
 
 // reloadUntil reloads; a signal to stop breaks that off. It says whether there
