@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/socks5"
@@ -317,10 +318,16 @@ func pipe(a, b *net.TCPConn) {
 	<-done
 }
 
+// buffers are those of half: a new one for each tunnel would cost more than the
+// tunnel.
+var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
 func half(dst, src *net.TCPConn) {
+	buf := buffers.Get().(*[32 << 10]byte)
+	defer buffers.Put(buf)
 	// The wrappers keep the runtime from splicing: an idle tunnel would hold two
 	// pipes, four descriptors more.
-	_, err := io.Copy(struct{ io.Writer }{dst}, struct{ io.Reader }{src})
+	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf[:])
 	if err == nil {
 		err = dst.CloseWrite()
 	}
