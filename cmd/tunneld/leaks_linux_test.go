@@ -14,25 +14,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/internal/fdtest"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
-
-// descriptors lists what the process has open, for a comparison.
-func descriptors(t *testing.T) map[string]string {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	open := map[string]string{}
-	for _, e := range entries {
-		// The folder's own descriptor is gone by now.
-		if to, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name())); err == nil {
-			open[e.Name()] = to
-		}
-	}
-	return open
-}
 
 // newDescriptors returns those that were not there before. The pipes of the
 // library's own io.Copy, which the echo service uses, end with a collection.
@@ -40,7 +24,7 @@ func newDescriptors(t *testing.T, before map[string]string) map[string]string {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
 		runtime.GC()
-		now := descriptors(t)
+		now := fdtest.Open(t)
 		maps.DeleteFunc(now, func(fd, _ string) bool { return before[fd] != "" })
 		if len(now) == 0 || time.Now().After(deadline) {
 			return now
@@ -78,7 +62,7 @@ func TestNothingIsLeft(t *testing.T) {
 	// What the runtime and the libraries open once and keep.
 	t.Run("first life", liveFully)
 	goroutines := goleak.IgnoreCurrent()
-	before := descriptors(t)
+	before := fdtest.Open(t)
 	t.Run("second life", liveFully)
 	goleak.VerifyNone(t, goroutines)
 	for fd, to := range newDescriptors(t, before) {

@@ -25,6 +25,7 @@ var allowed = map[string][]string{
 	"internal/socks5":         {},
 	"internal/sockopt":        {},
 	"internal/bare":           {"internal/sockopt"},
+	"internal/fdtest":         {},
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},
 
 	// Floor 1: what a plugin's author imports.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/fdtest"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -26,7 +27,7 @@ func TestHandoff(t *testing.T) {
 	h.waits.handoff = 300 * time.Millisecond
 	p := h.start(t, rawSpec(""))
 	configure(t, p, 1, `{}`)
-	before := descriptors(t)
+	before := fdtest.Open(t)
 	const (
 		protocol    = pluginv1.Reason_REASON_PROTOCOL
 		unavailable = pluginv1.Reason_REASON_UNAVAILABLE
@@ -90,16 +91,16 @@ func TestHandoff(t *testing.T) {
 
 // settled waits until no more descriptors are open than before: the echo
 // server's end a moment after those of the dials.
-func settled(t *testing.T, before []string) {
+func settled(t *testing.T, before map[string]string) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	late := time.After(patience)
-	for len(descriptors(t)) > len(before) {
+	for len(fdtest.Open(t)) > len(before) {
 		select {
 		case <-tick.C:
 		case <-late:
-			t.Fatalf("descriptors before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(descriptors(t), "\n"))
+			t.Fatalf("descriptors before: %v\nafter: %v", before, fdtest.Open(t))
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tunneld/tunneld/internal/fdtest"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 )
 
@@ -42,7 +43,7 @@ func TestNothingLeft(t *testing.T) {
 		h.startFails(t, Spec{Name: rawName, Command: []string{"/nonexistent/plugin"}})
 	}
 	round()
-	before := descriptors(t)
+	before := fdtest.Open(t)
 	for range 3 {
 		round()
 	}
@@ -56,22 +57,6 @@ func TestNothingLeft(t *testing.T) {
 	if err != nil || len(entries) > 0 {
 		t.Errorf("left in the run directory: %v, %v", entries, err)
 	}
-}
-
-func descriptors(t *testing.T) []string {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []string
-	for _, e := range entries {
-		to, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err == nil {
-			list = append(list, e.Name()+" "+to)
-		}
-	}
-	return list
 }
 
 // TestEnvironment looks at a plugin from outside: nothing of the daemon's

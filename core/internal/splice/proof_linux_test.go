@@ -8,7 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/fdtest"
 )
 
 // transfer sends size random bytes each way at once, checks them, and ends the
@@ -99,18 +100,10 @@ func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 // bytesInPipes counts what waits in this process's pipes.
 func bytesInPipes(t *testing.T) (total int) {
 	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range list {
-		link, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err != nil || !strings.HasPrefix(link, "pipe:") {
-			continue
-		}
-		fd := 0
-		for _, c := range e.Name() {
-			fd = 10*fd + int(c-'0')
+	for _, name := range fdtest.Pipes(t) {
+		fd, err := strconv.Atoi(name)
+		if err != nil {
+			t.Fatal(err)
 		}
 		if fd <= 2 {
 			continue // whatever runs the test reads those

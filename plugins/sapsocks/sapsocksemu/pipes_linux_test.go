@@ -3,9 +3,9 @@ package sapsocksemu
 import (
 	"io"
 	"net"
-	"os"
-	"strings"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/fdtest"
 )
 
 // TestIdleTunnelsHoldNoPipes counts what 16 open tunnels take.
@@ -16,7 +16,7 @@ func TestIdleTunnelsHoldNoPipes(t *testing.T) {
 			_, _ = c.Write(b)
 		}
 	})}}})
-	before := pipes(t)
+	before := len(fdtest.Pipes(t))
 	for range 16 {
 		c := dial(t, s)
 		say(t, c, "\x05\x01\x00", "\x05\x00")
@@ -27,24 +27,7 @@ func TestIdleTunnelsHoldNoPipes(t *testing.T) {
 		say(t, c, "x", "x")
 	}
 	// The runtime keeps pipes for a while: those of other tests may be fewer now.
-	if after := pipes(t); after > before {
+	if after := len(fdtest.Pipes(t)); after > before {
 		t.Errorf("%d pipes, %d before", after, before)
 	}
-}
-
-// pipes counts the process's descriptors of pipes.
-func pipes(t *testing.T) int {
-	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for _, e := range list {
-		// The descriptor of the listing itself is gone.
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(to, "pipe:") {
-			n++
-		}
-	}
-	return n
 }
