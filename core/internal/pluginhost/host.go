@@ -88,9 +88,11 @@ func (b Backoff) delay(n int) time.Duration {
 type Host struct {
 	opts     Options
 	selfName string
-	run      *runDir
 	waits    waits
 	starts   atomic.Uint64
+
+	runMu sync.Mutex // guards run
+	run   *runDir
 
 	mu      sync.Mutex
 	plugins map[*Plugin]struct{}
@@ -213,6 +215,26 @@ func (h *Host) Close(ctx context.Context) error {
 		stops.Go(func() { errs[i] = p.Stop(ctx) })
 	}
 	stops.Wait()
+	h.runMu.Lock()
+	defer h.runMu.Unlock()
 	errs[len(all)] = h.run.close()
 	return errors.Join(errs...)
+}
+
+// runPath returns the run directory's path. One that is lost, as to a cleaner of
+// temporary files, is made again: without it no plugin could be started any more.
+func (h *Host) runPath() (string, error) {
+	h.runMu.Lock()
+	defer h.runMu.Unlock()
+	if h.run.intact() {
+		return h.run.path, nil
+	}
+	d, err := makeRunDir(h.run.base)
+	if err != nil {
+		return "", err
+	}
+	h.opts.Log.Warn("the run directory was lost and is made again: keep what cleans up out of it", "lost", h.run.path, "path", d.path)
+	err = h.run.close()
+	h.run = d
+	return d.path, err
 }

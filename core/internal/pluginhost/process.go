@@ -78,6 +78,10 @@ type process struct {
 func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed func([]*pluginv1.UpstreamStatus)) (*process, error) {
 	ctx, stop := context.WithTimeoutCause(ctx, h.opts.StartTimeout, fmt.Errorf("not ready after %s", h.opts.StartTimeout))
 	defer stop()
+	run, err := h.runPath()
+	if err != nil {
+		return nil, &StartError{Plugin: spec.Name, Err: err}
+	}
 	program, err := openProgram(ctx, spec, h.opts.Self, h.selfName)
 	if err != nil {
 		return nil, &StartError{Plugin: spec.Name, Err: err}
@@ -103,8 +107,8 @@ func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed 
 		told:    make(chan struct{}),
 	}
 	defer p.child.release()
-	p.dir = filepath.Join(h.run.path, strconv.FormatUint(h.starts.Add(1)%100000, 10))
-	p.client = goplugin.NewClient(clientConfig(p.child, h.run.path, log, p.prepare))
+	p.dir = filepath.Join(run, strconv.FormatUint(h.starts.Add(1)%100000, 10))
+	p.client = goplugin.NewClient(clientConfig(p.child, run, log, p.prepare))
 	p.started = time.Now()
 	conn, err := p.connect(ctx)
 	if err == nil {

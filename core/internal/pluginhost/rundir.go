@@ -23,6 +23,7 @@ const maxRunDir = maxSocketPath - 46
 // lasts as long as the process: it tells the living from the left behind, and
 // keeps systemd-tmpfiles from cleaning it.
 type runDir struct {
+	base string // where it was made, resolved
 	path string
 	lock *os.File
 }
@@ -97,12 +98,11 @@ func claim(base string) (*runDir, error) {
 	if err != nil {
 		return nil, nil
 	}
-	held, err1 := lock.Stat()
-	named, err2 := os.Lstat(path)
-	if err1 != nil || err2 != nil || !os.SameFile(held, named) {
+	d := &runDir{base: base, path: path, lock: lock}
+	if !d.intact() {
 		return nil, lock.Close()
 	}
-	return &runDir{path: path, lock: lock}, nil
+	return d, nil
 }
 
 // sweep removes the directories under base that nobody holds. What cannot be
@@ -142,7 +142,18 @@ func lockDir(path string) (*os.File, error) {
 	return f, nil
 }
 
-// close removes the directory.
+// intact says whether the directory is still there, and no other in its place.
+func (d *runDir) intact() bool {
+	held, err1 := d.lock.Stat()
+	named, err2 := os.Lstat(d.path)
+	return err1 == nil && err2 == nil && os.SameFile(held, named)
+}
+
+// close removes the directory, unless another is in its place.
 func (d *runDir) close() error {
-	return errors.Join(os.RemoveAll(d.path), d.lock.Close())
+	var err error
+	if d.intact() {
+		err = os.RemoveAll(d.path)
+	}
+	return errors.Join(err, d.lock.Close())
 }
