@@ -169,8 +169,10 @@ func (c *Config) bridgeFailure(ctx context.Context, err error, port string) *sdk
 		e.Hint = fmt.Sprintf("check that azbridge forwards a port named %q, or set port_name", port)
 	case errors.Is(err, bridge.ErrVersion):
 		e.Hint = "check that azbridge is of a version with preamble 1.0"
-	case errors.Is(err, bridge.ErrDatagram):
-		e.Hint = fmt.Sprintf("check that azbridge forwards port %q as TCP", port)
+	case errors.Is(err, bridge.ErrNotStream):
+		e.Hint = fmt.Sprintf("azbridge forwards port %q as UDP: set port_name to a port that it forwards as TCP", port)
+	case errors.Is(err, bridge.ErrNotDatagrams):
+		e.Hint = "tunneld asked for a stream: check what is between it and azbridge"
 	case errors.As(err, &closed):
 		e.Reason, e.Retryable = sdk.ReasonUnavailable, closed.Code != wsstream.CodeGone
 	case timedOut(err), errors.Is(err, context.Canceled), errors.Is(err, wsstream.ErrNoClose):

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -176,10 +177,12 @@ func (f *forwarder) preamble(ctx context.Context, stream *wsstream.Conn) (*net.T
 	case err != nil:
 		stream.Abort()
 		return nil, err
+	case slices.Contains(f.UDPPorts, name):
+		return nil, refuseBridge(stream, bridge.NotStream(), bridge.ErrNotStream)
 	case f.Ports[name] == "":
 		return nil, refuseBridge(stream, nil, bridge.ErrName)
 	case mode != bridge.Stream:
-		return nil, refuseBridge(stream, bridge.NoDatagram(), bridge.ErrDatagram)
+		return nil, refuseBridge(stream, bridge.NotDatagrams(), bridge.ErrNotDatagrams)
 	}
 	target, err := dialTarget(ctx, f.Ports[name])
 	if err != nil {

@@ -53,6 +53,9 @@ type Forward struct {
 	Target string
 	// Ports are the targets by port name, for azbridge.
 	Ports map[string]string
+	// UDPPorts are the names of azbridge's ports that it forwards as UDP: who
+	// asks for a stream is refused.
+	UDPPorts []string
 }
 
 // Options is how the service is set up. The zero value is a service without

@@ -4,7 +4,8 @@
 //	-> 01 00 MM LL <LL bytes: the port name in UTF-8>
 //	<- 01 00 MM   accepted
 //	   00 00 00   the version is not known
-//	   00 00 ff   a datagram was asked of a TCP forwarder
+//	   00 00 01   the port is a UDP forwarder's, and a stream was asked for
+//	   00 00 ff   the port is a TCP forwarder's, and datagrams were asked for
 //
 // A port name that is not known is answered with the end of the stream.
 package bridge
@@ -27,12 +28,22 @@ const MaxName = 255
 
 const major, minor = 1, 0
 
+// The third byte of a refusal: why.
+const (
+	badVersion   = 0x00
+	notStream    = 0x01
+	notDatagrams = 0xff
+)
+
 var (
 	// ErrVersion says that the far end does not know the preamble's version.
 	ErrVersion = errors.New("the far end's azbridge does not know version 1.0 of the preamble")
-	// ErrDatagram says that the far end's forwarder is for TCP and was asked
-	// for datagrams.
-	ErrDatagram = errors.New("the far end's azbridge forwards TCP and was asked for datagrams")
+	// ErrNotStream says that the far end forwards the port as UDP and was asked
+	// for a stream.
+	ErrNotStream = errors.New("the far end's azbridge forwards the port as UDP and was asked for a stream")
+	// ErrNotDatagrams says that the far end forwards the port as TCP and was
+	// asked for datagrams.
+	ErrNotDatagrams = errors.New("the far end's azbridge forwards the port as TCP and was asked for datagrams")
 	// ErrName says that the far end knows no such port name.
 	ErrName = errors.New("the far end's azbridge closed the connection: it knows no such port name")
 )
@@ -76,14 +87,17 @@ func ReadRequest(r io.Reader) (mode byte, name string, err error) {
 	return b[2], string(raw), CheckName(string(raw))
 }
 
-// Accept, BadVersion and NoDatagram are the answers.
+// Accept, BadVersion, NotStream and NotDatagrams are the answers.
 func Accept(mode byte) []byte { return []byte{major, minor, mode} }
 
 // BadVersion refuses a preamble of another version.
-func BadVersion() []byte { return []byte{0, 0, 0} }
+func BadVersion() []byte { return []byte{0, 0, badVersion} }
 
-// NoDatagram refuses datagrams.
-func NoDatagram() []byte { return []byte{0, 0, Datagram} }
+// NotStream refuses a stream to a port that is forwarded as UDP.
+func NotStream() []byte { return []byte{0, 0, notStream} }
+
+// NotDatagrams refuses datagrams to a port that is forwarded as TCP.
+func NotDatagrams() []byte { return []byte{0, 0, notDatagrams} }
 
 // ReadAnswer reads the answer to a preamble of the given mode, and not one byte
 // more: data may follow in the same message.
@@ -97,10 +111,12 @@ func ReadAnswer(r io.Reader, mode byte) error {
 		return fmt.Errorf("read azbridge's answer: %w", err)
 	case b == [3]byte{major, minor, mode}:
 		return nil
-	case b == [3]byte{0, 0, 0}:
+	case b == [3]byte{0, 0, badVersion}:
 		return ErrVersion
-	case b == [3]byte{0, 0, Datagram}:
-		return ErrDatagram
+	case b == [3]byte{0, 0, notStream}:
+		return ErrNotStream
+	case b == [3]byte{0, 0, notDatagrams}:
+		return ErrNotDatagrams
 	}
 	return fmt.Errorf("azbridge answered % x, and % x was expected", b, Accept(mode))
 }

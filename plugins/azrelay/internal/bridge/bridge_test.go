@@ -47,7 +47,10 @@ func TestAnswers(t *testing.T) {
 	}{
 		{string(Accept(Stream)), nil},
 		{string(BadVersion()), ErrVersion},
-		{string(NoDatagram()), ErrDatagram},
+		{"\x00\x00\x01", ErrNotStream},
+		{string(NotStream()), ErrNotStream},
+		{"\x00\x00\xff", ErrNotDatagrams},
+		{string(NotDatagrams()), ErrNotDatagrams},
 		{"", ErrName},
 		{"\x01\x00", io.ErrUnexpectedEOF},
 	} {
