@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
@@ -19,8 +20,9 @@ type connection struct {
 }
 
 // parseConnectionString reads Key=Value pairs with semicolons between them, as
-// the portal shows them. Case and order of the keys do not matter. An error
-// holds no value.
+// the portal shows them. Case and order of the keys do not matter. What is not
+// known is an error: without the credential that it may stand for, the dial
+// would be anonymous. An error holds no value.
 func parseConnectionString(s string) (connection, error) {
 	var c connection
 	endpoint := ""
@@ -36,19 +38,23 @@ func parseConnectionString(s string) (connection, error) {
 		if part = strings.TrimSpace(part); part == "" {
 			continue
 		}
-		name, value, ok := strings.Cut(part, "=")
+		written, value, ok := strings.Cut(part, "=")
 		if !ok {
 			return c, errors.New("a part of it is not Key=Value")
 		}
-		name = strings.ToLower(strings.TrimSpace(name))
+		written, value = strings.TrimSpace(written), strings.TrimSpace(value)
+		name := strings.ToLower(written)
 		set, known := fields[name]
 		switch {
+		case !known:
+			return c, fmt.Errorf("its key %s is not supported", shownKey(written))
 		case seen[name]:
 			return c, fmt.Errorf("%s stands twice", name)
-		case known:
-			set(strings.TrimSpace(value))
-			seen[name] = true
+		case value == "" && strings.HasPrefix(name, "sharedaccess"):
+			return c, fmt.Errorf("its %s is empty", name)
 		}
+		set(value)
+		seen[name] = true
 	}
 	if endpoint == "" {
 		return c, errors.New("it has no Endpoint")
@@ -59,4 +65,19 @@ func parseConnectionString(s string) (connection, error) {
 	}
 	c.host, c.port = u.Hostname(), u.Port()
 	return c, nil
+}
+
+// maxShownKey is shorter than a policy's key in base64, in bytes.
+const maxShownKey = 40
+
+// shownKey is an unknown key as an error may show it: a stray semicolon makes a
+// part of a secret look like a key.
+func shownKey(name string) string {
+	letters := strings.IndexFunc(name, func(r rune) bool {
+		return r != ' ' && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}) < 0
+	if name == "" || len(name) > maxShownKey || !letters {
+		return "(not shown, since it may be a part of a secret)"
+	}
+	return strconv.Quote(name)
 }

@@ -39,7 +39,10 @@ func (c *Config) settings() (*settings, []sdk.Diagnostic) {
 	entity := c.HybridConnection
 	port := ""
 	if !c.ConnectionString.IsZero() {
-		entity, port = c.fromConnectionString(s, &ds)
+		var ok bool
+		if entity, port, ok = c.fromConnectionString(s, &ds); !ok {
+			return s, ds // what else is missing stands in it, perhaps
+		}
 	}
 	s.setPath(entity, &ds)
 	s.setEndpoint(c.Endpoint, port, &ds)
@@ -49,8 +52,8 @@ func (c *Config) settings() (*settings, []sdk.Diagnostic) {
 }
 
 // fromConnectionString fills s and returns the entity's path and the endpoint's
-// port.
-func (c *Config) fromConnectionString(s *settings, ds *diagnostics) (entity, port string) {
+// port; ok is false where it cannot be read.
+func (c *Config) fromConnectionString(s *settings, ds *diagnostics) (entity, port string, ok bool) {
 	for _, a := range []struct {
 		name string
 		set  bool
@@ -62,8 +65,8 @@ func (c *Config) fromConnectionString(s *settings, ds *diagnostics) (entity, por
 	p, err := parseConnectionString(c.ConnectionString.Reveal())
 	if err != nil {
 		ds.add("connection_string", "cannot read the connection string: "+err.Error(),
-			"Copy it whole from the portal: Endpoint=sb://…/;SharedAccessKeyName=…;SharedAccessKey=…;EntityPath=…")
-		return c.HybridConnection, ""
+			"Copy it whole from the portal: Endpoint=sb://…/;SharedAccessKeyName=…;SharedAccessKey=…;EntityPath=…. SharedAccessSignature is the one other key that it may have.")
+		return "", "", false
 	}
 	s.namespace, s.keyName, s.key = p.host, p.keyName, p.key
 	if !p.token.IsZero() {
@@ -74,11 +77,11 @@ func (c *Config) fromConnectionString(s *settings, ds *diagnostics) (entity, por
 	}
 	switch {
 	case p.entity == "":
-		return c.HybridConnection, p.port
+		return c.HybridConnection, p.port, true
 	case c.HybridConnection != "":
 		ds.add("hybrid_connection", "connection_string names a hybrid connection already", "Leave one of the two out.")
 	}
-	return p.entity, p.port
+	return p.entity, p.port, true
 }
 
 func (s *settings) setPath(entity string, ds *diagnostics) {

@@ -37,7 +37,7 @@ func TestSettings(t *testing.T) {
 			*c = Config{ConnectionString: sdk.NewSecret(conn), HybridConnection: "hc3"}
 		}, "wss", "myrelay.servicebus.windows.net:443", "myrelay.servicebus.windows.net", "hc3", "", testKey},
 		{"connection string with a port, any case and order", func(c *Config) {
-			*c = Config{ConnectionString: sdk.NewSecret(" entitypath=hc4; sharedaccesskey=" + testKey + ";SHAREDACCESSKEYNAME=k;endpoint=sb://ns:5671/;Future=1;")}
+			*c = Config{ConnectionString: sdk.NewSecret(" entitypath=hc4; sharedaccesskey=" + testKey + ";SHAREDACCESSKEYNAME=k;endpoint=sb://ns:5671/;")}
 		}, "wss", "ns:5671", "ns", "hc4", "", testKey},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -86,9 +86,7 @@ func TestValidate(t *testing.T) {
 			c.ConnectionString = sdk.NewSecret("Endpoint=sb://ns/;SharedAccessKeyName=a;SharedAccessKey=b;EntityPath=hc")
 		}, "hybrid_connection"},
 		{"not a connection string", func(c *Config) {
-			c.Namespace, c.KeyName, c.Key = "ns", "", sdk.Secret{}
-			c.Namespace = ""
-			c.Endpoint = "host:1"
+			c.Namespace, c.HybridConnection, c.KeyName, c.Key = "", "", "", sdk.Secret{}
 			c.ConnectionString = sdk.NewSecret("secret words")
 		}, "connection_string"},
 		{"token_in", func(c *Config) { c.TokenIn = "cookie" }, "token_in"},
@@ -209,6 +207,36 @@ func TestTokensAreCachedAndFreshBeforeTheirEnd(t *testing.T) {
 	src.drop(second)
 	if src.get(s, time.Hour) == second {
 		t.Error("a refused token was used again")
+	}
+}
+
+// A key that is dropped may be the credential: the dial would be anonymous.
+func TestConnectionStringsHoldNothingUnknown(t *testing.T) {
+	const good = "Endpoint=sb://ns/;EntityPath=hc1;"
+	for _, tt := range []struct{ add, want string }{
+		{"Authentication=Managed Identity", `"Authentication"`},
+		{"SharedAccessKeyName=send;SharedAccesKey=hidden", `"SharedAccesKey"`},
+		{"Shared Access Key=hidden", `"Shared Access Key"`},
+		{"OperationTimeout=00:01:00", `"OperationTimeout"`},
+		{"SharedAccessKeyName=;SharedAccessKey=", "sharedaccesskeyname is empty"},
+		{"SharedAccessSignature= ", "sharedaccesssignature is empty"},
+		// A stray semicolon in a key.
+		{"SharedAccessKeyName=send;SharedAccessKey=a;hidden1+/=", "not shown"},
+		{"SharedAccessKeyName=send;SharedAccessKey=a;" + strings.Repeat("hidden", 7) + "=", "not shown"},
+		{"=hidden", "not shown"},
+	} {
+		t.Run(tt.add, func(t *testing.T) {
+			c := valid()
+			c.Namespace, c.KeyName, c.HybridConnection, c.Key = "", "", "", sdk.Secret{}
+			c.ConnectionString = sdk.NewSecret(good + tt.add)
+			ds := c.Validate()
+			if len(ds) != 1 || ds[0].Warning || ds[0].Path[0] != "connection_string" || !strings.Contains(ds[0].Summary, tt.want) {
+				t.Fatalf("%+v, want an error at connection_string with %s", ds, tt.want)
+			}
+			if text := ds[0].Summary + ds[0].Detail; strings.Contains(text, "hidden") {
+				t.Errorf("a value is shown: %s", text)
+			}
+		})
 	}
 }
 
