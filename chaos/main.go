@@ -48,6 +48,9 @@ func main() {
 	if *short {
 		s.rounds, s.reloads, s.kills, s.swaps, s.established, s.rate = 2, 12, 5, 2, 150, 60
 	}
+	// To die of a pipe that nobody reads would leave everything running. The
+	// signal is not ignored, since what is started would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, s); err != nil {

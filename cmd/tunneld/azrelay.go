@@ -186,6 +186,7 @@ connection goes to standard error.
 }
 
 func emulateAzrelay(cmd *cobra.Command, o azrelayemu.Options, authorities string) error {
+	surviveReaders()
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	s, err := azrelayemu.Start(o)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -38,6 +39,7 @@ tried by hand, until it is interrupted.`,
 const demoStart = 60 * time.Second
 
 func runDemo(cmd *cobra.Command, once bool) (err error) {
+	surviveReaders()
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	dir, err := os.MkdirTemp("", "tunneld-demo-")
@@ -105,7 +107,9 @@ func runDemo(cmd *cobra.Command, once bool) (err error) {
 		}
 	}
 	if !once {
-		stay(ctx, out, daemon, dir)
+		if err := stay(ctx, out, daemon, dir); err != nil {
+			return fmt.Errorf("demo: %w", err)
+		}
 	}
 	if failed {
 		return statusError(exitFailed)
@@ -136,16 +140,21 @@ func printRows(ctx context.Context, out io.Writer, daemon *core.Daemon, ends []f
 }
 
 // stay waits for the end, after telling what can be tried.
-func stay(ctx context.Context, out io.Writer, daemon *core.Daemon, dir string) {
-	fmt.Fprintf(out, `
+func stay(ctx context.Context, out io.Writer, daemon *core.Daemon, dir string) error {
+	var text strings.Builder
+	fmt.Fprintf(&text, `
 The daemon stays up. Each listener leads to an echo service through its protocol.
 Try one from another terminal:
 
 `)
 	for _, l := range daemon.Listeners() {
 		host, port := splitAddress(l.Address)
-		fmt.Fprintf(out, "  nc %s %s    # %s\n", host, port, l.ID)
+		fmt.Fprintf(&text, "  nc %s %s    # %s\n", host, port, l.ID)
 	}
-	fmt.Fprintf(out, "\nWhat it logs: tail -f %s\nEnd it with Ctrl-C.\n", filepath.Join(dir, "tunneld.log"))
+	fmt.Fprintf(&text, "\nWhat it logs: tail -f %s\nEnd it with Ctrl-C.\n", filepath.Join(dir, "tunneld.log"))
+	if _, err := io.WriteString(out, text.String()); err != nil {
+		return err // nobody is there to try it
+	}
 	<-ctx.Done()
+	return nil
 }

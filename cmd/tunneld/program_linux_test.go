@@ -22,8 +22,18 @@ type program struct {
 }
 
 // runProgram runs the daemon with a configuration and waits until it serves n
-// listeners. It is killed when the test ends.
+// listeners.
 func runProgram(t *testing.T, n int, config string) *program {
+	t.Helper()
+	p := newProgram(t, config)
+	p.cmd.Stderr = p.log
+	p.start(t)
+	p.log.await(t, n, "msg", "listening")
+	return p
+}
+
+// newProgram is "tunneld run" with a configuration, which start starts.
+func newProgram(t *testing.T, config string) *program {
 	t.Helper()
 	p := &program{
 		log:    newLogBuffer(),
@@ -33,13 +43,13 @@ func runProgram(t *testing.T, n int, config string) *program {
 	if err := os.WriteFile(p.path, []byte(jsonLog+config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.cmd = exec.Command(exe, "run", "--config", p.path)
-	p.cmd.Env = append(os.Environ(), asProgram+"=1")
-	p.cmd.Stderr = p.log
+	p.cmd = programCommand(t, "run", "--config", p.path)
+	return p
+}
+
+// start starts the program. It is killed when the test ends.
+func (p *program) start(t *testing.T) {
+	t.Helper()
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +64,6 @@ func runProgram(t *testing.T, n int, config string) *program {
 			t.Logf("standard error of the program:\n%s", p.log)
 		}
 	})
-	p.log.await(t, n, "msg", "listening")
-	return p
 }
 
 func (p *program) address(t *testing.T, id string) string {

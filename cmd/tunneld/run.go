@@ -36,6 +36,7 @@ may be gone the next time.`,
 }
 
 func runDaemon(cmd *cobra.Command, config string) error {
+	surviveReaders()
 	// Caught from before the start, so that none of them falls through.
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)

@@ -28,15 +28,19 @@ const stopTime = 2 * time.Second
 //
 // It takes the process over: os.Stdout and os.Stderr, the defaults of packages
 // slog and log, and the signals SIGINT and SIGHUP, which a terminal sends to
-// the daemon's plugins as well and which mean nothing here. What the plugin
-// prints appears in the daemon's log as a warning. SIGTERM, and the end of the
-// daemon, abort the relay tunnels and end Serve within two seconds.
+// the daemon's plugins as well and which mean nothing here. SIGPIPE does not end
+// the plugin. What it prints appears in the daemon's log as a warning. SIGTERM, and
+// the end of the daemon, abort the relay tunnels and end Serve within two seconds.
 func Serve(p Plugin) int {
 	if os.Getenv(pluginwire.MagicCookieKey) != pluginwire.MagicCookieValue {
 		fmt.Fprintf(os.Stderr, "This program is the plugin %q of tunneld, which starts it by itself.\nName it in the command of a plugin block, or put it into the plugin_dir: see https://github.com/tunneld/tunneld.\n", p.Name)
 		return 1
 	}
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
+	// What is written to a standard error that nobody reads any more, as when the
+	// daemon has died, fails; it does not end the process before its tunnels are
+	// aborted. Ignored, the signal would be so in what the plugin starts as well.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
 	defer signal.Stop(term)

@@ -42,6 +42,14 @@ type process struct {
 func startProcess(t *testing.T, plugin string, env ...string) *process {
 	t.Helper()
 	p := launch(t, plugin, env...)
+	p.connect()
+	return p
+}
+
+// connect speaks with a process that was launched.
+func (p *process) connect() {
+	t := p.t
+	t.Helper()
 	if p.line == "" {
 		<-p.exited
 		t.Fatalf("no handshake; stderr: %s", p.stderr.String())
@@ -56,11 +64,19 @@ func startProcess(t *testing.T, plugin string, env ...string) *process {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	p.conn, p.control, p.tunnels = conn, pluginv1.NewPluginServiceClient(conn), pluginv1.NewTunnelServiceClient(conn)
-	return p
 }
 
 // launch starts the process and waits for its first line or its end.
 func launch(t *testing.T, plugin string, env ...string) *process {
+	t.Helper()
+	p := &process{t: t}
+	p.launch(plugin, &p.stderr, env...)
+	return p
+}
+
+// launch is the function of that name with a standard error of the caller's.
+func (p *process) launch(plugin string, stderr io.Writer, env ...string) {
+	t := p.t
 	t.Helper()
 	channel, file, err := pluginwire.Pair()
 	if err != nil {
@@ -70,7 +86,7 @@ func launch(t *testing.T, plugin string, env ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: exec.Command(os.Args[0]), channel: channel, exited: make(chan struct{})}
+	p.cmd, p.channel, p.exited = exec.Command(os.Args[0]), channel, make(chan struct{})
 	p.cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"),
 		"GOCOVERDIR=" + dir,
@@ -81,7 +97,7 @@ func launch(t *testing.T, plugin string, env ...string) *process {
 		"PLUGIN_UNIX_SOCKET_DIR=" + dir,
 	}, env...)
 	p.cmd.ExtraFiles = []*os.File{file}
-	p.cmd.Stderr = &p.stderr
+	p.cmd.Stderr = stderr
 	stdout, stdoutW, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +125,6 @@ func launch(t *testing.T, plugin string, env ...string) *process {
 	}
 	p.line, _ = bufio.NewReader(stdout).ReadString('\n')
 	p.line = strings.TrimSpace(p.line)
-	return p
 }
 
 // exit waits for the process's end and returns its status, -1 for a signal.

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
+)
+
+// startPiped starts the program with a pipe for its standard error, and reads that
+// until it serves n listeners. What is written after that is the test's to read.
+func (p *program) startPiped(t *testing.T, n int) *os.File {
+	t.Helper()
+	stderr := pipeTo(t, func(w *os.File) { p.cmd.Stderr = w; p.start(t) })
+	readUntil(t, stderr, p.log, func() bool { return len(p.log.matching("msg", "listening")) >= n })
+	return stderr
+}
+
+// pipeTo returns the reading end of a pipe whose writing end only what start
+// starts keeps.
+func pipeTo(t *testing.T, start func(w *os.File)) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	defer w.Close()
+	start(w)
+	return r
+}
+
+// readUntil copies what can be read until done says that it is enough.
+func readUntil(t *testing.T, r *os.File, to io.Writer, done func() bool) {
+	t.Helper()
+	if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 64<<10)
+	for !done() {
+		n, err := r.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := to.Write(b[:n]); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// echoing is a configuration whose listener tcp.db leads to an echo service.
+func echoing(t *testing.T) string {
+	t.Helper()
+	echo, err := startEcho()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { echo.Close() })
+	return "upstream \"direct\" \"local\" {}\n" + listener("db", "127.0.0.1:0", echo.Addr(), "") + route("all", "", "upstream.direct.local")
+}
+
+// TestLogReaderThatGoesAway: tunnels live on, there are new ones, and the end is
+// an ordinary one.
+func TestLogReaderThatGoesAway(t *testing.T) {
+	p := newProgram(t, echoing(t))
+	stderr := p.startPiped(t, 1)
+	address := p.address(t, "tcp.db")
+	open := dialTCP(t, address)
+	pingPong(t, open, "while somebody reads")
+	if err := stderr.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 { // each end is a line
+		c := dialTCP(t, address)
+		pingPong(t, c, fmt.Sprint("nobody reads ", i))
+		closeWrite(t, c)
+		wantRest(t, c, "")
+	}
+	p.signal(t, syscall.SIGHUP)
+	pingPong(t, open, "after all that")
+	open.Close()
+	p.signal(t, syscall.SIGTERM)
+	if status := p.status(t); status != exitOK {
+		t.Errorf("it ended with %s", p.cmd.ProcessState)
+	} else if sys := p.cmd.ProcessState.Sys().(syscall.WaitStatus); sys.Signaled() {
+		t.Errorf("it died of %s", sys.Signal())
+	}
+}
+
+// TestPluginsDoNotIgnoreSIGPIPE, also where the daemon was started with the signal
+// ignored, as systemd does: a plugin in another language would live on as a
+// zombie that writes to nobody.
+func TestPluginsDoNotIgnoreSIGPIPE(t *testing.T) {
+	for name, ignored := range map[string]bool{"default": false, "ignored by the parent": true} {
+		t.Run(name, func(t *testing.T) {
+			exe, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			signals := filepath.Join(t.TempDir(), "signals")
+			config := fmt.Sprintf("plugin %q {\n command = [\"/bin/sh\", \"-c\", \"PATH=/bin:/usr/bin grep SigIgn: /proc/self/status >%s; exec %s %s %s\"]\n}\nupstream %q \"x\" {}\n",
+				fixture.DirectName, signals, exe, asThirdParty, fixture.DirectName, fixture.DirectName) +
+				listener("db", "127.0.0.1:0", "127.0.0.1:1", "") + route("all", "", "upstream."+fixture.DirectName+".x")
+			p := newProgram(t, config)
+			if ignored {
+				args := append([]string{"-c", `trap "" PIPE; exec "$@"`, "sh"}, p.cmd.Args...)
+				p.cmd.Path, p.cmd.Args = "/bin/sh", append([]string{"/bin/sh"}, args...)
+			}
+			p.cmd.Stderr = p.log
+			p.start(t)
+			p.log.await(t, 1, "msg", "listening")
+			if mask := ignoredSignals(t, signals); mask&(1<<(syscall.SIGPIPE-1)) != 0 {
+				t.Errorf("the plugin ignores %x", mask)
+			}
+		})
+	}
+}
+
+// ignoredSignals reads a line SigIgn of /proc/PID/status from a file.
+func ignoredSignals(t *testing.T, path string) uint64 {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mask, err := strconv.ParseUint(strings.TrimSpace(strings.TrimPrefix(string(b), "SigIgn:")), 16, 64)
+	if err != nil {
+		t.Fatalf("%q: %v", b, err)
+	}
+	return mask
+}
+
+// TestEmulatorOutlivesItsLogReader: it serves on.
+func TestEmulatorOutlivesItsLogReader(t *testing.T) {
+	cmd := programCommand(t, "emulate", "azrelay", "--anonymous", "--forward", "127.0.0.1:1")
+	var said strings.Builder
+	var stdout *os.File
+	stderr := pipeTo(t, func(err *os.File) {
+		stdout = pipeTo(t, func(out *os.File) {
+			cmd.Stdout, cmd.Stderr = out, err
+			startCommand(t, cmd)
+		})
+	})
+	readUntil(t, stdout, &said, func() bool { return strings.Contains(said.String(), "\n") })
+	if err := stderr.Close(); err != nil {
+		t.Fatal(err)
+	}
+	endpoint, err := strconv.Unquote(strings.TrimSpace(strings.TrimPrefix(said.String(), "endpoint = ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // each is logged
+		c := dialTCP(t, strings.TrimPrefix(endpoint, "ws://"))
+		send(t, c, "GET /$hc/nobody?sb-hc-action=connect HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+		if _, err := io.ReadFull(c, make([]byte, len("HTTP/1.1"))); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+// TestDemoWithoutAReader ends, and leaves nothing behind.
+func TestDemoWithoutAReader(t *testing.T) {
+	dir := t.TempDir()
+	cmd := programCommand(t, "demo")
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
+	stdout := pipeTo(t, func(w *os.File) {
+		cmd.Stdout = w
+		startCommand(t, cmd)
+	})
+	if err := stdout.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if got := cmd.ProcessState.ExitCode(); got != exitFailed {
+		t.Errorf("it ended with %s", cmd.ProcessState)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("it left %v, %v", left, err)
+	}
+}
+
+// programCommand is the program with arguments.
+func programCommand(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	return cmd
+}
+
+// startCommand starts a command, which is killed when the test ends.
+func startCommand(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()
+	})
+}
