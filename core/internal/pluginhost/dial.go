@@ -19,6 +19,9 @@ const (
 	pathRelay  = pluginv1.DataPath_DATA_PATH_RELAY
 )
 
+// accepted are the data paths that the daemon takes.
+var accepted = []pluginv1.DataPath{pathDirect, pathRelay}
+
 // errNoAnswer cancels a dial whose descriptor has come and whose answer has not.
 var errNoAnswer = errors.New("it passed a descriptor and did not answer")
 
@@ -138,7 +141,7 @@ func (u *upstream) request(token uint64, d tunnel.Dial) *pluginv1.DialRequest {
 			KeepaliveCount:    uint32(max(d.Socket.KeepaliveCount, 0)),
 			UserTimeout:       durationpb.New(d.Socket.UserTimeout),
 		},
-		AcceptedPaths: []pluginv1.DataPath{pathDirect, pathRelay},
+		AcceptedPaths: accepted,
 	}
 }
 

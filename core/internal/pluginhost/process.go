@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -179,6 +181,9 @@ func (p *process) introduce(ctx context.Context, version string) error {
 	if info.GetName() != p.spec.Name {
 		return fmt.Errorf("%w %q: the plugin block, the upstreams or the file's name must say the same", errOtherName, clean(info.GetName(), 64))
 	}
+	if err := takes(info.GetDataPaths()); err != nil {
+		return err
+	}
 	schema, err := p.plugin.GetSchema(ctx, &pluginv1.GetSchemaRequest{})
 	if err != nil {
 		return fmt.Errorf("ask for its schema: %w", callError(err))
@@ -188,6 +193,19 @@ func (p *process) introduce(ctx context.Context, version string) error {
 		p.schema = &pluginv1.Block{}
 	}
 	return nil
+}
+
+// takes says whether one of a plugin's data paths is one that the daemon takes:
+// otherwise each dial would fail. A plugin that names none is left to its dials.
+func takes(paths []pluginv1.DataPath) error {
+	if len(paths) == 0 || slices.ContainsFunc(paths, func(d pluginv1.DataPath) bool { return slices.Contains(accepted, d) }) {
+		return nil
+	}
+	var names []string
+	for _, d := range paths {
+		names = append(names, d.Text())
+	}
+	return fmt.Errorf("%w (%s), and this tunneld takes direct and relay: use a newer tunneld, or a plugin that passes descriptors", errDataPaths, clean(strings.Join(names, ", "), maxTelling))
 }
 
 // discard ends a process that never came to work. It returns once nothing is

@@ -173,13 +173,18 @@ func (r *raw) GRPCClient(context.Context, *goplugin.GRPCBroker, *grpc.ClientConn
 
 func (r *raw) GetInfo(_ context.Context, req *pluginv1.GetInfoRequest) (*pluginv1.GetInfoResponse, error) {
 	name := rawName
+	var paths []pluginv1.DataPath // none are named
 	switch r.mode {
+	case "stream only":
+		paths = []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_STREAM, 99}
+	case "stream too":
+		paths = []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_STREAM, pluginv1.DataPath_DATA_PATH_RELAY}
 	case "other name":
 		name = "somebody\nelse"
 	case "dies when asked":
 		os.Exit(11)
 	}
-	return &pluginv1.GetInfoResponse{Name: name, Version: "0.1 for " + req.GetCoreVersion()}, nil
+	return &pluginv1.GetInfoResponse{Name: name, Version: "0.1 for " + req.GetCoreVersion(), DataPaths: paths}, nil
 }
 
 func (r *raw) GetSchema(context.Context, *pluginv1.GetSchemaRequest) (*pluginv1.GetSchemaResponse, error) {

@@ -36,7 +36,11 @@ func (e *StartError) Unwrap() error { return e.Err }
 // address.
 var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|[a-z]+\|[^|]+`)
 
-var errOtherName = errors.New("it says that its name is")
+// The reasons for which a plugin that serves well is not taken.
+var (
+	errOtherName = errors.New("it says that its name is")
+	errDataPaths = errors.New("its dials answer only with data paths that are not taken")
+)
 
 // startError says why a start failed, as far as it can be told, and ends the
 // process so that what it printed is complete.
@@ -55,7 +59,7 @@ func (p *process) startError(ctx context.Context, err error) error {
 	}
 	first := p.child.firstLine()
 	e.Output, e.told = p.child.out.last(), p.child.out.telling()
-	e.Handshake = !errors.Is(err, errOtherName) && (!exited || e.Output == "")
+	e.Handshake = !errors.Is(err, errOtherName) && !errors.Is(err, errDataPaths) && (!exited || e.Output == "")
 	switch {
 	case first != "" && !handshakeLine.MatchString(first):
 		e.Handshake = false

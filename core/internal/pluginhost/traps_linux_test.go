@@ -43,6 +43,7 @@ func TestStartFails(t *testing.T) {
 		{"handshake and exit", "it ended (exit status 9)", "", true},
 		{"handshake and silence", "not ready after", "", true},
 		{"other name", `it says that its name is "somebody else"`, "", false},
+		{"stream only", "its dials answer only with data paths that are not taken (stream, unknown), and this tunneld takes direct and relay: use a newer tunneld", "", false},
 		{"dies when asked", "it ended (exit status 11)", "", false},
 	} {
 		t.Run(tt.mode, func(t *testing.T) {
@@ -67,6 +68,18 @@ func TestStartFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDataPaths: one data path that the daemon takes is enough.
+func TestDataPaths(t *testing.T) {
+	p := newHost(t, nil).start(t, rawSpec("stream too"))
+	configure(t, p, 1, `{}`)
+	c, err := dialTo(t, p, 1, tunnel.Target{Host: "relay"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Stream.Close()
+	c.Relay.Ended()
 }
 
 // TestStartCanceled cancels a start that hangs.
