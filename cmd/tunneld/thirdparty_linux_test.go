@@ -248,3 +248,26 @@ func TestWordsOfAPlugin(t *testing.T) {
 	d.dialReset(t, "tcp.db")
 	d.log.await(t, 1, "msg", "connection failed", "reason", "refused")
 }
+
+// TestFaultsOfAPluginAreFallenOver: a panic in a dial, and a dial that brings
+// nothing, say nothing of the target, which the next upstream may well reach.
+func TestFaultsOfAPluginAreFallenOver(t *testing.T) {
+	b := startBackend(t)
+	for _, fault := range []string{`panic_in = "dial"`, `nothing = true`} {
+		t.Run(fault, func(t *testing.T) {
+			d := startDaemon(t, thirdParty(t, fixture.RelayName, "")+
+				fmt.Sprintf("upstream %q \"x\" {\n %s\n}\nupstream \"direct\" \"next\" {}\n", fixture.RelayName, fault)+
+				listener("db", "127.0.0.1:0", b.addr, "")+route("all", "", "upstream."+fixture.RelayName+".x", "upstream.direct.next"))
+			c := d.dial(t, "tcp.db")
+			if _, err := io.WriteString(c, "by the next"); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, len("by the next"))
+			if _, err := io.ReadFull(b.next(t), got); err != nil || string(got) != "by the next" {
+				t.Errorf("the target read %q, %v", got, err)
+			}
+			d.log.await(t, 1, "msg", "upstream failed, the next is tried", "upstream", fixture.RelayName+".x",
+				"stage", "plugin", "reason", "unavailable")
+		})
+	}
+}

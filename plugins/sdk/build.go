@@ -108,41 +108,38 @@ func (i *instance) Close() error {
 	return nil
 }
 
-func (i *instance) Dial(ctx context.Context, wire *pluginv1.DialRequest) (*serve.Tunnel, []*pluginv1.StageTime, *pluginv1.DialError) {
+func (i *instance) Dial(ctx context.Context, wire *pluginv1.DialRequest) (serve.Dialed, error) {
 	req := newRequest(wire)
-	t, err := i.dial(ctx, req)
-	if t == nil && err == nil {
-		err = &DialError{Reason: ReasonProtocol, Message: "the plugin returned neither a tunnel nor an error"}
-	}
+	t, err, fault := i.dial(ctx, req)
 	stage, times := req.finish()
-	stages := make([]*pluginv1.StageTime, len(times))
+	out := serve.Dialed{Stages: make([]*pluginv1.StageTime, len(times))}
 	for n, st := range times {
-		stages[n] = &pluginv1.StageTime{Stage: st.Stage, Duration: durationpb.New(st.Duration)}
+		out.Stages[n] = &pluginv1.StageTime{Stage: st.Stage, Duration: durationpb.New(st.Duration)}
 	}
-	if err != nil {
-		return nil, stages, dialFailure(ctx, err, stage)
+	if fault == nil && err == nil {
+		out.Tunnel, fault = t.handover(req.Options.Nodelay)
 	}
-	out, err := t.handover(req.Options.Nodelay)
-	if err != nil {
-		return nil, stages, dialFailure(ctx, err, stage)
+	if fault == nil && err != nil {
+		out.Failure = dialFailure(ctx, err, stage)
 	}
-	return out, stages, nil
+	return out, fault
 }
 
-// dial calls the author's code. A panic fails this dial alone.
-func (i *instance) dial(ctx context.Context, req *Request) (t *Tunnel, err error) {
+// dial calls the author's code. A fault is a mistake of that code; it fails this
+// dial alone.
+func (i *instance) dial(ctx context.Context, req *Request) (t *Tunnel, err, fault error) {
 	defer func() {
 		if p := recover(); p != nil {
 			i.log.Error("the plugin panicked", "doing", "dial", "conn", req.Connection,
 				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			t, err = nil, &DialError{
-				Reason:  ReasonProtocol,
-				Message: "the plugin panicked",
-				Hint:    "This is a mistake in the plugin; its log has the details.",
-			}
+			fault = errors.New("the plugin panicked; its log has the details")
 		}
 	}()
-	return i.dialer.Dial(ctx, req)
+	t, err = i.dialer.Dial(ctx, req)
+	if t == nil && err == nil {
+		fault = errors.New("the plugin returned neither a tunnel nor an error")
+	}
+	return t, err, fault
 }
 
 func newRequest(wire *pluginv1.DialRequest) *Request {
@@ -165,8 +162,8 @@ func newRequest(wire *pluginv1.DialRequest) *Request {
 	}
 }
 
-// handover checks a tunnel and returns it as package serve takes it. On an
-// error the tunnel is taken down.
+// handover checks a tunnel and returns it as package serve takes it. An error is
+// a mistake of the author's code; the tunnel is taken down.
 func (t *Tunnel) handover(nodelay bool) (*serve.Tunnel, error) {
 	out := &serve.Tunnel{Local: t.local, Remote: t.remote}
 	if t.conn == nil {
@@ -184,11 +181,7 @@ func (t *Tunnel) handover(nodelay bool) (*serve.Tunnel, error) {
 		out.Conn = c
 	default:
 		_ = c.Close()
-		return nil, &DialError{
-			Reason:  ReasonProtocol,
-			Message: fmt.Sprintf("sdk.Direct was given a %T, which is not a kernel socket", c),
-			Hint:    "This is a mistake in the plugin: it has to use sdk.RelayConn.",
-		}
+		return nil, fmt.Errorf("sdk.Direct was given a %T, which is not a kernel socket: the plugin has to use sdk.RelayConn", c)
 	}
 	out.Prefetched = t.prefetched
 	out.Relay = func() serve.Stream { return newConnStream(t.conn, t.prefetched) }

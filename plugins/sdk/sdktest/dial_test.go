@@ -52,12 +52,6 @@ func TestDialErrors(t *testing.T) {
 				Hint:    "nothing listens there: check host and port, and that the service runs"},
 		},
 		{
-			name:   "panic",
-			values: map[string]any{"panic_in": "dial"},
-			want: sdk.DialError{Stage: sdk.StageConnect, Reason: sdk.ReasonProtocol, Message: "the plugin panicked",
-				Hint: "This is a mistake in the plugin; its log has the details."},
-		},
-		{
 			name:   "text that is no UTF-8, and endless",
 			values: map[string]any{"fail": map[string]any{"reason": "protocol", "message": strings.Repeat("é", 5000)}},
 			want: sdk.DialError{Stage: sdk.StageConnect, Reason: sdk.ReasonProtocol,
@@ -80,6 +74,39 @@ func TestDialErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A mistake in the plugin's code is an error of the call and not a DialError,
+// which would speak of the far end: the daemon tries the next upstream.
+func TestFaultsOfThePluginAreNotTheFarEnds(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		plugin sdk.Plugin
+		values map[string]any
+		want   string
+	}{
+		{"panic", fixture.Direct(), map[string]any{"panic_in": "dial"}, "the plugin panicked"},
+		{"nothing", fixture.Relay(), map[string]any{"nothing": true}, "neither a tunnel nor an error"},
+		{"no kernel socket", sdk.Plugin{Name: "piped", Version: "1", New: func() sdk.Dialer { return new(piped) }}, nil, "not a kernel socket"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			u := sdktest.Start(t, tc.plugin).Configure(t, "up", tc.values)
+			_, err := u.Dial(bounded(t), "orders-db:5432")
+			var d *sdk.DialError
+			if errors.As(err, &d) || status.Code(err) != codes.Internal || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error is %v, want one of the call with %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// piped hands over what is not a socket of the kernel.
+type piped struct{}
+
+func (*piped) Dial(context.Context, *sdk.Request) (*sdk.Tunnel, error) {
+	near, far := net.Pipe()
+	_ = far.Close()
+	return sdk.Direct(near, nil), nil
 }
 
 // The daemon's time for a dial is over before the plugin's own: that is told in

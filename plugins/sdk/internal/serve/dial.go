@@ -37,29 +37,31 @@ func (s *Server) Dial(ctx context.Context, req *pluginv1.DialRequest) (*pluginv1
 
 	dialCtx, cancel := s.dialContext(ctx)
 	defer cancel()
-	t, stages, failure := i.Dial(dialCtx, req)
+	d, err := i.Dial(dialCtx, req)
 	if ctx.Err() != nil || s.ctx.Err() != nil {
-		if t != nil {
-			s.discard(t, "the dial was cancelled")
+		if d.Tunnel != nil {
+			s.discard(d.Tunnel, "the dial was cancelled")
 		}
 		if ctx.Err() != nil {
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
 		return nil, errStopping
 	}
-	if failure != nil {
-		failure.Message, failure.Hint = clean(failure.GetMessage()), clean(failure.GetHint())
-		failure.Stages = stages
-		return &pluginv1.DialResponse{Result: &pluginv1.DialResponse_Error{Error: failure}}, nil
+	if err != nil {
+		return nil, status.Error(codes.Internal, clean(err.Error()))
 	}
-	handoff, err := s.handOver(req, t)
+	if f := d.Failure; f != nil {
+		f.Message, f.Hint, f.Stages = clean(f.GetMessage()), clean(f.GetHint()), d.Stages
+		return &pluginv1.DialResponse{Result: &pluginv1.DialResponse_Error{Error: f}}, nil
+	}
+	handoff, err := s.handOver(req, d.Tunnel)
 	if err != nil {
 		return nil, err
 	}
 	handoff.Connected = &pluginv1.Connected{
-		LocalAddress:  clean(t.Local),
-		RemoteAddress: clean(t.Remote),
-		Stages:        stages,
+		LocalAddress:  clean(d.Tunnel.Local),
+		RemoteAddress: clean(d.Tunnel.Remote),
+		Stages:        d.Stages,
 	}
 	return &pluginv1.DialResponse{Result: &pluginv1.DialResponse_Handoff{Handoff: handoff}}, nil
 }

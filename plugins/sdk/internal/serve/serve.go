@@ -36,10 +36,17 @@ type Instance interface {
 	// Validate checks them, without side effects.
 	Validate() []*pluginv1.Diagnostic
 	Start(env Env) error
-	// Dial makes a connection. Exactly one of tunnel and failure is set; a
-	// panic of the plugin's code is a failure.
-	Dial(ctx context.Context, req *pluginv1.DialRequest) (tunnel *Tunnel, stages []*pluginv1.StageTime, failure *pluginv1.DialError)
+	// Dial makes a connection. The error is one of the plugin's code, such as a
+	// panic: it says nothing of the far end.
+	Dial(ctx context.Context, req *pluginv1.DialRequest) (Dialed, error)
 	Close() error
+}
+
+// Dialed is what became of a dial: exactly one of Tunnel and Failure is set.
+type Dialed struct {
+	Tunnel  *Tunnel
+	Failure *pluginv1.DialError
+	Stages  []*pluginv1.StageTime
 }
 
 // Env is what an instance is given at its start.

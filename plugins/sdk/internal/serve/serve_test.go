@@ -31,11 +31,11 @@ func (f *fake) Validate() []*pluginv1.Diagnostic     { return nil }
 func (f *fake) Start(Env) error                      { return nil }
 func (f *fake) Close() error                         { return nil }
 
-func (f *fake) Dial(ctx context.Context, _ *pluginv1.DialRequest) (*Tunnel, []*pluginv1.StageTime, *pluginv1.DialError) {
+func (f *fake) Dial(ctx context.Context, _ *pluginv1.DialRequest) (Dialed, error) {
 	if t := f.dial(ctx); t != nil {
-		return t, nil, nil
+		return Dialed{Tunnel: t}, nil
 	}
-	return nil, nil, &pluginv1.DialError{Reason: pluginv1.Reason_REASON_CANCELED}
+	return Dialed{Failure: &pluginv1.DialError{Reason: pluginv1.Reason_REASON_CANCELED}}, nil
 }
 
 // fakeStream is one end of a pipe that notes how it is ended.
