@@ -19,8 +19,12 @@ import (
 // Dial makes one WebSocket through the relay. It returns once a listener has
 // accepted and, with azbridge, has taken the port.
 func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
+	port, err := c.portName(req.Target)
+	if err != nil {
+		return nil, err // a matter of the target, and not of the upstream's health
+	}
 	s, _ := c.settings()
-	t, err := c.dial(ctx, s, req)
+	t, err := c.dial(ctx, s, req, port)
 	if err != nil {
 		c.report(sdk.HealthFailing, err.Error())
 		return nil, err
@@ -29,11 +33,7 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 	return t, nil
 }
 
-func (c *Config) dial(ctx context.Context, s *settings, req *sdk.Request) (*sdk.Tunnel, error) {
-	port, err := c.portName(req.Target)
-	if err != nil {
-		return nil, err
-	}
+func (c *Config) dial(ctx context.Context, s *settings, req *sdk.Request, port string) (*sdk.Tunnel, error) {
 	req.Enter(sdk.StageCredential)
 	token := c.token.get(s, c.TokenTTL)
 
@@ -126,14 +126,15 @@ func request(s *settings, token, tokenIn, id string) (*url.URL, http.Header) {
 	return &url.URL{Scheme: s.scheme, Host: s.address, Path: "/$hc/" + s.path, RawQuery: query}, header
 }
 
-// portName returns the azbridge port for a target.
+// portName returns the azbridge port for a target. Another azrelay upstream may
+// have a port_name for one without a port, or need none.
 func (c *Config) portName(t sdk.Target) (string, error) {
 	switch {
 	case c.Framing != FramingAzbridge || c.PortName != "":
 		return c.PortName, nil
 	case t.Port == 0:
 		return "", &sdk.DialError{
-			Stage: sdk.StageRequest, Reason: sdk.ReasonNotFound,
+			Stage: sdk.StageRequest, Reason: sdk.ReasonUnreachable, Retryable: true,
 			Message: fmt.Sprintf("the target %q has no port for azbridge", t.Host),
 			Hint:    "set port_name on the upstream, or give the listener's target a port",
 		}

@@ -124,8 +124,8 @@ func TestAzbridgesRefusalsAreToldApart(t *testing.T) {
 	})
 	t.Run("a label has no port", func(t *testing.T) {
 		e := dialError(t, upstream(t, plain("ws://127.0.0.1:1", map[string]any{"framing": "azbridge"})), "label")
-		if e.Stage != sdk.StageRequest || !strings.Contains(e.Hint, "port_name") {
-			t.Errorf("%v, %v", e, e.Reason)
+		if e.Stage != sdk.StageRequest || e.Reason != sdk.ReasonUnreachable || !e.Retryable || !strings.Contains(e.Hint, "port_name") {
+			t.Errorf("%v, %v, retryable %v", e, e.Reason, e.Retryable)
 		}
 	})
 }

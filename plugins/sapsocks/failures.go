@@ -68,10 +68,10 @@ type Failure struct {
 // they mean. The meaning of the replies is SAP's, which differs from RFC 1928.
 func Failures() []Failure {
 	return []Failure{
-		{BadTarget, sdk.StageRequest, sdk.ReasonProtocol, false,
+		{BadTarget, sdk.StageRequest, sdk.ReasonUnreachable, false,
 			"{target} cannot be asked for: {detail}",
 			"name the virtual host and port as the Cloud Connector has them"},
-		{IPv6Target, sdk.StageRequest, sdk.ReasonProtocol, false,
+		{IPv6Target, sdk.StageRequest, sdk.ReasonUnreachable, false,
 			"{target} is an IPv6 address, and SAP's proxy takes host names and IPv4 addresses only",
 			"expose the host under a virtual name in the Cloud Connector and connect to that"},
 

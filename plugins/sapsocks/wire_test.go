@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/plugins/sapsocks"
+	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
 // turn is one exchange as the proxy sees it: it reads so many bytes and
@@ -225,7 +226,15 @@ func TestTargets(t *testing.T) {
 	if !strings.Contains(e.Message, "[2001:db8::1]:5432 is an IPv6 address") {
 		t.Errorf("%q", e.Message)
 	}
-	fails(t, u, "a-label", sapsocks.BadTarget)
-	fails(t, u, strings.Repeat("n", 256)+":1", sapsocks.BadTarget)
-	fails(t, u, "two words:1", sapsocks.BadTarget)
+	for _, e := range []*sdk.DialError{
+		e,
+		fails(t, u, "a-label", sapsocks.BadTarget),
+		fails(t, u, strings.Repeat("n", 256)+":1", sapsocks.BadTarget),
+		fails(t, u, "two words:1", sapsocks.BadTarget),
+	} {
+		// No upstream of the kind carries it.
+		if e.Reason != sdk.ReasonUnreachable || e.Retryable {
+			t.Errorf("%s, retryable %v: %s", e.Reason.Text(), e.Retryable, e.Message)
+		}
+	}
 }

@@ -119,7 +119,7 @@ func TestDialFailures(t *testing.T) {
 		{"nobody listens", values{"url": "http://" + closed.Addr().String() + "/"}, "db:1", sdk.StageConnect, sdk.ReasonRefused},
 		{"target refuses", values{"url": s.URL()}, closed.Addr().String(), sdk.StageRequest, sdk.ReasonRefused},
 		{"target unknown", values{"url": s.URL()}, "db.corp:1", sdk.StageRequest, sdk.ReasonNotFound},
-		{"no port", values{"url": s.URL()}, "db", sdk.StageRequest, sdk.ReasonNotFound},
+		{"no port", values{"url": s.URL()}, "db", sdk.StageRequest, sdk.ReasonUnreachable},
 		{"another path", values{"url": "http://" + s.Addr() + "/else"}, "db:1", sdk.StageRequest, sdk.ReasonNotFound},
 		{"hangs up", values{"url": "http://" + hangingUp(t, func(*net.TCPConn) {})}, "db:1", sdk.StageRequest, sdk.ReasonProtocol},
 		{"no HTTP", values{"url": "http://" + hangingUp(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, "SSH-2.0-x\r\n") })}, "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
@@ -140,6 +140,9 @@ func TestDialFailures(t *testing.T) {
 			e := dialError(t, err)
 			if e.Stage != tt.stage || e.Reason != tt.reason {
 				t.Errorf("got %v: %v, want %v: %v", e.Stage.Text(), e, tt.stage.Text(), tt.reason.Text())
+			}
+			if carried := tt.name != "no port"; !carried && e.Retryable {
+				t.Errorf("retryable: %v", e)
 			}
 			u, err := url.Parse(tt.v["url"].(string))
 			if err != nil {

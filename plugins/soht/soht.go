@@ -141,7 +141,7 @@ func (c *Config) dial(ctx context.Context, req *sdk.Request) (sdk.Stream, opened
 	req.Enter(sdk.StageConnect)
 	if req.Target.Port == 0 {
 		return nil, opened{}, &sdk.DialError{
-			Stage: sdk.StageRequest, Reason: sdk.ReasonNotFound,
+			Stage: sdk.StageRequest, Reason: sdk.ReasonUnreachable,
 			Message: "the target has no port", Hint: "set the listener's target to host:port",
 		}
 	}

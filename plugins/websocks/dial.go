@@ -73,7 +73,7 @@ func (c *Config) connect(ctx context.Context, req *sdk.Request, far farEnd) (net
 // refusal if a byte more comes with it.
 func openingFor(target sdk.Target) ([]byte, error) {
 	wrong := func(message, hint string, err error) error {
-		return &sdk.DialError{Stage: sdk.StageRequest, Reason: sdk.ReasonProtocol, Message: message, Hint: hint, Err: err}
+		return &sdk.DialError{Stage: sdk.StageRequest, Reason: sdk.ReasonUnreachable, Message: message, Hint: hint, Err: err}
 	}
 	if target.Port == 0 {
 		return nil, wrong(fmt.Sprintf("target %q has no port", target.Host), `write the listener's target as "host:port"`, nil)

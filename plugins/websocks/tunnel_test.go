@@ -173,9 +173,9 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 	before := len(s.Exchanges())
-	for _, target := range []string{"label", strings.Repeat("a", 256) + ":1"} {
+	for _, target := range []string{"label", strings.Repeat("a", 256) + ":1", "[fe80::1%eth0]:1"} {
 		_, err := dial(t, towards(s), target)
-		if e := dialError(t, err); e.Stage != sdk.StageRequest || e.Reason != sdk.ReasonProtocol || e.Retryable {
+		if e := dialError(t, err); e.Stage != sdk.StageRequest || e.Reason != sdk.ReasonUnreachable || e.Retryable {
 			t.Errorf("%.20s: %+v", target, e)
 		}
 	}

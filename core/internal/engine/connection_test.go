@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"testing"
 	"time"
@@ -41,5 +42,15 @@ func TestOvertime(t *testing.T) {
 		if err == nil || !regexp.MustCompile(c.want).MatchString(err.Message) {
 			t.Errorf("%+v, want %s", err, c.want)
 		}
+	}
+}
+
+// TestDirectNeedsAPort: no upstream of the kind carries a label, so that another
+// is not tried.
+func TestDirectNeedsAPort(t *testing.T) {
+	_, err := direct{id: "direct.x"}.Dial(t.Context(), tunnel.Dial{Target: tunnel.Target{Host: "label"}})
+	var d *tunnel.DialError
+	if !errors.As(err, &d) || d.Reason != pluginv1.Reason_REASON_UNREACHABLE || d.Retryable {
+		t.Errorf("%+v", err)
 	}
 }

@@ -26,7 +26,7 @@ func (d direct) Dial(ctx context.Context, req tunnel.Dial) (*tunnel.Conn, error)
 		return nil, &tunnel.DialError{
 			Upstream: d.id,
 			Stage:    pluginv1.Stage_STAGE_RESOLVE,
-			Reason:   pluginv1.Reason_REASON_NOT_FOUND,
+			Reason:   pluginv1.Reason_REASON_UNREACHABLE,
 			Message:  fmt.Sprintf("the target %q has no port", req.Target.Host),
 			Hint:     `upstream "direct" needs a target of the form host:port`,
 		}

@@ -56,8 +56,8 @@ func (c *Config) Validate() []sdk.Diagnostic {
 // agreed. After that the connection is plain bytes, so the daemon gets the socket
 // itself (direct): this process is out of the way.
 func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
-	if req.Target.Port == 0 { // a label: CONNECT cannot carry it, another upstream may
-		return nil, &sdk.DialError{Stage: sdk.StageRequest, Reason: sdk.ReasonUnreachable, Retryable: true, Message: "the target has no port", Hint: "write the listener's target as host:port"}
+	if req.Target.Port == 0 { // a label: CONNECT cannot carry it, whatever the proxy
+		return nil, &sdk.DialError{Stage: sdk.StageRequest, Reason: sdk.ReasonUnreachable, Message: "the target has no port", Hint: "write the listener's target as host:port"}
 	}
 	req.Enter(sdk.StageConnect) // an error from here on is one of connecting
 	dialer := req.Dialer()      // has the user's socket options

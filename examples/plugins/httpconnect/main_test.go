@@ -161,7 +161,7 @@ func TestErrors(t *testing.T) {
 func TestLabel(t *testing.T) {
 	_, err := dial(t, "orders", alice("127.0.0.1:1"))
 	var e *sdk.DialError
-	if !errors.As(err, &e) || e.Reason != sdk.ReasonUnreachable || e.Stage != sdk.StageRequest || !e.Retryable {
+	if !errors.As(err, &e) || e.Reason != sdk.ReasonUnreachable || e.Stage != sdk.StageRequest || e.Retryable {
 		t.Errorf("got %+v", err)
 	}
 }
