@@ -182,3 +182,19 @@ func checkHost(s string) string {
 	}
 	return ""
 }
+
+// addressGlobRE is part of an IPv4 address and wildcards. Without a dot it may be
+// meant for labels.
+var addressGlobRE = regexp.MustCompile(`^[0-9.*?]*([0-9*?]\.[0-9]|[0-9]\.[0-9*?])[0-9.*?]*$`)
+
+// globAdvice is for globs that look as if they were meant for IP addresses too.
+// It returns an empty text, or a sentence for the user.
+func globAdvice(s string) string {
+	switch {
+	case s == "*":
+		return `"*" is every name. To match IP addresses as well, leave hosts out; to match names alone, write "?*".`
+	case strings.ContainsAny(s, "*?") && addressGlobRE.MatchString(s):
+		return `A glob matches names alone. Write addresses as a CIDR: "10.0.0.0/8".`
+	}
+	return ""
+}

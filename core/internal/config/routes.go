@@ -76,6 +76,9 @@ func (p *parser) hosts(m *hclsyntax.Block, v schema.Values) {
 		if problem := checkHost(h); problem != "" {
 			p.errorAt(locate(m, "hosts", fmt.Sprint(i)), fmt.Sprintf("Wrong value for element %d of %q", i+1, "hosts"), problem)
 		}
+		if advice := globAdvice(h); advice != "" {
+			p.warnAt(locate(m, "hosts", fmt.Sprint(i)), "Glob that matches no IP address", advice)
+		}
 	}
 }
 

@@ -114,10 +114,7 @@ func (c *connection) run(g *generation, raw *bare.Socket) {
 		c.engine.log.Log(ctx, level, "client handshake failed", attrs...)
 		return
 	}
-	c.target = client.Target()
-	dialing, watch := watchDeparture(ctx, client)
-	up, dialErr := c.dial(dialing, g)
-	watch.stop()
+	up, dialErr := c.reach(ctx, g, client)
 	g.release()
 	if dialErr != nil {
 		client.Refuse(dialErr)
@@ -165,6 +162,17 @@ func abandon(up *tunnel.Conn, reason string) {
 		return
 	}
 	_ = up.Stream.Close()
+}
+
+// reach dials what the client asks for.
+func (c *connection) reach(ctx context.Context, g *generation, client listen.Client) (*tunnel.Conn, *tunnel.DialError) {
+	var denied *tunnel.DialError
+	if c.target, denied = client.Target(); denied != nil {
+		return nil, denied
+	}
+	ctx, watch := watchDeparture(ctx, client)
+	defer watch.stop()
+	return c.dial(ctx, g)
 }
 
 // dial finds the route and tries its upstreams in order, as long as each error

@@ -18,8 +18,9 @@ import (
 // Either Accept or Refuse is called, once.
 type Client interface {
 	// Target is where the client wants to go. A name is as the client wrote it:
-	// nobody has resolved it.
-	Target() tunnel.Target
+	// nobody has resolved it. The error says why no client may name this target:
+	// who called refuses the client with it.
+	Target() (tunnel.Target, *tunnel.DialError)
 	// Gone says whether the client has left: its connection was reset. The end of
 	// what it sends is no such sign, and not every system can tell.
 	Gone() bool
@@ -113,7 +114,13 @@ func Handshake(ctx context.Context, kind string, s *bare.Socket, fixed tunnel.Ta
 // asked is what a handshake has learned.
 type asked struct {
 	target tunnel.Target
-	ahead  []byte // what was read behind it, the tunnel's first bytes
+	denied *tunnel.DialError // why no client may name it
+	ahead  []byte            // what was read behind it, the tunnel's first bytes
+}
+
+func ask(host string, port uint16, ahead []byte) asked {
+	target, denied := named(host, port)
+	return asked{target, denied, ahead}
 }
 
 // proxyClient is a client that has said where it wants to go, and in which
@@ -125,7 +132,7 @@ type proxyClient struct {
 	unwatch func() bool // ends the watch over the handshake's context
 }
 
-func (c *proxyClient) Target() tunnel.Target { return c.target }
+func (c *proxyClient) Target() (tunnel.Target, *tunnel.DialError) { return c.target, c.denied }
 
 func (c *proxyClient) Gone() bool { return bare.Gone(c.conn) }
 
@@ -189,7 +196,7 @@ type tcpClient struct {
 	target tunnel.Target
 }
 
-func (c *tcpClient) Target() tunnel.Target { return c.target }
+func (c *tcpClient) Target() (tunnel.Target, *tunnel.DialError) { return c.target, nil }
 
 func (c *tcpClient) Gone() bool { return c.socket.Gone() }
 

@@ -128,8 +128,8 @@ func (h handshakeCase) run(t *testing.T, kind string, how manner) {
 	if o.err != nil {
 		t.Fatal(o.err)
 	}
-	if got := o.client.Target().String(); got != h.target {
-		t.Errorf("target %q, want %q", got, h.target)
+	if got, denied := o.client.Target(); got.String() != h.target || denied != nil {
+		t.Errorf("target %q, %v; want %q", got, denied, h.target)
 	}
 	// Not a byte of the answer before the upstream is there.
 	read := make([]byte, len(h.answer))

@@ -47,11 +47,11 @@ func readHTTP(c io.Reader) (asked, *failure) {
 				fmt.Sprintf("this proxy takes CONNECT alone, not %.20q", req.method), req.method == http.MethodHead),
 		}
 	}
-	target, err := parseTarget(req.target)
+	host, port, err := splitTarget(req.target)
 	if err != nil {
 		return asked{}, &failure{err: err, answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
 	}
-	return asked{target: target, ahead: ahead}, nil
+	return ask(host, port, ahead), nil
 }
 
 // badHead is the answer to a request that has not come as a whole.
@@ -73,14 +73,14 @@ func badHead(err error) *failure {
 	}
 }
 
-// parseTarget reads "host:port" (RFC 9112, section 3.2.3).
-func parseTarget(s string) (tunnel.Target, error) {
+// splitTarget reads "host:port" (RFC 9112, section 3.2.3).
+func splitTarget(s string) (string, uint16, error) {
 	host, port, err := net.SplitHostPort(s)
 	n, portErr := strconv.ParseUint(port, 10, 16)
 	if err != nil || portErr != nil || n == 0 || !validHost(host, strings.HasPrefix(s, "[")) {
-		return tunnel.Target{}, fmt.Errorf("CONNECT wants host:port, not %.300q", s)
+		return "", 0, fmt.Errorf("CONNECT wants host:port, not %.300q", s)
 	}
-	return tunnel.Target{Host: unmapped(host), Port: uint16(n)}, nil
+	return host, uint16(n), nil
 }
 
 // validHost says whether a host is a name of which nothing can be taken for a
@@ -88,7 +88,7 @@ func parseTarget(s string) (tunnel.Target, error) {
 func validHost(host string, brackets bool) bool {
 	if brackets {
 		ip, err := netip.ParseAddr(host)
-		return err == nil && ip.Is6() && ip.Zone() == ""
+		return err == nil && ip.Is6()
 	}
 	return host != "" && len(host) <= 255 && !strings.ContainsFunc(host, func(r rune) bool {
 		return r <= ' ' || r == 0x7f || strings.ContainsRune(`/\@?#%[]"<>`, r)

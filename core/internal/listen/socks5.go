@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 
-	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/socks5"
 )
 
@@ -45,10 +43,7 @@ func readSOCKS5(c io.ReadWriter) (asked, *failure) {
 			answer: socksReply(socks5.GeneralFailure),
 		}
 	}
-	return asked{
-		target: tunnel.Target{Host: unmapped(req.Address.Host), Port: req.Address.Port},
-		ahead:  buffered(r),
-	}, nil
+	return ask(req.Address.Host, req.Address.Port, buffered(r)), nil
 }
 
 // readGreeting reads the client's first message, in which it has to offer "no
@@ -90,15 +85,6 @@ func badRequest(err error) *failure {
 	default:
 		return &failure{err: err, answer: socksReply(socks5.GeneralFailure)}
 	}
-}
-
-// unmapped writes an IPv4 address that came as IPv6 as what it is: there are
-// upstreams that cannot carry the other form.
-func unmapped(host string) string {
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4In6() {
-		return ip.Unmap().String()
-	}
-	return host
 }
 
 func socksReply(code socks5.Code) []byte {

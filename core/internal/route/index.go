@@ -24,7 +24,7 @@ type index struct {
 	lengths  []netip.Prefix // one per prefix length in use, for the masks
 }
 
-// globRule is a glob that is not "*" and not "*.suffix".
+// globRule is a glob that is not "*.suffix".
 type globRule struct {
 	pattern string
 	number  int // of the first rule with it
@@ -52,10 +52,10 @@ func newIndex() *index {
 func (x *index) add(h host, ports PortRange, number int) {
 	suffix, isSuffix := strings.CutPrefix(h.text, "*")
 	switch {
-	case h.text == "":
-		x.addNet(h.net, ports, number)
-	case h.text == "*":
+	case h.every:
 		x.all.add(ports, number)
+	case h.text == "" && h.net.IsValid():
+		x.addNet(h.net, ports, number)
 	case isSuffix && strings.HasPrefix(suffix, ".") && !strings.ContainsAny(suffix, "*?"):
 		put(x.suffixes, suffix, ports, number)
 	case strings.ContainsAny(h.text, "*?"):
@@ -114,18 +114,28 @@ func (t *texts) add(text string, g *globRule) {
 // that h stands for, if that is below best, or best.
 func (x *index) first(best int, h host, ports PortRange) int {
 	best = min(best, x.all.first(ports))
+	if h.every {
+		return best
+	}
 	best = min(best, x.names[h.text].first(ports))
+	if h.net.IsValid() {
+		return x.firstNet(best, h.net, ports)
+	}
 	for i := 1; i < len(h.text) && len(x.suffixes) > 0; i++ {
 		if h.text[i] == '.' {
 			best = min(best, x.suffixes[h.text[i:]].first(ports))
 		}
 	}
-	best = x.firstGlob(best, h.text, ports)
+	return x.firstGlob(best, h.text, ports)
+}
+
+// firstNet is first of the rules that name networks.
+func (x *index) firstNet(best int, within netip.Prefix, ports PortRange) int {
 	for _, l := range x.lengths {
-		if l.Addr().Is4() != h.net.Addr().Is4() || l.Bits() > h.net.Bits() {
+		if l.Addr().Is4() != within.Addr().Is4() || l.Bits() > within.Bits() {
 			continue
 		}
-		if p, err := h.net.Addr().Prefix(l.Bits()); err == nil {
+		if p, err := within.Addr().Prefix(l.Bits()); err == nil {
 			best = min(best, x.nets[p].first(ports))
 		}
 	}

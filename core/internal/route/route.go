@@ -15,9 +15,9 @@ type Rule struct {
 	// Listeners are listener IDs ("tcp.orders").
 	Listeners []string
 	// Hosts are names, globs ("*" is any run of characters, dots included, "?"
-	// one character) and CIDRs, which match IP literals only. A name or IP
-	// literal is compared without case and trailing dot, an IPv4-mapped address
-	// as IPv4.
+	// one character), IP literals and CIDRs. Only the last two match a target
+	// that is an IP literal, and they match no other. All are compared without
+	// case and trailing dot, an IPv4-mapped address as IPv4.
 	Hosts []string
 	Ports []PortRange
 }
@@ -25,22 +25,25 @@ type Rule struct {
 // PortRange is From to To, both included.
 type PortRange struct{ From, To uint16 }
 
-// each calls f for what the rule matches: all listeners are "", all hosts "*",
-// and all ports include 0, which a label has. It stops when f returns false, and
-// returns that.
+// each calls f for what the rule matches: all listeners are "", all hosts one
+// for every host, and all ports include 0, which a label has. It stops when f
+// returns false, and returns that.
 func (r Rule) each(f func(listener string, h host, ports PortRange) bool) bool {
-	listeners, hosts, ports := r.Listeners, r.Hosts, r.Ports
+	listeners, ports := r.Listeners, r.Ports
 	if len(listeners) == 0 {
 		listeners = []string{""}
 	}
-	if len(hosts) == 0 {
-		hosts = []string{"*"}
+	hosts := []host{{every: true}}
+	if len(r.Hosts) > 0 {
+		hosts = hosts[:0]
+		for _, written := range r.Hosts {
+			hosts = append(hosts, pattern(written))
+		}
 	}
 	if len(ports) == 0 {
 		ports = []PortRange{{0, 65535}}
 	}
-	for _, written := range hosts {
-		h := pattern(written)
+	for _, h := range hosts {
 		for _, l := range listeners {
 			for _, p := range ports {
 				if !f(l, h, p) {
@@ -56,18 +59,20 @@ func (r Rule) each(f func(listener string, h host, ports PortRange) bool) bool {
 // which hosts are compared: lower case, no trailing dot, IP literals in their
 // shortest form, IPv4-mapped as IPv4.
 type host struct {
-	text string       // a name, a glob or an IP literal; empty: a CIDR
-	net  netip.Prefix // of a CIDR, and of an IP literal as long as it is
+	every bool         // all names, labels and IP literals; the rest is unset
+	text  string       // a name, a glob or an IP literal; unset: a CIDR
+	net   netip.Prefix // of a CIDR, and of an IP literal as long as it is
 }
 
 // literal is a host as a client asks for it.
 func literal(s string) host {
+	s = strings.TrimSuffix(s, ".")
 	a, err := netip.ParseAddr(s)
 	if err != nil {
-		return host{text: strings.ToLower(strings.TrimSuffix(s, "."))}
+		return host{text: strings.ToLower(s)}
 	}
 	a = a.Unmap()
-	return host{a.String(), netip.PrefixFrom(a.WithZone(""), a.BitLen())}
+	return host{text: a.String(), net: netip.PrefixFrom(a.WithZone(""), a.BitLen())}
 }
 
 // pattern is an element of Rule.Hosts.

@@ -69,6 +69,39 @@ func TestNoMatchBlockMatchesAll(t *testing.T) {
 	}
 }
 
+// TestGlobTakesNoAddress: no glob matches an IP literal, however it is spelled,
+// and the address and its network do.
+func TestGlobTakesNoAddress(t *testing.T) {
+	globs := []string{"*", "?*", "*.corp", "*1", "1*", "10.*", "*.0.0.1", "??.0.0.1", "::*", "fe80*", "*%*", "*%a.corp"}
+	for _, tt := range []struct{ target, address, network string }{
+		{"10.0.0.1", "10.0.0.1", "10.0.0.0/8"},
+		{"10.0.0.1.", "10.0.0.1", "10.0.0.0/8"},
+		{"::ffff:10.0.0.1", "10.0.0.1", "10.0.0.0/8"},
+		{"::FFFF:a00:1", "10.0.0.1.", "::ffff:10.0.0.0/104"},
+		{"::1", "0:0:0::1", "::/64"},
+		{"FD00:0::1", "fd00::1", "fd00::/8"},
+		{"::1%a.corp", "::1%a.corp", "::/64"},
+		{"fe80::1%1.corp", "FE80::1%1.corp", "fe80::/10"},
+	} {
+		for _, glob := range globs {
+			if _, ok := New([]Rule{{Hosts: []string{glob}}}).Find("tcp.a", tunnel.Target{Host: tt.target, Port: 1}); ok {
+				t.Errorf("%s matches %s", glob, tt.target)
+			}
+		}
+		for _, host := range []string{tt.address, tt.network} {
+			if _, ok := New([]Rule{{Hosts: append(globs, host)}}).Find("tcp.a", tunnel.Target{Host: tt.target, Port: 1}); !ok {
+				t.Errorf("%s does not match %s", host, tt.target)
+			}
+		}
+	}
+	// A label is a name, of whatever it is made.
+	for _, glob := range []string{"*", "54*", "5432"} {
+		if _, ok := New([]Rule{{Hosts: []string{glob}}}).Find("tcp.a", tunnel.Target{Host: "5432"}); !ok {
+			t.Errorf("%s does not match the label", glob)
+		}
+	}
+}
+
 func FuzzGlob(f *testing.F) {
 	f.Add("*.corp", "a.corp")
 	f.Add("a*b?c", "aXXbYc")

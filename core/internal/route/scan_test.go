@@ -25,6 +25,9 @@ func hostMatches(pattern, host string) bool {
 	if p, notNet := netip.ParsePrefix(pattern); notNet == nil {
 		return err == nil && p.Contains(a)
 	}
+	if err == nil {
+		return pattern == host
+	}
 	pattern = strings.ReplaceAll(pattern, "**", "*")
 	if suffix, ok := strings.CutPrefix(pattern, "*."); ok && !strings.ContainsAny(suffix, "*?") {
 		pattern = "?*." + suffix
@@ -137,7 +140,15 @@ func TestFindHidden(t *testing.T) {
 		others bool
 	}{
 		"everything":                        {[]Rule{{}, hosts("a")}, 0, false},
-		"every host":                        {[]Rule{hosts("*"), {}}, 0, false},
+		"every host":                        {[]Rule{{}, hosts("*")}, 0, false},
+		"no address is of every name":       {[]Rule{hosts("*"), {}}, reachable, false},
+		"name of every name":                {[]Rule{hosts("*"), hosts("db.corp")}, 0, false},
+		"glob of every name":                {[]Rule{hosts("*"), hosts("*.corp")}, 0, false},
+		"every name of a glob":              {[]Rule{hosts("?*"), hosts("*")}, reachable, false},
+		"address of every name":             {[]Rule{hosts("*"), hosts("10.1.2.3")}, reachable, false},
+		"network of every name":             {[]Rule{hosts("*"), hosts("10.0.0.0/8")}, reachable, false},
+		"address of a glob":                 {[]Rule{hosts("10.*"), hosts("10.1.2.3")}, reachable, false},
+		"address with a dot in a network":   {[]Rule{hosts("10.0.0.0/8"), hosts("10.1.2.3.")}, 0, false},
 		"everything after something":        {[]Rule{hosts("a"), {}}, reachable, false},
 		"the same":                          {[]Rule{hosts("a", "*.b"), hosts("*.B.", "A.")}, 0, false},
 		"some hosts":                        {[]Rule{hosts("a"), hosts("a", "b")}, reachable, false},
