@@ -17,6 +17,9 @@ import (
 type Options struct {
 	// ConfigPath is a file, or a folder of *.hcl files.
 	ConfigPath string
+	// Stdin is the configuration's text itself, for Validate alone; ConfigPath is
+	// what diagnostics call it then. Nil: ConfigPath is read.
+	Stdin io.Reader
 	// Version is the program's, for logs and plugins.
 	Version string
 	// Bundled are the names of the plugins that the command Self serves when a
@@ -93,12 +96,16 @@ func Validate(ctx context.Context, opts Options) (Diagnostics, error) {
 func engineOptions(opts Options) engine.Options {
 	return engine.Options{
 		ConfigPath: opts.ConfigPath,
+		Stdin:      opts.Stdin,
 		Version:    opts.Version,
 		Bundled:    opts.Bundled,
 		Self:       opts.Self,
 		Log:        slog.New(slog.DiscardHandler),
 	}
 }
+
+// MaxConfigSize bounds a configuration, all its files together, in bytes.
+const MaxConfigSize = config.MaxSize
 
 // Format returns a configuration file's text in its canonical layout. filename
 // is for errors alone.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tunneld/tunneld/internal/userfile"
 	"github.com/tunneld/tunneld/plugins/azrelay"
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
 	"github.com/tunneld/tunneld/plugins/sdk"
@@ -90,20 +91,17 @@ func isTerminal(w io.Writer) bool {
 const maxKey = 64 << 10
 
 func readKey(stdin io.Reader, file string) (string, error) {
-	r := stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return "", fmt.Errorf("read key: %w", err)
-		}
-		defer f.Close()
-		r = f
+	var f userfile.File
+	var err error
+	if file == "-" {
+		f, err = userfile.ReadFrom(stdin, maxKey)
+	} else {
+		f, err = userfile.Read(file, maxKey)
 	}
-	b, err := io.ReadAll(io.LimitReader(r, maxKey))
 	if err != nil {
 		return "", fmt.Errorf("read key: %w", err)
 	}
-	key := strings.TrimSpace(string(b))
+	key := strings.TrimSpace(string(f.Data))
 	if key == "" {
 		return "", usageError{fmt.Errorf("%s holds no key", file)}
 	}

@@ -16,6 +16,9 @@ import (
 // defaultConfig is where run looks for the configuration.
 const defaultConfig = "/etc/tunneld"
 
+// stdinName is what diagnostics call standard input.
+const stdinName = "standard input"
+
 // usageError is a command line that cannot be understood.
 type usageError struct{ error }
 
@@ -71,13 +74,18 @@ func validateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate PATH",
 		Short: "Check a configuration: exit status 0, or 2 with what is wrong",
-		Long: `validate checks a configuration, a file or a folder of *.hcl, as run would. It
+		Long: `validate checks a configuration, a file or a folder of *.hcl, as run would; "-"
+reads standard input, and relative paths in it start from the working folder. It
 starts the plugins that the configuration names, since what their blocks may hold
 is theirs to say; it binds and dials nothing. Exit status 1: it could not be checked,
 as where a plugin does not start.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			diags, err := core.Validate(cmd.Context(), options(args[0]))
+			opts := options(args[0])
+			if args[0] == "-" {
+				opts.ConfigPath, opts.Stdin = stdinName, cmd.InOrStdin()
+			}
+			diags, err := core.Validate(cmd.Context(), opts)
 			diags.Write(cmd.ErrOrStderr())
 			if err != nil {
 				return fmt.Errorf("validate: %w", err)
@@ -85,7 +93,7 @@ as where a plugin does not start.`,
 			if diags.HasErrors() {
 				return statusError(exitInvalid)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: the configuration is valid\n", args[0])
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: the configuration is valid\n", opts.ConfigPath)
 			return nil
 		},
 	}

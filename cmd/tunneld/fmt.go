@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/internal/userfile"
 )
 
 func fmtCommand() *cobra.Command {
@@ -34,23 +35,17 @@ output.`,
 	return cmd
 }
 
-// maxConfig bounds what is read from standard input, in bytes.
-const maxConfig = 16 << 20
-
 func formatStream(in io.Reader, out io.Writer, check bool) error {
-	src, err := io.ReadAll(io.LimitReader(in, maxConfig+1))
-	switch {
-	case err != nil:
-		return fmt.Errorf("fmt: %w", err)
-	case len(src) > maxConfig:
-		return fmt.Errorf("fmt: standard input is larger than %d MiB", maxConfig>>20)
+	f, err := userfile.ReadFrom(in, core.MaxConfigSize)
+	if err != nil {
+		return fmt.Errorf("fmt: %s: %w", stdinName, err)
 	}
-	done, err := core.Format(src, "standard input")
+	done, err := core.Format(f.Data, stdinName)
 	if err != nil {
 		return usageError{err}
 	}
 	if check {
-		if !bytes.Equal(src, done) {
+		if f.Mark || !bytes.Equal(f.Data, done) {
 			return statusError(exitFailed)
 		}
 		return nil
@@ -95,15 +90,15 @@ func formatPath(cmd *cobra.Command, path string, check bool) error {
 // formatFile says whether the file was, or with check would be, changed. The
 // new text takes the old one's place in one step.
 func formatFile(path string, check bool) (bool, error) {
-	src, err := os.ReadFile(path)
+	f, err := userfile.Read(path, core.MaxConfigSize)
 	if err != nil {
 		return false, fmt.Errorf("fmt: %w", err)
 	}
-	done, err := core.Format(src, path)
+	done, err := core.Format(f.Data, path)
 	if err != nil {
 		return false, usageError{err}
 	}
-	if bytes.Equal(src, done) {
+	if !f.Mark && bytes.Equal(f.Data, done) {
 		return false, nil
 	}
 	if check {

@@ -26,16 +26,17 @@ var allowed = map[string][]string{
 	"internal/sockopt":        {},
 	"internal/bare":           {"internal/sockopt"},
 	"internal/fdtest":         {},
+	"internal/userfile":       {},
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},
 
 	// Floor 1: what a plugin's author imports.
-	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "proto/tunneld/plugin/v1"},
+	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/internal/...":    {"plugins/sdk/internal/...", "internal/pluginwire", "internal/neterr", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest":         {"plugins/sdk", "plugins/sdk/internal/...", "internal/pluginwire", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest/fixture": {"plugins/sdk", "proto/tunneld/plugin/v1"},
 
 	// Floor 2: the plugins. None knows another, and none knows the core.
-	"plugins/sapsocks":                             {"plugins/sdk", "internal/socks5", "internal/neterr"},
+	"plugins/sapsocks":                             {"plugins/sdk", "internal/socks5", "internal/neterr", "internal/userfile"},
 	"plugins/sapsocks/sapsocksemu":                 {"internal/socks5"},
 	"plugins/sapsocks/cmd/tunneld-plugin-sapsocks": {"plugins/sapsocks", "plugins/sdk"},
 	"plugins/websocks":                             {"plugins/sdk", "plugins/websocks/internal/...", "internal/socks5", "internal/neterr"},
@@ -53,7 +54,7 @@ var allowed = map[string][]string{
 	// Floor 3: the core. Siblings know tunnel, and config knows schema and route.
 	"core/internal/tunnel":  {"internal/bare", "internal/sockopt", "proto/tunneld/plugin/v1"},
 	"core/internal/schema":  {"proto/tunneld/plugin/v1"},
-	"core/internal/config":  {"core/internal/route", "core/internal/schema", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
+	"core/internal/config":  {"core/internal/route", "core/internal/schema", "core/internal/tunnel", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/route":   {"core/internal/tunnel"},
 	"core/internal/listen":  {"internal/bare", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
 	"core/internal/splice":  {"internal/bare", "core/internal/tunnel"},
@@ -75,7 +76,7 @@ var allowed = map[string][]string{
 	},
 
 	// Floor 4: the program, which alone lists the bundled plugins.
-	"cmd/tunneld": {"core", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
+	"cmd/tunneld": {"core", "internal/userfile", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
 }
 
 type listed struct {

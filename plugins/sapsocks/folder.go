@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/userfile"
 )
 
 // The bounds of a service binding's folder.
@@ -70,17 +71,9 @@ func fingerprint(folder string) (string, error) {
 
 // fileNames lists a folder without Kubernetes' own ..data and its targets.
 func fileNames(folder string) ([]string, error) {
-	f, err := os.Open(folder)
+	all, err := userfile.Names(folder, maxBindingFiles)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	all, err := f.Readdirnames(maxBindingFiles + 1)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if len(all) > maxBindingFiles {
-		return nil, fmt.Errorf("%s has more than %d entries", folder, maxBindingFiles)
 	}
 	var names []string
 	for _, name := range all {
@@ -192,17 +185,9 @@ func (p property) read(folder string, values map[string]json.RawMessage) error {
 // readFile reads a file without the white space around its content, which some
 // editors and most shells add.
 func readFile(folder, name string) (string, error) {
-	f, err := os.Open(filepath.Join(folder, name))
+	f, err := userfile.Read(filepath.Join(folder, name), maxBindingFile)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxBindingFile+1))
-	if err != nil {
-		return "", err
-	}
-	if len(b) > maxBindingFile {
-		return "", fmt.Errorf("%s is longer than %d bytes", name, maxBindingFile)
-	}
-	return strings.TrimSpace(string(b)), nil
+	return strings.TrimSpace(string(f.Data)), nil
 }

@@ -159,7 +159,7 @@ func TestServiceBindingDiagnostics(t *testing.T) {
 		"not the JSON it claims": {with(credentials, ".metadata", `{"credentialProperties":[{"name":"clientsecret","format":"json"}]}`), "clientsecret is not JSON"},
 		"a value of another kind": {with(with(credentials, ".metadata", `{"credentialProperties":[{"name":"clientid","format":"json"}]}`), "clientid", "[1]"),
 			"clientid is of type array"},
-		"huge":           {with(credentials, "clientid", strings.Repeat("x", 1<<20+1)), "clientid is longer than 1048576 bytes"},
+		"huge":           {with(credentials, "clientid", strings.Repeat("x", 1<<20+1)), "clientid: it is larger than 1 MiB"},
 		"too many files": {many, "has more than 256 entries"},
 	} {
 		t.Run(name, func(t *testing.T) {

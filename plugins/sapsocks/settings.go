@@ -45,7 +45,7 @@ func (s *tokenService) x509() bool { return s.certFile != "" || s.certificate !=
 
 func (s *tokenService) keyPair() (tls.Certificate, error) {
 	if s.certFile != "" {
-		return tls.LoadX509KeyPair(s.certFile, s.keyFile)
+		return sdk.LoadKeyPair(s.certFile, s.keyFile)
 	}
 	return tls.X509KeyPair([]byte(s.certificate), []byte(s.key.Reveal()))
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -117,7 +116,7 @@ func (t TLS) Config(host string) (*tls.Config, error) {
 		c.RootCAs = pool
 	}
 	if t.CertFile != "" || t.KeyFile != "" {
-		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		cert, err := LoadKeyPair(t.CertFile, t.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("tls: cert_file and key_file: %w", err)
 		}
@@ -164,7 +163,7 @@ func (t TLS) Validate(path ...string) []Diagnostic {
 	case t.CertFile == "":
 		ds = append(ds, Diagnostic{Summary: "a private key without its certificate", Detail: "Set cert_file as well.", Path: at("key_file")})
 	default:
-		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
+		if _, err := LoadKeyPair(t.CertFile, t.KeyFile); err != nil {
 			ds = append(ds, Diagnostic{Summary: "cannot use the client's certificate: " + err.Error(), Detail: "Name readable PEM files that belong together.", Path: at("cert_file")})
 		}
 	}
@@ -175,7 +174,7 @@ func (t TLS) Validate(path ...string) []Diagnostic {
 }
 
 func readPool(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
+	pem, err := ReadFile(file, maxPEM)
 	if err != nil {
 		return nil, err
 	}

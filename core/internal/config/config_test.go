@@ -270,12 +270,51 @@ func TestParsePaths(t *testing.T) {
 	if got, want := printed(t, diags), "Error: No configuration\n  on nowhere:\n\n  It cannot be opened: there is no such file.\n\n"; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
-	if err := os.WriteFile("large.hcl", make([]byte, maxFile+1), 0o600); err != nil {
-		t.Fatal(err)
+}
+
+// TestSizeIsBounded: a configuration of one file, of several, and from standard
+// input.
+func TestSizeIsBounded(t *testing.T) {
+	t.Chdir(t.TempDir())
+	const most = "The configuration is larger than 4 MiB"
+	line := "# " + strings.Repeat("x", 61) + "\n"
+	whole := strings.Repeat(line, MaxSize/len(line))
+	half := whole[:MaxSize/2]
+	writeFiles(t, map[string]string{
+		"enough.hcl":     whole,
+		"large.hcl":      whole + "#",
+		"conf/one.hcl":   half,
+		"conf/three.hcl": half,
+		"conf/two.hcl":   "#",
+	})
+	for path, bad := range map[string]string{"enough.hcl": "", "large.hcl": "large.hcl", "conf": "conf/two.hcl"} {
+		_, diags := Parse(path)
+		if bad == "" && diags.HasErrors() || bad != "" && (len(diags) == 0 || diags[0].File != bad || !strings.Contains(diags[0].Detail, most)) {
+			t.Errorf("%s: %v", path, diags)
+		}
 	}
-	if _, diags = Parse("large.hcl"); !strings.Contains(diags.Error(), "larger than 16 MiB") {
+	if _, diags := ParseFrom(strings.NewReader(whole), "standard input"); diags.HasErrors() {
 		t.Error(diags)
 	}
+	if _, diags := ParseFrom(strings.NewReader(whole+"#"), "standard input"); !strings.Contains(diags.Error(), most) {
+		t.Error(diags)
+	}
+}
+
+// TestByteOrderMark: some editors write one; it is no part of a file.
+func TestByteOrderMark(t *testing.T) {
+	t.Chdir(t.TempDir())
+	const source = `upstream "acme" "a" { url = file("./url") }`
+	writeFiles(t, map[string]string{"main.hcl": "\ufeff" + source, "url": "\ufeffhttps://a.example"})
+	read := func(cfg *Config, diags Diagnostics) {
+		t.Helper()
+		diags = append(diags, cfg.DecodeUpstreams(map[string]*pluginv1.Block{"acme": acme})...)
+		if len(cfg.Upstreams) != 1 || !strings.Contains(string(cfg.Upstreams[0].JSON), `"https://a.example"`) {
+			t.Errorf("%+v %v", cfg.Upstreams, diags)
+		}
+	}
+	read(Parse("main.hcl"))
+	read(ParseFrom(strings.NewReader("\ufeff"+source), "standard input"))
 }
 
 func TestFileIsBounded(t *testing.T) {

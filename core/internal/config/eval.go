@@ -18,6 +18,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 
 	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/internal/userfile"
 )
 
 // maxValueFile bounds what file reads: secrets and certificates are small.
@@ -104,21 +105,14 @@ func fileValue(folder, path string) (string, *callError) {
 		path = filepath.Join(folder, path)
 		hint = " A relative path starts from the configuration's folder."
 	}
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is not a regular file")
-	}
-	var data []byte
-	if err == nil {
-		data, err = readBounded(path, maxValueFile)
-	}
+	f, err := userfile.Read(path, maxValueFile)
 	switch {
 	case err != nil:
 		return "", &callError{"The file%s cannot be read", "The reason: " + reason(err) + "." + hint}
-	case !utf8.Valid(data):
+	case !utf8.Valid(f.Data):
 		return "", &callError{"The file%s is not UTF-8", "Only text can be used. Put it into base64 and use base64decode."}
 	}
-	return string(data), nil
+	return string(f.Data), nil
 }
 
 // eval computes an expression, once, and reports what is wrong with it, once.

@@ -5,7 +5,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/internal/userfile"
 )
 
 // parser collects a configuration and what is wrong with it.
@@ -48,36 +51,70 @@ func Default() *Config {
 // errors, and must not be run.
 func Parse(path string) (*Config, Diagnostics) {
 	names, folder, problem := configFiles(path)
-	cfg := &Config{src: newSource(folder)}
-	p := newParser(cfg)
+	p := newParser(&Config{src: newSource(folder)})
 	if problem != "" {
-		return cfg, Diagnostics{{Summary: "No configuration", Detail: problem, File: path}}
+		return p.cfg, Diagnostics{{Summary: "No configuration", Detail: problem, File: path}}
 	}
-	var files []*file
-	broken := false
+	var texts []sourceText
+	left := int64(MaxSize)
 	for _, name := range names {
-		data, err := readBounded(name, maxFile)
+		f, err := userfile.Read(name, left)
 		if err != nil {
-			p.diags = append(p.diags, Diagnostic{Summary: "File cannot be read", Detail: "The reason: " + reason(err) + ".", File: name})
-			broken = true
+			p.unreadable(name, err)
 			continue
 		}
-		f, problems := parseFile(name, data)
-		cfg.src.files[name] = f
+		left -= int64(len(f.Data))
+		texts = append(texts, sourceText{name, f.Data})
+	}
+	return p.parse(texts, len(texts) == len(names))
+}
+
+// ParseFrom is Parse for a configuration that comes from r, as standard input;
+// name is for diagnostics. Relative paths in it start from the working directory.
+func ParseFrom(r io.Reader, name string) (*Config, Diagnostics) {
+	p := newParser(&Config{src: newSource("")})
+	f, err := userfile.ReadFrom(r, MaxSize)
+	if err != nil {
+		p.unreadable(name, err)
+		return p.cfg, p.diags
+	}
+	return p.parse([]sourceText{{name, f.Data}}, true)
+}
+
+// sourceText is a file that has been read.
+type sourceText struct {
+	name string
+	data []byte
+}
+
+func (p *parser) unreadable(name string, err error) {
+	detail := "The reason: " + reason(err) + "."
+	if errors.Is(err, userfile.ErrTooLarge) {
+		detail = fmt.Sprintf("The configuration is larger than %d MiB, all its files together.", MaxSize>>20)
+	}
+	p.diags = append(p.diags, Diagnostic{Summary: "File cannot be read", Detail: detail, File: name})
+}
+
+// parse makes a configuration of its files; whole says that all could be read.
+func (p *parser) parse(texts []sourceText, whole bool) (*Config, Diagnostics) {
+	var files []*file
+	for _, t := range texts {
+		f, problems := parseFile(t.name, t.data)
+		p.src.files[t.name] = f
 		files = append(files, f)
 		p.report(problems...)
-		broken = broken || f.broken > 0
+		whole = whole && f.broken == 0
 	}
 	p.defaults()
 	for _, f := range files {
 		p.file(f)
 	}
 	p.addresses()
-	if !broken {
+	if whole {
 		p.references()
 	}
 	p.diags.Sort()
-	return cfg, p.diags
+	return p.cfg, p.diags
 }
 
 func (p *parser) report(problems ...schema.Problem) {

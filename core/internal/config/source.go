@@ -3,8 +3,6 @@ package config
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,8 +17,9 @@ import (
 	"github.com/tunneld/tunneld/core/internal/schema"
 )
 
-// maxFile bounds a configuration file: ten thousand routes are about 2 MB.
-const maxFile = 16 << 20
+// MaxSize bounds a configuration, all its files together, in bytes: ten thousand
+// routes are about 2 MB.
+const MaxSize = 4 << 20
 
 // source is what a configuration was made from: it places diagnostics.
 type source struct {
@@ -100,23 +99,6 @@ func reason(err error) string {
 		return pe.Err.Error()
 	}
 	return err.Error()
-}
-
-// readBounded reads a file of at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("it is larger than %d MiB", limit>>20)
-	}
-	return data, nil
 }
 
 // blockAt returns the outermost block that holds the position, or nil.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -25,7 +26,10 @@ import (
 type Options struct {
 	// ConfigPath is the configuration: a file or a folder.
 	ConfigPath string
-	Version    string
+	// Stdin is the configuration's text itself, for Validate alone; ConfigPath is
+	// what diagnostics call it then. Nil: ConfigPath is read.
+	Stdin   io.Reader
+	Version string
 	// Bundled are the names of the plugins that Self serves.
 	Bundled []string
 	// Self is the command that serves a bundled plugin when the plugin's name
@@ -160,7 +164,13 @@ func newHost(runDir string, opts Options) (*pluginhost.Host, error) {
 // the machine, and the diagnostics may say more of it; what is wrong with the
 // configuration is in the diagnostics alone.
 func Validate(ctx context.Context, opts Options) (config.Diagnostics, error) {
-	cfg, diags := config.Parse(opts.ConfigPath)
+	var cfg *config.Config
+	var diags config.Diagnostics
+	if opts.Stdin != nil {
+		cfg, diags = config.ParseFrom(opts.Stdin, opts.ConfigPath)
+	} else {
+		cfg, diags = config.Parse(opts.ConfigPath)
+	}
 	// A directory of its own, not that of a daemon that is running.
 	host, err := newHost("", opts)
 	if err != nil {

@@ -1,0 +1,34 @@
+package sdk
+
+import (
+	"crypto/tls"
+
+	"github.com/tunneld/tunneld/internal/userfile"
+)
+
+// maxPEM bounds a file of certificates or of a key, in bytes. A system's
+// authorities together are some 200 KB.
+const maxPEM = 4 << 20
+
+// ReadFile reads a file that the user named, of at most limit bytes. Unlike
+// os.ReadFile it never waits: a FIFO, a device, a socket or a folder is an error,
+// and so is a larger file. A UTF-8 byte order mark at the start is left out. The
+// error is an *fs.PathError, and wraps fs.ErrNotExist where there is no file.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := userfile.Read(path, limit)
+	return f.Data, err
+}
+
+// LoadKeyPair is tls.LoadX509KeyPair for files that the user named: it reads them
+// as ReadFile does.
+func LoadKeyPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := ReadFile(certFile, maxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := ReadFile(keyFile, maxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, key)
+}
