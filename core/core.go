@@ -27,8 +27,9 @@ type Options struct {
 	// serve".
 	Bundled []string
 	Self    []string
-	// Log is where the daemon's log goes. Writes are one line each and come
-	// from many goroutines, one at a time.
+	// Log is where the daemon's log goes. Writes are of whole lines, one at a time.
+	// The daemon does not wait for them, but a stop for those that are left, for
+	// some seconds at most; what a slow writer does not take is dropped and counted.
 	Log io.Writer
 	// Notify is told when a reload begins and when it has ended, whoever asked
 	// for it; it may be nil. The calls come one at a time, in order, and the
@@ -52,7 +53,10 @@ type Listener = engine.Listener
 var ErrInvalid = engine.ErrInvalid
 
 // Daemon is a running daemon. Its methods may be called by several goroutines.
-type Daemon struct{ engine *engine.Engine }
+type Daemon struct {
+	engine *engine.Engine
+	log    *logging
+}
 
 // Start reads the configuration, starts its plugins, binds its listeners and
 // serves. ctx bounds the start alone. On an error nothing is left behind, and the
@@ -63,11 +67,13 @@ func Start(ctx context.Context, opts Options) (*Daemon, Diagnostics, error) {
 	log := newLogging(opts.Log)
 	o := engineOptions(opts)
 	o.Log, o.SetLog, o.Notify = slog.New(log), log.set, opts.Notify
+	o.LogDropped = log.sink.queue.Dropped
 	e, diags, err := engine.Start(ctx, o)
 	if err != nil {
+		log.sink.queue.Flush()
 		return nil, diags, fmt.Errorf("start: %w", err)
 	}
-	return &Daemon{engine: e}, diags, nil
+	return &Daemon{engine: e, log: log}, diags, nil
 }
 
 // Listeners returns what is served, in the configuration's order.
@@ -83,7 +89,10 @@ func (d *Daemon) Status() Status { return d.engine.Status() }
 // Stop stops accepting and waits for the tunnels to end, but no longer than the
 // configured shutdown_timeout and not past ctx; then it breaks off what is left
 // and stops the plugins.
-func (d *Daemon) Stop(ctx context.Context) error { return d.engine.Stop(ctx) }
+func (d *Daemon) Stop(ctx context.Context) error {
+	defer d.log.sink.queue.Flush()
+	return d.engine.Stop(ctx)
+}
 
 // Validate checks a configuration, with the plugins that it names. It binds and
 // dials nothing. The error is of the machine, not of the configuration; the

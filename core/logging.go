@@ -4,50 +4,45 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 
 	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/internal/logqueue"
 )
 
 // logging is a handler whose level and format change with the configuration,
-// also for the loggers that were derived from it before.
+// also for the loggers that were derived from it before. Who logs never waits for
+// who reads the log.
 type logging struct {
 	sink  *sink
 	apply []func(slog.Handler) slog.Handler // WithAttrs and WithGroup, in order
 }
 
 type sink struct {
-	w       io.Writer
+	queue   *logqueue.Queue
 	level   slog.LevelVar
 	handler atomic.Pointer[slog.Handler]
 }
 
 func newLogging(w io.Writer) *logging {
-	l := &logging{sink: &sink{w: &oneWriter{w: w}}}
+	l := &logging{sink: &sink{}}
+	l.sink.queue = logqueue.New(w, l.lost)
 	l.set(config.Log{})
 	return l
 }
 
-// oneWriter lets one Write at a time through. A handler does that for itself,
-// but the one before it may still be writing when another takes its place.
-type oneWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (o *oneWriter) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.w.Write(b)
+// lost tells of lines that nobody will read.
+func (l *logging) lost(lines uint64) {
+	slog.New(l).Warn("lines of the log were dropped", "lines", lines,
+		"err", "the log could not be written for a while", "hint", "who reads the daemon's standard error is too slow, or could not write it on")
 }
 
 func (l *logging) set(c config.Log) {
 	l.sink.level.Set(c.Level)
 	opts := &slog.HandlerOptions{Level: &l.sink.level, ReplaceAttr: spellDurations}
-	var h slog.Handler = slog.NewTextHandler(l.sink.w, opts)
+	var h slog.Handler = slog.NewTextHandler(l.sink.queue, opts)
 	if c.Format == "json" {
-		h = slog.NewJSONHandler(l.sink.w, opts)
+		h = slog.NewJSONHandler(l.sink.queue, opts)
 	}
 	l.sink.handler.Store(&h)
 }

@@ -6,13 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tunneld/tunneld/internal/logqueue"
 	"github.com/tunneld/tunneld/internal/userfile"
 	"github.com/tunneld/tunneld/plugins/azrelay"
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
@@ -166,8 +165,10 @@ connection goes to standard error.
 				o.Forward = []azrelayemu.Forward{{HybridConnection: name, Framing: azrelayemu.FramingAzbridge, Ports: bridge}}
 			}
 			o.TLS = authorities != ""
+			log := logqueue.New(cmd.ErrOrStderr(), nil)
+			defer log.Flush()
 			// Debug, since all that the service has to say of a connection is that.
-			o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+			o.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			return emulateAzrelay(cmd, o, authorities)
 		},
 	}
@@ -185,7 +186,7 @@ connection goes to standard error.
 
 func emulateAzrelay(cmd *cobra.Command, o azrelayemu.Options, authorities string) error {
 	surviveReaders()
-	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilInterrupted(cmd.Context())
 	defer stop()
 	s, err := azrelayemu.Start(o)
 	if err != nil {

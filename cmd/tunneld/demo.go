@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -40,7 +38,7 @@ const demoStart = 60 * time.Second
 
 func runDemo(cmd *cobra.Command, once bool) (err error) {
 	surviveReaders()
-	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilInterrupted(cmd.Context())
 	defer stop()
 	dir, err := os.MkdirTemp("", "tunneld-demo-")
 	if err != nil {

@@ -141,16 +141,18 @@ func newDemoLog(w io.Writer) *demoLog {
 	return &demoLog{w: w, lines: make(chan connectionLine, 64)}
 }
 
-// Write takes one line.
+// Write takes whole lines.
 func (l *demoLog) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	l.all.Write(b)
 	l.mu.Unlock()
-	var line connectionLine
-	if err := json.Unmarshal(b, &line); err == nil && (line.Msg == "connection" || line.Msg == "connection failed") {
-		select {
-		case l.lines <- line:
-		default: // nobody waits for what is tried by hand
+	for text := range bytes.Lines(b) {
+		var line connectionLine
+		if err := json.Unmarshal(text, &line); err == nil && (line.Msg == "connection" || line.Msg == "connection failed") {
+			select {
+			case l.lines <- line:
+			default: // nobody waits for what is tried by hand
+			}
 		}
 	}
 	return l.w.Write(b)

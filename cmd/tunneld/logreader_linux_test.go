@@ -3,11 +3,13 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -217,4 +219,93 @@ func startCommand(t *testing.T, cmd *exec.Cmd) {
 		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()
 	})
+}
+
+// TestLogReaderThatStalls: whatever ends meanwhile costs no goroutine, a reload
+// has its outcome, one signal stops the daemon, and new connections are taken as
+// ever.
+func TestLogReaderThatStalls(t *testing.T) {
+	place, socket := runIn(t)
+	p := newProgram(t, echoing(t)+place+withMetrics)
+	stderr := p.startPiped(t, 1)
+	readUntil(t, stderr, p.log, func() bool { return len(p.log.matching("msg", "serving metrics")) > 0 })
+	serving, _ := p.log.matching("msg", "serving metrics")[0]["address"].(string)
+	address := p.address(t, "tcp.db")
+	goroutines := func() (n int) {
+		_, text := get(t, serving, "/metrics")
+		_, rest, _ := strings.Cut(text, "\ngo_goroutines ")
+		if _, err := fmt.Sscan(rest, &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := goroutines()
+	const each, clients = 500, 6
+	var ended sync.WaitGroup
+	for range clients {
+		ended.Go(func() {
+			for range each {
+				if err := exchangeOnce(address); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	ended.Wait()
+	// Their lines are far more than the pipe takes.
+	eventually(t, "goroutines wait for the log", func() bool { return goroutines() < before+100 })
+	if r := reloadBy(t, socket); r.Error != "" {
+		t.Errorf("reload: %s", r.Error)
+	}
+	p.signal(t, syscall.SIGHUP)
+	if err := exchangeOnce(address); err != nil {
+		t.Errorf("after the reloads: %v", err)
+	}
+	p.signal(t, syscall.SIGTERM)
+	if status := p.status(t); status != exitOK {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// exchangeOnce is a connection that ends cleanly after some bytes.
+func exchangeOnce(address string) error {
+	c, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := c.Write([]byte("x")); err != nil {
+		return err
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	if b, err := io.ReadAll(c); err != nil || string(b) != "x" {
+		return fmt.Errorf("read %q, %v", b, err)
+	}
+	return nil
+}
+
+// TestFailedStartWithoutAReader: what is wrong is told to nobody, and a signal
+// still ends the program.
+func TestFailedStartWithoutAReader(t *testing.T) {
+	var config strings.Builder
+	for i := range 3000 { // more than a pipe takes
+		fmt.Fprintf(&config, "nonsense%d {}\n", i)
+	}
+	p := newProgram(t, config.String())
+	stderr := pipeTo(t, func(w *os.File) { p.cmd.Stderr = w; p.start(t) })
+	if _, err := stderr.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(t, syscall.SIGTERM)
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		t.Fatal("the program does not end")
+	}
 }

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,7 +64,7 @@ func testPlugin(cmd *cobra.Command, config string, c core.ConformanceOptions, as
 	if c.Timeout <= 0 {
 		return usageError{errors.New("--timeout has to be more than 0")}
 	}
-	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilInterrupted(cmd.Context())
 	defer stop()
 	report, diags, err := core.TestPlugin(ctx, options(config), c)
 	diags.Write(cmd.ErrOrStderr())

@@ -149,8 +149,21 @@ func (r *daemonRig) reload(t *testing.T, config string) {
 // mustReload reloads what was written.
 func (r *daemonRig) mustReload(t *testing.T) {
 	t.Helper()
-	if out := r.Reload(t.Context()); out.Error != "" {
+	out := r.Reload(t.Context())
+	r.settle(t)
+	if out.Error != "" {
 		t.Fatalf("reload: %s\n%s", out.Error, out.Diagnostics)
+	}
+}
+
+// settle waits until the log has all that was written before the outcome of the
+// last reload: a reload does not wait for it.
+func (r *daemonRig) settle(t *testing.T) {
+	t.Helper()
+	if last := r.Status().Reload; last.Error == "" {
+		r.log.await(t, 1, "msg", "reloaded", "generation", fmt.Sprint(last.Generation))
+	} else {
+		r.log.await(t, 1, "msg", "reload failed, the old configuration stays in force", "generation", fmt.Sprint(last.Generation))
 	}
 }
 
@@ -160,6 +173,7 @@ func (r *daemonRig) reloadFails(t *testing.T, config string, want ...string) cor
 	t.Helper()
 	r.write(t, config)
 	out := r.Reload(t.Context())
+	r.settle(t)
 	if out.Error == "" {
 		t.Fatal("the configuration was put in force")
 	}

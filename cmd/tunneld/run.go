@@ -73,6 +73,8 @@ func runDaemon(cmd *cobra.Command, config string) error {
 		return errors.New("stopped by a signal during the start")
 	}
 	if err != nil {
+		// From here on a signal ends the program, whoever reads what it has to say.
+		signal.Stop(stop)
 		diags.Write(cmd.ErrOrStderr())
 		if errors.Is(err, core.ErrInvalid) {
 			return statusError(exitInvalid)

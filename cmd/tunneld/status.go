@@ -54,6 +54,9 @@ func writeStatus(to io.Writer, s core.Status, now time.Time) error {
 	for _, why := range s.NotReady() {
 		fmt.Fprintf(w, "NOT READY: %s\n", printable(why))
 	}
+	if s.LogDropped > 0 {
+		fmt.Fprintf(w, "LOG: %s dropped since the start, which could not be written in time\n", count(s.LogDropped, "line"))
+	}
 	writeListeners(w, s.Listeners)
 	writeUpstreams(w, s.Upstreams, now)
 	writePluginStatus(w, s.Plugins, now)

@@ -41,6 +41,7 @@ func daemonStatus(now time.Time) core.Status {
 			{Name: "websocks", Version: "0.2.0", Source: "bundled", Status: "draining", Since: now.Add(-time.Second), PID: 700, Open: 2, Retired: true},
 		},
 	}
+	s.LogDropped = 21
 	s.Pump.Tunnels, s.Pump.Workers, s.Pump.PipesInUse, s.Pump.PipesIdle, s.Pump.PipesMade, s.Pump.BuffersMade = 12, 2, 1, 3, 40, 2
 	return s
 }
@@ -54,6 +55,7 @@ last reload FAILED at 11:45:30 (14m ago) in 120ms; 7 reloads since the start, 2 
      3:   adress =
     Did you mean "address"?
 NOT READY: plugin acme keeps dying: exit status 3
+LOG: 21 lines dropped since the start, which could not be written in time
 
 LISTENER     ADDRESS         TARGET               CONNECTIONS  TUNNELS
 tcp.orders   127.0.0.1:5432  orders-db.corp:5432  13           direct 10, relay 2

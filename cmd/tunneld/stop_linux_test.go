@@ -50,7 +50,7 @@ func TestTERMDrains(t *testing.T) {
 
 // TestEveryTunnelHasItsLine: also those that the end of the program breaks off.
 func TestEveryTunnelHasItsLine(t *testing.T) {
-	const tunnels = 50
+	const tunnels = 300 // more lines than a pipe takes
 	b := startBackend(t)
 	p := runProgram(t, 1, "daemon {\n shutdown_timeout = \"0s\"\n}\nupstream \"direct\" \"local\" {}\n"+
 		listener("db", "127.0.0.1:0", b.addr, "")+route("all", "", "upstream.direct.local"))

@@ -40,6 +40,8 @@ type Options struct {
 	// SetLog is told of the log block of each configuration that is put in
 	// force, before anything is logged under it; it may be nil.
 	SetLog func(config.Log)
+	// LogDropped counts the lines of the log that were lost; it may be nil.
+	LogDropped func() uint64
 	// Notify is told when a reload begins and when it has ended, before who
 	// asked for it is; one call at a time. It may be nil.
 	Notify func(status.Event)
@@ -115,6 +117,9 @@ func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, erro
 func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 	if opts.SetLog == nil {
 		opts.SetLog = func(config.Log) {}
+	}
+	if opts.LogDropped == nil {
+		opts.LogDropped = func() uint64 { return 0 }
 	}
 	if opts.Notify == nil {
 		opts.Notify = func(status.Event) {}

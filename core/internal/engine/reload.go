@@ -53,7 +53,7 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 	if err != nil {
 		r.Error, r.Invalid = err.Error(), errors.Is(err, ErrInvalid)
 		e.failedReloads.Add(1)
-		e.log.Error("reload failed, the old configuration stays in force", "err", err, "problems", len(diags))
+		e.log.Error("reload failed, the old configuration stays in force", "generation", r.Generation, "err", err, "problems", len(diags))
 	} else {
 		e.log.Info("reloaded", "generation", r.Generation, "changes", len(changes), "duration", r.Duration.Round(time.Millisecond))
 	}

@@ -25,6 +25,7 @@ func (e *Engine) Status() status.Status {
 		Reload:        e.lastReload.Load(),
 		Reloads:       e.reloads.Load(),
 		FailedReloads: failed,
+		LogDropped:    e.opts.LogDropped(),
 		Pump:          e.pumpStatus(),
 	}
 	g := e.current.Load()

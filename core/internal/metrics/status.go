@@ -19,6 +19,8 @@ var (
 	lastReloadAt  = desc("config_last_reload_timestamp_seconds", "When the last reload began; absent before the first.")
 	lastReloadDur = desc("config_last_reload_duration_seconds", "How long the last reload took; absent before the first.")
 
+	logDropped = desc("log_lines_dropped_total", "Lines of the log that were lost, since they could not be written: nobody read them in time, or the writing failed.")
+
 	upstreamUp  = desc("upstream_healthy", "1 if the upstream's plugin reports it healthy, 0 if failing; absent where it is not known.", "upstream")
 	credExpires = desc("upstream_credential_expires_timestamp_seconds", "When the credential in use ends; absent where there is none.", "upstream")
 	credRenewed = desc("upstream_credential_renewed_timestamp_seconds", "When the credential was last renewed; absent where there is none.", "upstream")
@@ -44,7 +46,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c statusCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		generation, reloads, lastReloadOK, lastReloadAt, lastReloadDur,
+		generation, reloads, lastReloadOK, lastReloadAt, lastReloadDur, logDropped,
 		upstreamUp, credExpires, credRenewed,
 		pluginUp, pluginStatus, pluginRestarts, pluginExit, pluginOpen, pluginRetired,
 		pumpWorkers, pipesInUse, pipesIdle, pipesMade, pipesRefused, pipesSmall, buffersInUse, buffersMade,
@@ -65,6 +67,7 @@ func (c statusCollector) Collect(out chan<- prometheus.Metric) {
 		w.time(lastReloadAt, r.At)
 		w.gauge(lastReloadDur, r.Duration.Seconds())
 	}
+	w.counter(logDropped, float64(s.LogDropped))
 	for _, u := range s.Upstreams {
 		if u.Health == "ok" || u.Health == "failing" {
 			w.gauge(upstreamUp, truth(u.Health == "ok"), u.ID)

@@ -21,12 +21,15 @@ type Status struct {
 	// Reload is the last try; nil: there was none since the start.
 	Reload *Reload `json:"last_reload,omitempty"`
 	// Reloads and FailedReloads count the tries since the start.
-	Reloads       uint64     `json:"reloads"`
-	FailedReloads uint64     `json:"failed_reloads"`
-	Listeners     []Listener `json:"listeners"`
-	Upstreams     []Upstream `json:"upstreams"`
-	Plugins       []Plugin   `json:"plugins"`
-	Pump          Pump       `json:"pump"`
+	Reloads       uint64 `json:"reloads"`
+	FailedReloads uint64 `json:"failed_reloads"`
+	// LogDropped counts the lines of the log that were lost, since they could
+	// not be written.
+	LogDropped uint64     `json:"log_lines_dropped"`
+	Listeners  []Listener `json:"listeners"`
+	Upstreams  []Upstream `json:"upstreams"`
+	Plugins    []Plugin   `json:"plugins"`
+	Pump       Pump       `json:"pump"`
 }
 
 // Reload is the outcome of one reload.
