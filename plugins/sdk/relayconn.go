@@ -1,9 +1,10 @@
 package sdk
 
 import (
-	"io"
 	"net"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/tlsend"
 )
 
 // RelayConn is Relay for a connection that carries the tunnel's bytes as they
@@ -88,25 +89,4 @@ func innermost(c net.Conn) net.Conn {
 // 8446, section 6.1, wants a close_notify for that: with the wrapper it is
 // io.ErrUnexpectedEOF. A crashed far end then does not look like a finished
 // one.
-func StrictEOF(conn net.Conn) net.Conn { return &strictConn{Conn: conn} }
-
-type strictConn struct{ net.Conn }
-
-// errTruncated is not io.ErrUnexpectedEOF itself, which crypto/tls turns into
-// io.EOF.
-type errTruncated struct{}
-
-func (errTruncated) Error() string { return "the far end closed the connection without a close_notify" }
-
-func (errTruncated) Unwrap() error { return io.ErrUnexpectedEOF }
-
-func (c *strictConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if err == io.EOF {
-		err = errTruncated{}
-	}
-	return n, err
-}
-
-// NetConn returns the connection beneath.
-func (c *strictConn) NetConn() net.Conn { return c.Conn }
+func StrictEOF(conn net.Conn) net.Conn { return tlsend.Strict(conn) }
