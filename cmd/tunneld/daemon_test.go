@@ -109,6 +109,28 @@ func TestKilledPluginLeavesPlainWebsocks(t *testing.T) {
 	pingPong(t, d.dial(t, "tcp.db"), "a new one")
 }
 
+// TestHalfCloseThroughWSS is a client that sends, ends its direction and waits:
+// everything comes back, and the log says what is true.
+func TestHalfCloseThroughWSS(t *testing.T) {
+	_, config := websocksRig(t, true)
+	d := startDaemon(t, config)
+	sent := make([]byte, 3000)
+	_, _ = rand.Read(sent)
+	for range 20 {
+		c := d.dial(t, "tcp.db")
+		if _, err := c.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, sent) {
+			t.Fatalf("%d bytes came back, equal %t: %v", len(got), bytes.Equal(got, sent), err)
+		}
+	}
+	d.log.await(t, 20, "msg", "connection", "path", "relay", "reason", "client_eof", "bytes_up", "3000", "bytes_down", "3000")
+}
+
 func TestFarEndRefusesTheConnection(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

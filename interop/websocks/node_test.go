@@ -64,14 +64,15 @@ func TestNodeReceiver(t *testing.T) {
 // TestNodeClient has Node's ws upgrade at the emulated server, with a password
 // that it salts itself, over ws:// and wss://. Its first message of four bytes
 // is ten on the wire, and so stands for the frame; the server answers with a
-// frame that ws can read. Behind that both speak SOCKS on the bare socket.
+// frame that ws can read. Behind that both speak SOCKS on the bare socket. Node ends
+// TLS by close_notify, which the original would not take for an end.
 func TestNodeClient(t *testing.T) {
 	for name, secure := range map[string]bool{"ws": false, "wss": true} {
 		t.Run(name, func(t *testing.T) {
 			s := emulate(t, websocksemu.Options{
 				TLS:    secure,
 				Users:  map[string]string{"alice": "pa:ss ü"},
-				Faults: websocksemu.Faults{Frame: []byte("\x82\x08anything")},
+				Faults: websocksemu.Faults{Frame: []byte("\x82\x08anything"), CloseNotify: true},
 			})
 			var got struct {
 				Protocol, Message, Socks, Echo string

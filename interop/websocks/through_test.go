@@ -171,9 +171,36 @@ func after(t *testing.T, r io.Reader, want string, cut bool) {
 	}
 }
 
+// TestGatewayReencrypts has a gateway speak TLS to a server that behaves as the
+// original: the gateway turns the client's end into a close_notify, and the server
+// takes that for an error.
+func TestGatewayReencrypts(t *testing.T) {
+	for _, sw := range gateways {
+		for _, secure := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, tls %t", sw.name, secure), func(t *testing.T) {
+				c, target := through(t, sw, secure, websocksemu.Options{TLS: true})
+				if err := c.CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := target.Read(make([]byte, 1)); err == io.EOF {
+					t.Error("the target sees the client's end: the README says that it cannot")
+				}
+				_, _ = io.WriteString(target, "answer")
+				after(t, c, "answer", true)
+			})
+		}
+	}
+}
+
 // established is a tunnel through a gateway that has carried a question to its
 // target.
 func established(t *testing.T, sw software, secure bool) (*sdktest.Conn, *net.TCPConn) {
+	t.Helper()
+	return through(t, sw, secure, websocksemu.Options{})
+}
+
+// through is established for a server of these options, but for its targets.
+func through(t *testing.T, sw software, secure bool, o websocksemu.Options) (*sdktest.Conn, *net.TCPConn) {
 	t.Helper()
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -181,7 +208,8 @@ func established(t *testing.T, sw software, secure bool) (*sdktest.Conn, *net.TC
 	}
 	defer l.Close()
 	_ = l.SetDeadline(time.Now().Add(patience))
-	s := emulate(t, websocksemu.Options{Targets: map[string]string{"db.corp:5432": l.Addr().String()}})
+	o.Targets = map[string]string{"db.corp:5432": l.Addr().String()}
+	s := emulate(t, o)
 	c := mustDial(t, startGateway(t, sw, s).upstream(t, secure, nil), "db.corp:5432")
 	if _, err := io.WriteString(c, "question"); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package websocks
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/socks5"
+	"github.com/tunneld/tunneld/internal/tlsend"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/websocks/internal/wire"
 )
@@ -124,21 +124,21 @@ func (c *Config) handshake(ctx context.Context, req *sdk.Request, far farEnd, co
 		return nil, failed(sdk.StageRequest, "finish the handshake", context.Cause(ctx))
 	}
 	ahead, _ := h.in.Peek(h.in.Buffered())
-	if t, ok := h.stream.(*tls.Conn); ok {
-		return sdk.RelayConn(&aheadConn{Conn: t, ahead: ahead}), nil
+	if t, ok := h.stream.(tlsend.FIN); ok {
+		return sdk.RelayConn(&aheadConn{FIN: t, ahead: ahead}), nil
 	}
 	return sdk.Direct(conn, ahead), nil
 }
 
 // aheadConn is a TLS connection of which some bytes were read already.
 type aheadConn struct {
-	*tls.Conn
+	tlsend.FIN
 	ahead []byte
 }
 
 func (c *aheadConn) Read(b []byte) (int, error) {
 	if len(c.ahead) == 0 {
-		return c.Conn.Read(b)
+		return c.FIN.Read(b)
 	}
 	n := copy(b, c.ahead)
 	c.ahead = c.ahead[n:]

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/socks5"
+	"github.com/tunneld/tunneld/internal/tlsend"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/websocks/internal/wire"
 )
@@ -73,7 +74,13 @@ func (h *handshake) secure(ctx context.Context) error {
 	}
 	// Servers of 2021 fall silent at a client that offers h2 alone.
 	config.NextProtos = []string{"http/1.1"}
-	t := tls.Client(h.socket, config)
+	socket := h.socket
+	if h.config.RequireCloseNotify {
+		socket = tlsend.Strict(socket)
+	}
+	// The original takes a close_notify for an error, and throws away what it has
+	// not yet passed on.
+	t := tlsend.FIN{Conn: tls.Client(socket, config)}
 	if err := t.HandshakeContext(ctx); err != nil {
 		return h.failed(ctx, sdk.StageTLS, "TLS handshake with "+h.far.address, err,
 			`check the url's scheme and port; an old server falls silent where tls.min_version is "1.3"`)

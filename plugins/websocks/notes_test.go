@@ -187,13 +187,41 @@ func TestNotesTargetThatSpeaksFirstStaysSilent(t *testing.T) {
 	expect(t, c, "SSH-2.0-target\r\n")
 }
 
-// "SOCKS refusals do not close the socket (bad method 05 ff, BIND or UDP 05 07,
-// bad ATYP 05 08): close it yourself."
+// "05 02 is what it answers when it cannot resolve the name, at once, in ten
+// bytes. It is no rule: reason not_found. localhost resolves at the server."
+func TestNotesNameThatDoesNotResolve(t *testing.T) {
+	l := listen(t)
+	for _, secure := range []bool{false, true} {
+		s := emulate(t, websocksemu.Options{TLS: secure})
+		_, err := dial(t, towards(s), "nosuch.invalid:80")
+		e := dialError(t, err)
+		if e.Stage != sdk.StageRequest || e.Reason != sdk.ReasonNotFound || !e.Retryable {
+			t.Errorf("%s, %s, retryable %t", e.Stage.Text(), e.Reason.Text(), e.Retryable)
+		}
+		has(t, "message", e.Message, "could not resolve")
+		has(t, "hint", e.Hint, "check the name")
+
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		c := mustDial(t, towards(s), "localhost:"+port)
+		send(t, c, "x")
+		target, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, target, "x")
+		_ = target.Close()
+	}
+}
+
+// "SOCKS refusals do not close the socket: close it yourself. A bad method is 05
+// ff; BIND or UDP is ten bytes, 05 07 00 01 and six zeros, a bad ATYP the same
+// with 05 08."
 func TestNotesClientClosesAfterARefusal(t *testing.T) {
 	for name, tt := range map[string]struct{ refusal, message string }{
 		"bad method": {"\x05\xff", "0xff"},
-		"command":    {"\x05\x00\x05\x07", "command not supported"},
-		"bad ATYP":   {"\x05\x00\x05\x08", "address type not supported"},
+		"command":    {"\x05\x00\x05\x07\x00\x01\x00\x00\x00\x00\x00\x00", "command not supported"},
+		"bad ATYP":   {"\x05\x00\x05\x08\x00\x01\x00\x00\x00\x00\x00\x00", "address type not supported"},
+		"two bytes":  {"\x05\x00\x05\x08", "address type not supported"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			closed := make(chan error, 1)
@@ -276,7 +304,7 @@ func TestNotes401HasAnHTMLBody(t *testing.T) {
 // only TLS 1.3, hangs with no alert. Offer http/1.1 or no ALPN, allow 1.2, and
 // bound the handshake."
 func TestNotesTLSOf2021(t *testing.T) {
-	s := emulate(t, websocksemu.Options{TLS: true, Faults: websocksemu.Faults{TLS12Only: true}})
+	s := emulate(t, websocksemu.Options{TLS: true})
 	c := mustDial(t, towards(s), websocksemu.EchoTarget)
 	send(t, c, "x")
 	expect(t, c, "x")
@@ -307,7 +335,8 @@ func TestNotesNoPool(t *testing.T) {
 	}
 }
 
-// "Half-close passes through as TCP half-close", and over TLS as close_notify.
+// "Half-close passes through as TCP half-close", and over TLS "with a TCP FIN and
+// no alert". ends_test.go has more.
 func TestNotesHalfClose(t *testing.T) {
 	for name, secure := range map[string]bool{"ws": false, "wss": true} {
 		t.Run(name+", the client first", func(t *testing.T) {

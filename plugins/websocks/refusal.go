@@ -100,8 +100,10 @@ func replyError(code socks5.Code) *sdk.DialError {
 	case socks5.GeneralFailure:
 		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "the server's own log may say why"
 	case socks5.NotAllowed:
+		// The original has no rules: it is its word for a failed lookup.
 		e.Err = errTarget
-		e.Reason, e.Hint = sdk.ReasonDenied, "the server's rules do not allow this target"
+		e.Message = fmt.Sprintf("the server refused CONNECT: it could not resolve the target's name (%d)", byte(code))
+		e.Reason, e.Retryable, e.Hint = sdk.ReasonNotFound, true, "check the name: the server looks it up, in its own network"
 	case socks5.NetworkUnreachable, socks5.HostUnreachable, socks5.TTLExpired:
 		e.Err = errTarget
 		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnreachable, true, "check that the server's network reaches the target"

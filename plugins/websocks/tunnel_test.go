@@ -21,9 +21,15 @@ import (
 // which is made once the tunnel has carried a byte.
 func pair(t *testing.T, secure bool) (*sdktest.Conn, func() *net.TCPConn) {
 	t.Helper()
+	return pairThrough(t, websocksemu.Options{TLS: secure})
+}
+
+// pairThrough is pair for a server of these options, but for its targets.
+func pairThrough(t *testing.T, o websocksemu.Options, more ...values) (*sdktest.Conn, func() *net.TCPConn) {
+	t.Helper()
 	l := listen(t)
-	s := emulate(t, websocksemu.Options{TLS: secure, Targets: map[string]string{"db.corp:5432": l.Addr().String()}})
-	return mustDial(t, towards(s), "db.corp:5432"), func() *net.TCPConn {
+	o.Targets = map[string]string{"db.corp:5432": l.Addr().String()}
+	return mustDial(t, towards(emulate(t, o), more...), "db.corp:5432"), func() *net.TCPConn {
 		t.Helper()
 		c, err := l.AcceptTCP()
 		if err != nil {
@@ -116,19 +122,6 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// TestNoCloseNotify is a server that ends TLS by the socket's FIN alone, as
-// some do: that is taken as its end. A record cut short is not.
-func TestNoCloseNotify(t *testing.T) {
-	s := emulate(t, websocksemu.Options{TLS: true, Faults: websocksemu.Faults{NoCloseNotify: true}})
-	c := mustDial(t, towards(s), websocksemu.EchoTarget)
-	send(t, c, "x")
-	expect(t, c, "x")
-	if err := c.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	expectEOF(t, c)
-}
-
 // TestStages has the time of each stage.
 func TestStages(t *testing.T) {
 	s := emulate(t, websocksemu.Options{TLS: true})
@@ -157,12 +150,15 @@ func TestServerName(t *testing.T) {
 
 // TestAddresses sends each form of target as SOCKS has it.
 func TestAddresses(t *testing.T) {
-	s := emulate(t, websocksemu.Options{})
+	long := strings.Repeat("a", 255)
+	s := emulate(t, websocksemu.Options{Targets: map[string]string{
+		"db.corp:5432": "127.0.0.1:1", long + ":1": "127.0.0.1:1", "name-with-UPPER.and_under:65535": "127.0.0.1:1",
+	}})
 	for target, want := range map[string]string{
 		"db.corp:5432":                    "\x03\x07db.corp\x15\x38",
 		"10.0.0.1:80":                     "\x01\x0a\x00\x00\x01\x00\x50",
 		"[2001:db8::1]:443":               "\x04\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\xbb",
-		strings.Repeat("a", 255) + ":1":   "\x03\xff" + strings.Repeat("a", 255) + "\x00\x01",
+		long + ":1":                       "\x03\xff" + long + "\x00\x01",
 		"name-with-UPPER.and_under:65535": "\x03\x19name-with-UPPER.and_under\xff\xff",
 	} {
 		mustDial(t, towards(s), target)

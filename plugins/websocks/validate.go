@@ -89,6 +89,9 @@ func (c *Config) Validate() []sdk.Diagnostic {
 		}
 		ds = append(ds, c.TLS.Validate("tls")...)
 	}
+	if c.RequireCloseNotify && err == nil && !far.secure {
+		add("require_close_notify, but the url is not encrypted", "Write the url with wss://, or remove the attribute.", "require_close_notify")
+	}
 	switch {
 	case strings.Contains(c.Username, ":"):
 		// RFC 7617, section 2; the server splits at it.

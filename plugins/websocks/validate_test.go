@@ -48,6 +48,8 @@ func TestValidate(t *testing.T) {
 		{"umlaut", with("url", "ws://bücher.example"), "url: unusable url: the host"},
 		{"space in the query", with("url", "ws://h/?a b"), "url: unusable url: the query"},
 		{"tls without need", values{"url": "ws://h", "tls": values{}}, "tls: a tls block"},
+		{"close_notify required", with("require_close_notify", true), ""},
+		{"close_notify without TLS", values{"url": "ws://h", "require_close_notify": true}, "require_close_notify: require_close_notify, but the url is not encrypted"},
 		{"a tls mistake", with("tls", values{"min_version": "1.1"}), "tls.min_version: unknown TLS version"},
 		{"not verified", with("tls", values{"insecure_skip_verify": true}), "warning tls.insecure_skip_verify: the far end"},
 		{"colon", with("username", "a:b"), "username: a user name cannot hold a colon"},
@@ -137,7 +139,7 @@ func TestSchema(t *testing.T) {
 	for _, b := range schema.GetBlocks() {
 		got = append(got, b.GetName()+" block")
 	}
-	want := "url string required, username string, password string sensitive, headers map sensitive, tls block, timeouts block"
+	want := "url string required, username string, password string sensitive, headers map sensitive, require_close_notify bool, tls block, timeouts block"
 	if strings.Join(got, ", ") != want {
 		t.Errorf("schema %q, want %q", strings.Join(got, ", "), want)
 	}

@@ -31,9 +31,14 @@ type Options struct {
 	// Users are the passwords by user name; nil: nobody is asked for one.
 	Users map[string]string
 	// Targets maps what a client may ask for, "host:port", to loopback
-	// addresses, "127.0.0.1:port". A loopback address needs no entry; anything
-	// else cannot be reached.
+	// addresses, "127.0.0.1:port". A loopback address needs no entry, and
+	// neither does localhost, which is 127.0.0.1; other addresses cannot be
+	// reached, and other names are not resolved.
 	Targets map[string]string
+	// Idle is how long a connection may be silent before its tunnel is up, and
+	// how long one is kept that a close_notify broke; 0: 15 minutes, which is
+	// the original's.
+	Idle time.Duration
 	// Now is the server's clock; nil: time.Now.
 	Now func() time.Time
 	// Faults is the behaviour to begin with; SetFaults changes it.
@@ -61,6 +66,9 @@ type Server struct {
 func Start(o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Idle == 0 {
+		o.Idle = 15 * time.Minute
 	}
 	s := &Server{options: o, done: make(chan struct{}), conns: map[*net.TCPConn]struct{}{}}
 	s.SetFaults(o.Faults)

@@ -106,7 +106,7 @@ func TestTLS(t *testing.T) {
 		c.expect(frame + "\x05\x00" + connected)
 		c.send("secret")
 		c.expect("secret")
-		if err := conn.CloseWrite(); err != nil {
+		if err := raw.Conn.(*net.TCPConn).CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
 		c.expectEOF()

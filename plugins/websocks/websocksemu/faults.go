@@ -13,11 +13,15 @@ type Faults struct {
 	// ByteAtATime sends each byte of the handshake on its own.
 	ByteAtATime bool
 
-	// TLS12Only is a server of 2021: it speaks TLS 1.2 and HTTP/1.1 alone, and
-	// falls silent where a client offers neither.
-	TLS12Only bool
-	// NoCloseNotify ends TLS connections by the socket's FIN alone.
-	NoCloseNotify bool
+	// TLS13 speaks TLS 1.3 as well, and does not mind ALPN. The original speaks
+	// TLS 1.2 and HTTP/1.1 alone, and falls silent where a client does not offer
+	// them.
+	TLS13 bool
+	// CloseNotify ends directions of TLS connections by close_notify, and takes
+	// the client's for the end of its own. The original ends by TCP's FIN alone,
+	// and a close_notify breaks its connection: what it has not yet passed on is
+	// lost, and nothing travels any more, in either direction.
+	CloseNotify bool
 
 	// ClockOffset is how far the server's clock is ahead.
 	ClockOffset time.Duration
@@ -46,11 +50,11 @@ type Faults struct {
 	Frame []byte
 	// Method is what the SOCKS greeting is answered with.
 	Method byte
-	// Reply is the REP that each CONNECT is answered with; one that refuses is
-	// sent as two bytes and leaves the socket open.
+	// Reply is the REP that each CONNECT is answered with; one that refuses
+	// leaves the socket open.
 	Reply byte
-	// FullReply sends a refusal's other bytes as well.
-	FullReply bool
+	// ShortReply sends the first two of a refusal's ten bytes alone.
+	ShortReply bool
 	// Bound is the host of a successful reply: an IP literal or a name; empty:
 	// 0.0.0.0.
 	Bound string

@@ -99,7 +99,7 @@ func TestNotesEarlyBytesAreSwallowed(t *testing.T) {
 func TestNotesDataWithConnectIsRefused(t *testing.T) {
 	c := upgraded(t, start(t, Options{}))
 	c.send(frame + greeting + connectEcho + "data")
-	c.expect(frame + "\x05\x00" + "\x05\x01")
+	c.expect(frame + "\x05\x00" + "\x05\x01\x00\x01\x00\x00\x00\x00\x00\x07")
 	c.expectSilence()
 }
 
@@ -149,8 +149,8 @@ func TestDialAtOnce(t *testing.T) {
 		Faults:  Faults{DialAtOnce: true},
 	})
 	for name, tt := range map[string]struct{ request, want string }{
-		"refused":   {"\x05\x01\x00\x03\x0bclosed.corp\x00\x01", "\x05\x05"},
-		"elsewhere": {"\x05\x01\x00\x01\x0a\x00\x00\x01\x00\x01", "\x05\x04"},
+		"refused":   {"\x05\x01\x00\x03\x0bclosed.corp\x00\x01", "\x05\x05\x00\x01\x00\x00\x00\x00\x00\x01"},
+		"elsewhere": {"\x05\x01\x00\x01\x0a\x00\x00\x01\x00\x01", "\x05\x04\x00\x01\x00\x00\x00\x00\x00\x01"},
 		"echo":      {connectEcho, connected},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,15 +161,16 @@ func TestDialAtOnce(t *testing.T) {
 	}
 }
 
-// "SOCKS refusals do not close the socket (bad method 05 ff, BIND or UDP 05 07,
-// bad ATYP 05 08)."
+// "SOCKS refusals do not close the socket. A bad method is 05 ff; BIND or UDP is
+// ten bytes, 05 07 00 01 and six zeros, a bad ATYP the same with 05 08."
 func TestNotesRefusalsLeaveTheSocketOpen(t *testing.T) {
 	s := start(t, Options{})
+	const zeros = "\x00\x01\x00\x00\x00\x00\x00\x00"
 	for name, tt := range map[string]struct{ send, want string }{
 		"bad method": {"\x05\x01\x02", "\x05\xff"},
-		"BIND":       {greeting + "\x05\x02\x00\x01\x7f\x00\x00\x01\x00\x07", "\x05\x00" + "\x05\x07"},
-		"UDP":        {greeting + "\x05\x03\x00\x01\x7f\x00\x00\x01\x00\x07", "\x05\x00" + "\x05\x07"},
-		"bad ATYP":   {greeting + "\x05\x01\x00\x02\x7f\x00\x00\x01\x00\x07", "\x05\x00" + "\x05\x08"},
+		"BIND":       {greeting + "\x05\x02\x00\x01\x7f\x00\x00\x01\x00\x07", "\x05\x00" + "\x05\x07" + zeros},
+		"UDP":        {greeting + "\x05\x03\x00\x01\x7f\x00\x00\x01\x00\x07", "\x05\x00" + "\x05\x07" + zeros},
+		"bad ATYP":   {greeting + "\x05\x01\x00\x02\x7f\x00\x00\x01\x00\x07", "\x05\x00" + "\x05\x08" + zeros},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := upgraded(t, s)
@@ -269,7 +270,7 @@ func TestNotes401HasAnHTMLBody(t *testing.T) {
 // "TLS: servers of 2021 speak 1.2 only; a client that offers only h2 in ALPN, or
 // only TLS 1.3, hangs with no alert."
 func TestNotesTLSOf2021(t *testing.T) {
-	s := start(t, Options{TLS: true, Faults: Faults{TLS12Only: true}})
+	s := start(t, Options{TLS: true})
 	for name, c := range map[string]*tls.Config{
 		"only h2":      {NextProtos: []string{"h2"}},
 		"only TLS 1.3": {MinVersion: tls.VersionTLS13},
@@ -292,6 +293,44 @@ func TestNotesTLSOf2021(t *testing.T) {
 			}
 		})
 	}
+}
+
+// "05 02 is what it answers when it cannot resolve the name, at once, in ten
+// bytes. localhost resolves at the server." An address needs no lookup.
+func TestNotesNamesThatDoNotResolve(t *testing.T) {
+	s := start(t, Options{Targets: map[string]string{"db.corp:5432": closedPort(t)}})
+	const success = "\x05\x00\x00\x01\x00\x00\x00\x00"
+	for name, tt := range map[string]struct{ address, want string }{
+		"no such name":             {"\x03\x0enosuch.invalid\x00\x50", "\x05\x02\x00\x01\x00\x00\x00\x00\x00\x50"},
+		"a target":                 {"\x03\x07db.corp\x15\x38", success + "\x15\x38"},
+		"a target, another port":   {"\x03\x07db.corp\x00\x50", success + "\x00\x50"},
+		"localhost":                {"\x03\x09localhost\x00\x50", success + "\x00\x50"},
+		"an address, out of reach": {"\x01\x0a\x00\x00\x01\x00\x50", success + "\x00\x50"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := upgraded(t, s)
+			c.send(frame + greeting + "\x05\x01\x00" + tt.address)
+			c.expect(frame + "\x05\x00" + tt.want)
+			c.expectSilence()
+		})
+	}
+}
+
+// "localhost resolves at the server": to its own address.
+func TestNotesLocalhost(t *testing.T) {
+	l := listenTest(t)
+	port := l.Addr().(*net.TCPAddr).Port
+	c := upgraded(t, start(t, Options{}))
+	c.send(frame + greeting + "\x05\x01\x00\x03\x09localhost" + string([]byte{byte(port >> 8), byte(port)}))
+	c.expect(frame + "\x05\x00" + "\x05\x00\x00\x01\x00\x00\x00\x00")
+	c.expect(string([]byte{byte(port >> 8), byte(port)}))
+	c.send("x")
+	target, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client{target, t}.expect("x")
+	_ = target.Close()
 }
 
 // "A pooled connection is kept alive with an unsolicited PONG, 8a 00; several

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/socks5"
@@ -17,11 +18,10 @@ import (
 )
 
 const (
-	// handshakeTime bounds a client's handshake, dialTime a connection to a
-	// target, lingerTime how long a client may take to close after the server.
-	handshakeTime = 30 * time.Second
-	dialTime      = 5 * time.Second
-	lingerTime    = 5 * time.Second
+	// dialTime bounds a connection to a target, lingerTime how long a client may
+	// take to close after the server.
+	dialTime   = 5 * time.Second
+	lingerTime = 5 * time.Second
 	// maxRequests bounds how often a refused client may try again on the same
 	// connection, maxReads how many reads an Exchange keeps.
 	maxRequests = 16
@@ -37,20 +37,21 @@ var (
 // conn is one client's connection. It is used by one goroutine, and by a second
 // one that writes to stream once there is a tunnel.
 type conn struct {
-	server *Server
-	faults Faults
-	raw    *net.TCPConn
-	stream net.Conn // raw, or TLS over it
-	seen   *Exchange
-	in     *bufio.Reader
-	out    *bufio.Writer
-	tunnel bool // the handshake is over
+	server  *Server
+	faults  Faults
+	raw     *net.TCPConn
+	secured *underTLS // nil over ws://
+	stream  net.Conn  // raw, or TLS over it
+	seen    *Exchange
+	in      *bufio.Reader
+	out     *bufio.Writer
+	tunnel  bool        // the handshake is over
+	broken  atomic.Bool // by a close_notify
 }
 
 func (s *Server) serve(raw *net.TCPConn) {
 	c := &conn{server: s, faults: *s.faults.Load(), raw: raw, stream: raw, seen: s.newExchange()}
 	c.in, c.out = bufio.NewReader(input{c}), bufio.NewWriter(output{c})
-	_ = raw.SetDeadline(time.Now().Add(handshakeTime))
 	target, err := c.handshake()
 	switch {
 	case err == nil:
@@ -73,7 +74,14 @@ func (i input) Read(b []byte) (int, error) {
 	if err := i.out.Flush(); err != nil {
 		return 0, err
 	}
+	if !i.tunnel {
+		// A PONG is enough to stay.
+		_ = i.raw.SetDeadline(time.Now().Add(i.server.options.Idle))
+	}
 	n, err := i.stream.Read(b)
+	if err == io.EOF && i.secured != nil && !i.secured.ended && !i.faults.CloseNotify {
+		i.broken.Store(true)
+	}
 	if n > 0 && !i.tunnel {
 		i.server.note(func() {
 			if len(i.seen.Reads) < maxReads {
@@ -149,21 +157,23 @@ func (c *conn) secure() error {
 		return nil
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{id.loaded}, NextProtos: []string{"http/1.1"}}
-	if c.faults.TLS12Only {
+	if !c.faults.TLS13 {
 		config.MaxVersion = tls.VersionTLS12
 	}
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		c.server.note(func() {
 			c.seen.ServerName, c.seen.Protocols = hello.ServerName, slices.Clone(hello.SupportedProtos)
 		})
-		noALPN := len(hello.SupportedProtos) == 0 || slices.Contains(hello.SupportedProtos, "http/1.1")
-		if c.faults.TLS12Only && !(noALPN && slices.Contains(hello.SupportedVersions, tls.VersionTLS12)) {
+		takesALPN := len(hello.SupportedProtos) == 0 || slices.Contains(hello.SupportedProtos, "http/1.1")
+		if !c.faults.TLS13 && !(takesALPN && slices.Contains(hello.SupportedVersions, tls.VersionTLS12)) {
 			c.hang()
 			return nil, errStopped
 		}
 		return nil, nil
 	}
-	t := tls.Server(c.raw, config)
+	_ = c.raw.SetDeadline(time.Now().Add(c.server.options.Idle))
+	c.secured = &underTLS{TCPConn: c.raw}
+	t := tls.Server(c.secured, config)
 	c.stream = t
 	if err := t.Handshake(); err != nil {
 		return err
@@ -268,26 +278,31 @@ func (c *conn) connect() (destination, error) {
 	var unknown *socks5.AddressTypeError
 	switch {
 	case errors.As(err, &unknown):
-		return destination{}, c.refuse(socks5.AddressTypeNotSupported)
+		return destination{}, c.refuse(socks5.AddressTypeNotSupported, 0)
 	case err != nil:
 		return destination{}, err
 	}
+	port := q.Address.Port
 	c.server.note(func() { c.seen.Target = q.Address.String() })
 	switch {
 	case q.Command != socks5.Connect:
-		return destination{}, c.refuse(socks5.CommandNotSupported)
+		return destination{}, c.refuse(socks5.CommandNotSupported, 0)
 	case c.in.Buffered() > 0:
-		return destination{}, c.refuse(socks5.GeneralFailure)
+		return destination{}, c.refuse(socks5.GeneralFailure, port)
 	case c.faults.Reply != 0:
-		return destination{}, c.refuse(socks5.Code(c.faults.Reply))
+		return destination{}, c.refuse(socks5.Code(c.faults.Reply), port)
 	}
 	d := destination{target: q.Address.String()}
+	if d.address, err = c.server.resolve(q.Address); err != nil {
+		// The original's word for it, which RFC 1928 has for a rule.
+		return d, c.refuse(socks5.NotAllowed, port)
+	}
 	if c.faults.DialAtOnce {
-		if d.conn, err = c.server.dial(d.target); err != nil {
-			return d, c.refuse(dialCode(err))
+		if d.conn, err = c.server.dial(d); err != nil {
+			return d, c.refuse(dialCode(err), port)
 		}
 	}
-	b, err := socks5.AppendReply(nil, socks5.Reply{Bound: socks5.Address{Host: c.faults.Bound, Port: q.Address.Port}})
+	b, err := socks5.AppendReply(nil, socks5.Reply{Bound: socks5.Address{Host: c.faults.Bound, Port: port}})
 	if err != nil {
 		return d, err
 	}
@@ -295,13 +310,14 @@ func (c *conn) connect() (destination, error) {
 	return d, err
 }
 
-// refuse writes a reply of two bytes, as the original does.
-func (c *conn) refuse(code socks5.Code) error {
-	b, err := socks5.AppendReply(nil, socks5.Reply{Code: code})
+// refuse writes a refusal: ten bytes, the port being the request's where the
+// server has come as far as to read it.
+func (c *conn) refuse(code socks5.Code, port uint16) error {
+	b, err := socks5.AppendReply(nil, socks5.Reply{Code: code, Bound: socks5.Address{Port: port}})
 	if err != nil {
 		return err
 	}
-	if !c.faults.FullReply {
+	if c.faults.ShortReply {
 		b = b[:2]
 	}
 	if _, err := c.out.Write(b); err != nil {

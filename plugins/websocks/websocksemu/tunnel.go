@@ -16,8 +16,24 @@ import (
 
 // destination is where a tunnel leads. The connection is nil until it is made.
 type destination struct {
-	target string // "host:port" as the client asked for it
-	conn   *net.TCPConn
+	target  string // "host:port" as the client asked for it
+	address string // what that resolves to
+	conn    *net.TCPConn
+}
+
+// underTLS is the socket that TLS is spoken on. It tells a bare FIN from a
+// close_notify, which crypto/tls reports alike.
+type underTLS struct {
+	*net.TCPConn
+	ended bool // by FIN
+}
+
+func (u *underTLS) Read(b []byte) (int, error) {
+	n, err := u.TCPConn.Read(b)
+	if err == io.EOF {
+		u.ended = true
+	}
+	return n, err
 }
 
 // stop does what the faults want at a step, and says with errStopped that the
@@ -55,7 +71,7 @@ func (c *conn) linger() {
 
 // closeWrite ends the server's direction.
 func (c *conn) closeWrite() error {
-	if t, ok := c.stream.(*tls.Conn); ok && t.ConnectionState().HandshakeComplete && !c.faults.NoCloseNotify {
+	if t, ok := c.stream.(*tls.Conn); ok && t.ConnectionState().HandshakeComplete && c.faults.CloseNotify {
 		return t.CloseWrite()
 	}
 	return c.raw.CloseWrite()
@@ -70,7 +86,7 @@ func (c *conn) run(d destination) {
 			return
 		}
 		var err error
-		if d.conn, err = c.server.dial(d.target); err != nil {
+		if d.conn, err = c.server.dial(d); err != nil {
 			c.linger()
 			return
 		}
@@ -78,7 +94,9 @@ func (c *conn) run(d destination) {
 	defer c.server.disown(d.conn)
 	forward := func(dst io.Writer, src io.Reader, closeWrite func() error) {
 		_, err := copyPlain(dst, src)
-		if err == nil {
+		if errors.Is(err, errBroken) {
+			c.keep()
+		} else if err == nil {
 			err = closeWrite()
 		}
 		if err != nil {
@@ -87,35 +105,94 @@ func (c *conn) run(d destination) {
 		}
 	}
 	var up sync.WaitGroup
-	up.Go(func() { forward(d.conn, c.in, d.conn.CloseWrite) })
-	forward(c.stream, d.conn, c.closeWrite)
+	up.Go(func() { forward(d.conn, fromClient{c}, d.conn.CloseWrite) })
+	forward(toClient{c}, d.conn, c.closeWrite)
 	up.Wait()
+}
+
+// errBroken is the end of what a client sends by close_notify.
+var errBroken = errors.New("close_notify is an error to this server")
+
+// fromClient is what a tunnel's client sends. What came together with a
+// close_notify is thrown away with it.
+type fromClient struct{ *conn }
+
+func (f fromClient) Read(b []byte) (int, error) {
+	n, err := f.in.Read(b)
+	if f.broken.Load() {
+		return 0, errBroken
+	}
+	return n, err
+}
+
+// toClient swallows what is written once the client's close_notify has broken
+// the connection, as the original's agent does, which has the same code for TLS.
+type toClient struct{ *conn }
+
+func (t toClient) Write(b []byte) (int, error) {
+	if t.broken.Load() {
+		return len(b), nil
+	}
+	return t.stream.Write(b)
+}
+
+// keep keeps a broken connection until its client closes it, or the idle time is
+// over.
+func (c *conn) keep() {
+	_ = c.raw.SetDeadline(time.Now().Add(c.server.options.Idle))
+	_, _ = io.Copy(io.Discard, c.raw)
 }
 
 // end ends a tunnel whose client ended it before it had begun.
 func (c *conn) end(err error) {
-	if errors.Is(err, io.EOF) {
+	switch {
+	case c.broken.Load():
+		c.keep()
+	case errors.Is(err, io.EOF):
 		c.linger()
-		return
+	default:
+		reset(c.raw)
 	}
-	reset(c.raw)
 }
 
-var errNotLoopback = errors.New("the emulator reaches loopback addresses only")
+var (
+	errNotLoopback = errors.New("the emulator reaches loopback addresses only")
+	errUnresolved  = errors.New("no such name")
+)
+
+// resolve returns the address, "host:port", that a client's request means.
+func (s *Server) resolve(a socks5.Address) (string, error) {
+	target := a.String()
+	if address, ok := s.options.Targets[target]; ok {
+		return address, nil
+	}
+	if target == EchoTarget {
+		return s.echo.Addr().String(), nil
+	}
+	if a.Host == "localhost" {
+		a.Host = "127.0.0.1"
+	}
+	if _, err := netip.ParseAddr(a.Host); err == nil || s.named(a.Host) {
+		return a.String(), nil
+	}
+	return "", fmt.Errorf("resolve %q: %w", a.Host, errUnresolved)
+}
+
+// named says whether a target of that name is known, on whatever port.
+func (s *Server) named(host string) bool {
+	for target := range s.options.Targets {
+		if name, _, err := net.SplitHostPort(target); err == nil && name == host {
+			return true
+		}
+	}
+	return false
+}
 
 // dial connects to a target. The connection is one of the server's.
-func (s *Server) dial(target string) (*net.TCPConn, error) {
-	address, ok := s.options.Targets[target]
-	switch {
-	case ok:
-	case target == EchoTarget:
-		address = s.echo.Addr().String()
-	default:
-		address = target
-	}
-	a, err := netip.ParseAddrPort(address)
+func (s *Server) dial(d destination) (*net.TCPConn, error) {
+	a, err := netip.ParseAddrPort(d.address)
 	if err != nil || !a.Addr().IsLoopback() {
-		return nil, fmt.Errorf("dial %q: %w", target, errNotLoopback)
+		return nil, fmt.Errorf("dial %q: %w", d.target, errNotLoopback)
 	}
 	conn, err := net.DialTimeout("tcp", a.String(), dialTime)
 	if err != nil {

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// The vectors were computed with coreutils' sha256sum and base64.
+// The vectors were computed with coreutils' sha256sum and base64, but for the last,
+// which the original agent sent.
 func TestSaltPassword(t *testing.T) {
 	at := time.UnixMilli(1_700_000_040_000) // a full minute
 	tests := map[string]struct {
@@ -18,6 +19,7 @@ func TestSaltPassword(t *testing.T) {
 		"at the minute's last":          {"pasSw0rD", at.Add(time.Minute - 1), "YWXWPx+ia5qx4VMyFGd9X68jv/pOAgUYrlwouvTbyIE="},
 		"in the next minute":            {"pasSw0rD", at.Add(time.Minute), "4Ge/eUuBEBJQqg7XBjkL1ElJ4FbSH9HUlzwjw52o7yg="},
 		"a password of any bytes":       {"a:b\n\x00ü", at, "51vSV+BXaJIdXfijZ42CCkIiL8W34scaZBGT0D2QsRY="},
+		"as recorded":                   {"pasSw0rD", time.UnixMilli(1_795_945_140_000), "jeKNU5HIDnO6/L6gHhPpT3SfcTrs6FjpZSih+rFGbTQ="},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
