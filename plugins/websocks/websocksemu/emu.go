@@ -6,6 +6,7 @@
 package websocksemu
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -53,6 +54,7 @@ type Server struct {
 	echo     *net.TCPListener
 	identity *identity // nil over ws://
 	faults   atomic.Pointer[Faults]
+	idle     atomic.Int64  // Options.Idle
 	done     chan struct{} // closed by Close
 	wait     sync.WaitGroup
 
@@ -67,11 +69,9 @@ func Start(o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Idle == 0 {
-		o.Idle = 15 * time.Minute
-	}
 	s := &Server{options: o, done: make(chan struct{}), conns: map[*net.TCPConn]struct{}{}}
 	s.SetFaults(o.Faults)
+	s.idle.Store(int64(cmp.Or(o.Idle, 15*time.Minute)))
 	if o.TLS {
 		var err error
 		if s.identity, err = newIdentity(o.Names); err != nil {
@@ -181,6 +181,11 @@ func (s *Server) newExchange() *Exchange {
 	e := new(Exchange)
 	s.exchanges = append(s.exchanges, e)
 	return e
+}
+
+// expect gives a connection's peer until the idle time from now.
+func (s *Server) expect(c *net.TCPConn) {
+	_ = c.SetDeadline(time.Now().Add(time.Duration(s.idle.Load())))
 }
 
 // note changes an exchange under the lock that Exchanges reads it under.

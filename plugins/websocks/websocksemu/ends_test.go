@@ -34,6 +34,7 @@ func (g *gather) Write(b []byte) (int, error) {
 // reads tell an end by FIN, io.ErrUnexpectedEOF, from one by close_notify.
 type secureClient struct {
 	client
+	server *Server
 	tls    *tls.Conn
 	gather *gather
 	target *net.TCPListener
@@ -43,14 +44,15 @@ func secured(t *testing.T, o Options) secureClient {
 	t.Helper()
 	l := listenTest(t)
 	o.TLS, o.Targets = true, map[string]string{EchoTarget: l.Addr().String()}
-	g := &gather{Conn: dial(t, start(t, o)).Conn}
+	s := start(t, o)
+	g := &gather{Conn: dial(t, s).Conn}
 	conn := tls.Client(tlsend.Strict(g), &tls.Config{InsecureSkipVerify: true})
 	c := client{conn, t}
 	c.send(upgradeRequest())
 	c.head()
 	c.send(frame + greeting + connectEcho)
 	c.expect(frame + "\x05\x00" + connected)
-	return secureClient{client: c, tls: conn, gather: g, target: l}
+	return secureClient{client: c, server: s, tls: conn, gather: g, target: l}
 }
 
 func (c secureClient) accept() client {
@@ -116,9 +118,10 @@ func TestNotesTLSHalfCloseIsAFIN(t *testing.T) {
 // behind them: 0 arrived), and the connection to the target stays for its idle
 // time."
 func TestNotesCloseNotifyIsAnError(t *testing.T) {
-	broken := func(t *testing.T, o Options) (secureClient, client) {
+	broken := func(t *testing.T, idle time.Duration) (secureClient, client) {
 		t.Helper()
-		c := secured(t, o)
+		c := secured(t, Options{})
+		c.server.idle.Store(int64(idle))
 		c.gather.on = true
 		c.send(strings.Repeat("x", 3000))
 		if err := c.tls.CloseWrite(); err != nil {
@@ -137,7 +140,7 @@ func TestNotesCloseNotifyIsAnError(t *testing.T) {
 		}
 	}
 	t.Run("until the client is gone", func(t *testing.T) {
-		c, up := broken(t, Options{})
+		c, up := broken(t, time.Hour)
 		up.send("an answer, which is swallowed")
 		up.expectSilence()
 		c.expectSilence()
@@ -145,7 +148,7 @@ func TestNotesCloseNotifyIsAnError(t *testing.T) {
 		nothing(t, up)
 	})
 	t.Run("until the idle time is over", func(t *testing.T) {
-		_, up := broken(t, Options{Idle: time.Second})
+		_, up := broken(t, 100*time.Millisecond)
 		nothing(t, up)
 	})
 	t.Run("before the first byte", func(t *testing.T) {
@@ -180,8 +183,10 @@ func TestCloseNotify(t *testing.T) {
 func TestNotesPongKeepsAConnection(t *testing.T) {
 	const idle = time.Second
 	for {
-		s := start(t, Options{Idle: idle})
+		s := start(t, Options{})
 		kept, silent := upgraded(t, s), upgraded(t, s)
+		s.idle.Store(int64(idle))
+		silent.send("\x8a\x00")
 		inTime := pong(t, kept, idle)
 		_, err := io.WriteString(kept, frame)
 		if err == nil {
@@ -209,6 +214,7 @@ func pong(t *testing.T, c client, idle time.Duration) bool {
 		_, err := io.WriteString(c, "\x8a\x00")
 		inTime = inTime && time.Since(last) < idle/2
 		if err != nil {
+			t.Logf("send PONG: %v", err)
 			break
 		}
 	}

@@ -76,7 +76,7 @@ func (i input) Read(b []byte) (int, error) {
 	}
 	if !i.tunnel {
 		// A PONG is enough to stay.
-		_ = i.raw.SetDeadline(time.Now().Add(i.server.options.Idle))
+		i.server.expect(i.raw)
 	}
 	n, err := i.stream.Read(b)
 	if err == io.EOF && i.secured != nil && !i.secured.ended && !i.faults.CloseNotify {
@@ -171,7 +171,7 @@ func (c *conn) secure() error {
 		}
 		return nil, nil
 	}
-	_ = c.raw.SetDeadline(time.Now().Add(c.server.options.Idle))
+	c.server.expect(c.raw)
 	c.secured = &underTLS{TCPConn: c.raw}
 	t := tls.Server(c.secured, config)
 	c.stream = t

@@ -139,7 +139,7 @@ func (t toClient) Write(b []byte) (int, error) {
 // keep keeps a broken connection until its client closes it, or the idle time is
 // over.
 func (c *conn) keep() {
-	_ = c.raw.SetDeadline(time.Now().Add(c.server.options.Idle))
+	c.server.expect(c.raw)
 	_, _ = io.Copy(io.Discard, c.raw)
 }
 
