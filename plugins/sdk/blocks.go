@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -88,40 +89,25 @@ type TLS struct {
 	ServerName         string `tunneld:"server_name" doc:"the name to ask for and to check, instead of the far end's host"`
 	MinVersion         string `tunneld:"min_version" default:"1.2" doc:"the oldest version to accept: 1.2 or 1.3"`
 	InsecureSkipVerify bool   `tunneld:"insecure_skip_verify" default:"false" doc:"accept any certificate: whoever answers can read and change everything"`
+
+	kept *tlsKept // of a block that a user wrote; nil: files are read at each use
 }
 
 var tlsVersions = map[string]uint16{"": tls.VersionTLS12, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
 
 // Config returns the configuration for a connection to host, a name or IP
-// literal without port. It reads the block's files, so that calling it for
-// each dial follows their rotation. The caller may change the result.
+// literal without port. Call it for each dial: a block that a user wrote reads
+// and parses its files at the first call, and again after they have changed, so
+// that a rotated certificate is followed. A changed file that cannot be used is an
+// error. The result is the caller's to change, its certificates and authorities
+// excepted. Several goroutines may call it at once.
 func (t TLS) Config(host string) (*tls.Config, error) {
-	version, ok := tlsVersions[t.MinVersion]
-	if !ok {
-		return nil, fmt.Errorf("tls: min_version is neither 1.2 nor 1.3")
+	base, err := t.base()
+	if err != nil {
+		return nil, err
 	}
-	c := &tls.Config{
-		MinVersion:         version,
-		ServerName:         host,
-		InsecureSkipVerify: t.InsecureSkipVerify,
-	}
-	if t.ServerName != "" {
-		c.ServerName = t.ServerName
-	}
-	if t.CAFile != "" {
-		pool, err := readPool(t.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("tls: ca_file: %w", err)
-		}
-		c.RootCAs = pool
-	}
-	if t.CertFile != "" || t.KeyFile != "" {
-		cert, err := LoadKeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("tls: cert_file and key_file: %w", err)
-		}
-		c.Certificates = []tls.Certificate{cert}
-	}
+	c := base.Clone()
+	c.ServerName = cmp.Or(t.ServerName, host)
 	return c, nil
 }
 

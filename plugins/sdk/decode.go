@@ -41,6 +41,9 @@ func (d *decoder) block(v any, dst reflect.Value, path []string) {
 		d.failf(path, "must be an object, not %s", jsonKind(v))
 		return
 	}
+	if b, ok := dst.Addr().Interface().(*TLS); ok {
+		b.keep()
+	}
 	known := make(map[string]bool)
 	t := dst.Type()
 	for i := range t.NumField() {

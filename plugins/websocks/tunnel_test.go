@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -146,6 +148,55 @@ func TestServerName(t *testing.T) {
 		t.Errorf("server name %q", e.ServerName)
 	}
 	has(t, "request", e.Request, "\r\nHost: app.paas.example\r\n")
+}
+
+// TestTLSFilesAreFollowed dials, and dials again: ca_file is not read for each dial,
+// and is once it has changed.
+func TestTLSFilesAreFollowed(t *testing.T) {
+	s := emulate(t, websocksemu.Options{TLS: true})
+	stranger := emulate(t, websocksemu.Options{TLS: true})
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	put := func(ca []byte, at time.Time) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(file, ca, 0o600), os.Chtimes(file, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ca, err := os.ReadFile(s.CAFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.ReadFile(stranger.CAFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hour := time.Now().Add(-time.Hour).Truncate(time.Hour)
+	put(ca, hour)
+	u := sdktest.Start(t, Plugin()).Configure(t, "test", towards(s, values{"tls": values{"ca_file": file}}))
+	dial := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		c, err := u.Dial(ctx, websocksemu.EchoTarget)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err
+	}
+	if err := dial(); err != nil {
+		t.Fatal(err)
+	}
+	put(bytes.Repeat([]byte("x"), len(ca)), hour) // which no look at the file shows
+	if err := dial(); err != nil {
+		t.Errorf("the file was read again: %v", err)
+	}
+	put(other, time.Now())
+	if e := dialError(t, dial()); e.Stage != sdk.StageTLS || e.Reason != sdk.ReasonProtocol {
+		t.Errorf("by another authority: %+v", e)
+	}
+	put(ca, time.Now())
+	if err := dial(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestAddresses sends each form of target as SOCKS has it.
