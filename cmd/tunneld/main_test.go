@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == asThirdParty {
 		quickExit()
-		for _, p := range []sdk.Plugin{fixture.Direct(), fixture.Relay(), misfitPlugin} {
+		for _, p := range []sdk.Plugin{fixture.Direct(), fixture.Relay(), misfitPlugin, brazenPlugin} {
 			if p.Name == os.Args[2] {
 				os.Exit(sdk.Serve(p))
 			}
@@ -52,6 +52,31 @@ var misfitPlugin = sdk.Plugin{Name: "misfit", Version: "1.0.0", New: func() sdk.
 type misfit struct {
 	sdk.Dialer `tunneld:"-"`
 	UserID     uint16 `tunneld:"user_id" doc:"a number"`
+}
+
+// brazenPlugin steers the terminal with whatever it says.
+var brazenPlugin = sdk.Plugin{
+	Name:    "brazen",
+	Version: "1" + brazenWords,
+	Summary: brazenWords,
+	New:     func() sdk.Dialer { return new(brazen) },
+}
+
+const brazenWords = "\x1b[2Jbrazen words\r\u009b31m\u202e"
+
+type brazen struct {
+	sdk.Dialer `tunneld:"-"`
+	Secret     sdk.Secret `tunneld:"secret" doc:"\x1b[2Jbrazen words\u009b31m"`
+	Color      string     `tunneld:"color" default:"\x1b[31m\u009b" doc:"a color"`
+}
+
+// Validate implements sdk.Validator.
+func (b *brazen) Validate() []sdk.Diagnostic {
+	return []sdk.Diagnostic{{
+		Warning: true,
+		Summary: brazenWords + " for " + b.Secret.Reveal(),
+		Detail:  b.Secret.Reveal() + ": tried https://u:s3cret@host/?s3cret" + brazenWords,
+	}}
 }
 
 // quickExit starts a process of the race detector anew: its end takes a second

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode"
 
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 )
@@ -218,6 +219,45 @@ func TestLastWordsOfAPlugin(t *testing.T) {
 			}
 			if strings.Contains(printed, `{"`) || strings.Contains(printed, "\ufffd") {
 				t.Errorf("it is not for people:\n%s", printed)
+			}
+		})
+	}
+}
+
+// TestPluginSteersNoTerminal: what a plugin says of itself is printed in lines that
+// are only text.
+func TestPluginSteersNoTerminal(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tunneld.hcl")
+	config := thirdParty(t, brazenPlugin.Name, "") + fmt.Sprintf("upstream %q \"x\" {\n secret = \"first-line\\nsecond-line\"\n}\n", brazenPlugin.Name) +
+		listener("db", "127.0.0.1:0", "127.0.0.1:1", "") + route("all", "", "upstream.brazen.x")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"validate", file},
+		{"plugin", "list", "--config", file},
+		{"plugin", "schema", "--config", file, "brazen"},
+		{"plugin", "schema", "--config", file, "--format", "hcl", "brazen"},
+		{"plugin", "schema", "--config", file, "--format", "json", "brazen"},
+		{"plugin", "schema", "--config", file, "--format", "markdown", "brazen"},
+		{"plugin", "test", "--config", file, "--upstream", "brazen.x", "--target", "127.0.0.1:1"},
+	} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			var out, errs bytes.Buffer
+			run(t.Context(), args, strings.NewReader(""), &out, &errs)
+			printed := out.String() + errs.String()
+			if !strings.Contains(printed, "brazen words") && !strings.Contains(printed, "the configuration is valid") {
+				t.Errorf("printed %q", printed)
+			}
+			for _, r := range printed {
+				if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+					t.Fatalf("%U in %q", r, printed)
+				}
+			}
+			for _, secret := range []string{"s3cret", "second-line"} {
+				if strings.Contains(printed, secret) {
+					t.Errorf("%s in %q", secret, printed)
+				}
 			}
 		})
 	}

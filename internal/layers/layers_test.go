@@ -30,9 +30,10 @@ var allowed = map[string][]string{
 	"internal/userfile":       {},
 	"internal/logqueue":       {},
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},
+	"internal/plaintext":      {},
 
 	// Floor 1: what a plugin's author imports.
-	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "internal/tlsend", "internal/userfile", "proto/tunneld/plugin/v1"},
+	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "internal/plaintext", "internal/tlsend", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/internal/...":    {"plugins/sdk/internal/...", "internal/pluginwire", "internal/neterr", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest":         {"plugins/sdk", "plugins/sdk/internal/...", "internal/pluginwire", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest/fixture": {"plugins/sdk", "proto/tunneld/plugin/v1"},
@@ -56,7 +57,7 @@ var allowed = map[string][]string{
 	// Floor 3: the core. Siblings know tunnel, and config knows schema and route.
 	"core/internal/tunnel":  {"internal/bare", "internal/sockopt", "proto/tunneld/plugin/v1"},
 	"core/internal/schema":  {"proto/tunneld/plugin/v1"},
-	"core/internal/config":  {"core/internal/route", "core/internal/schema", "core/internal/tunnel", "internal/userfile", "proto/tunneld/plugin/v1"},
+	"core/internal/config":  {"internal/plaintext", "core/internal/route", "core/internal/schema", "core/internal/tunnel", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/route":   {"core/internal/tunnel"},
 	"core/internal/listen":  {"internal/bare", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
 	"core/internal/splice":  {"internal/bare", "core/internal/tunnel"},
@@ -65,9 +66,9 @@ var allowed = map[string][]string{
 	"core/internal/control": {"core/internal/status"},
 	"core/internal/conformance": {
 		"core/internal/config", "core/internal/pluginhost", "core/internal/schema", "core/internal/tunnel",
-		"internal/pluginwire", "proto/tunneld/plugin/v1",
+		"internal/pluginwire", "internal/plaintext", "proto/tunneld/plugin/v1",
 	},
-	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "proto/tunneld/plugin/v1"},
+	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/plaintext", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
 		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost",
 		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/neterr", "proto/tunneld/plugin/v1",

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,7 +60,7 @@ func (s *tokenService) fetch(ctx context.Context, t sdk.TLS, limits sdk.Timeouts
 	return got, nil
 }
 
-func (s *tokenService) words() words { return words{tokenURL: s.url} }
+func (s *tokenService) words() words { return words{tokenURL: sdk.RedactURLs(s.url)} }
 
 // transport is made anew for each fetch, which is once in hours: files that were
 // rotated are read, and no idle connection is left.
@@ -173,10 +174,23 @@ func (s *tokenService) refusal(e *oauth2.RetrieveError) *sdk.DialError {
 }
 
 // scrub makes a text of a peer fit for a log: short, in one line, and without
-// the secret, should the peer repeat it.
+// the secrets, should the peer repeat them. The address's query may be one.
 func (s *tokenService) scrub(text string) string {
-	return oneLine(sdk.Redact(text, s.clientSecret.Reveal()))
+	secrets := []string{s.clientSecret.Reveal()}
+	if _, query, _ := strings.Cut(s.url, "?"); query != "" {
+		secrets = append(secrets, query)
+		values, _ := url.ParseQuery(query) // what of it can be read
+		for _, v := range values {
+			secrets = append(secrets, v...)
+		}
+	}
+	secrets = slices.DeleteFunc(secrets, func(s string) bool { return len(s) < shortestSecret })
+	return oneLine(sdk.RedactURLs(sdk.Redact(text, secrets...)))
 }
+
+// shortestSecret is how many bytes a value has at the least that is taken out of a
+// text: a shorter one stands in any.
+const shortestSecret = 4
 
 // oneLine cuts a text of a peer to a length for a log line and replaces what
 // could break it.

@@ -238,6 +238,31 @@ func TestTokenServiceUnreachable(t *testing.T) {
 	}
 }
 
+// The query of a token service's address is neither told of the address nor by a
+// service that repeats it.
+func TestTokenURLIsRedacted(t *testing.T) {
+	emu := emulate(t, sapsocksemu.Options{})
+	const secret = "qu3ry-s3cret"
+	repeats := service(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_ = json.NewEncoder(w).Encode(map[string]string{
+			"error": "invalid_request", "error_description": "no key " + r.URL.Query().Get("key") + " at http://" + r.Host + r.URL.String(),
+		})
+	})
+	for base, kind := range map[string]sapsocks.Kind{"http://127.0.0.1:1": sapsocks.TokenUnreachable, repeats: sapsocks.TokenRejected} {
+		u := configure(t, bound(emu, values{"oauth": values{"token_url": base + "/token?key=" + secret}}))
+		e := fails(t, u, "echo.corp:7", kind)
+		if told := e.Error(); strings.Contains(told, secret) || !strings.Contains(told, base+"/token?[redacted]") {
+			t.Errorf("told %q", told)
+		}
+		st := u.AwaitStatus(within(t), t, func(st sdk.Status) bool { return st.Health == sdk.HealthFailing })
+		if strings.Contains(st.Message, secret) {
+			t.Errorf("status %q", st.Message)
+		}
+	}
+}
+
 // The state of an upstream: healthy once a token is there, with its end; failing
 // with the reason; and again healthy.
 func TestStatus(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/internal/plaintext"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -159,8 +160,13 @@ func (c *Config) PluginDiagnostic(upstreamID string, d *pluginv1.Diagnostic) Dia
 	out := Diagnostic{Summary: d.GetSummary(), Detail: d.GetDetail()}
 	if b := c.src.block("upstream." + upstreamID); b != nil {
 		for _, secret := range c.src.secrets[upstreamID] {
-			out.Summary = strings.ReplaceAll(out.Summary, secret, "(sensitive)")
-			out.Detail = strings.ReplaceAll(out.Detail, secret, "(sensitive)")
+			// A plugin's texts have come in one printable line.
+			for _, form := range []string{secret, strings.TrimSpace(plaintext.Shown(secret))} {
+				if form != "" {
+					out.Summary = strings.ReplaceAll(out.Summary, form, "(sensitive)")
+					out.Detail = strings.ReplaceAll(out.Detail, form, "(sensitive)")
+				}
+			}
 		}
 		out = c.src.diagnostic(schema.Problem{Summary: out.Summary, Detail: out.Detail, Range: locate(b, d.GetPath()...)})
 	}

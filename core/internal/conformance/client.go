@@ -28,11 +28,6 @@ func (r *run) dial1(ctx context.Context, i *instance, generation uint64, target 
 	defer cancel()
 	c, err := r.stream(ctx, i, generation, target)
 	if err != nil {
-		r.said.add(err.Error())
-		var d *tunnel.DialError
-		if errors.As(err, &d) {
-			r.said.add(d.Hint)
-		}
 		return nil, err
 	}
 	return &client{

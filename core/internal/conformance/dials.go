@@ -131,7 +131,6 @@ func (r *run) refuse(ctx context.Context) outcome {
 	case one.Err() != nil:
 		return fail("no answer about %s within %s", target, r.opts.Timeout)
 	case err != nil:
-		r.said.add(err.Error())
 		return fail("the answer about %s is a failure of the plugin, not a DialError: %v", target, err)
 	case answer.GetError() == nil && r.cannot(pluginwire.NoTargetAnswer):
 		return r.refusedLater(one, target)
@@ -139,7 +138,6 @@ func (r *run) refuse(ctx context.Context) outcome {
 		return fail("the dial to %s, where nothing listens, succeeds", target)
 	}
 	e := answer.GetError()
-	r.said.add(e.GetMessage(), e.GetHint())
 	wrong := insane(e)
 	if len(wrong) > 0 {
 		wrong = append(wrong, strings.TrimSpace("the answer says: "+e.GetMessage()+"\n"+e.GetHint()))

@@ -43,7 +43,13 @@ func (r *run) launch(ctx context.Context) (*instance, error) {
 		Self:        r.opts.Self,
 		StopTimeout: r.opts.stop,
 		OnLine:      func(_ string, line []byte) { r.said.line(line) },
-		OnRecord:    func(_ string, rec pluginwire.Record, err error) { i.ledger.take(rec, err) },
+		OnText:      func(_, text string) { r.said.add(text) },
+		OnRecord: func(_ string, rec pluginwire.Record, err error) {
+			if rec.Text != "" {
+				r.said.add(rec.Text)
+			}
+			i.ledger.take(rec, err)
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -80,7 +86,7 @@ func (r *run) configure(ctx context.Context, i *instance, generation uint64) err
 	if err != nil {
 		return err
 	}
-	if wrong := r.errorsIn(ds); len(wrong) > 0 {
+	if wrong := errorsIn(ds); len(wrong) > 0 {
 		return fmt.Errorf("configure generation %d: %s", generation, wrong[0])
 	}
 	return nil

@@ -36,7 +36,6 @@ func (r *run) status(ctx context.Context) outcome {
 	var wrong []string
 	found := 0
 	for _, u := range first.GetUpstreams() {
-		r.said.add(u.GetMessage())
 		switch {
 		case u.GetName() != r.up.GetName() || u.GetConfigHash() != r.up.GetConfigHash():
 			wrong = append(wrong, fmt.Sprintf("upstream %q is not configured with this hash", u.GetName()))
@@ -68,9 +67,6 @@ func (r *run) answers(ctx context.Context, i *instance, req *pluginv1.DialReques
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
 	got, err := i.probe.Dial(ctx, req)
-	if err != nil {
-		r.said.add(err.Error())
-	}
 	switch {
 	case err == nil && got.GetError() != nil:
 		return fmt.Errorf("it answers with a DialError (%s), not %s", got.GetError().GetMessage(), want)
@@ -146,7 +142,7 @@ func (r *run) configureWhole(ctx context.Context) outcome {
 	got, err := service.Configure(ctx, &pluginv1.ConfigureRequest{Generation: brokenGeneration, Upstreams: []*pluginv1.Upstream{
 		r.up, {Name: name, ConfigJson: values, ConfigHash: schema.Hash(name, values)},
 	}})
-	if err == nil && len(r.errorsIn(got.GetDiagnostics())) == 0 {
+	if err == nil && len(errorsIn(got.GetDiagnostics())) == 0 {
 		return fail("an upstream with a name that the schema does not have is taken")
 	}
 	if err := r.answers(ctx, r.main, r.request(brokenGeneration), codes.NotFound); err != nil {

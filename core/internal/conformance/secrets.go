@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tunneld/tunneld/internal/plaintext"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -38,6 +39,7 @@ func newSecret(path, value string) secret {
 		}
 	}
 	add("as it is", value, strings.TrimSpace(value))
+	add("in one line", strings.TrimSpace(plaintext.Shown(value)))
 	quoted, _ := json.Marshal(value)
 	add("as JSON has it", strings.Trim(string(quoted), `"`))
 	add("as a URL has it", url.QueryEscape(value), url.PathEscape(value))
@@ -179,5 +181,5 @@ func (r *run) secrets(context.Context) outcome {
 	default:
 		return skip("the configuration sets no sensitive attribute")
 	}
-	return fails(r.said.found, "%d values looked for in %d texts: log, errors, diagnostics", len(r.said.secrets), r.said.lines)
+	return fails(r.said.found, "%d values looked for in %d texts: log, answers, errors", len(r.said.secrets), r.said.lines)
 }

@@ -25,18 +25,15 @@ func (r *run) ask(ctx context.Context, values []byte) ([]*pluginv1.Diagnostic, e
 		Upstream: &pluginv1.Upstream{Name: name, ConfigJson: values, ConfigHash: schema.Hash(name, values)},
 	})
 	if err != nil {
-		r.said.add(err.Error())
 		return nil, err
 	}
-	r.errorsIn(got.GetDiagnostics())
 	return got.GetDiagnostics(), nil
 }
 
-// errorsIn notes what diagnostics say and returns those that are errors.
-func (r *run) errorsIn(ds []*pluginv1.Diagnostic) []string {
+// errorsIn returns the diagnostics that are errors.
+func errorsIn(ds []*pluginv1.Diagnostic) []string {
 	var wrong []string
 	for _, d := range ds {
-		r.said.add(d.GetSummary(), d.GetDetail())
 		if d.GetSeverity() != pluginv1.Severity_SEVERITY_WARNING {
 			wrong = append(wrong, strings.TrimPrefix(strings.Join(d.GetPath(), ".")+": ", ": ")+d.GetSummary())
 		}
@@ -51,7 +48,7 @@ func (r *run) validate(ctx context.Context) outcome {
 		if err != nil {
 			return fail("%v", err)
 		}
-		if wrong := r.errorsIn(ds); len(wrong) > 0 {
+		if wrong := errorsIn(ds); len(wrong) > 0 {
 			return fails(wrong, "")
 		}
 		if n == 0 {

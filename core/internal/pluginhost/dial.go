@@ -113,8 +113,8 @@ func (u *upstream) through(ctx context.Context, p *process, d tunnel.Dial) (_ *t
 		Socket:    socket,
 		ReadAhead: h.GetPrefetched(),
 		Path:      h.GetPath(),
-		Local:     clean(h.GetConnected().GetLocalAddress(), maxAddress),
-		Remote:    clean(h.GetConnected().GetRemoteAddress(), maxAddress),
+		Local:     h.GetConnected().GetLocalAddress(),
+		Remote:    h.GetConnected().GetRemoteAddress(),
 		Stages:    stages(h.GetConnected().GetStages()),
 	}
 	if h.GetPath() == pathRelay {

@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
-	"unicode"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,10 +14,8 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// Bounds on what a plugin can make of a log line.
+// Bounds on what a plugin can make of a failed dial.
 const (
-	maxText       = 1024 // bytes of a message or a hint
-	maxAddress    = 255  // bytes of an address
 	maxStages     = 16
 	maxRetryAfter = 24 * time.Hour
 )
@@ -39,10 +35,7 @@ const (
 
 // fromPlugin is a failure that the plugin reports of the far end.
 func (u *upstream) fromPlugin(e *pluginv1.DialError) error {
-	message := clean(e.GetMessage(), maxText)
-	if message == "" {
-		message = "the plugin gives no reason"
-	}
+	message := cmp.Or(e.GetMessage(), "the plugin gives no reason")
 	stage, reason := e.GetStage(), e.GetReason()
 	if _, known := pluginv1.Stage_name[int32(stage)]; !known || stage == pluginv1.Stage_STAGE_PLUGIN {
 		stage = pluginv1.Stage_STAGE_UNSPECIFIED
@@ -56,7 +49,7 @@ func (u *upstream) fromPlugin(e *pluginv1.DialError) error {
 		Reason:     reason,
 		Retryable:  e.GetRetryable(),
 		Message:    message,
-		Hint:       clean(e.GetHint(), maxText),
+		Hint:       e.GetHint(),
 		RetryAfter: min(max(e.GetRetryAfter().AsDuration(), 0), maxRetryAfter),
 		Stages:     stages(e.GetStages()),
 	}
@@ -156,19 +149,5 @@ func callError(err error) error {
 	case codes.Canceled:
 		return context.Canceled
 	}
-	return fmt.Errorf("%s (%s)", clean(s.Message(), maxText), s.Code())
-}
-
-// clean makes a plugin's text fit for a line: valid UTF-8, no control
-// characters, at most n bytes.
-func clean(s string, n int) string {
-	if len(s) > n {
-		s = strings.ToValidUTF8(s[:n], "")
-	}
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "\uFFFD")))
+	return fmt.Errorf("%s (%s)", s.Message(), s.Code())
 }

@@ -3,6 +3,7 @@ package pluginhost
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os/exec"
@@ -44,7 +45,8 @@ func clientConfig(c *child, dir string, log *slog.Logger, prepare func(cmd *exec
 			// The socket's path says nothing about where a proxy leads.
 			grpc.WithNoProxy(),
 			grpc.WithIdleTimeout(0),
-			grpc.WithStreamInterceptor(tameStreams),
+			grpc.WithChainUnaryInterceptor(c.out.said.unary),
+			grpc.WithChainStreamInterceptor(tameStreams, c.out.said.stream),
 		},
 	}
 }
@@ -117,6 +119,11 @@ type slogSink struct{ log *slog.Logger }
 // Accept logs one line.
 func (s slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	if level >= hclog.Debug {
-		s.log.Debug("go-plugin: "+msg, args...)
+		// What a plugin printed is among them.
+		cleaned := make([]any, len(args))
+		for i, a := range args {
+			cleaned[i] = clean(fmt.Sprint(a), maxText)
+		}
+		s.log.Debug("go-plugin: "+msg, cleaned...)
 	}
 }

@@ -32,6 +32,8 @@ const (
 type output struct {
 	log *slog.Logger
 	tap func(line []byte) // see Options.OnLine; may be nil
+	// said is what the plugin says in calls.
+	said texts
 
 	mu      sync.Mutex
 	tail    []byte    // of what was printed, log lines as people read them
@@ -82,6 +84,7 @@ func (o *output) line(line []byte, stream string) {
 		o.tap(line)
 	}
 	r, isLog := parseLog(line)
+	var plain string
 	now := time.Now()
 	o.mu.Lock()
 	a := &o.plain
@@ -94,8 +97,9 @@ func (o *output) line(line []byte, stream string) {
 			o.keep(r.text())
 		}
 	} else {
-		o.keep(string(line))
-		o.tell(string(line))
+		plain = clean(string(line), maxLine)
+		o.keep(plain)
+		o.tell(plain)
 	}
 	if !wanted {
 		o.mu.Unlock()
@@ -114,7 +118,7 @@ func (o *output) line(line []byte, stream string) {
 		o.log.LogAttrs(context.Background(), r.level, r.message, r.attrs...)
 		return
 	}
-	o.log.Warn("plugin printed", "stream", stream, "line", strings.ToValidUTF8(string(line), "\uFFFD"))
+	o.log.Warn("plugin printed", "stream", stream, "line", plain)
 }
 
 func (o *output) report(dropped int) {
@@ -251,7 +255,7 @@ func parseLog(line []byte) (logLine, bool) {
 	if err := json.Unmarshal(line, &head); err != nil || head.Level == nil || head.Msg == nil {
 		return logLine{}, false
 	}
-	r := logLine{level: *head.Level, message: *head.Msg}
+	r := logLine{level: *head.Level, message: clean(*head.Msg, maxLine)}
 	for _, a := range attributes(line, maxLogDepth) {
 		switch a.Key {
 		// The daemon's own handler writes the first three; "plugin" is what the
@@ -282,7 +286,7 @@ func attributes(object []byte, depth int) []slog.Attr {
 		if err := d.Decode(&value); err != nil {
 			break
 		}
-		attrs = append(attrs, slog.Attr{Key: fmt.Sprint(key), Value: attributeValue(value, depth)})
+		attrs = append(attrs, slog.Attr{Key: clean(fmt.Sprint(key), maxName), Value: attributeValue(value, depth)})
 	}
 	return attrs
 }
@@ -295,11 +299,11 @@ func attributeValue(raw json.RawMessage, depth int) slog.Value {
 	d.UseNumber()
 	var v any
 	if err := d.Decode(&v); err != nil {
-		return slog.StringValue(string(raw))
+		return slog.StringValue(clean(string(raw), maxLine))
 	}
 	switch v := v.(type) {
 	case string:
-		return slog.StringValue(v)
+		return slog.StringValue(clean(v, maxLine))
 	case bool:
 		return slog.BoolValue(v)
 	case json.Number:
@@ -310,5 +314,5 @@ func attributeValue(raw json.RawMessage, depth int) slog.Value {
 			return slog.Float64Value(f)
 		}
 	}
-	return slog.StringValue(string(raw))
+	return slog.StringValue(clean(string(raw), maxLine))
 }

@@ -214,18 +214,6 @@ func FuzzOutput(f *testing.F) {
 	})
 }
 
-func FuzzClean(f *testing.F) {
-	f.Add("no such\nhost\x1b", 5)
-	f.Add("\xff\xfe€€€€", 7)
-	f.Fuzz(func(t *testing.T, s string, n int) {
-		n = n & 0xfff
-		got := clean(s, n)
-		if !utf8.ValidString(got) || strings.ContainsAny(got, "\x00\r\n\x1b") || len(got) > 3*n {
-			t.Errorf("clean(%q, %d) = %q", s, n, got)
-		}
-	})
-}
-
 func TestBackoff(t *testing.T) {
 	b := Backoff{Min: 500 * time.Millisecond, Max: 30 * time.Second}
 	for n, want := range map[int]time.Duration{0: 0, 1: 0, 2: 500 * time.Millisecond, 3: time.Second, 4: 2 * time.Second, 8: 30 * time.Second, 1000: 30 * time.Second} {

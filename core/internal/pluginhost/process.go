@@ -97,6 +97,9 @@ func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed 
 	if h.opts.OnLine != nil {
 		out.tap = func(line []byte) { h.opts.OnLine(spec.Name, line) }
 	}
+	if h.opts.OnText != nil {
+		out.said.tap = func(text string) { h.opts.OnText(spec.Name, text) }
+	}
 	p := &process{
 		spec:    spec,
 		log:     log,
@@ -179,7 +182,7 @@ func (p *process) introduce(ctx context.Context, version string) error {
 		return fmt.Errorf("ask who it is: %w", callError(err))
 	}
 	if info.GetName() != p.spec.Name {
-		return fmt.Errorf("%w %q: the plugin block, the upstreams or the file's name must say the same", errOtherName, clean(info.GetName(), 64))
+		return fmt.Errorf("%w %q: the plugin block, the upstreams or the file's name must say the same", errOtherName, info.GetName())
 	}
 	if err := takes(info.GetDataPaths()); err != nil {
 		return err
@@ -205,7 +208,7 @@ func takes(paths []pluginv1.DataPath) error {
 	for _, d := range paths {
 		names = append(names, d.Text())
 	}
-	return fmt.Errorf("%w (%s), and this tunneld takes direct and relay: use a newer tunneld, or a plugin that passes descriptors", errDataPaths, clean(strings.Join(names, ", "), maxTelling))
+	return fmt.Errorf("%w (%s), and this tunneld takes direct and relay: use a newer tunneld, or a plugin that passes descriptors", errDataPaths, strings.Join(names, ", "))
 }
 
 // discard ends a process that never came to work. It returns once nothing is

@@ -83,6 +83,8 @@ func serveRaw() int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
+	case "hostile":
+		sayHostile()
 	case "deaf to SIGTERM":
 		signal.Ignore(syscall.SIGTERM)
 	case "stdin":
@@ -184,12 +186,20 @@ func (r *raw) GetInfo(_ context.Context, req *pluginv1.GetInfoRequest) (*pluginv
 	case "dies when asked":
 		os.Exit(11)
 	}
-	return &pluginv1.GetInfoResponse{Name: name, Version: "0.1 for " + req.GetCoreVersion(), DataPaths: paths}, nil
+	info := &pluginv1.GetInfoResponse{Name: name, Version: "0.1 for " + req.GetCoreVersion(), DataPaths: paths}
+	if r.mode == "hostile" {
+		info.Version, info.Summary, info.Capabilities = hostile, hostile, []string{hostile}
+	}
+	return info, nil
 }
 
 func (r *raw) GetSchema(context.Context, *pluginv1.GetSchemaRequest) (*pluginv1.GetSchemaResponse, error) {
 	fmt.Println("printed to stdout after the handshake")
-	return &pluginv1.GetSchemaResponse{Upstream: &pluginv1.Block{Doc: "raw"}}, nil
+	b := &pluginv1.Block{Doc: "raw"}
+	if r.mode == "hostile" {
+		b = hostileSchema()
+	}
+	return &pluginv1.GetSchemaResponse{Upstream: b}, nil
 }
 
 func (r *raw) Configure(ctx context.Context, req *pluginv1.ConfigureRequest) (*pluginv1.ConfigureResponse, error) {
@@ -371,6 +381,21 @@ func (r *raw) Dial(ctx context.Context, req *pluginv1.DialRequest) (*pluginv1.Di
 			RetryAfter: durationpb.New(-time.Minute),
 			Stages:     make([]*pluginv1.StageTime, 1000),
 		}}}, nil
+	case "hostile":
+		return &pluginv1.DialResponse{Result: &pluginv1.DialResponse_Error{Error: &pluginv1.DialError{Message: hostile, Hint: hostile}}}, nil
+	case "hostile failure":
+		return nil, status.Error(codes.Internal, hostile)
+	case "hostile end":
+		near, far, err := pluginwire.RelayPair()
+		if err != nil {
+			return nil, err
+		}
+		r.keep(near)
+		r.pass(token, pluginwire.PathRelay, far)
+		if err := r.channel.Send(pluginwire.Record{Kind: pluginwire.End, Token: token, Status: pluginwire.StatusError, Text: hostile}, nil); err != nil {
+			return nil, err
+		}
+		return handoff(token, relay), nil
 	case "internal":
 		return nil, status.Error(codes.Internal, "out of luck")
 	default:

@@ -39,10 +39,10 @@ func (p *Plugin) offer(proc *process, generation uint64) (refusal string, err er
 	if i < 0 {
 		return "", nil
 	}
-	why := clean(diagnostics[i].GetSummary(), maxText)
+	why := diagnostics[i].GetSummary()
 	if name := diagnostics[i].GetUpstream(); name != "" {
 		// One that fails takes all others of the plugin with it.
-		why = fmt.Sprintf("upstream %q: %s", clean(name, 64), why)
+		why = fmt.Sprintf("upstream %q: %s", name, why)
 	}
 	return why, nil
 }

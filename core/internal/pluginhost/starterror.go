@@ -45,7 +45,7 @@ var (
 // startError says why a start failed, as far as it can be told, and ends the
 // process so that what it printed is complete.
 func (p *process) startError(ctx context.Context, err error) error {
-	e := &StartError{Plugin: p.spec.Name, Err: err}
+	e := &StartError{Plugin: p.spec.Name, Err: cleanError{err}}
 	if p.child.ID() == "" {
 		// There never was a process, and the cause is the system's.
 		return e
@@ -71,7 +71,7 @@ func (p *process) startError(ctx context.Context, err error) error {
 	case exited && first == "":
 		e.Err = fmt.Errorf("it ended (%s) before its handshake", p.child.how())
 	case exited:
-		e.Err = fmt.Errorf("it ended (%s): %w", p.child.how(), err)
+		e.Err = fmt.Errorf("it ended (%s): %w", p.child.how(), cleanError{err})
 	}
 	return e
 }

@@ -75,7 +75,7 @@ func (p *Plugin) State() State {
 	defer p.mu.Unlock()
 	s := State{
 		Name:       p.spec.Name,
-		Version:    clean(p.info.GetVersion(), 64),
+		Version:    p.info.GetVersion(),
 		Source:     p.spec.Source(),
 		Status:     p.status,
 		Since:      p.since,

@@ -150,7 +150,7 @@ func (p *Plugin) publish(proc *process) {
 	p.proc, p.info, p.schema = proc, proc.info, proc.schema
 	p.mu.Unlock()
 	p.turn(StatusRunning, time.Time{})
-	p.log.Info("plugin started", "pid", proc.child.number(), "version", clean(proc.info.GetVersion(), 64))
+	p.log.Info("plugin started", "pid", proc.child.number(), "version", proc.info.GetVersion())
 	if changed {
 		p.log.Warn("restarted plugin has another schema: its program was replaced; reload the configuration to check it again")
 	}
@@ -240,7 +240,7 @@ func (p *Plugin) why() string {
 	if p.lastExit == "" {
 		return "no reason known"
 	}
-	s := "last end: " + clean(p.lastExit, maxText)
+	s := "last end: " + p.lastExit
 	if p.lastTold != "" {
 		s += fmt.Sprintf(" (it printed %q)", p.lastTold)
 	}
