@@ -29,6 +29,7 @@ var allowed = map[string][]string{
 	"internal/fdtest":         {},
 	"internal/userfile":       {},
 	"internal/logqueue":       {},
+	"internal/nettest":        {},
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},
 	"internal/plaintext":      {},
 
@@ -60,7 +61,7 @@ var allowed = map[string][]string{
 	"core/internal/config":  {"internal/plaintext", "core/internal/route", "core/internal/schema", "core/internal/tunnel", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/route":   {"core/internal/tunnel"},
 	"core/internal/listen":  {"internal/bare", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
-	"core/internal/splice":  {"internal/bare", "core/internal/tunnel"},
+	"core/internal/splice":  {"internal/bare", "internal/sockopt", "core/internal/tunnel"},
 	"core/internal/status":  {},
 	"core/internal/metrics": {"core/internal/status", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
 	"core/internal/control": {"core/internal/status"},

@@ -62,3 +62,13 @@ func seconds(d time.Duration) int {
 }
 
 const tcpKeepIdle = unix.TCP_KEEPIDLE
+
+// ReadAcks returns what the system knows of the socket's acknowledgements; ok is
+// false where it is no TCP connection.
+func ReadAcks(fd uintptr) (a Acks, ok bool) {
+	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return Acks{}, false
+	}
+	return Acks{Unacked: info.Unacked, Last: time.Duration(info.Last_ack_recv) * time.Millisecond}, true
+}

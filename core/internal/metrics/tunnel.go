@@ -26,7 +26,8 @@ type Tunnel struct {
 
 var closeReasons = [...]tunnel.CloseReason{
 	tunnel.CloseClientEOF, tunnel.CloseUpstreamEOF, tunnel.CloseClientReset, tunnel.CloseUpstreamReset,
-	tunnel.ClosePluginDied, tunnel.CloseIdle, tunnel.CloseHalfClosed, tunnel.CloseLifetime, tunnel.CloseKilled,
+	tunnel.ClosePluginDied, tunnel.CloseIdle, tunnel.CloseHalfClosed, tunnel.CloseLifetime, tunnel.CloseDeadLine,
+	tunnel.CloseKilled,
 }
 
 // Tunnel returns the counts of a key, always the same ones.

@@ -26,12 +26,12 @@ type kernel struct {
 	ticking sync.WaitGroup
 }
 
-func (k *kernel) init(tunnels *counter) error {
+func (k *kernel) init(tunnels *counter, lines *lineCheck) error {
 	k.closing = make(chan struct{})
 	n := min(runtime.GOMAXPROCS(0), maxWorkers)
 	pipes := pipesAllowed(n)
 	for range n {
-		w, err := newWorker(tunnels, pipes)
+		w, err := newWorker(tunnels, pipes, lines)
 		if err != nil {
 			return errors.Join(fmt.Errorf("start pump: %w", err), k.close())
 		}

@@ -7,7 +7,7 @@ import "net"
 // kernel is the pump that this system does not have.
 type kernel struct{}
 
-func (*kernel) init(*counter) error { return nil }
+func (*kernel) init(*counter, *lineCheck) error { return nil }
 
 func (*kernel) start(*Tunnel) bool { return false }
 

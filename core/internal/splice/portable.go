@@ -14,20 +14,22 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/sockopt"
 )
 
 // portable pumps tunnels by goroutines: two each, and one that looks at the
 // timeouts while there are any.
 type portable struct {
 	tunnels *counter
+	lines   *lineCheck
 
 	mu    sync.Mutex
 	flows map[*flow]struct{}
 	stop  chan struct{} // ends the watch; nil while there are no flows
 }
 
-func (p *portable) init(tunnels *counter) {
-	p.tunnels, p.flows = tunnels, map[*flow]struct{}{}
+func (p *portable) init(tunnels *counter, lines *lineCheck) {
+	p.tunnels, p.lines, p.flows = tunnels, lines, map[*flow]struct{}{}
 }
 
 func (p *portable) start(t Tunnel) {
@@ -74,7 +76,10 @@ func (p *portable) watch(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case now := <-t.C:
-			p.each(func(f *flow) { f.checkTimeouts(now) })
+			p.each(func(f *flow) {
+				f.checkTimeouts(now)
+				f.checkLines(p.lines, now)
+			})
 		}
 	}
 }
@@ -86,7 +91,9 @@ type flow struct {
 	upped, downed atomic.Int64
 	active        atomic.Int64 // when the last byte moved, in nanoseconds after start
 	half          atomic.Bool  // one direction has ended
-	backlog       backlog      // the watch's
+	backlog       backlog      // the watch's, as what follows
+	ticks         uint32
+	lines         [2]sockopt.Line
 	// The write sides that are about to be, or are, shut down.
 	upstreamShut, clientShut atomic.Bool
 
@@ -360,6 +367,20 @@ func (f *flow) checkTimeouts(now time.Time) {
 	}
 	if reason, err := f.Timeouts.expired(age, quiet, half); err != nil {
 		f.breakOff(reason, err)
+	}
+}
+
+// checkLines breaks the tunnel off where a side's line is dead.
+func (f *flow) checkLines(c *lineCheck, now time.Time) {
+	f.ticks++
+	if !c.due(f.ticks, 0) {
+		return
+	}
+	for side, conn := range [2]net.Conn{f.Client, f.Upstream.Stream} {
+		if c.deadConn(&f.lines[side], conn, now.Sub(f.start)) {
+			f.breakOff(c.ended(side))
+			return
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/sockopt"
 )
 
 // The two sides of a tunnel. Direction d carries the bytes of side d to the
@@ -36,6 +37,7 @@ type slot struct {
 	start    time.Duration
 	active   time.Duration
 	backlog  backlog
+	lines    [2]sockopt.Line
 	timeouts Timeouts
 	relay    tunnel.Relay
 	traffic  *tunnel.Traffic

@@ -81,11 +81,13 @@ type Pump struct {
 }
 
 // New returns a pump without tunnels. It is closed with Close.
-func New() (*Pump, error) {
+func New() (*Pump, error) { return newWith(defaultLineCheck()) }
+
+func newWith(lines *lineCheck) (*Pump, error) {
 	p := &Pump{}
 	p.tunnels.init()
-	p.portable.init(&p.tunnels)
-	if err := p.kernel.init(&p.tunnels); err != nil {
+	p.portable.init(&p.tunnels, lines)
+	if err := p.kernel.init(&p.tunnels, lines); err != nil {
 		return nil, err
 	}
 	return p, nil

@@ -25,6 +25,7 @@ type worker struct {
 	epoll   *os.File // of epfd
 	raw     syscall.RawConn
 	tunnels *counter
+	lines   *lineCheck
 	stopped chan struct{}
 	// helpers tell and ask plugins, and report tunnels that have ended: all that
 	// may take a while.
@@ -40,6 +41,7 @@ type worker struct {
 	began  time.Time
 	now    time.Duration // since began, read once a turn
 	rung   bool          // a message has ended a wait: the deadline is in the past
+	ticks  uint32
 	slots  slab
 	pipes  pipes
 	buf    []byte
@@ -81,7 +83,7 @@ type message struct {
 	err  error
 }
 
-func newWorker(tunnels *counter, mostPipes int) (*worker, error) {
+func newWorker(tunnels *counter, mostPipes int, lines *lineCheck) (*worker, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -102,6 +104,7 @@ func newWorker(tunnels *counter, mostPipes int) (*worker, error) {
 		epoll:   epoll,
 		raw:     raw,
 		tunnels: tunnels,
+		lines:   lines,
 		stopped: make(chan struct{}),
 		began:   time.Now(),
 		buf:     make([]byte, smallRead),
@@ -285,6 +288,7 @@ func (w *worker) later(s *slot) {
 
 // tick tells what has moved, and breaks off what has exceeded a timeout.
 func (w *worker) tick() {
+	w.ticks++
 	w.slots.each(func(s *slot) {
 		s.fold()
 		if s.broken {
@@ -299,8 +303,25 @@ func (w *worker) tick() {
 		}
 		if reason, err := s.timeouts.expired(w.now-s.start, w.now-s.active, half); err != nil {
 			w.breakOff(s, reason, err)
+		} else if w.lines.due(w.ticks, s.index) {
+			w.checkLines(s)
 		}
 	})
+}
+
+// checkLines breaks the tunnel off where a side's line is dead. A relay's own
+// socket has no line.
+func (w *worker) checkLines(s *slot) {
+	for side := range s.lines {
+		if side == upstream && s.relay != nil {
+			continue
+		}
+		if w.lines.dead(&s.lines[side], uintptr(s.fds[side]), w.now) {
+			reason, err := w.lines.ended(side)
+			w.breakOff(s, reason, err)
+			return
+		}
+	}
 }
 
 func setKey(e *unix.EpollEvent, key uint64) { e.Fd, e.Pad = int32(uint32(key)), int32(key>>32) }

@@ -173,6 +173,8 @@ const (
 	CloseIdle       CloseReason = "idle"
 	CloseHalfClosed CloseReason = "half_close"
 	CloseLifetime   CloseReason = "lifetime"
+	// CloseDeadLine: a side's system has acknowledged nothing for minutes.
+	CloseDeadLine CloseReason = "dead_line"
 	// CloseKilled: the daemon ended it, at shutdown.
 	CloseKilled CloseReason = "killed"
 )
