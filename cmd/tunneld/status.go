@@ -94,7 +94,7 @@ func writeListeners(w io.Writer, listeners []core.StatusListener) {
 				tunnels = append(tunnels, fmt.Sprintf("%s %d", path, n))
 			}
 		}
-		row(w, l.ID, l.Address, l.Target, fmt.Sprint(l.Connections), strings.Join(tunnels, ", "))
+		row(w, l.ID, strings.Join(l.Addresses, ", "), l.Target, fmt.Sprint(l.Connections), strings.Join(tunnels, ", "))
 	}
 }
 

@@ -26,8 +26,8 @@ func daemonStatus(now time.Time) core.Status {
 			Diagnostics: "Error: Unknown attribute \"adress\"\n  on /etc/tunneld/a.hcl line 3, in listener \"tcp\" \"orders\":\n   3:   adress =\n\n  Did you mean \"address\"?\n\n",
 		},
 		Listeners: []core.StatusListener{
-			{ID: "tcp.orders", Address: "127.0.0.1:5432", Target: "orders-db.corp:5432", Connections: 13, Tunnels: map[string]int{"relay": 2, "direct": 10}},
-			{ID: "socks5.apps", Address: "127.0.0.1:1080"},
+			{ID: "tcp.orders", Address: "127.0.0.1:5432", Addresses: []string{"127.0.0.1:5432"}, Target: "orders-db.corp:5432", Connections: 13, Tunnels: map[string]int{"relay": 2, "direct": 10}},
+			{ID: "socks5.apps", Address: "127.0.0.1:1080", Addresses: []string{"127.0.0.1:1080", "[::1]:1080"}},
 		},
 		Upstreams: []core.StatusUpstream{
 			{ID: "sapsocks.onprem", Health: "ok", CredentialExpires: now.Add(42 * time.Minute), CredentialRenewed: now.Add(-18 * time.Minute)},
@@ -57,9 +57,9 @@ last reload FAILED at 11:45:30 (14m ago) in 120ms; 7 reloads since the start, 2 
 NOT READY: plugin acme keeps dying: exit status 3
 LOG: 21 lines dropped since the start, which could not be written in time
 
-LISTENER     ADDRESS         TARGET               CONNECTIONS  TUNNELS
-tcp.orders   127.0.0.1:5432  orders-db.corp:5432  13           direct 10, relay 2
-socks5.apps  127.0.0.1:1080  -                    0            -
+LISTENER     ADDRESS                     TARGET               CONNECTIONS  TUNNELS
+tcp.orders   127.0.0.1:5432              orders-db.corp:5432  13           direct 10, relay 2
+socks5.apps  127.0.0.1:1080, [::1]:1080  -                    0            -
 
 UPSTREAM         HEALTH   CREDENTIAL                                          MESSAGE
 sapsocks.onprem  ok       ends 12:41:30 (in 42m), renewed 11:41:30 (18m ago)  -

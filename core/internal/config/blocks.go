@@ -41,7 +41,7 @@ func (p *parser) decode(b *hclsyntax.Block) {
 	case "log":
 		p.cfg.Log = p.log(v, b)
 	case "metrics":
-		p.cfg.Metrics.Address = v.Text("address")
+		p.cfg.Metrics.Addresses = []string{v.Text("address")}
 		p.address(b, "metrics", v)
 	case "control":
 		p.cfg.Control.Address = v.Text("address")
@@ -185,10 +185,10 @@ func socket(v schema.Values) tunnel.SocketOptions {
 func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 	limits, timeouts, tcp := v.Block("limits"), v.Block("timeouts"), v.Block("tcp")
 	l := Listener{
-		Kind:    b.Labels[0],
-		Name:    b.Labels[1],
-		Address: v.Text("address"),
-		Limits:  Limits{MaxConnections: limits.Int("max_connections"), MaxPerSource: limits.Int("max_per_source")},
+		Kind:      b.Labels[0],
+		Name:      b.Labels[1],
+		Addresses: []string{v.Text("address")},
+		Limits:    Limits{MaxConnections: limits.Int("max_connections"), MaxPerSource: limits.Int("max_per_source")},
 		Timeout: Timeouts{
 			Handshake: timeouts.Duration("handshake"),
 			Dial:      timeouts.Duration("dial"),

@@ -42,14 +42,14 @@ func TestExampleHasTheDocumentedDefaults(t *testing.T) {
 	}
 	socket := tunnel.SocketOptions{Nodelay: true, KeepaliveIdle: 30 * time.Second, KeepaliveInterval: 10 * time.Second, KeepaliveCount: 6}
 	wantListener := Listener{
-		Kind: "tcp", Name: "orders", Address: "127.0.0.1:5432",
+		Kind: "tcp", Name: "orders", Addresses: []string{"127.0.0.1:5432"},
 		Target:  tunnel.Target{Host: "orders-db.corp", Port: 5432},
 		Timeout: Timeouts{Handshake: 10 * time.Second, Dial: 30 * time.Second, HalfClose: time.Minute},
 		Socket:  socket,
 	}
 	want := Config{
 		Log:     Log{Level: slog.LevelInfo, Format: "text", Access: true},
-		Metrics: Metrics{Address: "127.0.0.1:9464"},
+		Metrics: Metrics{Addresses: []string{"127.0.0.1:9464"}},
 		Control: Control{Address: "unix:///run/tunneld/control.sock"},
 		Daemon:  Daemon{PluginDir: "/usr/lib/tunneld/plugins", ShutdownTimeout: 30 * time.Second, DrainTimeout: 10 * time.Minute},
 		Plugins: []Plugin{{
@@ -75,7 +75,7 @@ func TestExampleHasTheDocumentedDefaults(t *testing.T) {
 		},
 	}
 	want.Listeners = append(want.Listeners, wantListener)
-	for _, l := range []Listener{{Kind: "socks5", Name: "apps", Address: "127.0.0.1:1080"}, {Kind: "http", Name: "web", Address: "127.0.0.1:3128"}} {
+	for _, l := range []Listener{{Kind: "socks5", Name: "apps", Addresses: []string{"127.0.0.1:1080"}}, {Kind: "http", Name: "web", Addresses: []string{"127.0.0.1:3128"}}} {
 		l.Timeout, l.Socket = wantListener.Timeout, socket
 		want.Listeners = append(want.Listeners, l)
 	}

@@ -44,7 +44,7 @@ type Log struct {
 
 // Metrics is the metrics block.
 type Metrics struct {
-	Address string // "host:port" as written; empty: no metrics server
+	Addresses []string // each "host:port" as written; none: no metrics server
 }
 
 // Control is the control block.
@@ -108,15 +108,17 @@ func (u Upstream) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint
 
 // Listener is a listener block.
 type Listener struct {
-	Kind    string // "tcp", "socks5" or "http"
-	Name    string
-	Address string        // "host:port" as written
-	Target  tunnel.Target // of kind "tcp" only
-	Limits  Limits
-	Timeout Timeouts
-	Socket  tunnel.SocketOptions
-	Backlog int // 0: the system's
-	Open    bool
+	Kind string // "tcp", "socks5" or "http"
+	Name string
+	// Addresses are each "host:port" as written: one today, of which a name may
+	// stand for several.
+	Addresses []string
+	Target    tunnel.Target // of kind "tcp" only
+	Limits    Limits
+	Timeout   Timeouts
+	Socket    tunnel.SocketOptions
+	Backlog   int // 0: the system's
+	Open      bool
 }
 
 // ID returns "kind.name".

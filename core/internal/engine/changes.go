@@ -83,11 +83,11 @@ func (c *changeList) listeners(old, next []config.Listener) {
 		was, existed := before[l.ID()]
 		delete(before, l.ID())
 		if !existed {
-			c.add("listener %s: added on %s", l.ID(), l.Address)
+			c.add("listener %s: added on %s", l.ID(), strings.Join(l.Addresses, ", "))
 			continue
 		}
-		if was.Address != l.Address {
-			c.add("listener %s: moved from %s to %s", l.ID(), was.Address, l.Address)
+		if !slices.Equal(was.Addresses, l.Addresses) {
+			c.add("listener %s: moved from %s to %s", l.ID(), strings.Join(was.Addresses, ", "), strings.Join(l.Addresses, ", "))
 		}
 		if differing := listenerChanges(was, l); len(differing) > 0 {
 			c.add("listener %s: changed %s", l.ID(), strings.Join(differing, ", "))

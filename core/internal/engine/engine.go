@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -35,6 +37,8 @@ type Options struct {
 	// Self is the command that serves a bundled plugin when the plugin's name
 	// is appended; empty: this program with "plugin serve".
 	Self []string
+	// Lookup resolves the names in addresses to listen on; nil: as the system does.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Log is the daemon's log.
 	Log *slog.Logger
 	// SetLog is told of the log block of each configuration that is put in
@@ -54,6 +58,7 @@ type Engine struct {
 	began time.Time
 
 	host    *pluginhost.Host
+	lookup  lookup
 	pump    *splice.Pump
 	slots   *slots
 	metrics *metrics.Metrics
@@ -79,8 +84,8 @@ type Engine struct {
 
 	// turn is held, by one element, by whoever starts, reloads or stops.
 	turn          chan struct{}
-	number        uint64 // the last generation's
-	listeners     map[string]*listening
+	number        uint64                  // the last generation's
+	listeners     map[string][]*listening // by ID
 	running       []runningPlugin
 	retired       []retired      // those that dials may hold
 	metricsServer *metricsServer // nil: not configured
@@ -142,7 +147,11 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		slots:       newSlots(),
 		connections: newCrew(),
 		turn:        make(chan struct{}, 1),
-		listeners:   map[string]*listening{},
+		listeners:   map[string][]*listening{},
+		lookup:      opts.Lookup,
+	}
+	if e.lookup == nil {
+		e.lookup = systemLookup
 	}
 	e.metrics = metrics.New(opts.Version, e.Status)
 	e.control = control.NewServer(e, e.log)
@@ -202,8 +211,10 @@ func (e *Engine) hold() *generation {
 // Listener is a listener that is served.
 type Listener struct {
 	ID      string // "tcp.orders"
-	Address string // as bound, "127.0.0.1:5432"
-	Target  string
+	Address string // as bound, "127.0.0.1:5432"; the first where there are several
+	// Addresses are all of them.
+	Addresses []string
+	Target    string
 }
 
 // Listeners returns what is served, in the configuration's order.
@@ -230,13 +241,13 @@ func (e *Engine) stop(ctx context.Context) error {
 	e.turn <- struct{}{}
 	e.stopping.Store(true)
 	listeners := e.listeners
-	e.listeners = map[string]*listening{}
+	e.listeners = map[string][]*listening{}
 	<-e.turn
 	e.log.Info("stopping", "tunnels", e.pump.Active())
 	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)
 	defer cancel()
 	var errs []error
-	for _, l := range listeners {
+	for _, l := range slices.Concat(slices.Collect(maps.Values(listeners))...) {
 		errs = append(errs, l.socket.Close())
 	}
 	if err := e.settle(drain); err != nil && e.pump.Active() > 0 {

@@ -45,7 +45,7 @@ type upstream struct {
 	dialer tunnel.Dialer
 }
 
-func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets map[string]*listening) *generation {
+func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets map[string][]*listening) *generation {
 	g := &generation{
 		number:    number,
 		cfg:       cfg,
@@ -57,8 +57,13 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	}
 	g.holders.Store(1) // the engine, until it retires the generation
 	for _, l := range cfg.Listeners {
-		g.listeners[sockets[l.ID()]] = &listener{Listener: l, id: l.ID(), access: cfg.Log.Access}
-		g.served = append(g.served, Listener{ID: l.ID(), Address: sockets[l.ID()].socket.Addr().String(), Target: l.Target.String()})
+		on := &listener{Listener: l, id: l.ID(), access: cfg.Log.Access}
+		var addresses []string
+		for _, s := range sockets[l.ID()] {
+			g.listeners[s] = on
+			addresses = append(addresses, s.bound().String())
+		}
+		g.served = append(g.served, Listener{ID: l.ID(), Address: addresses[0], Addresses: addresses, Target: l.Target.String()})
 	}
 	dialers := map[string]tunnel.Dialer{}
 	for _, u := range cfg.Upstreams {

@@ -8,63 +8,62 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/control"
 )
 
-// metricsServer serves the metrics and the health of the daemon. A reload that
-// leaves its address alone leaves it alone.
+// metricsServer serves the metrics and the health of the daemon, on one or several
+// sockets. A reload that leaves one of these alone leaves the server alone.
 type metricsServer struct {
-	address string // as configured
-	ln      net.Listener
+	sockets []*metricsSocket
 	http    *http.Server
-	ended   chan struct{} // closed once it serves no more
-	closed  bool          // by vacate
+	serving sync.WaitGroup
 }
+
+// metricsSocket is a socket of it.
+type metricsSocket struct {
+	*spot
+	ln net.Listener
+}
+
+func (m *metricsSocket) bound() netip.AddrPort { return unmapped(m.ln.Addr().(*net.TCPAddr)) }
+
+func (m *metricsSocket) vacate() error {
+	m.closed = true
+	return m.ln.Close()
+}
+
+func (m *metricsSocket) discard() error { return m.ln.Close() }
 
 // metricsGrace is what a scrape under way gets when its server is closed.
 const metricsGrace = 5 * time.Second
 
-// bindServers binds the daemon's own servers, as cfg has them.
-func (e *Engine) bindServers(ctx context.Context, b *binding, cfg *config.Config) config.Diagnostics {
-	var diags config.Diagnostics
-	switch address := cfg.Metrics.Address; {
-	case address == "":
-		b.metrics = nil
-	case b.metrics == nil || b.metrics.address != address:
-		var ln net.Listener
-		err := b.inRoom(address, func() (err error) {
-			ln, err = listenTCP(ctx, address)
-			return err
-		})
-		if err != nil {
-			diags = append(diags, cannotBind(cfg, "metrics", err))
-			break
-		}
-		b.metrics = e.newMetricsServer(address, ln)
-	}
+// bindControl binds the control socket, as cfg has it.
+func (e *Engine) bindControl(b *binding, cfg *config.Config) config.Diagnostics {
 	address := control.Address(cfg.Control.Address, cfg.Daemon.RunDir)
 	commit, undo, err := e.control.Prepare(address)
 	switch {
 	case err == nil:
 		b.commitControl, b.undoControl = commit, undo
 	case cfg.Control.Address != "":
-		diags = append(diags, obstacle(cfg, "control", "address", "the control socket cannot be bound", err.Error()))
+		return config.Diagnostics{obstacle(cfg, "control", "address", "the control socket cannot be bound", err.Error())}
 	default:
 		// Nobody asked for it.
 		e.log.Warn("no control socket: tunneld reload and tunneld status will not find this daemon", "address", address, "err", err)
 	}
-	return diags
+	return nil
 }
 
-func listenTCP(ctx context.Context, address string) (net.Listener, error) {
-	return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+func listenTCP(ctx context.Context, address netip.AddrPort) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", address.String())
 }
 
-func (e *Engine) newMetricsServer(address string, ln net.Listener) *metricsServer {
-	return &metricsServer{address: address, ln: ln, ended: make(chan struct{}), http: &http.Server{
+func (e *Engine) newMetricsServer() *metricsServer {
+	return &metricsServer{http: &http.Server{
 		Handler:        e.metrics.Handler(),
 		ReadTimeout:    10 * time.Second,
 		WriteTimeout:   time.Minute,
@@ -75,34 +74,64 @@ func (e *Engine) newMetricsServer(address string, ln net.Listener) *metricsServe
 }
 
 // restoreMetrics serves the metrics where they were served.
-func (e *Engine) restoreMetrics() {
+func (e *Engine) restoreMetrics(ctx context.Context) {
 	old := e.metricsServer
-	e.metricsServer = nil
-	// Also where the reload is to be broken off.
-	ln, err := listenTCP(context.Background(), old.bound().String())
-	if err != nil {
-		e.log.Error("the metrics are lost: their address cannot be bound again", "address", old.address, "err", err)
-	} else {
-		e.metricsServer = e.newMetricsServer(old.address, ln)
-		e.metricsServer.serve()
+	lost := func(s *metricsSocket) bool {
+		if !s.closed {
+			return false
+		}
+		ln, err := listenTCP(ctx, s.bound())
+		if err != nil {
+			e.log.Error("the metrics are lost: their address cannot be bound again", "address", s.written, "err", err)
+			return true
+		}
+		s.ln, s.closed = ln, false
+		old.serve(s)
+		return false
 	}
-	e.retireMetrics(old)
+	if old == nil {
+		return
+	}
+	if old.sockets = slices.DeleteFunc(old.sockets, lost); len(old.sockets) == 0 {
+		e.metricsServer = nil
+		e.retireMetrics(old)
+	}
 }
 
 // commitServers serves the new ones and closes those that are gone.
 func (e *Engine) commitServers(b *binding) {
 	b.commitControl()
 	old := e.metricsServer
-	if old == b.metrics {
-		return
+	before := old.all()
+	stays := slices.ContainsFunc(b.metrics, func(s *metricsSocket) bool { return slices.Contains(before, s) })
+	switch {
+	case len(b.metrics) == 0:
+		e.metricsServer = nil
+	case !stays:
+		e.metricsServer = e.newMetricsServer()
 	}
-	e.metricsServer = b.metrics
-	if m := b.metrics; m != nil {
-		m.serve()
-		e.log.Info("serving metrics", "address", m.ln.Addr().String())
+	for _, s := range b.metrics {
+		if !slices.Contains(before, s) {
+			e.metricsServer.serve(s)
+			e.log.Info("serving metrics", "address", s.bound().String())
+		}
 	}
-	if old != nil {
+	if m := e.metricsServer; m != nil {
+		m.sockets = b.metrics
+	}
+	switch {
+	case old == nil:
+	case !stays:
 		e.retireMetrics(old)
+	default:
+		for _, s := range before {
+			if slices.Contains(b.metrics, s) || s.closed {
+				continue
+			}
+			if err := s.ln.Close(); err != nil {
+				e.log.Warn("close of a socket of the metrics", "address", s.bound().String(), "err", err)
+			}
+		}
 	}
 }
 
@@ -114,19 +143,18 @@ func (e *Engine) retireMetrics(old *metricsServer) {
 	})
 }
 
-// bound is the address that the system bound.
-func (m *metricsServer) bound() netip.AddrPort { return m.ln.Addr().(*net.TCPAddr).AddrPort() }
-
-func (m *metricsServer) vacate() error {
-	m.closed = true
-	return m.ln.Close()
+// all are the server's sockets; none of no server.
+func (m *metricsServer) all() []*metricsSocket {
+	if m == nil {
+		return nil
+	}
+	return m.sockets
 }
 
-func (m *metricsServer) serve() {
-	go func() {
-		defer close(m.ended)
-		_ = m.http.Serve(m.ln) // it ends by close, which has its error
-	}()
+func (m *metricsServer) serve(s *metricsSocket) {
+	ln := s.ln
+	// It ends by the close of the socket or of the server, which has its error.
+	m.serving.Go(func() { _ = m.http.Serve(ln) })
 }
 
 // close ends the server; a scrape under way has metricsGrace.
@@ -137,9 +165,9 @@ func (m *metricsServer) close() error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = m.http.Close()
 	}
-	<-m.ended
+	m.serving.Wait()
 	if err != nil {
-		return fmt.Errorf("close metrics server on %s: %w", m.address, err)
+		return fmt.Errorf("close metrics server: %w", err)
 	}
 	return nil
 }

@@ -70,6 +70,7 @@ func (e *Engine) listenerStatus(g *generation) []status.Listener {
 		out = append(out, status.Listener{
 			ID:          l.ID,
 			Address:     l.Address,
+			Addresses:   l.Addresses,
 			Target:      l.Target,
 			Connections: e.slots.open(l.ID),
 			Tunnels:     tunnels[l.ID],

@@ -78,18 +78,6 @@ func (s *Socket) SetBacklog(backlog int) error {
 	return nil
 }
 
-// Address is the address as it was written.
-func (s *Socket) Address() string { return s.address }
-
-// Again is the address to bind after Close for the same port: as it was written,
-// unless the system picked the port.
-func (s *Socket) Again() string {
-	if _, port, err := net.SplitHostPort(s.address); err == nil && port != "0" {
-		return s.address
-	}
-	return s.Addr().String()
-}
-
 // Addr is the address that the system bound.
 func (s *Socket) Addr() *net.TCPAddr { return s.ln.Addr() }
 

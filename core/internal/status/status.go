@@ -55,8 +55,10 @@ type Reload struct {
 // Listener is a listener that is served.
 type Listener struct {
 	ID      string `json:"id"`      // "tcp.orders"
-	Address string `json:"address"` // as bound, "127.0.0.1:5432"
-	Target  string `json:"target,omitempty"`
+	Address string `json:"address"` // as bound, "127.0.0.1:5432"; the first of Addresses
+	// Addresses are all that it is bound to: a name may have several.
+	Addresses []string `json:"addresses"`
+	Target    string   `json:"target,omitempty"`
 	// Connections are open, from accept to close.
 	Connections int `json:"connections"`
 	// Tunnels are those of them that are established, by path.
