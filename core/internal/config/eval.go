@@ -47,7 +47,7 @@ func evalContext(folder string) *hcl.EvalContext {
 			}
 			return string(b), nil
 		}),
-		"jsondecode": quiet(stdlib.JSONDecodeFunc, "str", cty.String, "Not JSON", "jsondecode needs a text that is one JSON value."),
+		"jsondecode": quiet(shallowJSON, "str", cty.String, "Not JSON", fmt.Sprintf("jsondecode needs a text that is one JSON value, nested at most %d deep.", maxDepth)),
 		"jsonencode": quiet(stdlib.JSONEncodeFunc, "val", cty.DynamicPseudoType, "Not to be put into JSON", "jsonencode needs texts, numbers, true, false, lists and maps."),
 	}}
 }
@@ -86,6 +86,40 @@ func quiet(f function.Function, param string, ty cty.Type, summary, detail strin
 			return v, nil
 		},
 	})
+}
+
+// shallowJSON is the library's function for texts that are not too deep: it
+// recurses over them.
+var shallowJSON = function.New(&function.Spec{
+	Params: []function.Parameter{{Name: "str", Type: cty.String}},
+	Type: func(args []cty.Value) (cty.Type, error) {
+		if args[0].IsKnown() && jsonDepth(args[0].AsString()) > maxDepth {
+			return cty.NilType, errors.New("nested too deeply")
+		}
+		return stdlib.JSONDecodeFunc.ReturnTypeForValues(args)
+	},
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return stdlib.JSONDecodeFunc.Call(args) },
+})
+
+// jsonDepth returns how deep the brackets of a JSON text nest.
+func jsonDepth(text string) int {
+	depth, deepest := 0, 0
+	inText := false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case inText && c == '\\':
+			i++
+		case c == '"':
+			inText = !inText
+		case inText:
+		case c == '[' || c == '{':
+			depth++
+			deepest = max(deepest, depth)
+		case c == ']' || c == '}':
+			depth--
+		}
+	}
+	return deepest
 }
 
 func envValue(name string) (string, *callError) {

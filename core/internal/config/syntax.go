@@ -11,30 +11,19 @@ import (
 	"github.com/tunneld/tunneld/core/internal/schema"
 )
 
-// maxNesting bounds brackets within brackets and runs of operators, and so the
-// recursion of the parser, whose stack nothing else bounds.
-const maxNesting = 100
-
 // parseFile parses one file and returns its syntax errors.
 func parseFile(name string, src []byte) (*file, []schema.Problem) {
 	f := &file{name: name, src: src, body: &hclsyntax.Body{}}
-	if mayNest(src) {
-		tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
-		if at := tooDeep(tokens); at != nil {
-			f.broken, f.tokens = at.Start.Line, tokens
-			return f, []schema.Problem{{
-				Summary: "Nested too deeply",
-				Detail:  fmt.Sprintf("Brackets or operators are nested more than %d deep here. Write it in a simpler way.", maxNesting),
-				Range:   *at,
-			}}
-		}
+	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
+	if p := depthProblem(tokens); p != nil {
+		f.broken, f.tokens = p.Range.Start.Line, tokens
+		return f, []schema.Problem{*p}
 	}
 	parsed, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	f.body = parsed.Body.(*hclsyntax.Body)
 	if !diags.HasErrors() {
 		return f, nil
 	}
-	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
 	problems := syntaxProblems(f, tokens, diags)
 	for _, p := range problems {
 		if p.Summary != summaryTwice && (f.broken == 0 || p.Range.Start.Line < f.broken) {
@@ -43,58 +32,6 @@ func parseFile(name string, src []byte) (*file, []schema.Problem) {
 		}
 	}
 	return f, problems
-}
-
-// mayNest says whether src has so many brackets and operators in one block,
-// which ends with a brace in the first column, that counting how they nest is
-// worth the time: reading a large file's tokens twice is a third of the work.
-func mayNest(src []byte) bool {
-	signs := 0
-	for i, c := range src {
-		switch c {
-		case '[', '(', '{', '!', '-', '?':
-			if signs++; signs > 2000 {
-				return true
-			}
-		case '}':
-			if i > 0 && src[i-1] == '\n' {
-				signs = 0
-			}
-		}
-	}
-	return false
-}
-
-// tooDeep returns the place where the tokens nest too deeply, or nil.
-func tooDeep(tokens hclsyntax.Tokens) *hcl.Range {
-	var open []hclsyntax.TokenType
-	unary, conditional := 0, 0
-	for _, t := range tokens {
-		switch t.Type {
-		case hclsyntax.TokenBang, hclsyntax.TokenMinus:
-			unary++
-		default:
-			unary = 0
-		}
-		switch t.Type {
-		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenOQuote,
-			hclsyntax.TokenOHeredoc, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl:
-			open = append(open, t.Type)
-		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenCQuote,
-			hclsyntax.TokenCHeredoc, hclsyntax.TokenTemplateSeqEnd:
-			open = open[:max(len(open)-1, 0)]
-		case hclsyntax.TokenQuestion:
-			conditional++
-		case hclsyntax.TokenNewline:
-			if len(open) == 0 || open[len(open)-1] == hclsyntax.TokenOBrace {
-				conditional = 0
-			}
-		}
-		if len(open) > maxNesting || unary > maxNesting || conditional > maxNesting {
-			return &t.Range
-		}
-	}
-	return nil
 }
 
 const (
