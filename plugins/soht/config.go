@@ -137,7 +137,7 @@ func (c *Config) header() (h http.Header, host string) {
 }
 
 // tlsConfig returns what https connections to host are made with. The client's
-// certificate is read anew for each, so that a rotated one is followed.
+// certificate is asked for by each, so that tunnels follow a rotated one, too.
 func (c *Config) tlsConfig(host string) (*tls.Config, error) {
 	settings := sdk.TLS{}
 	if c.TLS != nil {

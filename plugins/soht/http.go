@@ -48,9 +48,28 @@ type client struct {
 
 // neverReuse makes each request from here on take a connection of its own.
 func (c *client) neverReuse() {
-	t := c.transport.Load().Clone()
-	t.DisableKeepAlives = true
-	c.transport.Swap(t).CloseIdleConnections()
+	c.changeTransport(func(t *http.Transport) { t.DisableKeepAlives = true })
+}
+
+// follow makes connections from here on be made with conf, where the authorities
+// to trust have changed: those that were made with the old ones are not used again.
+func (c *client) follow(conf *tls.Config) {
+	if c.transport.Load().TLSClientConfig.RootCAs != conf.RootCAs {
+		c.changeTransport(func(t *http.Transport) { t.TLSClientConfig = conf })
+	}
+}
+
+// changeTransport puts a changed copy in the transport's place.
+func (c *client) changeTransport(change func(*http.Transport)) {
+	for {
+		was := c.transport.Load()
+		t := was.Clone()
+		change(t)
+		if c.transport.CompareAndSwap(was, t) {
+			was.CloseIdleConnections()
+			return
+		}
+	}
 }
 
 // newTransport returns a transport that dials with dial. It follows neither

@@ -82,9 +82,6 @@ func (c *Config) Close() error {
 func (c *Config) client(req *sdk.Request) (*client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if cl := c.clients[req.Options]; cl != nil {
-		return cl, nil
-	}
 	u, err := url.Parse(c.URL)
 	if err != nil {
 		return nil, err
@@ -92,6 +89,10 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 	tlsConfig, err := c.tlsConfig(u.Hostname())
 	if err != nil {
 		return nil, err
+	}
+	if cl := c.clients[req.Options]; cl != nil {
+		cl.follow(tlsConfig)
+		return cl, nil
 	}
 	var via *url.URL
 	if !c.Via.IsZero() {
