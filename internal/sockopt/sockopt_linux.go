@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,6 +63,17 @@ func seconds(d time.Duration) int {
 }
 
 const tcpKeepIdle = unix.TCP_KEEPIDLE
+
+// Disconnect ends a TCP connection at once: its peer is sent a reset, and reads
+// and writes fail, on whatever copy of the descriptor.
+func Disconnect(fd uintptr) error {
+	var unspec unix.RawSockaddrInet4 // AF_UNSPEC: tcp_disconnect
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
+	if errno != 0 {
+		return os.NewSyscallError("connect", errno)
+	}
+	return nil
+}
 
 // ReadAcks returns what the system knows of the socket's acknowledgements; ok is
 // false where it is no TCP connection.

@@ -3,6 +3,7 @@
 package sockopt
 
 import (
+	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,9 @@ import (
 const tcpKeepIdle = unix.TCP_KEEPALIVE
 
 func setUserTimeout(uintptr, time.Duration) error { return nil }
+
+// Disconnect does nothing here: only who reads acknowledgements needs it.
+func Disconnect(uintptr) error { return errors.ErrUnsupported }
 
 // ReadAcks returns false: this system does not tell.
 func ReadAcks(uintptr) (Acks, bool) { return Acks{}, false }

@@ -165,6 +165,9 @@ type relay struct{ *wsstream.Conn }
 // code would be an end of file to azbridge.
 func (r relay) Abort(string) { r.Conn.Abort() }
 
+// NetConn is the connection whose line the SDK watches.
+func (r relay) NetConn() net.Conn { return r.Socket() }
+
 // newID returns a random sb-hc-id in the form of a GUID.
 func newID() string {
 	var b [16]byte

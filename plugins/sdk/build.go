@@ -9,6 +9,7 @@ import (
 	"net"
 	"regexp"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -74,6 +75,7 @@ func (p Plugin) capabilities() []string {
 type instance struct {
 	dialer Dialer
 	log    *slog.Logger
+	watch  func(syscall.RawConn) // nil: nobody watches
 }
 
 func (i *instance) Decode(config []byte) []*pluginv1.Diagnostic {
@@ -89,7 +91,7 @@ func (i *instance) Validate() []*pluginv1.Diagnostic {
 }
 
 func (i *instance) Start(env serve.Env) error {
-	i.log = env.Log
+	i.log, i.watch = env.Log, env.Watch
 	s, ok := i.dialer.(Starter)
 	if !ok {
 		return nil
@@ -110,6 +112,7 @@ func (i *instance) Close() error {
 
 func (i *instance) Dial(ctx context.Context, wire *pluginv1.DialRequest) (serve.Dialed, error) {
 	req := newRequest(wire)
+	req.watch = i.watch
 	t, err, fault := i.dial(ctx, req)
 	stage, times := req.finish()
 	out := serve.Dialed{Stages: make([]*pluginv1.StageTime, len(times))}
@@ -170,13 +173,14 @@ func (t *Tunnel) handover(nodelay bool) (*serve.Tunnel, error) {
 		if s, ok := t.stream.(*connStream); ok {
 			setNodelay(innermost(s.Conn), nodelay)
 		}
+		out.Socket = socketOf(t.stream)
 		out.Relay = func() serve.Stream { return t.stream }
 		return out, nil
 	}
 	switch c := t.conn.(type) {
 	case *net.TCPConn:
 		setNodelay(c, nodelay)
-		out.Conn = c
+		out.Conn, out.Socket = c, c
 	case *net.UnixConn:
 		out.Conn = c
 	default:

@@ -1,11 +1,17 @@
 package sdk
 
 import (
+	"context"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/tunneld/tunneld/plugins/sdk/internal/serve"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 func TestDialerSetsOptions(t *testing.T) {
@@ -57,4 +63,47 @@ func TestDialerSetsOptions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDialedSocketsAreWatched: each TCP connection of the dialer, for as long as
+// it is open, and no other.
+func TestDialedSocketsAreWatched(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var watched []syscall.RawConn
+	i := &instance{dialer: dialTo(l.Addr().String())}
+	if err := i.Start(serve.Env{Watch: func(c syscall.RawConn) { watched = append(watched, c) }}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := i.Dial(t.Context(), &pluginv1.DialRequest{SocketOptions: &pluginv1.SocketOptions{UserTimeout: durationpb.New(1500 * time.Millisecond)}})
+	if err != nil || out.Tunnel == nil || len(watched) != 1 {
+		t.Fatalf("%+v, %v, with %d sockets watched", out, err, len(watched))
+	}
+	var userTimeout int
+	if err := watched[0].Control(func(fd uintptr) {
+		userTimeout, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
+	}); err != nil || userTimeout != 1500 {
+		t.Errorf("the watched socket's user timeout is %d, %v", userTimeout, err)
+	}
+	if out.Tunnel.Socket == nil {
+		t.Error("the tunnel does not name its socket")
+	}
+	_ = out.Tunnel.Conn.Close()
+	if err := watched[0].Control(func(uintptr) {}); err == nil {
+		t.Error("the socket is open for who watches it")
+	}
+}
+
+// dialTo connects to an address, whatever the target.
+type dialTo string
+
+func (d dialTo) Dial(ctx context.Context, req *Request) (*Tunnel, error) {
+	conn, err := req.Dialer().DialContext(ctx, "tcp", string(d))
+	if err != nil {
+		return nil, err
+	}
+	return Direct(conn, nil), nil
 }

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/tlsend"
@@ -67,6 +68,21 @@ func (s *connStream) Close() error {
 }
 
 func (s *connStream) Abort(string) { _ = innermost(s.Conn).Close() }
+
+// NetConn returns the connection beneath.
+func (s *connStream) NetConn() net.Conn { return s.Conn }
+
+// socketOf is the TCP connection that a stream says it is on, or nil.
+func socketOf(s Stream) syscall.Conn {
+	w, ok := s.(interface{ NetConn() net.Conn })
+	if !ok {
+		return nil
+	}
+	if c, ok := innermost(w.NetConn()).(*net.TCPConn); ok {
+		return c
+	}
+	return nil
+}
 
 // innermost follows NetConn down to the socket.
 func innermost(c net.Conn) net.Conn {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/sockopt"
@@ -40,6 +41,8 @@ type Request struct {
 	Options SocketOptions
 	// Traceparent and Tracestate are the W3C trace context, or empty.
 	Traceparent, Tracestate string
+
+	watch func(syscall.RawConn) // takes each socket of Dialer; nil: nobody watches
 
 	mu      sync.Mutex
 	stage   Stage

@@ -18,6 +18,10 @@ type Tunnel struct {
 // goroutine reads while another writes; CloseWrite comes from the writing one,
 // Abort from anywhere. Exactly one of Close and Abort is called, once, and ends
 // a Read or Write under way. A panic in any of them ends that tunnel alone.
+//
+// A Stream on one TCP connection also has NetConn() net.Conn, which returns it or
+// what is above it: where that line is dead the tunnel ends, and the daemon is
+// told why. See Request.Dialer.
 type Stream interface {
 	// Read returns io.EOF only where the far end has ended its direction
 	// cleanly. Any other error ends the tunnel, and the client is reset.

@@ -233,6 +233,9 @@ func (c *Conn) Close() error {
 	return nil
 }
 
+// Socket returns the connection at the bottom, for looks at it.
+func (c *Conn) Socket() net.Conn { return c.socket }
+
 // Abort resets the transport, without a Close frame and without TLS's
 // close_notify: the far end cannot take it for a clean end.
 func (c *Conn) Abort() {

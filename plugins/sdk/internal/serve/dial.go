@@ -130,7 +130,7 @@ func (s *Server) handOver(req *pluginv1.DialRequest, t *Tunnel) (*pluginv1.Hando
 		return h, s.sendDirect(req.GetToken(), t.Conn)
 	case relayed:
 		h.Path = pluginv1.DataPath_DATA_PATH_RELAY
-		return h, s.startRelay(req, t.Relay())
+		return h, s.startRelay(req, t)
 	}
 	s.discard(t, "no accepted data path")
 	return nil, status.Errorf(codes.FailedPrecondition, "the tunnel fits none of the accepted data paths %v", req.GetAcceptedPaths())

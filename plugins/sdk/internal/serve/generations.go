@@ -165,6 +165,7 @@ func (s *Server) start(i *instance) error {
 			Upstream: i.key.name,
 			Log:      s.log.With("upstream", i.key.name),
 			Report:   func(st *pluginv1.UpstreamStatus) { s.status.report(i, st) },
+			Watch:    s.watch,
 		})
 	})
 }

@@ -29,6 +29,7 @@ type relay struct {
 	conn   string // the connection's id in the daemon's log
 	near   *net.UnixConn
 	stream Stream
+	socket *watched // under stream; nil: not known
 
 	eof   chan struct{} // closed when the daemon announces its end of file
 	eofed sync.Once
@@ -53,7 +54,8 @@ func (e abortError) Error() string {
 }
 
 // startRelay makes the socketpair, passes one end and pumps the other.
-func (s *Server) startRelay(req *pluginv1.DialRequest, stream Stream) error {
+func (s *Server) startRelay(req *pluginv1.DialRequest, t *Tunnel) error {
+	stream := t.Relay()
 	near, far, err := pluginwire.RelayPair()
 	if err != nil {
 		s.abort(stream, err.Error())
@@ -68,6 +70,12 @@ func (s *Server) startRelay(req *pluginv1.DialRequest, stream Stream) error {
 		stream: stream,
 		eof:    make(chan struct{}),
 		ended:  make(chan struct{}),
+	}
+	if t.Socket != nil {
+		if raw, err := t.Socket.SyscallConn(); err == nil {
+			r.socket = &watched{raw: raw}
+			s.watchRelays()
+		}
 	}
 	// Known before it is sent, since the daemon may abort at once.
 	if !s.know(r) {
@@ -240,9 +248,15 @@ func (r *relay) announced() { r.eofed.Do(func() { close(r.eof) }) }
 // end ends the relay once; later calls do nothing. A nil error or errDone is a
 // clean end. It returns when the stream has been closed or aborted.
 func (r *relay) end(reason error, tell bool) {
-	if !r.begun.CompareAndSwap(false, true) {
-		return
+	if r.claim() {
+		r.finish(reason, tell)
 	}
+}
+
+// claim says whether the caller is the one to end the relay, by finish.
+func (r *relay) claim() bool { return r.begun.CompareAndSwap(false, true) }
+
+func (r *relay) finish(reason error, tell bool) {
 	defer close(r.ended)
 	end := pluginwire.Record{Kind: pluginwire.End, Token: r.token}
 	clean := reason == nil || errors.Is(reason, errDone)

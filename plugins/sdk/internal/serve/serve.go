@@ -12,11 +12,13 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/tunneld/tunneld/internal/pluginwire"
+	"github.com/tunneld/tunneld/internal/sockopt"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -55,6 +57,9 @@ type Env struct {
 	Log      *slog.Logger
 	// Report takes the state; name and hash of the upstream are filled in.
 	Report func(*pluginv1.UpstreamStatus)
+	// Watch takes each TCP socket that the plugin makes. It is reset once its
+	// line is dead.
+	Watch func(syscall.RawConn)
 }
 
 // Tunnel is a connection that an instance made; it is the server's.
@@ -65,7 +70,10 @@ type Tunnel struct {
 	Prefetched []byte
 	// Relay is called, once, where the tunnel is relayed: always without a
 	// Conn, and with one as the fallback. Then it reads Prefetched first.
-	Relay         func() Stream
+	Relay func() Stream
+	// Socket is the TCP connection under the stream that Relay returns, or nil
+	// where it is not known.
+	Socket        syscall.Conn
 	Local, Remote string
 }
 
@@ -86,6 +94,11 @@ type Options struct {
 	Log     *slog.Logger
 	// MaxDials bounds the dials in flight; 0: DefaultMaxDials.
 	MaxDials int
+	// DeadLine is how long a far end's system may acknowledge nothing; 0:
+	// sockopt.DeadLineLimit. It is looked for twelve times in that time.
+	DeadLine time.Duration
+	// Acks reads a socket's acknowledgements; nil: sockopt.ReadAcks.
+	Acks func(fd uintptr) (sockopt.Acks, bool)
 	// AnnounceTimeout bounds the wait for the record that explains an end of
 	// file; 0: DefaultAnnounceTimeout.
 	AnnounceTimeout time.Duration
@@ -133,6 +146,7 @@ type Server struct {
 	changed     chan struct{} // closed and replaced when one of the above shrinks
 
 	status statusBoard
+	lines  lines
 }
 
 // New starts a server: from here on it reads the channel. Stop ends it.
@@ -143,6 +157,12 @@ func New(p Plugin, o Options) *Server {
 	if o.AnnounceTimeout == 0 {
 		o.AnnounceTimeout = DefaultAnnounceTimeout
 	}
+	if o.DeadLine == 0 {
+		o.DeadLine = sockopt.DeadLineLimit
+	}
+	if o.Acks == nil {
+		o.Acks = sockopt.ReadAcks
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{
 		plugin:      p,
@@ -150,6 +170,7 @@ func New(p Plugin, o Options) *Server {
 		log:         o.Log,
 		maxDials:    o.MaxDials,
 		announce:    o.AnnounceTimeout,
+		lines:       lines{limit: o.DeadLine, every: o.DeadLine / 12, acks: o.Acks, start: time.Now()},
 		ctx:         ctx,
 		stop:        stop,
 		gone:        make(chan struct{}),
@@ -198,6 +219,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	relays := s.openRelays()
 	s.mu.Unlock()
 	s.stop()
+	s.lines.stop()
 	for _, r := range relays {
 		go r.end(errors.New("the plugin stops"), tellDaemon)
 	}
