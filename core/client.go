@@ -78,3 +78,12 @@ func AskReload(ctx context.Context, address string) (ReloadOutcome, error) {
 	}
 	return c.Reload(ctx)
 }
+
+// AskRestartPlugin makes the daemon start a plugin anew, and waits as AskReload does.
+func AskRestartPlugin(ctx context.Context, address, name string) (ReloadOutcome, error) {
+	c, err := control.NewClient(address)
+	if err != nil {
+		return ReloadOutcome{}, err
+	}
+	return c.RestartPlugin(ctx, name)
+}

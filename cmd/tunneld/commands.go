@@ -102,7 +102,7 @@ as where a plugin does not start.`,
 func pluginCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plugin",
-		Short: "List plugins and show what they can be configured with",
+		Short: "List, describe, test and restart plugins",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -148,7 +148,7 @@ func pluginCommand() *cobra.Command {
 			return usageError{fmt.Errorf("there is no bundled plugin %q", args[0])}
 		},
 	}
-	cmd.AddCommand(list, schema, pluginTestCommand(), serve)
+	cmd.AddCommand(list, schema, pluginTestCommand(), pluginRestartCommand(), serve)
 	return cmd
 }
 

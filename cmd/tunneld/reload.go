@@ -41,12 +41,20 @@ func reload(ctx context.Context, cmd *cobra.Command, f *daemonFlags, address str
 	if cmd.Flags().Changed("config") {
 		noteOther(ctx, cmd, f.config, address)
 	}
+	return f.tell(cmd, outcome, outcomeWords{"reloaded", "the reload failed, the old configuration stays in force"})
+}
+
+// outcomeWords say what has happened, and what has not.
+type outcomeWords struct{ done, failed string }
+
+// tell prints an outcome and turns it into the exit status.
+func (f *daemonFlags) tell(cmd *cobra.Command, outcome core.ReloadOutcome, words outcomeWords) error {
 	if f.json {
 		if err := writeJSON(cmd.OutOrStdout(), outcome); err != nil {
 			return err
 		}
 	} else {
-		writeOutcome(cmd, outcome)
+		writeOutcome(cmd, outcome, words)
 	}
 	switch {
 	case outcome.Error == "":
@@ -57,16 +65,16 @@ func reload(ctx context.Context, cmd *cobra.Command, f *daemonFlags, address str
 	return statusError(exitFailed)
 }
 
-func writeOutcome(cmd *cobra.Command, o core.ReloadOutcome) {
+func writeOutcome(cmd *cobra.Command, o core.ReloadOutcome, words outcomeWords) {
 	if o.Diagnostics != "" {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s\n\n", printableLines(o.Diagnostics))
 	}
 	if o.Error != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "tunneld: the reload failed, the old configuration stays in force: %s\n", printable(o.Error))
+		fmt.Fprintf(cmd.ErrOrStderr(), "tunneld: %s: %s\n", words.failed, printable(o.Error))
 		return
 	}
 	out := cmd.OutOrStdout()
-	fmt.Fprintf(out, "reloaded in %s: generation %d is in force\n", short(o.Duration), o.Generation)
+	fmt.Fprintf(out, "%s in %s: generation %d is in force\n", words.done, short(o.Duration), o.Generation)
 	if len(o.Changes) == 0 {
 		fmt.Fprintln(out, "  nothing changed")
 	}

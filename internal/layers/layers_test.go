@@ -69,7 +69,7 @@ var allowed = map[string][]string{
 		"core/internal/config", "core/internal/pluginhost", "core/internal/schema", "core/internal/tunnel",
 		"internal/pluginwire", "internal/plaintext", "proto/tunneld/plugin/v1",
 	},
-	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/plaintext", "proto/tunneld/plugin/v1"},
+	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/plaintext", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
 		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost",
 		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/neterr", "proto/tunneld/plugin/v1",

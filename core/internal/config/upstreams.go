@@ -50,8 +50,8 @@ func (c *Config) PluginTypes() []string {
 // their types, and fills in JSON and Hash of those that are right. Upstreams
 // whose type has no schema here are left as they are; those whose plugin has a
 // schema that schema.Check refuses are an error. It is called once, on what
-// Parse returned, also where that had errors: what Parse has reported is not
-// reported again.
+// Parse or Undecoded returned, also where that had errors: what Parse has reported
+// is not reported again.
 func (c *Config) DecodeUpstreams(schemas map[string]*pluginv1.Block) Diagnostics {
 	var diags Diagnostics
 	broken := map[string]error{}
@@ -99,6 +99,21 @@ func (c *Config) DecodeUpstreams(schemas map[string]*pluginv1.Block) Diagnostics
 	}
 	diags.Sort()
 	return diags
+}
+
+// Undecoded returns a copy of the configuration as it was before DecodeUpstreams,
+// with the values that were read then.
+func (c *Config) Undecoded() *Config {
+	next, src := *c, *c.src
+	next.Upstreams = slices.Clone(c.Upstreams)
+	for i, u := range next.Upstreams {
+		if u.Type != DirectType {
+			next.Upstreams[i].JSON, next.Upstreams[i].Hash = nil, ""
+		}
+	}
+	src.secrets = map[string][]string{}
+	next.src = &src
+	return &next
 }
 
 // secretsOf collects the sensitive texts of an upstream. The longest is cut out

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"syscall"
 
@@ -58,6 +59,13 @@ func (c *Client) Status(ctx context.Context) (status.Status, error) {
 func (c *Client) Reload(ctx context.Context) (status.Reload, error) {
 	var r status.Reload
 	err := c.ask(ctx, http.MethodPost, "/v1/reload", &r)
+	return r, err
+}
+
+// RestartPlugin makes the daemon start a plugin anew, and waits as Reload does.
+func (c *Client) RestartPlugin(ctx context.Context, name string) (status.Reload, error) {
+	var r status.Reload
+	err := c.ask(ctx, http.MethodPost, "/v1/plugins/"+url.PathEscape(name)+"/restart", &r)
 	return r, err
 }
 

@@ -44,6 +44,10 @@ func (f *fake) Status() status.Status {
 
 func (f *fake) Reload(ctx context.Context) status.Reload { return f.reload(ctx) }
 
+func (f *fake) RestartPlugin(_ context.Context, name string) status.Reload {
+	return status.Reload{Generation: 7, Changes: []string{"restarted " + name}}
+}
+
 // serve serves until the test ends.
 func serve(t *testing.T, ln net.Listener, d Daemon) {
 	t.Helper()
@@ -92,6 +96,17 @@ func TestReload(t *testing.T) {
 		c, _ := start(t, &fake{reload: func(context.Context) status.Reload { return want }})
 		if got, err := c.Reload(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v; want %+v", got, err, want)
+		}
+	}
+}
+
+// TestRestartPlugin: the name arrives as it was given, whatever is in it.
+func TestRestartPlugin(t *testing.T) {
+	c, _ := start(t, &fake{})
+	for _, name := range []string{"acme", "a/b", "../c?d", "é %2f"} {
+		got, err := c.RestartPlugin(t.Context(), name)
+		if err != nil || len(got.Changes) != 1 || got.Changes[0] != "restarted "+name {
+			t.Errorf("%q: %+v, %v", name, got, err)
 		}
 	}
 }
@@ -160,7 +175,7 @@ func TestAnswers(t *testing.T) {
 		{"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + strings.Repeat("x", 5000), 400, `"error":"the request cannot be read`},
 		{"GET /v1/reload HTTP/1.1\r\nHost: x\r\n\r\n", 405, `"hint":"allowed: POST"`},
 		{"DELETE /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", 405, `"hint":"allowed: GET, HEAD"`},
-		{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404, `"hint":"GET /v1/status or POST /v1/reload"`},
+		{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404, `"hint":"GET /v1/status, POST /v1/reload or POST /v1/plugins/NAME/restart"`},
 		{"GET /v2/status HTTP/1.1\r\nHost: x\r\n\r\n", 404, `"error":"there is nothing here"`},
 	}
 	for _, tt := range tests {

@@ -28,8 +28,10 @@ const (
 type Daemon interface {
 	// Status does not wait, neither for a reload nor for a drain.
 	Status() status.Status
-	// Reload breaks off when ctx is done, which is when its client leaves.
+	// Reload and RestartPlugin break off when ctx is done, which is when their client
+	// leaves.
 	Reload(ctx context.Context) status.Reload
+	RestartPlugin(ctx context.Context, name string) status.Reload
 }
 
 // problem is the body of an answer that is an error.
@@ -43,6 +45,7 @@ type problem struct {
 //	GET /v1/status    status.Status
 //	POST /v1/reload   status.Reload, when it has ended: 200 where it succeeded,
 //	                  422 where it failed
+//	POST /v1/plugins/NAME/restart  the same
 //
 // as JSON, and an error as {"error", "hint"}. It sets the deadlines of a
 // connection itself.
@@ -52,18 +55,25 @@ func Handler(d Daemon) http.Handler {
 	mux.HandleFunc("GET /v1/status", limited(statuses, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, d.Status())
 	}))
-	mux.HandleFunc("POST /v1/reload", limited(reloads, func(w http.ResponseWriter, r *http.Request) {
-		outcome := d.Reload(r.Context())
-		code := http.StatusOK
-		if outcome.Error != "" {
-			code = http.StatusUnprocessableEntity
-		}
-		answer(w, code, outcome)
+	told := func(change func(*http.Request) status.Reload) http.HandlerFunc {
+		return limited(reloads, func(w http.ResponseWriter, r *http.Request) {
+			outcome := change(r)
+			code := http.StatusOK
+			if outcome.Error != "" {
+				code = http.StatusUnprocessableEntity
+			}
+			answer(w, code, outcome)
+		})
+	}
+	mux.HandleFunc("POST /v1/reload", told(func(r *http.Request) status.Reload { return d.Reload(r.Context()) }))
+	mux.HandleFunc("POST /v1/plugins/{name}/restart", told(func(r *http.Request) status.Reload {
+		return d.RestartPlugin(r.Context(), r.PathValue("name"))
 	}))
 	mux.HandleFunc("/v1/status", wrongMethod(http.MethodGet+", "+http.MethodHead))
 	mux.HandleFunc("/v1/reload", wrongMethod(http.MethodPost))
+	mux.HandleFunc("/v1/plugins/{name}/restart", wrongMethod(http.MethodPost))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusNotFound, problem{"there is nothing here", "GET /v1/status or POST /v1/reload"})
+		answer(w, http.StatusNotFound, problem{"there is nothing here", "GET /v1/status, POST /v1/reload or POST /v1/plugins/NAME/restart"})
 	})
 	return mux
 }

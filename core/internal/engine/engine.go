@@ -86,7 +86,7 @@ type Engine struct {
 	turn          chan struct{}
 	number        uint64                  // the last generation's
 	listeners     map[string][]*listening // by ID
-	running       []runningPlugin
+	running       []*pluginhost.Plugin
 	retired       []retired      // those that dials may hold
 	metricsServer *metricsServer // nil: not configured
 }
@@ -110,7 +110,7 @@ func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, erro
 	if err != nil {
 		return nil, diags, err
 	}
-	diags, _, err = e.replace(ctx, cfg, diags)
+	diags, _, err = e.replace(ctx, renewal{cfg: cfg, diags: diags})
 	if err != nil {
 		e.control.Close()
 		return nil, diags, errors.Join(err, e.pump.Close(), e.host.Close(context.WithoutCancel(ctx)))

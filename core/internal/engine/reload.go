@@ -1,13 +1,12 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
@@ -22,6 +21,44 @@ import (
 // asked for at the same time come one after the other. The outcome is logged as
 // well, with the diagnostics.
 func (e *Engine) Reload(ctx context.Context) status.Reload {
+	return e.inTurn(ctx, func(ctx context.Context, r *status.Reload) {
+		e.notify(nil)
+		cfg, diags := config.Parse(e.opts.ConfigPath)
+		diags, err := e.renew(ctx, r, renewal{cfg: cfg, diags: diags})
+		e.reloads.Add(1)
+		if err != nil {
+			e.failedReloads.Add(1)
+			e.log.Error("reload failed, the old configuration stays in force", "generation", r.Generation, "err", err, "problems", len(diags))
+		} else {
+			e.log.Info("reloaded", "generation", r.Generation, "changes", len(r.Changes), "duration", r.Duration.Round(time.Millisecond))
+		}
+		e.lastReload.Store(r)
+		e.notify(r)
+	})
+}
+
+// RestartPlugin starts a plugin's program beside its process, and has the new one
+// take its place as in a reload: all or nothing, and tunnels live on. The configuration
+// is the one in force; what has become of its files is of no matter. A plugin that no
+// upstream has is an error in the outcome.
+func (e *Engine) RestartPlugin(ctx context.Context, name string) status.Reload {
+	return e.inTurn(ctx, func(ctx context.Context, r *status.Reload) {
+		cfg := e.current.Load().cfg
+		if used := cfg.PluginTypes(); !slices.Contains(used, name) {
+			r.Error = fmt.Sprintf("no upstream has the plugin %q; in use: %s", name, cmp.Or(strings.Join(used, ", "), "none"))
+			return
+		}
+		if _, err := e.renew(ctx, r, renewal{cfg: cfg.Undecoded(), fresh: name}); err != nil {
+			e.log.Error("restart of a plugin failed, its process stays", "plugin", name, "err", err)
+			return
+		}
+		e.log.Info("plugin restarted on demand", "plugin", name, "generation", r.Generation, "duration", r.Duration.Round(time.Millisecond))
+	})
+}
+
+// inTurn calls change when neither a reload nor a restart is under way, and completes
+// the outcome where it is not called. Its context ends with ctx and with a stop.
+func (e *Engine) inTurn(ctx context.Context, change func(context.Context, *status.Reload)) status.Reload {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(e.reloading, func() { cancel(errStopping) })()
@@ -40,26 +77,33 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 		r.Error = context.Cause(ctx).Error()
 		return r
 	}
-	e.notify(nil)
-	cfg, diags := config.Parse(e.opts.ConfigPath)
-	diags, changes, err := e.replace(ctx, cfg, diags)
+	change(ctx, &r)
+	return r
+}
+
+// renewal is a configuration to be put in force.
+type renewal struct {
+	cfg *config.Config
+	// diags are those of the parser.
+	diags config.Diagnostics
+	// fresh is the plugin that is started anew in any case, or empty.
+	fresh string
+}
+
+// renew puts a configuration in force and completes the outcome. It returns all that
+// is told of it. It is called with turn held.
+func (e *Engine) renew(ctx context.Context, r *status.Reload, n renewal) (config.Diagnostics, error) {
+	diags, changes, err := e.replace(ctx, n)
 	r.Duration = time.Since(r.At)
 	r.Generation, r.Changes = e.number, changes
 	var text strings.Builder
 	_ = diags.Write(&text) // a Builder takes everything
 	r.Diagnostics = text.String()
 	diags.Log(e.log)
-	e.reloads.Add(1)
 	if err != nil {
 		r.Error, r.Invalid = err.Error(), errors.Is(err, ErrInvalid)
-		e.failedReloads.Add(1)
-		e.log.Error("reload failed, the old configuration stays in force", "generation", r.Generation, "err", err, "problems", len(diags))
-	} else {
-		e.log.Info("reloaded", "generation", r.Generation, "changes", len(changes), "duration", r.Duration.Round(time.Millisecond))
 	}
-	e.lastReload.Store(&r)
-	e.notify(&r)
-	return r
+	return diags, err
 }
 
 func (e *Engine) notify(outcome *status.Reload) {
@@ -67,14 +111,15 @@ func (e *Engine) notify(outcome *status.Reload) {
 	e.opts.Notify(status.Event{Reload: outcome, Generation: g.number, Listeners: len(g.served)})
 }
 
-// replace puts cfg in force: check, configure, bind, swap, retire. Every step
-// before the swap is undone where a later one fails. diags are those of the
-// parser; with errors among them cfg is only checked further, so that the user
-// is told of all problems at once. It returns what has changed. It is called
-// with turn held, or before anybody else has the engine.
-func (e *Engine) replace(ctx context.Context, cfg *config.Config, diags config.Diagnostics) (config.Diagnostics, []string, error) {
+// replace puts a configuration in force: check, configure, bind, swap, retire. Every
+// step before the swap is undone where a later one fails. With errors among the
+// parser's diagnostics it is only checked further, so that the user is told of all
+// problems at once. It returns what has changed. It is called with turn held, or
+// before anybody else has the engine.
+func (e *Engine) replace(ctx context.Context, n renewal) (config.Diagnostics, []string, error) {
 	e.number++
-	p := &preparation{host: e.host, opts: e.opts, cfg: cfg, diags: diags, running: e.running}
+	cfg := n.cfg
+	p := &preparation{host: e.host, opts: e.opts, cfg: cfg, diags: n.diags, running: e.running, fresh: n.fresh}
 	b, err := e.prepare(ctx, p)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -172,15 +217,15 @@ const callTimeout = 10 * time.Second
 // not use. They take dials until nobody holds a generation that uses them: a slow
 // client's may be older than the last.
 func (e *Engine) retirePlugins(used map[string]*pluginhost.Plugin, drain time.Duration) {
-	var kept []runningPlugin
+	var kept []*pluginhost.Plugin
 	for _, p := range e.running {
-		if uses(used, p.Plugin) {
+		if uses(used, p) {
 			kept = append(kept, p)
 			continue
 		}
 		var dialing []<-chan struct{}
 		for _, r := range e.retired {
-			if uses(r.plugins, p.Plugin) {
+			if uses(r.plugins, p) {
 				dialing = append(dialing, r.unheld)
 			}
 		}
@@ -219,16 +264,12 @@ type preparation struct {
 	opts    Options
 	cfg     *config.Config
 	diags   config.Diagnostics
-	running []runningPlugin // only read
+	running []*pluginhost.Plugin // only read
+	fresh   string               // see renewal
 
 	plugins    map[string]*pluginhost.Plugin // by type
-	started    []runningPlugin
+	started    []*pluginhost.Plugin
 	configured []*pluginhost.Plugin
-}
-
-type runningPlugin struct {
-	*pluginhost.Plugin
-	key string // see runningKey
 }
 
 // check starts the plugins that are not running yet, decodes the upstreams'
@@ -285,36 +326,18 @@ func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugi
 	if err != nil {
 		return fail(p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("there is no plugin %q", name), err.Error()))
 	}
-	key := runningKey(spec)
+	identity := pluginhost.Identity(ctx, spec)
 	for _, plugin := range p.running {
-		if plugin.key == key && !plugin.Down() {
-			return plugin.Plugin
+		if plugin.Identity() == identity && name != p.fresh && !plugin.Down() {
+			return plugin
 		}
 	}
 	plugin, err := p.host.Start(ctx, spec)
 	if err != nil {
 		return fail(obstacle(p.cfg, blockID, "", fmt.Sprintf("the plugin %q does not start", name), err.Error()))
 	}
-	p.started = append(p.started, runningPlugin{plugin, key})
+	p.started = append(p.started, plugin)
 	return plugin
-}
-
-// runningKey is the same for a running plugin and a spec that would start just
-// that: an equal spec, and no other file where its program was.
-func runningKey(spec pluginhost.Spec) string {
-	key := spec.Key()
-	if spec.Bundled {
-		return key // part of this program, whatever has become of its file
-	}
-	st, err := os.Stat(spec.Command[0])
-	if err != nil {
-		return key // the start says what is wrong
-	}
-	key += fmt.Sprintf(" %d %d", st.Size(), st.ModTime().UnixNano())
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		key += fmt.Sprintf(" %d", sys.Ino)
-	}
-	return key
 }
 
 func (p *preparation) firstOf(pluginType string) string {

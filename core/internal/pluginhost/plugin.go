@@ -36,6 +36,7 @@ type Plugin struct {
 
 	mu          sync.Mutex
 	proc        *process // nil while there is none that takes calls
+	identity    string   // of the last process
 	epoch       int      // of the process whose reports count
 	info        *pluginv1.GetInfoResponse
 	schema      *pluginv1.Block
@@ -102,6 +103,14 @@ func (p *Plugin) Schema() *pluginv1.Block {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.schema
+}
+
+// Identity returns what Identity was of the plugin's spec when its process was
+// started, the last one where it has died.
+func (p *Plugin) Identity() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.identity
 }
 
 // Dialer returns an upstream of a generation that was configured.

@@ -58,7 +58,9 @@ type process struct {
 	info    *pluginv1.GetInfoResponse
 	schema  *pluginv1.Block
 	started time.Time
-	dir     string
+	// identity is that of the files as they were before they were started.
+	identity string
+	dir      string
 
 	// cancel ends the goroutines' calls; group is all of them but the last,
 	// which closes done once nothing of the process is left.
@@ -84,6 +86,7 @@ func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed 
 	if err != nil {
 		return nil, &StartError{Plugin: spec.Name, Err: err}
 	}
+	identity := Identity(ctx, spec)
 	program, err := openProgram(ctx, spec, h.opts.Self, h.selfName)
 	if err != nil {
 		return nil, &StartError{Plugin: spec.Name, Err: err}
@@ -101,15 +104,16 @@ func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed 
 		out.said.tap = func(text string) { h.opts.OnText(spec.Name, text) }
 	}
 	p := &process{
-		spec:    spec,
-		log:     log,
-		waits:   h.waits,
-		child:   newChild(program, far, out),
-		record:  h.opts.OnRecord,
-		channel: channel,
-		tokens:  newTokens(),
-		done:    make(chan struct{}),
-		told:    make(chan struct{}),
+		spec:     spec,
+		identity: identity,
+		log:      log,
+		waits:    h.waits,
+		child:    newChild(program, far, out),
+		record:   h.opts.OnRecord,
+		channel:  channel,
+		tokens:   newTokens(),
+		done:     make(chan struct{}),
+		told:     make(chan struct{}),
 	}
 	defer p.child.release()
 	p.dir = filepath.Join(run, strconv.FormatUint(h.starts.Add(1)%100000, 10))

@@ -147,7 +147,7 @@ func (p *Plugin) launch(ctx context.Context) (*process, error) {
 func (p *Plugin) publish(proc *process) {
 	p.mu.Lock()
 	changed := p.schema != nil && !proto.Equal(p.schema, proc.schema)
-	p.proc, p.info, p.schema = proc, proc.info, proc.schema
+	p.proc, p.info, p.schema, p.identity = proc, proc.info, proc.schema, proc.identity
 	p.mu.Unlock()
 	p.turn(StatusRunning, time.Time{})
 	p.log.Info("plugin started", "pid", proc.child.number(), "version", proc.info.GetVersion())
