@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -295,12 +296,12 @@ func (c *connection) attempt(ctx context.Context, u upstream, want tunnel.Dial, 
 }
 
 // refused is what a client beyond a limit is told; it also logs it.
-func (c *connection) refused(cause error) *tunnel.DialError {
+func (c *connection) refused(cause *overLimit) *tunnel.DialError {
 	err := &tunnel.DialError{
 		Stage:   pluginv1.Stage_STAGE_CONNECT,
 		Reason:  pluginv1.Reason_REASON_UNAVAILABLE,
 		Message: cause.Error(),
-		Hint:    "raise the limit, or find out who holds the connections",
+		Hint:    cmp.Or(cause.hint, "raise the limit, or find out who holds the connections"),
 	}
 	c.logFailure(err)
 	return err

@@ -14,7 +14,7 @@ import (
 type generation struct {
 	number    uint64
 	cfg       *config.Config
-	limit     int // of open connections
+	limit     ceiling
 	listeners map[*listening]*listener
 	table     *route.Table
 	routes    []routing
@@ -49,7 +49,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	g := &generation{
 		number:    number,
 		cfg:       cfg,
-		limit:     maxConnections(cfg),
+		limit:     newCeiling(cfg),
 		listeners: map[*listening]*listener{},
 		plugins:   plugins,
 		hashes:    map[string]string{},

@@ -28,25 +28,26 @@ func newSlots() *slots {
 
 // overLimit says which limit is in the way of a connection.
 type overLimit struct {
-	limit string // as the configuration names it
+	limit string // as the configuration names it, or RLIMIT_NOFILE
 	state string // how it is reached
+	hint  string // what to do; empty: what can be done against any limit
 }
 
 func (e *overLimit) Error() string { return e.limit + ": " + e.state }
 
 // take reserves a slot on listener id, or says which limit is in the way. limit
 // is the daemon's.
-func (s *slots) take(limit int, id string, own config.Limits, source netip.Addr) *overLimit {
+func (s *slots) take(limit ceiling, id string, own config.Limits, source netip.Addr) *overLimit {
 	key := sourceKey{id, source}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.total >= limit:
-		return &overLimit{"daemon.max_connections", fmt.Sprintf("%d connections are open", s.total)}
+	case s.total >= limit.connections:
+		return limit.over(s.total)
 	case own.MaxConnections > 0 && s.listener[id] >= own.MaxConnections:
-		return &overLimit{"limits.max_connections", fmt.Sprintf("%d connections are open on this listener", s.listener[id])}
+		return &overLimit{limit: "limits.max_connections", state: fmt.Sprintf("%d connections are open on this listener", s.listener[id])}
 	case own.MaxPerSource > 0 && s.source[key] >= own.MaxPerSource:
-		return &overLimit{"limits.max_per_source", fmt.Sprintf("%d connections are open from %s", s.source[key], source)}
+		return &overLimit{limit: "limits.max_per_source", state: fmt.Sprintf("%d connections are open from %s", s.source[key], source)}
 	}
 	s.total++
 	s.listener[key.listener]++

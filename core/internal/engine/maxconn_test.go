@@ -11,8 +11,8 @@ import (
 // TestMaxConnections: each listener holds a descriptor, and there may be more of
 // them than are reserved for everything else.
 func TestMaxConnections(t *testing.T) {
-	if got := maxConnections(&config.Config{Daemon: config.Daemon{MaxConnections: 7}, Listeners: make([]config.Listener, 1000)}); got != 7 {
-		t.Errorf("configured: %d", got)
+	if got := newCeiling(&config.Config{Daemon: config.Daemon{MaxConnections: 7}, Listeners: make([]config.Listener, 1000)}); got.connections != 7 || !got.configured {
+		t.Errorf("configured: %+v", got)
 	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -21,7 +21,7 @@ func TestMaxConnections(t *testing.T) {
 	if limit.Cur < 2048 || limit.Cur > math.MaxInt32 {
 		t.Skipf("the limit on open files is %d", limit.Cur)
 	}
-	none, many := maxConnections(&config.Config{}), maxConnections(&config.Config{Listeners: make([]config.Listener, 1000)})
+	none, many := newCeiling(&config.Config{}).connections, newCeiling(&config.Config{Listeners: make([]config.Listener, 1000)}).connections
 	if none-many != 1000/perConnection {
 		t.Errorf("%d connections without a listener, %d with 1000", none, many)
 	}

@@ -129,6 +129,7 @@ func (e *Engine) replace(ctx context.Context, n renewal) (config.Diagnostics, []
 	}
 	e.opts.SetLog(cfg.Log)
 	next := newGeneration(e.number, cfg, p.plugins, b.next)
+	next.limit.warn(e.log)
 	old := e.current.Swap(next)
 	e.commit(b, cfg)
 	e.commitServers(b)

@@ -109,7 +109,7 @@ func (m *Metrics) open(listener string, n int64) {
 }
 
 // Refused counts a connection beyond a limit, which is named as in the
-// configuration: "limits.max_per_source".
+// configuration: "limits.max_per_source"; that of the system is "RLIMIT_NOFILE".
 func (m *Metrics) Refused(listener, limit string) { m.refused.WithLabelValues(listener, limit).Inc() }
 
 // HandshakeFailed counts a client whose own handshake failed.
