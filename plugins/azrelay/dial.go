@@ -106,7 +106,14 @@ func (c *Config) open(ctx context.Context, s *settings, req *sdk.Request, socket
 	if err != nil {
 		return nil, c.handshakeFailure(ctx, s, err, token)
 	}
-	return wsstream.New(wsstream.Options{Conn: conn, Socket: socket, Ahead: ahead, Ping: c.PingInterval}), nil
+	return wsstream.New(wsstream.Options{Conn: conn, Socket: socket, Ahead: ahead, Ping: c.PingInterval, PingTimeout: c.pingTimeout()}), nil
+}
+
+func (c *Config) pingTimeout() time.Duration {
+	if c.PingTimeout == 0 {
+		return 2 * c.PingInterval
+	}
+	return c.PingTimeout
 }
 
 // request returns what the opening handshake asks for.

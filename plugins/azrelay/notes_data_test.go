@@ -126,17 +126,42 @@ func TestPingsDoNotBlockReading(t *testing.T) {
 func TestPingWhereNothingFlows(t *testing.T) {
 	pinged := make(chan struct{})
 	endpoint := scripted(t, nil, func(p *peer) {
-		p.want(ws.OpPing)
-		p.want(ws.OpPing) // unanswered ones end nothing
+		for range 4 {
+			p.want(ws.OpPing)
+			p.send(ws.NewPongFrame(nil))
+		}
 		p.send(closeFrame(ws.StatusNormalClosure, ""))
 		p.want(ws.OpPing) // the client may still send, so the connection has to stay open
 		close(pinged)
 		p.want(ws.OpClose)
 	})
-	c := dial(t, upstream(t, plain(endpoint, map[string]any{"ping_interval": "20ms"})), "label")
+	c := dial(t, upstream(t, plain(endpoint, map[string]any{"ping_interval": "20ms", "ping_timeout": "1m"})), "label")
 	readAll(t, c)
 	<-pinged
 	finish(t, c)
+}
+
+// By default two intervals without a byte or an answer are the end, and no clean
+// one: for the client, and for the target behind the listener.
+func TestUnansweredPingEndsTheTunnelAtBothEnds(t *testing.T) {
+	ended := make(chan error, 1)
+	far := target(t, func(c *net.TCPConn) {
+		_, err := io.Copy(io.Discard, c)
+		ended <- err
+	})
+	s := startEmulator(t, azrelayemu.Options{
+		TLS:     true,
+		Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: far}},
+		Faults:  azrelayemu.Faults{DropPings: true},
+	})
+	c := dial(t, upstream(t, body(t, s, map[string]any{"ping_interval": "100ms"})), "label")
+	_, err := io.ReadAll(c)
+	if !errors.Is(err, sdktest.ErrNotClean) || !strings.Contains(err.Error(), "no answer to a ping for 200ms") {
+		t.Errorf("the client's end: %v", err)
+	}
+	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the target's end: %v", err)
+	}
 }
 
 func TestPingAfterItsOwnClose(t *testing.T) {
@@ -146,7 +171,7 @@ func TestPingAfterItsOwnClose(t *testing.T) {
 		p.send(ws.NewBinaryFrame([]byte("late answer")))
 		p.finish()
 	})
-	c := dial(t, upstream(t, plain(endpoint, map[string]any{"ping_interval": "20ms"})), "label")
+	c := dial(t, upstream(t, plain(endpoint, map[string]any{"ping_interval": "20ms", "ping_timeout": "1m"})), "label")
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}

@@ -199,6 +199,9 @@ func (c *Config) Validate() []sdk.Diagnostic {
 			ds = append(ds, sdk.Diagnostic{Summary: "the time is not positive", Detail: "Write a duration such as 10s.", Path: []string{"timeouts", a.name}})
 		}
 	}
+	if c.PingTimeout > 0 && c.PingInterval == 0 {
+		ds.add("ping_timeout", "there are no pings that could stay unanswered", "Set ping_interval, or leave ping_timeout out.")
+	}
 	if s.scheme == "ws" && s.host != "" && !isLoopback(s.host) {
 		ds.warn("endpoint", "the connection is plain: the token and all data can be read on the way", "Use ws:// for an emulator on this machine only.")
 	}

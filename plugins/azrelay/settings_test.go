@@ -91,6 +91,7 @@ func TestValidate(t *testing.T) {
 		}, "connection_string"},
 		{"token_in", func(c *Config) { c.TokenIn = "cookie" }, "token_in"},
 		{"token_ttl", func(c *Config) { c.TokenTTL = time.Second }, "token_ttl"},
+		{"ping_timeout without pings", func(c *Config) { c.PingInterval, c.PingTimeout = 0, time.Minute }, "ping_timeout"},
 		{"framing", func(c *Config) { c.Framing = "tcp" }, "framing"},
 		{"a port name that goes nowhere", func(c *Config) { c.PortName = "x" }, "port_name"},
 		{"a port name too long", func(c *Config) { c.Framing, c.PortName = FramingAzbridge, strings.Repeat("x", 256) }, "port_name"},

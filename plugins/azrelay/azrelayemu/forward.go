@@ -120,7 +120,7 @@ func (t *tunnel) pump(from int) error {
 func (t *tunnel) forward(src, dst *peer, h ws.Header, buf []byte, limit int64) (int64, error) {
 	dst.mu.Lock()
 	defer dst.mu.Unlock()
-	drop := dst.closed
+	drop := dst.closed || t.faults.DropPings && h.OpCode == ws.OpPing
 	if !drop {
 		dst.closed = h.OpCode == ws.OpClose
 		out := h

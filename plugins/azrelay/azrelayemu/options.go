@@ -98,6 +98,8 @@ type Faults struct {
 	Extension bool
 	// Hang takes senders' requests and never answers.
 	Hang bool
+	// DropPings forwards no ping, so that none is answered.
+	DropPings bool
 	// CutAfter ends a tunnel without a Close frame once so many bytes went
 	// through it in one direction; 0: never. CutFIN ends it with FIN, else it is
 	// reset.

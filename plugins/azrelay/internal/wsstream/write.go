@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/gobwas/ws"
 )
@@ -40,7 +41,14 @@ func (c *Conn) writeLocked(op ws.OpCode, p []byte) error {
 	if err != nil {
 		return err
 	}
+	if !op.IsControl() {
+		c.sent += int64(len(p))
+		c.lastData = time.Since(c.start)
+	}
 	if err := c.send(frame); err != nil {
+		if c.lost.Load() {
+			return NoAnswerError(c.timeout)
+		}
 		return fmt.Errorf("write: %w", err)
 	}
 	return nil

@@ -80,6 +80,9 @@ type Options struct {
 	// Ping is how long either direction may be silent before a ping goes out;
 	// 0: no pings.
 	Ping time.Duration
+	// PingTimeout is how long a ping may stay unanswered until Read fails with a
+	// NoAnswerError; 0: for ever.
+	PingTimeout time.Duration
 }
 
 // Conn is the stream. One goroutine reads while another writes; CloseWrite
@@ -96,24 +99,33 @@ type Conn struct {
 
 	write     sync.Mutex // held for a whole frame
 	sentClose bool       // under write
+	sent      int64      // under write: bytes of data
+	lastData  time.Duration
 
 	start    time.Time
 	lastRead atomic.Int64 // time since start
 	lastSent atomic.Int64
+	waiting  atomic.Int64 // since when Read waits for the peer; notWaiting: it does not
 	gotClose atomic.Bool
+	lost     atomic.Bool // a ping was not answered
 	ping     time.Duration
+	timeout  time.Duration
 
 	mu       sync.Mutex // guards what follows
 	closed   bool
 	timer    *time.Timer
-	pong     []byte // the newest ping that is not answered yet
+	pinged   time.Duration // when the ping was sent that is not answered yet; 0: none
+	mark     int64         // how much had been sent by then
+	taken    int64         // how much the peer has taken for certain: mark of a ping that was answered
+	pong     []byte        // the newest ping that is not answered yet
 	ponging  bool
 	controls sync.WaitGroup // goroutines that send pings and pongs
 }
 
 // New takes over o.Conn.
 func New(o Options) *Conn {
-	c := &Conn{conn: o.Conn, socket: o.Socket, ahead: o.Ahead, ping: o.Ping, start: time.Now()}
+	c := &Conn{conn: o.Conn, socket: o.Socket, ahead: o.Ahead, ping: o.Ping, timeout: o.PingTimeout, start: time.Now()}
+	c.waiting.Store(notWaiting)
 	if c.socket == nil {
 		c.socket = o.Conn
 	}
@@ -162,6 +174,7 @@ func (c *Conn) readHere(p []byte) int {
 func (c *Conn) readOnce(p []byte) int {
 	var n int
 	var err error
+	c.waiting.Store(int64(time.Since(c.start)))
 	switch need := c.decoder.need(); {
 	case len(c.ahead) > 0:
 		n = copy(p, c.ahead)
@@ -178,6 +191,7 @@ func (c *Conn) readOnce(p []byte) int {
 	default:
 		n, err = c.conn.Read(p[:min(c.decoder.left, int64(len(p)))])
 	}
+	c.waiting.Store(notWaiting)
 	c.lastRead.Store(int64(time.Since(c.start)))
 	m, derr := c.decoder.decode(p[:n], c.answer)
 	switch {
@@ -187,6 +201,8 @@ func (c *Conn) readOnce(p []byte) int {
 			c.gotClose.Store(true)
 		}
 	case err == errNoMore:
+	case err != nil && c.lost.Load():
+		c.readErr = NoAnswerError(c.timeout)
 	case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
 		c.readErr = ErrNoClose
 	case err != nil:
@@ -242,11 +258,16 @@ func (c *Conn) Abort() {
 	if !c.shut() {
 		return
 	}
+	c.cut()
+	c.controls.Wait()
+}
+
+// cut resets the transport.
+func (c *Conn) cut() {
 	if tcp, ok := c.socket.(interface{ SetLinger(sec int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}
 	_ = c.socket.Close()
-	c.controls.Wait()
 }
 
 // shut keeps new pings and pongs from starting. It returns false where the
