@@ -159,6 +159,25 @@ backend websocks
 	run(t, sockets, nil, program, "-db", "-f", config)
 }
 
+// startHAProxyTCP starts HAProxy as a gateway that leaves TLS alone.
+func startHAProxyTCP(t *testing.T, _ *gateway, _ websocksemu.Certificate, server *websocksemu.Server, sockets []*os.File) {
+	program := tool(t, "haproxy")
+	config := write(t, t.TempDir(), "haproxy.cfg", fmt.Sprintf(`
+global
+  maxconn 200
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 30s
+  timeout server 30s
+listen gateway
+  bind fd@3
+  bind fd@4
+  server websocks %s
+`, server.Address()))
+	run(t, sockets, nil, program, "-db", "-f", config)
+}
+
 func startNginx(t *testing.T, g *gateway, cert websocksemu.Certificate, server *websocksemu.Server, sockets []*os.File) {
 	program := tool(t, "nginx")
 	dir := t.TempDir()

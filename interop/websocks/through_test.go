@@ -192,6 +192,31 @@ func TestGatewayReencrypts(t *testing.T) {
 	}
 }
 
+// TestGatewayPassesTLSThrough is the way out: the TLS is the plugin's own up to the
+// server.
+func TestGatewayPassesTLSThrough(t *testing.T) {
+	o, accept := withTarget(t, websocksemu.Options{TLS: true})
+	s := emulate(t, o)
+	g := startGateway(t, software{"haproxy", startHAProxyTCP}, s)
+	g.secure, g.caFile = g.plain, s.CAFile()
+	c := mustDial(t, g.upstream(t, true, nil), "db.corp:5432")
+	if _, err := io.WriteString(c, "question"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	target := accept()
+	if got, err := io.ReadAll(target); err != nil || string(got) != "question" {
+		t.Errorf("the target received %q (%v), want the question and its end", got, err)
+	}
+	if _, err := io.WriteString(target, "answer"); err != nil {
+		t.Fatal(err)
+	}
+	_ = target.CloseWrite()
+	after(t, c, "answer", false)
+}
+
 // established is a tunnel through a gateway that has carried a question to its
 // target.
 func established(t *testing.T, sw software, secure bool) (*sdktest.Conn, *net.TCPConn) {
@@ -202,28 +227,39 @@ func established(t *testing.T, sw software, secure bool) (*sdktest.Conn, *net.TC
 // through is established for a server of these options, but for its targets.
 func through(t *testing.T, sw software, secure bool, o websocksemu.Options) (*sdktest.Conn, *net.TCPConn) {
 	t.Helper()
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_ = l.SetDeadline(time.Now().Add(patience))
-	o.Targets = map[string]string{"db.corp:5432": l.Addr().String()}
-	s := emulate(t, o)
-	c := mustDial(t, startGateway(t, sw, s).upstream(t, secure, nil), "db.corp:5432")
+	o, accept := withTarget(t, o)
+	c := mustDial(t, startGateway(t, sw, emulate(t, o)).upstream(t, secure, nil), "db.corp:5432")
 	if _, err := io.WriteString(c, "question"); err != nil {
 		t.Fatal(err)
 	}
-	target, err := l.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = target.Close() })
-	_ = target.SetDeadline(time.Now().Add(patience))
+	target := accept()
 	if _, err := io.ReadFull(target, make([]byte, len("question"))); err != nil {
 		t.Fatal(err)
 	}
 	return c, target
+}
+
+// withTarget gives a server the target "db.corp:5432", and returns what accepts
+// a connection to it.
+func withTarget(t *testing.T, o websocksemu.Options) (websocksemu.Options, func() *net.TCPConn) {
+	t.Helper()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	_ = l.SetDeadline(time.Now().Add(patience))
+	o.Targets = map[string]string{"db.corp:5432": l.Addr().String()}
+	return o, func() *net.TCPConn {
+		t.Helper()
+		target, err := l.AcceptTCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = target.Close() })
+		_ = target.SetDeadline(time.Now().Add(patience))
+		return target
+	}
 }
 
 // TestGatewayTargetEnds has the far end end first, which every gateway passes.
