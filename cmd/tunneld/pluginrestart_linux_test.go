@@ -180,3 +180,38 @@ func TestPluginRestart(t *testing.T) {
 	d.dial(t, "tcp.db")
 	b.next(t)
 }
+
+// TestPluginThatOthersCanChange: it is warned of, and refused where a hash is to vouch
+// for it.
+func TestPluginThatOthersCanChange(t *testing.T) {
+	b := startBackend(t)
+	folder := t.TempDir()
+	program := filepath.Join(folder, "plugin")
+	text := pluginScript(t, "one")
+	if err := os.WriteFile(program, text, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(folder, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	validate := func(extra string) (status int, errs string) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "tunneld.hcl")
+		if err := os.WriteFile(file, []byte(throughScript(b, fmt.Sprintf("[%q]", program), extra)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var o, e bytes.Buffer
+		status = run(t.Context(), []string{"validate", file}, strings.NewReader(""), &o, &e)
+		return status, e.String()
+	}
+	says := folder + " is writable for everybody (mode 0777): chmod o-w it"
+	status, errs := validate("")
+	if status != exitOK || !strings.Contains(errs, `Warning: others can change the plugin "fixrelay"`) || !strings.Contains(errs, says) {
+		t.Errorf("without a hash: status %d, %s", status, errs)
+	}
+	sum := sha256.Sum256(text)
+	status, errs = validate(fmt.Sprintf("sha256 = %q", hex.EncodeToString(sum[:])))
+	if status != exitFailed || strings.Contains(errs, "Warning:") || !strings.Contains(errs, says) || !strings.Contains(errs, "does not start") {
+		t.Errorf("with a hash: status %d, %s", status, errs)
+	}
+}

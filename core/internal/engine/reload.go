@@ -327,6 +327,11 @@ func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugi
 	if err != nil {
 		return fail(p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("there is no plugin %q", name), err.Error()))
 	}
+	if err := pluginhost.Exposed(spec); err != nil && !spec.Vouched() {
+		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("others can change the plugin %q", name), err.Error()+". Whoever does has what they wrote run with the daemon's rights.")
+		d.Warning = true
+		p.diags = append(p.diags, d)
+	}
 	identity := pluginhost.Identity(ctx, spec)
 	for _, plugin := range p.running {
 		if plugin.Identity() == identity && name != p.fresh && !plugin.Down() {

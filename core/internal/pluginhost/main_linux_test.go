@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 		rawName:            serveRaw,
 		"sleeper":          sleep,
 		"daemon":           serveDaemon,
+		"exposed":          exposedProbe,
 	})
 	goleak.VerifyTestMain(m)
 }

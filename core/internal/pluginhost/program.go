@@ -11,7 +11,8 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
+
+	"github.com/tunneld/tunneld/internal/userfile"
 )
 
 // program is what a start executes: path is for the kernel, argv for the
@@ -33,6 +34,12 @@ func (p program) close() {
 // openProgram finds what s starts and checks its hashes. The caller closes the
 // program once it has been started.
 func openProgram(ctx context.Context, s Spec, self []string, selfName string) (program, error) {
+	if s.Vouched() {
+		// What somebody else can write is not what was hashed for long.
+		if err := Exposed(s); err != nil {
+			return program{}, fmt.Errorf("%w; a hash vouches for nothing then", err)
+		}
+	}
 	for path, want := range s.Files {
 		f, _, err := openHashed(ctx, path, want)
 		if err != nil {
@@ -55,9 +62,9 @@ func openProgram(ctx context.Context, s Spec, self []string, selfName string) (p
 	}
 	if script {
 		// The kernel hands a script's path to the interpreter, which opens it
-		// again, so that the descriptor that was hashed cannot be executed.
-		// Whoever replaces the file between here and there wins; naming the
-		// interpreter in command and the script in files is no different.
+		// again, so that the descriptor that was hashed cannot be executed: its
+		// owner can change it between here and there. Naming the interpreter in
+		// command and the script in files is no different.
 		return p, f.Close()
 	}
 	p.held, p.path, err = executable(f, p.path)
@@ -70,8 +77,7 @@ func openProgram(ctx context.Context, s Spec, self []string, selfName string) (p
 // openHashed opens path and compares its content with the hexadecimal hash
 // want. script says that it begins with "#!".
 func openHashed(ctx context.Context, path, want string) (f *os.File, script bool, err error) {
-	// Opening a FIFO would otherwise wait for its writer.
-	f, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err = userfile.Open(path)
 	if err != nil {
 		return nil, false, err
 	}
@@ -80,13 +86,6 @@ func openHashed(ctx context.Context, path, want string) (f *os.File, script bool
 			_ = f.Close()
 		}
 	}()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, false, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, false, fmt.Errorf("%s is not a file", path)
-	}
 	start := make([]byte, 2)
 	if _, err := f.ReadAt(start, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, false, err

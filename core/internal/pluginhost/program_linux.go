@@ -13,6 +13,13 @@ import (
 // descriptor that lies among them.
 const firstExecFD = 16
 
+// readOnly says whether what is at path lies on a file system that is mounted
+// read-only, so that nobody writes it there.
+func readOnly(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
+}
+
 // executable returns a descriptor of the file that f is and the path under
 // which a forked child executes that very file, whatever stands at its old
 // path by then. It takes f over.

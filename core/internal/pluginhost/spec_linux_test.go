@@ -184,7 +184,7 @@ func TestSHA256(t *testing.T) {
 		{"wrong", Spec{SHA256: wrong}, path + " has the sha256 " + sum + ", not " + wrong},
 		{"wrong file", Spec{SHA256: sum, Files: files(wrong)}, file + " has the sha256"},
 		{"missing file", Spec{Files: map[string]string{dir + "/missing": wrong}}, "no such file"},
-		{"a folder", Spec{Files: map[string]string{dir: wrong}}, "is not a file"},
+		{"a folder", Spec{Files: map[string]string{dir: wrong}}, "it is a folder, not a file"},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			s := tt.spec
