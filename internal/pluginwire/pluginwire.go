@@ -40,6 +40,17 @@ const (
 	NoAbort = "no_abort"
 )
 
+// HalfCloseClock is the capability of a plugin that ends a tunnel by itself once
+// CommonSettings.half_close is over.
+const HalfCloseClock = "half_close_clock"
+
+// CommonNames are the attributes of every upstream that are the daemon's, by
+// name, with the first table that has them; CommonTable is the newest.
+var CommonNames = map[string]uint32{"max_connections": 1, "half_close": 1}
+
+// CommonTable numbers the newest table of common names.
+const CommonTable = 1
+
 // MaxMessage bounds a gRPC message of either side, in bytes.
 const MaxMessage = 4 << 20
 

@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -36,6 +38,7 @@ func (p Plugin) Build() (serve.Plugin, error) {
 		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, errors.Join(append(errs, errors.New("no New"))...))
 	}
 	schema, err := SchemaOf(p.New())
+	errs = append(errs, commonNames(schema)...)
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, err)
 	}
@@ -47,13 +50,32 @@ func (p Plugin) Build() (serve.Plugin, error) {
 			NoHalfClose:  p.NoHalfClose,
 			DataPaths:    []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_DIRECT, pluginv1.DataPath_DATA_PATH_RELAY},
 			Capabilities: p.capabilities(),
+			CommonNames:  pluginwire.CommonTable,
 		},
 		Schema: schema,
-		New:    func() serve.Instance { return &instance{dialer: p.New(), log: slog.New(slog.DiscardHandler)} },
+		New: func() serve.Instance {
+			return &instance{dialer: p.New(), noHalfClose: p.NoHalfClose, log: slog.New(slog.DiscardHandler)}
+		},
 	}, nil
 }
 
-// capabilities names what the protocol cannot do.
+// commonNames are the names of a schema that are the daemon's.
+func commonNames(schema *pluginv1.Block) (errs []error) {
+	taken := func(name string) {
+		if pluginwire.CommonNames[name] > 0 {
+			errs = append(errs, fmt.Errorf("%q: every upstream has an attribute of this name, which is the daemon's: choose another", name))
+		}
+	}
+	for _, a := range schema.GetAttributes() {
+		taken(a.GetName())
+	}
+	for _, b := range schema.GetBlocks() {
+		taken(b.GetName())
+	}
+	return errs
+}
+
+// capabilities names what the protocol cannot do, and what the SDK does.
 func (p Plugin) capabilities() []string {
 	var names []string
 	for _, c := range []struct {
@@ -63,6 +85,7 @@ func (p Plugin) capabilities() []string {
 		{pluginwire.NoTargetAnswer, p.NoTargetAnswer},
 		{pluginwire.NoGreeting, p.NoGreeting},
 		{pluginwire.NoAbort, p.NoAbort},
+		{pluginwire.HalfCloseClock, p.NoHalfClose},
 	} {
 		if c.set {
 			names = append(names, c.name)
@@ -73,9 +96,10 @@ func (p Plugin) capabilities() []string {
 
 // instance is an author's struct as package serve knows it.
 type instance struct {
-	dialer Dialer
-	log    *slog.Logger
-	watch  func(syscall.RawConn) // nil: nobody watches
+	dialer      Dialer
+	noHalfClose bool
+	log         *slog.Logger
+	watch       func(syscall.RawConn) // nil: nobody watches
 }
 
 func (i *instance) Decode(config []byte) []*pluginv1.Diagnostic {
@@ -88,6 +112,26 @@ func (i *instance) Validate() []*pluginv1.Diagnostic {
 		return nil
 	}
 	return wireDiagnostics(v.Validate())
+}
+
+func (i *instance) Defaults() *pluginv1.CommonDefaults {
+	var d Defaults
+	if i.noHalfClose {
+		d.HalfClose = DefaultHalfClose
+	}
+	if own, ok := i.dialer.(Defaulter); ok {
+		set := own.Defaults()
+		d.MaxConnections = set.MaxConnections
+		d.HalfClose = cmp.Or(set.HalfClose, d.HalfClose)
+	}
+	out := &pluginv1.CommonDefaults{}
+	if d.MaxConnections > 0 {
+		out.MaxConnections = proto.Uint32(uint32(d.MaxConnections))
+	}
+	if d.HalfClose > 0 {
+		out.HalfClose = durationpb.New(d.HalfClose)
+	}
+	return out
 }
 
 func (i *instance) Start(env serve.Env) error {
@@ -218,6 +262,7 @@ func wireStatus(st Status) *pluginv1.UpstreamStatus {
 		Message:           st.Message,
 		CredentialExpires: wireTime(st.CredentialExpires),
 		CredentialRenewed: wireTime(st.CredentialRenewed),
+		Unreleased:        uint32(max(st.Unreleased, 0)),
 	}
 }
 

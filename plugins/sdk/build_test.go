@@ -25,7 +25,7 @@ func TestWhatAProtocolCannotDo(t *testing.T) {
 	if built, err = p.Build(); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"no_target_answer", "no_greeting", "no_abort"}
+	want := []string{"no_target_answer", "no_greeting", "no_abort", "half_close_clock"}
 	if !built.Info.GetNoHalfClose() || !slices.Equal(built.Info.GetCapabilities(), want) {
 		t.Errorf("%v", built.Info)
 	}

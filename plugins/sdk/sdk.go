@@ -36,13 +36,15 @@ type Plugin struct {
 	Summary string
 	// New returns a pointer to a new, zero configuration struct. Its fields are
 	// the schema; see SchemaOf for their tags. Besides Dialer it may implement
-	// Validator, Starter and io.Closer. Close is called once, on an instance
+	// Validator, Defaulter, Starter and io.Closer. Close is called once, on an instance
 	// that has started, when no generation of the configuration has it any more
 	// and all its dials have returned; tunnels outlive it.
 	New func() Dialer
 	// NoHalfClose says that the protocol cannot end one direction alone. A
 	// client's end of file then reaches CloseWrite all the same, and the far
-	// end's ends the tunnel.
+	// end's ends the tunnel. So does the upstream's half_close, DefaultHalfClose
+	// unless set: that long after CloseWrite has returned, or after the last byte
+	// from the far end that came later, the tunnel is closed, as a clean end.
 	NoHalfClose bool
 	// NoTargetAnswer says that the protocol does not tell whether the target was
 	// reached: the dial succeeds, and the tunnel to a target that refuses ends.
@@ -76,6 +78,26 @@ type Validator interface {
 	Validate() []Diagnostic
 }
 
+// Defaulter is asked for the defaults of the common attributes, which are the
+// daemon's and which every upstream has, once the values are known to be right.
+type Defaulter interface {
+	Defaults() Defaults
+}
+
+// Defaults are those of common attributes, for one upstream that leaves them
+// out. A zero field leaves the daemon's default.
+type Defaults struct {
+	// MaxConnections is the most connections at a time through the upstream.
+	MaxConnections int
+	// HalfClose is for how long a tunnel goes on without a byte from the far end
+	// once the client has ended its direction; see Plugin.NoHalfClose.
+	HalfClose time.Duration
+}
+
+// DefaultHalfClose is the half_close of a plugin with NoHalfClose that names no
+// other.
+const DefaultHalfClose = time.Second
+
 // Starter is told when an instance is about to be used: once, before its first
 // Dial. It must not block; background work that it begins ends with Close.
 type Starter interface {
@@ -102,4 +124,7 @@ type Status struct {
 	// CredentialExpires and CredentialRenewed are zero where there is none.
 	CredentialExpires time.Time
 	CredentialRenewed time.Time
+	// Unreleased is how many tunnels have ended here that the far end may still
+	// hold, since it has not answered to their end.
+	Unreleased int
 }

@@ -56,7 +56,7 @@ func (p *parser) decode(b *hclsyntax.Block) {
 		pl.Wrong = p.diags[before:].HasErrors()
 		p.cfg.Plugins = append(p.cfg.Plugins, pl)
 	case "upstream":
-		p.cfg.Upstreams = append(p.cfg.Upstreams, Upstream{Type: "direct", Name: b.Labels[1], Socket: socket(v.Block("tcp"))})
+		p.cfg.Upstreams = append(p.cfg.Upstreams, Upstream{Type: DirectType, Name: b.Labels[1], Socket: socket(v.Block("tcp")), Common: common(v)})
 	case "listener":
 		p.listener(v, b)
 	case "route":
@@ -79,22 +79,29 @@ func (p *parser) bounds(v schema.Values, b *hclsyntax.Block) {
 		if b.Body.Attributes[name] == nil {
 			continue
 		}
-		limit, bounded := bounds[name]
-		summary := fmt.Sprintf("%q is out of range", name)
-		switch value := value.(type) {
-		case int64:
-			if bounded && (value < limit.least || value > limit.most) {
-				p.errorAt(locate(b, name), summary, fmt.Sprintf("It must lie between %d and %d.", limit.least, limit.most))
-			}
-		case time.Duration:
-			if bounded && value != 0 && (value < time.Duration(limit.least)*time.Second || value > time.Duration(limit.most)*time.Second) {
-				p.errorAt(locate(b, name), summary, fmt.Sprintf(`It must be "0s", or lie between "%d%s" and "%d%s".`, limit.least, limit.unit, limit.most, limit.unit))
-			}
-			if value > 0 && value < time.Millisecond {
-				p.errorAt(locate(b, name), summary, `It must be "0s" or at least a millisecond: "1ms".`)
-			}
+		for _, detail := range outOfRange(name, value) {
+			p.errorAt(locate(b, name), fmt.Sprintf("%q is out of range", name), detail)
 		}
 	}
+}
+
+// outOfRange says what range the value of a whole number or duration leaves.
+func outOfRange(name string, value any) (details []string) {
+	limit, bounded := bounds[name]
+	switch value := value.(type) {
+	case int64:
+		if bounded && (value < limit.least || value > limit.most) {
+			details = append(details, fmt.Sprintf("It must lie between %d and %d.", limit.least, limit.most))
+		}
+	case time.Duration:
+		if bounded && value != 0 && (value < time.Duration(limit.least)*time.Second || value > time.Duration(limit.most)*time.Second) {
+			details = append(details, fmt.Sprintf(`It must be "0s", or lie between "%d%s" and "%d%s".`, limit.least, limit.unit, limit.most, limit.unit))
+		}
+		if value > 0 && value < time.Millisecond {
+			details = append(details, `It must be "0s" or at least a millisecond: "1ms".`)
+		}
+	}
+	return details
 }
 
 func (p *parser) log(v schema.Values, b *hclsyntax.Block) Log {

@@ -242,7 +242,7 @@ func TestNoEditPrintsASecret(t *testing.T) {
 		p.defaults()
 		p.file(f)
 		p.references()
-		diags := append(p.diags, p.cfg.DecodeUpstreams(map[string]*pluginv1.Block{"acme": acme})...)
+		diags := append(p.diags, p.cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: acme}})...)
 		if piece := leaked(printed(t, diags)); piece != "" {
 			t.Fatalf("%q of the canary is printed:\n%s\nof:\n%s", piece, printed(t, diags), source)
 		}

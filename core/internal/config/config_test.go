@@ -130,7 +130,7 @@ listener "tcp" "l" {
 }
 route "r" { upstreams = [upstream.acme.a, upstream.acme.b, upstream.acme.c, upstream.other.d, upstream.direct.e] }
 `)
-	diags = append(diags, cfg.DecodeUpstreams(map[string]*pluginv1.Block{"acme": acme})...)
+	diags = append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: acme}})...)
 	if len(diags) > 0 {
 		t.Fatal(printed(t, diags))
 	}
@@ -153,7 +153,7 @@ route "r" { upstreams = [upstream.acme.a, upstream.acme.b, upstream.acme.c, upst
 
 func TestBrokenSchema(t *testing.T) {
 	cfg, _ := parseText(t, `upstream "acme" "a" { url = "u" }`+"\n")
-	got := printed(t, cfg.DecodeUpstreams(map[string]*pluginv1.Block{"acme": {Attributes: []*pluginv1.Attribute{{Name: "url"}}}}))
+	got := printed(t, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: &pluginv1.Block{Attributes: []*pluginv1.Attribute{{Name: "url"}}}}}))
 	const want = `Error: The plugin "acme" has a broken schema
   on main.hcl line 1, in upstream "acme" "a":
    1: upstream "acme" "a" {
@@ -170,7 +170,7 @@ func TestHashDependsOnValuesOnly(t *testing.T) {
 	hash := func(source string) string {
 		t.Helper()
 		cfg, _ := parseText(t, source)
-		if d := cfg.DecodeUpstreams(map[string]*pluginv1.Block{"acme": acme}); d.HasErrors() {
+		if d := cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: acme}}); d.HasErrors() {
 			t.Fatal(d)
 		}
 		return cfg.Upstreams[0].Hash
@@ -308,7 +308,7 @@ func TestByteOrderMark(t *testing.T) {
 	writeFiles(t, map[string]string{"main.hcl": "\ufeff" + source, "url": "\ufeffhttps://a.example"})
 	read := func(cfg *Config, diags Diagnostics) {
 		t.Helper()
-		diags = append(diags, cfg.DecodeUpstreams(map[string]*pluginv1.Block{"acme": acme})...)
+		diags = append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: acme}})...)
 		if len(cfg.Upstreams) != 1 || !strings.Contains(string(cfg.Upstreams[0].JSON), `"https://a.example"`) {
 			t.Errorf("%+v %v", cfg.Upstreams, diags)
 		}

@@ -8,8 +8,6 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
-
-	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // little is the stack that the tests of this file allow, a sixtieth of what the
@@ -85,7 +83,7 @@ func (c construct) times(n int) string {
 func TestDepthIsBounded(t *testing.T) {
 	little(t)
 	const much = 128 << 10
-	schemas := map[string]*pluginv1.Block{"acme": acme}
+	schemas := map[string]PluginSchema{"acme": {Block: acme}}
 	for name, c := range endless {
 		t.Run(name, func(t *testing.T) {
 			most := much / len(c.piece+c.after)
@@ -148,7 +146,7 @@ func TestJSONDepthIsBounded(t *testing.T) {
 				"text":     tc.text,
 			})
 			cfg, diags := Parse("main.hcl")
-			diags = append(diags, cfg.DecodeUpstreams(map[string]*pluginv1.Block{"acme": acme})...)
+			diags = append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: acme}})...)
 			if bad := strings.Contains(printed(t, diags), "Not JSON"); bad == tc.good {
 				t.Errorf("%v", diags)
 			}

@@ -41,7 +41,7 @@ func TestDocumentation(t *testing.T) {
 	listener := tables["listener.tcp"]
 	blocks := map[string]*pluginv1.Block{
 		"log": tables["log"], "metrics": tables["metrics"], "control": tables["control"], "daemon": tables["daemon"],
-		"plugin": tables["plugin"], "route": tables["route"], "match": schema.Nested(tables["route"], "match").GetBody(),
+		"plugin": tables["plugin"], "upstream": {Attributes: commonAttributes}, "route": tables["route"], "match": schema.Nested(tables["route"], "match").GetBody(),
 		"listener": listener, "limits": schema.Nested(listener, "limits").GetBody(),
 		"timeouts": schema.Nested(listener, "timeouts").GetBody(), "tcp": schema.Nested(listener, "tcp").GetBody(),
 	}

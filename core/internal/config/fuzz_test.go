@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
-
-	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // FuzzParse: no source panics, and what env and file give is never printed.
@@ -53,7 +51,7 @@ func FuzzParse(f *testing.F) {
 		if parsed.broken == 0 {
 			p.references()
 		}
-		diags := append(p.diags, p.cfg.DecodeUpstreams(map[string]*pluginv1.Block{"acme": acme})...)
+		diags := append(p.diags, p.cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: acme}})...)
 		if got := printed(t, diags); leaked(got) != "" && leaked(string(source)) == "" {
 			t.Errorf("the secret is printed:\n%s", got)
 		}

@@ -52,7 +52,7 @@ var acme = &pluginv1.Block{
 // diagnose parses a path, decodes the upstreams, and returns all that is said.
 func diagnose(path string) (*Config, Diagnostics) {
 	cfg, diags := Parse(path)
-	diags = append(diags, cfg.DecodeUpstreams(map[string]*pluginv1.Block{"acme": acme})...)
+	diags = append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: acme}})...)
 	diags.Sort()
 	return cfg, diags
 }

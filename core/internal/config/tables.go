@@ -77,7 +77,7 @@ var tables = map[string]*pluginv1.Block{
 		attr("files", dict(text), `{}`),
 		sensitive(attr("env", dict(text), `{}`)),
 	}},
-	"upstream.direct": {Blocks: []*pluginv1.NestedBlock{nested("tcp", socketAttributes...)}},
+	"upstream.direct": {Attributes: commonAttributes, Blocks: []*pluginv1.NestedBlock{nested("tcp", socketAttributes...)}},
 	"listener.tcp":    listenerTable(required("target", text)),
 	"listener.socks5": listenerTable(),
 	"listener.http":   listenerTable(),
@@ -89,6 +89,13 @@ var tables = map[string]*pluginv1.Block{
 			attr("ports", nil, ``),
 		)},
 	},
+}
+
+// commonAttributes are those of every upstream, whatever its type: the daemon's,
+// and not its plugin's. pluginwire.CommonNames has the same names.
+var commonAttributes = []*pluginv1.Attribute{
+	attr("max_connections", integer, ``),
+	attr("half_close", duration, ``),
 }
 
 var socketAttributes = []*pluginv1.Attribute{

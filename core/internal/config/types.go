@@ -8,6 +8,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // Config is a validated configuration. It never changes: a reload builds a new
@@ -90,11 +91,35 @@ type Upstream struct {
 	// Socket is the tcp block of upstream "direct", and that block's defaults
 	// for any other type.
 	Socket tunnel.SocketOptions
-	// JSON is the body of a plugin's upstream as Configure takes it, and Hash
+	// Common is what its common attributes say.
+	Common Common
+	// JSON is the body of a plugin's upstream as Configure takes it, without the
+	// common attributes, and Hash
 	// the hash of name and values. Both are empty before DecodeUpstreams, and
 	// stay so for "direct".
 	JSON []byte
 	Hash string
+}
+
+// Common holds the common attributes of an upstream; nil is one that neither the
+// block nor the plugin's defaults set.
+type Common struct {
+	MaxConnections *int // 0: no limit
+	// HalfClose stands for the listener's; 0: none.
+	HalfClose *time.Duration
+}
+
+// Or returns c with what is not set taken from a plugin's defaults.
+func (c Common) Or(d *pluginv1.CommonDefaults) Common {
+	if c.MaxConnections == nil && d != nil && d.MaxConnections != nil {
+		n := int(d.GetMaxConnections())
+		c.MaxConnections = &n
+	}
+	if c.HalfClose == nil && d.GetHalfClose().IsValid() && d.GetHalfClose().AsDuration() >= 0 {
+		t := d.GetHalfClose().AsDuration()
+		c.HalfClose = &t
+	}
+	return c
 }
 
 // ID returns "type.name".

@@ -39,7 +39,7 @@ func (p *parser) evalBody(body *hclsyntax.Body) {
 func (c *Config) PluginTypes() []string {
 	var types []string
 	for _, u := range c.Upstreams {
-		if u.Type != "direct" && !slices.Contains(types, u.Type) {
+		if u.Type != DirectType && !slices.Contains(types, u.Type) {
 			types = append(types, u.Type)
 		}
 	}
@@ -47,22 +47,23 @@ func (c *Config) PluginTypes() []string {
 }
 
 // DecodeUpstreams decodes the bodies of the upstreams against the schemas of
-// their types, and fills in JSON and Hash of those that are right. Upstreams
-// whose type has no schema here are left as they are; those whose plugin has a
-// schema that schema.Check refuses are an error. It is called once, on what
-// Parse or Undecoded returned, also where that had errors: what Parse has reported
-// is not reported again.
-func (c *Config) DecodeUpstreams(schemas map[string]*pluginv1.Block) Diagnostics {
+// their types and the common attributes, and fills in Common, JSON and Hash of
+// those that are right. Upstreams whose type has no schema here are left as they
+// are; those whose plugin has a schema that PluginSchema.Check refuses are an
+// error. It is called once, on what Parse or Undecoded returned, also where that
+// had errors: what Parse has reported is not reported again.
+func (c *Config) DecodeUpstreams(schemas map[string]PluginSchema) Diagnostics {
 	var diags Diagnostics
 	broken := map[string]error{}
 	for name, spec := range schemas {
-		broken[name] = schema.Check(spec)
+		broken[name] = spec.Check()
 	}
 	done := map[*hclsyntax.Block]bool{}
+	told := map[string]bool{}
 	for i, u := range c.Upstreams {
-		spec := schemas[u.Type]
+		spec, known := schemas[u.Type]
 		b := c.src.block("upstream." + u.ID())
-		if u.Type == "direct" || spec == nil || b == nil || done[b] {
+		if u.Type == DirectType || !known || b == nil || done[b] {
 			continue
 		}
 		done[b] = true
@@ -70,34 +71,59 @@ func (c *Config) DecodeUpstreams(schemas map[string]*pluginv1.Block) Diagnostics
 			diags = append(diags, c.BlockDiagnostic("upstream."+u.ID(), "", fmt.Sprintf("The plugin %q has a broken schema", u.Type), "The plugin's author has to mend it: "+err.Error()))
 			continue
 		}
-		evaluated := true
-		d := schema.Decoder{
-			Eval: func(expr hclsyntax.Expression) (cty.Value, bool) {
-				e, _ := c.src.eval(expr)
-				evaluated = evaluated && e.ok
-				return e.value, e.ok
-			},
-			Later: func(path []string, name string) bool { return len(path) == 0 && schema.Reserved(name) },
+		if own := spec.own(); len(own) > 0 && !told[u.Type] {
+			told[u.Type] = true
+			d := c.BlockDiagnostic("upstream."+u.ID(), "", fmt.Sprintf("The plugin %q has a %q of its own", u.Type, own[0]), "It was built before every upstream had one, which cannot be set here. Build it with a newer SDK.")
+			d.Warning = true
+			diags = append(diags, d)
 		}
-		values, problems := d.Decode(spec, b.Body, b.DefRange())
-		wrong := !evaluated
-		for _, p := range problems {
-			diags = append(diags, c.src.diagnostic(p))
-			wrong = wrong || !p.Warning
-		}
-		secrets := secretsOf(spec, values, nil)
-		slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
-		c.src.secrets[u.ID()] = secrets
-		json := schema.JSON(values)
-		if len(json) > maxUpstream {
-			diags = append(diags, c.BlockDiagnostic("upstream."+u.ID(), "", "Upstream is too large", fmt.Sprintf("Its values are more than %d MiB. Look for a file that is not meant here.", maxUpstream>>20)))
-			wrong = true
-		}
-		if !wrong {
-			c.Upstreams[i].JSON, c.Upstreams[i].Hash = json, schema.Hash(u.Name, json)
-		}
+		diags = append(diags, c.decodeUpstream(&c.Upstreams[i], spec, b)...)
 	}
 	diags.Sort()
+	return diags
+}
+
+// decodeUpstream decodes one body, and fills in what it says if it is right.
+func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Block) (diags Diagnostics) {
+	evaluated := true
+	d := schema.Decoder{
+		Eval: func(expr hclsyntax.Expression) (cty.Value, bool) {
+			e, _ := c.src.eval(expr)
+			evaluated = evaluated && e.ok
+			return e.value, e.ok
+		},
+		Later: func(path []string, name string) bool { return len(path) == 0 && schema.Reserved(name) },
+	}
+	block, added := spec.withCommon()
+	values, problems := d.Decode(block, b.Body, b.DefRange())
+	commonValues := schema.Values{}
+	for _, name := range added {
+		value, given := values[name]
+		if !given {
+			continue
+		}
+		commonValues[name] = value
+		delete(values, name)
+		for _, detail := range outOfRange(name, value) {
+			problems = append(problems, schema.Problem{Summary: fmt.Sprintf("%q is out of range", name), Detail: detail, Range: locate(b, name)})
+		}
+	}
+	wrong := !evaluated
+	for _, p := range problems {
+		diags = append(diags, c.src.diagnostic(p))
+		wrong = wrong || !p.Warning
+	}
+	secrets := secretsOf(spec.Block, values, nil)
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+	c.src.secrets[u.ID()] = secrets
+	json := schema.JSON(values)
+	if len(json) > maxUpstream {
+		diags = append(diags, c.BlockDiagnostic("upstream."+u.ID(), "", "Upstream is too large", fmt.Sprintf("Its values are more than %d MiB. Look for a file that is not meant here.", maxUpstream>>20)))
+		wrong = true
+	}
+	if !wrong {
+		u.Common, u.JSON, u.Hash = common(commonValues), json, schema.Hash(u.Name, json)
+	}
 	return diags
 }
 
@@ -108,7 +134,7 @@ func (c *Config) Undecoded() *Config {
 	next.Upstreams = slices.Clone(c.Upstreams)
 	for i, u := range next.Upstreams {
 		if u.Type != DirectType {
-			next.Upstreams[i].JSON, next.Upstreams[i].Hash = nil, ""
+			next.Upstreams[i].Common, next.Upstreams[i].JSON, next.Upstreams[i].Hash = Common{}, nil, ""
 		}
 	}
 	src.secrets = map[string][]string{}

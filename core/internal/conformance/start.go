@@ -13,7 +13,6 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
-	"github.com/tunneld/tunneld/core/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -55,10 +54,11 @@ func (r *run) information(ctx context.Context) outcome {
 
 func (r *run) schema(ctx context.Context) outcome {
 	spec := r.main.plugin.Schema()
-	if err := schema.Check(spec); err != nil {
+	common := config.PluginSchema{Block: spec, CommonNames: r.main.info.GetCommonNames()}
+	if err := common.Check(); err != nil {
 		return fail("%v", err)
 	}
-	if diags := r.decode(spec); diags.HasErrors() {
+	if diags := r.decode(common); diags.HasErrors() {
 		r.invalid = diags
 		return skip("the configuration does not fit it")
 	}
@@ -75,8 +75,8 @@ func (r *run) schema(ctx context.Context) outcome {
 }
 
 // decode brings the upstream's body into the form that the plugin takes.
-func (r *run) decode(spec *pluginv1.Block) config.Diagnostics {
-	diags := r.cfg.DecodeUpstreams(map[string]*pluginv1.Block{r.spec.Name: spec})
+func (r *run) decode(spec config.PluginSchema) config.Diagnostics {
+	diags := r.cfg.DecodeUpstreams(map[string]config.PluginSchema{r.spec.Name: spec})
 	for _, u := range r.cfg.Upstreams {
 		if u.ID() == r.upstream.ID() {
 			r.upstream = u
@@ -87,7 +87,7 @@ func (r *run) decode(spec *pluginv1.Block) config.Diagnostics {
 	}
 	r.up = &pluginv1.Upstream{Name: r.upstream.Name, ConfigJson: r.upstream.JSON, ConfigHash: r.upstream.Hash}
 	var s sensitive
-	s.in(spec, r.values(), "")
+	s.in(spec.Block, r.values(), "")
 	r.said.know(s.secrets)
 	r.unsought = s.unsought
 	// Another upstream of the plugin may be wrong.

@@ -64,7 +64,7 @@ func (c *changeList) upstreams(old, next *generation) {
 		switch {
 		case !existed:
 			c.add("upstream %s: added", u.ID())
-		case was.Hash != u.Hash || was.Socket != u.Socket:
+		case was.Hash != u.Hash || was.Socket != u.Socket || !reflect.DeepEqual(was.Common, u.Common):
 			c.add("upstream %s: changed", u.ID())
 		}
 		delete(before, u.ID())

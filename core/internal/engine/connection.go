@@ -32,6 +32,7 @@ type connection struct {
 	stages   []tunnel.StageTime // of the dial that made the tunnel
 	counts   *metrics.Tunnel    // of the tunnel
 	path     tunnel.Path
+	gate     *gate // of the upstream, in which the tunnel has a place
 }
 
 // handle takes a connection that was just accepted. It does not block.
@@ -70,6 +71,9 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 // who reads that may count on it.
 func (c *connection) done() {
 	c.engine.slots.give(c.listener.id, c.source.Addr())
+	if c.gate != nil {
+		c.gate.leave()
+	}
 	c.engine.metrics.Closed(c.listener.id)
 }
 
@@ -115,7 +119,7 @@ func (c *connection) run(g *generation, raw *bare.Socket) {
 		c.engine.log.Log(ctx, level, "client handshake failed", attrs...)
 		return
 	}
-	up, dialErr := c.reach(ctx, g, client)
+	up, halfClose, dialErr := c.reach(ctx, g, client)
 	g.release()
 	if dialErr != nil {
 		client.Refuse(dialErr)
@@ -143,7 +147,7 @@ func (c *connection) run(g *generation, raw *bare.Socket) {
 		Upstream:     up,
 		Timeouts: splice.Timeouts{
 			Idle:      c.listener.Timeout.Idle,
-			HalfClose: c.listener.Timeout.HalfClose,
+			HalfClose: halfClose,
 			Lifetime:  c.listener.Timeout.Lifetime,
 		},
 		Traffic: c.counts.Traffic(),
@@ -165,11 +169,11 @@ func abandon(up *tunnel.Conn, reason string) {
 	_ = up.Stream.Close()
 }
 
-// reach dials what the client asks for.
-func (c *connection) reach(ctx context.Context, g *generation, client listen.Client) (*tunnel.Conn, *tunnel.DialError) {
+// reach dials what the client asks for, as dial does.
+func (c *connection) reach(ctx context.Context, g *generation, client listen.Client) (*tunnel.Conn, time.Duration, *tunnel.DialError) {
 	var denied *tunnel.DialError
 	if c.target, denied = client.Target(); denied != nil {
-		return nil, denied
+		return nil, 0, denied
 	}
 	ctx, watch := watchDeparture(ctx, client)
 	defer watch.stop()
@@ -177,11 +181,12 @@ func (c *connection) reach(ctx context.Context, g *generation, client listen.Cli
 }
 
 // dial finds the route and tries its upstreams in order, as long as each error
-// is retryable and the listener's time for dialing is not over.
-func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, *tunnel.DialError) {
+// is retryable and the listener's time for dialing is not over. It also returns
+// half_close of the tunnel, as far as the pump keeps it.
+func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, time.Duration, *tunnel.DialError) {
 	n, ok := g.table.Find(c.listener.id, c.target)
 	if !ok {
-		return nil, &tunnel.DialError{
+		return nil, 0, &tunnel.DialError{
 			Stage:   pluginv1.Stage_STAGE_REQUEST,
 			Reason:  pluginv1.Reason_REASON_DENIED,
 			Message: fmt.Sprintf("no route matches %s on listener %s", c.target, c.listener.id),
@@ -208,6 +213,8 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, *tu
 			c.engine.log.Info("upstream failed, the next is tried", append(c.attrs(), failureAttrs(last)...)...)
 		}
 		c.upstream = u.id
+		var halfClose time.Duration
+		want.HalfClose, halfClose = u.patience(c.listener.Timeout.HalfClose)
 		until := share(deadline, len(to.upstreams)-i)
 		conn, err := c.attempt(ctx, u, want, until)
 		if err != nil && errors.Is(err, tunnel.ErrPluginDied) && !overdue(until) {
@@ -216,14 +223,15 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, *tu
 			conn, err = c.attempt(ctx, u, want, until)
 		}
 		if err == nil {
-			return conn, nil
+			c.gate = u.gate
+			return conn, halfClose, nil
 		}
 		last = err
 		if !err.Retryable || ctx.Err() != nil || overdue(deadline) {
 			break
 		}
 	}
-	return nil, last
+	return nil, 0, last
 }
 
 // leastShare is the least time that an upstream gets before the next is tried,
@@ -259,7 +267,8 @@ func (e *overtimeError) Error() string {
 
 func (e *overtimeError) Unwrap() error { return context.DeadlineExceeded }
 
-// attempt asks one upstream, once.
+// attempt asks one upstream, once. With the connection, it holds a place in the
+// upstream's gate.
 func (c *connection) attempt(ctx context.Context, u upstream, want tunnel.Dial, deadline time.Time) (*tunnel.Conn, *tunnel.DialError) {
 	if !deadline.IsZero() {
 		var cancel context.CancelFunc
@@ -267,11 +276,29 @@ func (c *connection) attempt(ctx context.Context, u upstream, want tunnel.Dial, 
 		defer cancel()
 	}
 	start := time.Now()
-	conn, err := u.dialer.Dial(ctx, want)
-	if err == nil {
-		c.engine.metrics.Dialed(u.id, time.Since(start), conn.Stages, nil)
-		return conn, nil
+	typed := u.gate.enter(ctx)
+	if typed == nil {
+		start = time.Now()
+		conn, err := u.dialer.Dial(ctx, want)
+		if err == nil {
+			c.engine.metrics.Dialed(u.id, time.Since(start), conn.Stages, nil)
+			return conn, nil
+		}
+		u.gate.leave()
+		typed = asDialError(u.id, err)
 	}
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errStopping):
+		typed.Message, typed.Hint = errStopping.Error(), "try again once it has been started anew"
+	case errors.Is(cause, errLeft):
+		typed.Reason, typed.Message, typed.Hint = pluginv1.Reason_REASON_CANCELED, errLeft.Error(), ""
+	}
+	c.engine.metrics.Dialed(u.id, time.Since(start), typed.Stages, typed)
+	return nil, typed
+}
+
+// asDialError is the error of a dialer, which may not be typed.
+func asDialError(upstream string, err error) *tunnel.DialError {
 	var typed *tunnel.DialError
 	if !errors.As(err, &typed) {
 		typed = &tunnel.DialError{
@@ -283,16 +310,9 @@ func (c *connection) attempt(ctx context.Context, u upstream, want tunnel.Dial, 
 		}
 	}
 	if typed.Upstream == "" {
-		typed.Upstream = u.id
+		typed.Upstream = upstream
 	}
-	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, errStopping):
-		typed.Message, typed.Hint = errStopping.Error(), "try again once it has been started anew"
-	case errors.Is(cause, errLeft):
-		typed.Reason, typed.Message, typed.Hint = pluginv1.Reason_REASON_CANCELED, errLeft.Error(), ""
-	}
-	c.engine.metrics.Dialed(u.id, time.Since(start), typed.Stages, typed)
-	return nil, typed
+	return typed
 }
 
 // refused is what a client beyond a limit is told; it also logs it.

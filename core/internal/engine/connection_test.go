@@ -38,7 +38,7 @@ func TestOvertime(t *testing.T) {
 			engine:   &Engine{metrics: metrics.New("", func() status.Status { return status.Status{} })},
 			listener: l,
 		}
-		_, err := conn.attempt(t.Context(), upstream{config.DirectType + ".x", silent{}}, tunnel.Dial{}, time.Now().Add(100*time.Millisecond))
+		_, err := conn.attempt(t.Context(), upstream{id: config.DirectType + ".x", dialer: silent{}, gate: new(gate)}, tunnel.Dial{}, time.Now().Add(100*time.Millisecond))
 		if err == nil || !regexp.MustCompile(c.want).MatchString(err.Message) {
 			t.Errorf("%+v, want %s", err, c.want)
 		}

@@ -61,6 +61,7 @@ type Engine struct {
 	lookup  lookup
 	pump    *splice.Pump
 	slots   *slots
+	gates   *gates
 	metrics *metrics.Metrics
 	control *control.Server
 	current atomic.Pointer[generation]
@@ -145,6 +146,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		host:        host,
 		pump:        pump,
 		slots:       newSlots(),
+		gates:       newGates(),
 		connections: newCrew(),
 		turn:        make(chan struct{}, 1),
 		listeners:   map[string][]*listening{},

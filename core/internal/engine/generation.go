@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
@@ -43,9 +44,38 @@ type routing struct {
 type upstream struct {
 	id     string
 	dialer tunnel.Dialer
+	gate   *gate
+	// halfClose stands for the listener's; nil: unset.
+	halfClose *time.Duration
+	// ownClock: the plugin ends a tunnel whose client has ended its direction.
+	ownClock bool
 }
 
-func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets map[string][]*listening) *generation {
+// patience is half_close of a tunnel through the upstream: what a plugin that
+// keeps it is told, and what is left to the pump.
+func (u upstream) patience(listeners time.Duration) (plugin, pump time.Duration) {
+	d := listeners
+	if u.halfClose != nil {
+		d = *u.halfClose
+	}
+	if u.ownClock {
+		return d, 0
+	}
+	return 0, d
+}
+
+func newUpstream(u config.Upstream, g *gate, dialer tunnel.Dialer) upstream {
+	limit := 0
+	if u.Common.MaxConnections != nil {
+		limit = *u.Common.MaxConnections
+	}
+	g.setLimit(limit)
+	return upstream{id: u.ID(), dialer: dialer, gate: g, halfClose: u.Common.HalfClose}
+}
+
+// newGeneration puts the limits of the upstreams in force: it is the one that
+// is swapped in.
+func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets map[string][]*listening, gates *gates) *generation {
 	g := &generation{
 		number:    number,
 		cfg:       cfg,
@@ -65,21 +95,24 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 		}
 		g.served = append(g.served, Listener{ID: l.ID(), Address: addresses[0], Addresses: addresses, Target: l.Target.String()})
 	}
-	dialers := map[string]tunnel.Dialer{}
+	upstreams := map[string]upstream{}
 	for _, u := range cfg.Upstreams {
 		g.hashes[u.ID()] = u.Hash
 		if u.Type == config.DirectType {
-			dialers[u.ID()] = direct{id: u.ID(), socket: u.Socket}
-		} else {
-			dialers[u.ID()] = plugins[u.Type].Dialer(number, u.Name)
+			upstreams[u.ID()] = newUpstream(u, gates.of(u.ID()), direct{id: u.ID(), socket: u.Socket})
+			continue
 		}
+		p := plugins[u.Type]
+		up := newUpstream(u, gates.of(u.ID()), p.Dialer(number, u.Name))
+		up.ownClock = p.EndsHalfClosed()
+		upstreams[u.ID()] = up
 	}
 	var rules []route.Rule
 	for _, r := range cfg.Routes {
 		rules = append(rules, r.Match)
 		to := routing{name: r.Name}
 		for _, id := range r.Upstreams {
-			to.upstreams = append(to.upstreams, upstream{id: id, dialer: dialers[id]})
+			to.upstreams = append(to.upstreams, upstreams[id])
 		}
 		g.routes = append(g.routes, to)
 	}

@@ -128,12 +128,14 @@ func (e *Engine) replace(ctx context.Context, n renewal) (config.Diagnostics, []
 		return p.diags, nil, errors.Join(err, p.undo(context.WithoutCancel(ctx), e.number))
 	}
 	e.opts.SetLog(cfg.Log)
-	next := newGeneration(e.number, cfg, p.plugins, b.next)
+	next := newGeneration(e.number, cfg, p.plugins, b.next, e.gates)
 	next.limit.warn(e.log)
 	old := e.current.Swap(next)
 	e.commit(b, cfg)
 	e.commitServers(b)
-	e.metrics.Retain(next.names())
+	listeners, routes, upstreams := next.names()
+	e.metrics.Retain(listeners, routes, upstreams)
+	e.gates.retain(upstreams)
 	e.running = append(e.running, p.started...)
 	if old == nil {
 		return p.diags, nil, nil
@@ -277,17 +279,17 @@ type preparation struct {
 // bodies against their schemas and lets them validate the values.
 func (p *preparation) check(ctx context.Context) error {
 	p.plugins = map[string]*pluginhost.Plugin{}
-	schemas := map[string]*pluginv1.Block{}
+	schemas := map[string]config.PluginSchema{}
 	for _, name := range p.cfg.PluginTypes() {
 		plugin := p.plugin(ctx, name)
 		if plugin == nil {
 			continue
 		}
 		p.plugins[name] = plugin
-		schemas[name] = plugin.Schema()
+		schemas[name] = config.PluginSchema{Block: plugin.Schema(), CommonNames: plugin.Info().GetCommonNames()}
 	}
 	p.diags = append(p.diags, p.cfg.DecodeUpstreams(schemas)...)
-	for _, u := range p.cfg.Upstreams {
+	for i, u := range p.cfg.Upstreams {
 		plugin := p.plugins[u.Type]
 		if plugin == nil || u.Hash == "" {
 			continue
@@ -296,7 +298,8 @@ func (p *preparation) check(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("validate upstream %q: %w", u.ID(), err)
 		}
-		for _, d := range found {
+		p.cfg.Upstreams[i].Common = u.Common.Or(found.GetDefaults())
+		for _, d := range found.GetDiagnostics() {
 			p.diags = append(p.diags, p.cfg.PluginDiagnostic(u.ID(), d))
 		}
 	}

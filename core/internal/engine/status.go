@@ -110,13 +110,21 @@ func (e *Engine) pluginStatus(g *generation) (plugins []status.Plugin, upstreams
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.PID, b.PID))
 	})
 	for _, u := range g.cfg.Upstreams {
-		upstreams = append(upstreams, upstreamStatus(u, reports[u.ID()]))
+		upstreams = append(upstreams, upstreamStatus(u, reports[u.ID()], e.gates.of(u.ID()).state()))
 	}
 	return plugins, upstreams
 }
 
-func upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStatus) status.Upstream {
-	s := status.Upstream{ID: u.ID(), Health: report.GetHealth().Text(), Message: report.GetMessage()}
+func upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStatus, now gateState) status.Upstream {
+	s := status.Upstream{
+		ID:             u.ID(),
+		Health:         report.GetHealth().Text(),
+		Message:        report.GetMessage(),
+		Connections:    now.open,
+		MaxConnections: now.limit,
+		Waiting:        now.waiting,
+		Unreleased:     int(report.GetUnreleased()),
+	}
 	if u.Type == config.DirectType {
 		s.Health = pluginv1.Health_HEALTH_OK.Text()
 	}

@@ -24,6 +24,10 @@ var (
 	upstreamUp  = desc("upstream_healthy", "1 if the upstream's plugin reports it healthy, 0 if failing; absent where it is not known.", "upstream")
 	credExpires = desc("upstream_credential_expires_timestamp_seconds", "When the credential in use ends; absent where there is none.", "upstream")
 	credRenewed = desc("upstream_credential_renewed_timestamp_seconds", "When the credential was last renewed; absent where there is none.", "upstream")
+	upConns     = desc("upstream_connections", "Connections that are open through the upstream, dials under way included.", "upstream")
+	upLimit     = desc("upstream_max_connections", "The upstream's max_connections; absent where there is no limit.", "upstream")
+	upWaiting   = desc("upstream_waiting_dials", "Dials that wait for a place among the upstream's max_connections.", "upstream")
+	unreleased  = desc("upstream_unreleased_tunnels", "Tunnels that have ended and that the far end may still hold, since it has not answered to their end.", "upstream")
 
 	pluginUp       = desc("plugin_up", "1 while the plugin's process takes dials.", "plugin")
 	pluginStatus   = desc("plugin_status", "1 for the status that the plugin is in, 0 for the others.", "plugin", "status")
@@ -47,7 +51,7 @@ var (
 func (c statusCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		generation, reloads, lastReloadOK, lastReloadAt, lastReloadDur, logDropped,
-		upstreamUp, credExpires, credRenewed,
+		upstreamUp, credExpires, credRenewed, upConns, upLimit, upWaiting, unreleased,
 		pluginUp, pluginStatus, pluginRestarts, pluginExit, pluginOpen, pluginRetired,
 		pumpWorkers, pipesInUse, pipesIdle, pipesMade, pipesRefused, pipesSmall, buffersInUse, buffersMade,
 	} {
@@ -74,6 +78,12 @@ func (c statusCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		w.time(credExpires, u.CredentialExpires, u.ID)
 		w.time(credRenewed, u.CredentialRenewed, u.ID)
+		w.gauge(upConns, float64(u.Connections), u.ID)
+		if u.MaxConnections > 0 {
+			w.gauge(upLimit, float64(u.MaxConnections), u.ID)
+		}
+		w.gauge(upWaiting, float64(u.Waiting), u.ID)
+		w.gauge(unreleased, float64(u.Unreleased), u.ID)
 	}
 	w.plugins(s.Plugins)
 	w.pump(s.Pump)

@@ -104,7 +104,8 @@ func TestTextsAreCleaned(t *testing.T) {
 	if err := json.Unmarshal([]byte(s.GetAttributes()[0].GetDefaultJson()), &value); err != nil || value != "\x1b[31m\u009b" {
 		t.Errorf("the default has become %q, %v", value, err)
 	}
-	ds, err := p.Validate(t.Context(), upstreams(`{}`)[0])
+	r, err := p.Validate(t.Context(), upstreams(`{}`)[0])
+	ds := r.GetDiagnostics()
 	if err != nil || len(ds) != 1 {
 		t.Fatalf("%v, %v", ds, err)
 	}

@@ -14,8 +14,9 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// Validate has the plugin check one upstream's values. It has no side effects.
-func (p *Plugin) Validate(ctx context.Context, u *pluginv1.Upstream) ([]*pluginv1.Diagnostic, error) {
+// Validate has the plugin check one upstream's values, and say what the defaults
+// of common attributes are. It has no side effects.
+func (p *Plugin) Validate(ctx context.Context, u *pluginv1.Upstream) (*pluginv1.ValidateConfigResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.host.opts.CallTimeout)
 	defer cancel()
 	proc, err := p.acquire(ctx)
@@ -26,7 +27,7 @@ func (p *Plugin) Validate(ctx context.Context, u *pluginv1.Upstream) ([]*pluginv
 	if err != nil {
 		return nil, p.callFailed(fmt.Sprintf("check upstream %q", u.GetName()), proc.explain(ctx, err))
 	}
-	return r.GetDiagnostics(), nil
+	return r, nil
 }
 
 // Configure adds a generation: all upstreams of the plugin in it. It is

@@ -141,6 +141,7 @@ func (u *upstream) request(token uint64, d tunnel.Dial) *pluginv1.DialRequest {
 			KeepaliveCount:    uint32(max(d.Socket.KeepaliveCount, 0)),
 			UserTimeout:       durationpb.New(d.Socket.UserTimeout),
 		},
+		Common:        &pluginv1.CommonSettings{HalfClose: durationpb.New(d.HalfClose)},
 		AcceptedPaths: accepted,
 	}
 }

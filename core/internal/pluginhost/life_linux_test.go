@@ -30,7 +30,8 @@ func TestLife(t *testing.T) {
 				if len(p.Schema().GetAttributes()) == 0 {
 					t.Errorf("schema %v", p.Schema())
 				}
-				ds, err := p.Validate(t.Context(), upstreams(`{"invalid":"bad"}`)[0])
+				r, err := p.Validate(t.Context(), upstreams(`{"invalid":"bad"}`)[0])
+				ds := r.GetDiagnostics()
 				if err != nil || len(ds) != 1 || ds[0].GetSummary() != "bad" || !slices.Equal(ds[0].GetPath(), []string{"invalid"}) {
 					t.Errorf("validate: %v, %v", ds, err)
 				}

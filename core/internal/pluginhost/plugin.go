@@ -3,10 +3,12 @@ package pluginhost
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/pluginwire"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -111,6 +113,14 @@ func (p *Plugin) Identity() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.identity
+}
+
+// EndsHalfClosed says that the plugin itself ends a tunnel whose client has ended
+// its direction, by the HalfClose of its dial: its protocol cannot pass that end
+// on, and it alone knows what the far end has taken.
+func (p *Plugin) EndsHalfClosed() bool {
+	info := p.Info()
+	return info.GetNoHalfClose() && slices.Contains(info.GetCapabilities(), pluginwire.HalfCloseClock)
 }
 
 // Dialer returns an upstream of a generation that was configured.

@@ -75,6 +75,15 @@ type Upstream struct {
 	// CredentialExpires and CredentialRenewed are zero where there is none.
 	CredentialExpires time.Time `json:"credential_expires,omitzero"`
 	CredentialRenewed time.Time `json:"credential_renewed,omitzero"`
+	// Connections are open through it, dials under way included; MaxConnections
+	// is the limit, 0 where there is none, and Waiting the dials beyond it that
+	// wait for a place.
+	Connections    int `json:"connections"`
+	MaxConnections int `json:"max_connections,omitempty"`
+	Waiting        int `json:"waiting,omitempty"`
+	// Unreleased tunnels have ended here, and the far end may still hold them,
+	// since it has not answered to their end.
+	Unreleased int `json:"unreleased,omitempty"`
 }
 
 // Plugin is a plugin's process, or what has become of it.

@@ -44,6 +44,9 @@ type Dial struct {
 	Listener, Route, Connection string
 	// Socket is for the sockets towards the far end.
 	Socket SocketOptions
+	// HalfClose is how long a plugin that keeps it lets a tunnel go on without a
+	// byte from the far end once the client has ended its direction; 0: for ever.
+	HalfClose time.Duration
 }
 
 // Dialer is one upstream of one generation of the configuration. Dial's errors

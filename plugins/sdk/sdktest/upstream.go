@@ -30,6 +30,9 @@ type DialOptions struct {
 	Source                      string
 	Listener, Route, Connection string
 	Socket                      sdk.SocketOptions
+	// HalfClose is the upstream's half_close; 0: a direction that has ended
+	// sets no limit.
+	HalfClose time.Duration
 }
 
 // Dial makes a connection to target, "host:port" or a label. An error of the
@@ -66,6 +69,7 @@ func (u *Upstream) DialWith(ctx context.Context, target string, o DialOptions) (
 			KeepaliveCount:    uint32(o.Socket.KeepaliveCount),
 			UserTimeout:       wireDuration(o.Socket.UserTimeout),
 		},
+		Common: &pluginv1.CommonSettings{HalfClose: wireDuration(o.HalfClose)},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", target, err)
@@ -123,7 +127,7 @@ func (u *Upstream) AwaitStatus(ctx context.Context, t testing.TB, want func(sdk.
 			if st.GetName() != u.name || st.GetConfigHash() != u.hash {
 				continue
 			}
-			last = sdk.Status{Health: st.GetHealth(), Message: st.GetMessage()}
+			last = sdk.Status{Health: st.GetHealth(), Message: st.GetMessage(), Unreleased: int(st.GetUnreleased())}
 			if e := st.GetCredentialExpires(); e != nil {
 				last.CredentialExpires = e.AsTime()
 			}

@@ -33,8 +33,19 @@ func (s *Server) ValidateConfig(_ context.Context, req *pluginv1.ValidateConfigR
 	if req.GetUpstream() == nil {
 		return nil, status.Error(codes.InvalidArgument, "no upstream")
 	}
-	_, ds := s.make(req.GetUpstream())
-	return &pluginv1.ValidateConfigResponse{Diagnostics: ds}, nil
+	i, ds := s.make(req.GetUpstream())
+	resp := &pluginv1.ValidateConfigResponse{Diagnostics: ds}
+	if hasError(ds) {
+		return resp, nil
+	}
+	err := s.guard("naming the defaults", func() error {
+		resp.Defaults = i.Defaults()
+		return nil
+	})
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	return resp, nil
 }
 
 // Drain refuses new dials from now on. Its answer comes shortly before the

@@ -30,6 +30,7 @@ type relay struct {
 	near   *net.UnixConn
 	stream Stream
 	socket *watched // under stream; nil: not known
+	quiet  *quiet   // nil: the far end's silence does not end the tunnel
 
 	eof   chan struct{} // closed when the daemon announces its end of file
 	eofed sync.Once
@@ -76,6 +77,9 @@ func (s *Server) startRelay(req *pluginv1.DialRequest, t *Tunnel) error {
 			r.socket = &watched{raw: raw}
 			s.watchRelays()
 		}
+	}
+	if d := req.GetCommon().GetHalfClose().AsDuration(); d > 0 && s.plugin.Info.GetNoHalfClose() {
+		r.quiet = newQuiet(d, func() { r.end(errDone, tellDaemon) })
 	}
 	// Known before it is sent, since the daemon may abort at once.
 	if !s.know(r) {
@@ -175,7 +179,11 @@ func (r *relay) pumpUp() error {
 	if r.begun.Load() {
 		return errDone
 	}
-	return r.stream.CloseWrite()
+	if err := r.stream.CloseWrite(); err != nil {
+		return err
+	}
+	r.quiet.await()
+	return nil
 }
 
 // confirmEOF waits for the record that tells a client's end of file from a
@@ -232,6 +240,10 @@ func (r *relay) copyDownOnce(size *adaptiveSize) (more bool, err error) {
 	n, err := r.stream.Read(*buf)
 	if n > 0 {
 		size.saw(n)
+		if !r.quiet.enter() {
+			return false, errDone
+		}
+		defer r.quiet.leave()
 		if _, werr := r.near.Write((*buf)[:n]); werr != nil {
 			return false, fmt.Errorf("the client's side: %w", werr)
 		}
@@ -258,6 +270,7 @@ func (r *relay) claim() bool { return r.begun.CompareAndSwap(false, true) }
 
 func (r *relay) finish(reason error, tell bool) {
 	defer close(r.ended)
+	r.quiet.stop()
 	end := pluginwire.Record{Kind: pluginwire.End, Token: r.token}
 	clean := reason == nil || errors.Is(reason, errDone)
 	if !clean {

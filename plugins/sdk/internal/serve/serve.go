@@ -37,6 +37,8 @@ type Instance interface {
 	Decode(configJSON []byte) []*pluginv1.Diagnostic
 	// Validate checks them, without side effects.
 	Validate() []*pluginv1.Diagnostic
+	// Defaults are those of the common attributes; asked after Validate.
+	Defaults() *pluginv1.CommonDefaults
 	Start(env Env) error
 	// Dial makes a connection. The error is one of the plugin's code, such as a
 	// panic: it says nothing of the far end.

@@ -28,6 +28,7 @@ type fake struct {
 
 func (f *fake) Decode([]byte) []*pluginv1.Diagnostic { return nil }
 func (f *fake) Validate() []*pluginv1.Diagnostic     { return nil }
+func (f *fake) Defaults() *pluginv1.CommonDefaults   { return nil }
 func (f *fake) Start(Env) error                      { return nil }
 func (f *fake) Close() error                         { return nil }
 
@@ -132,6 +133,12 @@ func relayed(t *testing.T, s *Server, core *pluginwire.Channel) net.Conn {
 	if _, err := s.Dial(t.Context(), request(7)); err != nil {
 		t.Fatal(err)
 	}
+	return arrived(t, core)
+}
+
+// arrived is the daemon's end of a relay that was handed over.
+func arrived(t *testing.T, core *pluginwire.Channel) net.Conn {
+	t.Helper()
 	got, err := core.Receive()
 	if err != nil || got.Kind != pluginwire.Handoff {
 		t.Fatalf("received %+v, %v", got, err)

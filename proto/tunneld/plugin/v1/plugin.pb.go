@@ -524,14 +524,19 @@ type GetInfoResponse struct {
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Names of optional behaviour that the plugin has. Unknown names are ignored.
 	// "no_target_answer", "no_greeting" and "no_abort" name what its protocol
-	// cannot do; docs/plugin-protocol.md tells what they mean.
+	// cannot do; docs/plugin-protocol.md tells what they mean. "half_close_clock":
+	// it ends its tunnels by CommonSettings.half_close.
 	Capabilities []string `protobuf:"bytes,3,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// The data paths that its dials may answer with.
 	DataPaths []DataPath `protobuf:"varint,4,rep,packed,name=data_paths,json=dataPaths,proto3,enum=tunneld.plugin.v1.DataPath" json:"data_paths,omitempty"`
 	// True where the protocol cannot end one direction alone.
 	NoHalfClose bool `protobuf:"varint,5,opt,name=no_half_close,json=noHalfClose,proto3" json:"no_half_close,omitempty"`
 	// One line on what the plugin is for.
-	Summary       string `protobuf:"bytes,6,opt,name=summary,proto3" json:"summary,omitempty"`
+	Summary string `protobuf:"bytes,6,opt,name=summary,proto3" json:"summary,omitempty"`
+	// Which table of common names the plugin was built with: names of upstream
+	// attributes that are the daemon's, whatever the type. Its schema has none of
+	// them. A name of a later table that it has stays its own. 0: none.
+	CommonNames   uint32 `protobuf:"varint,7,opt,name=common_names,json=commonNames,proto3" json:"common_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -606,6 +611,13 @@ func (x *GetInfoResponse) GetSummary() string {
 		return x.Summary
 	}
 	return ""
+}
+
+func (x *GetInfoResponse) GetCommonNames() uint32 {
+	if x != nil {
+		return x.CommonNames
+	}
+	return 0
 }
 
 type GetSchemaRequest struct {
@@ -1083,8 +1095,10 @@ func (x *ValidateConfigRequest) GetUpstream() *Upstream {
 }
 
 type ValidateConfigResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Diagnostics   []*Diagnostic          `protobuf:"bytes,1,rep,name=diagnostics,proto3" json:"diagnostics,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Diagnostics []*Diagnostic          `protobuf:"bytes,1,rep,name=diagnostics,proto3" json:"diagnostics,omitempty"`
+	// What common attributes are that the upstream's block leaves out.
+	Defaults      *CommonDefaults `protobuf:"bytes,2,opt,name=defaults,proto3" json:"defaults,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1126,6 +1140,69 @@ func (x *ValidateConfigResponse) GetDiagnostics() []*Diagnostic {
 	return nil
 }
 
+func (x *ValidateConfigResponse) GetDefaults() *CommonDefaults {
+	if x != nil {
+		return x.Defaults
+	}
+	return nil
+}
+
+// CommonDefaults are the defaults of common attributes for one upstream, where
+// they are not the daemon's.
+type CommonDefaults struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most connections at a time; 0: no limit.
+	MaxConnections *uint32 `protobuf:"varint,1,opt,name=max_connections,json=maxConnections,proto3,oneof" json:"max_connections,omitempty"`
+	// Zero: a direction that has ended sets no limit.
+	HalfClose     *durationpb.Duration `protobuf:"bytes,2,opt,name=half_close,json=halfClose,proto3" json:"half_close,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommonDefaults) Reset() {
+	*x = CommonDefaults{}
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommonDefaults) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommonDefaults) ProtoMessage() {}
+
+func (x *CommonDefaults) ProtoReflect() protoreflect.Message {
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommonDefaults.ProtoReflect.Descriptor instead.
+func (*CommonDefaults) Descriptor() ([]byte, []int) {
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CommonDefaults) GetMaxConnections() uint32 {
+	if x != nil && x.MaxConnections != nil {
+		return *x.MaxConnections
+	}
+	return 0
+}
+
+func (x *CommonDefaults) GetHalfClose() *durationpb.Duration {
+	if x != nil {
+		return x.HalfClose
+	}
+	return nil
+}
+
 // Diagnostic is something that a user is told about the configuration. No text
 // of it holds a sensitive value.
 type Diagnostic struct {
@@ -1147,7 +1224,7 @@ type Diagnostic struct {
 
 func (x *Diagnostic) Reset() {
 	*x = Diagnostic{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[11]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1236,7 @@ func (x *Diagnostic) String() string {
 func (*Diagnostic) ProtoMessage() {}
 
 func (x *Diagnostic) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[11]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1249,7 @@ func (x *Diagnostic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diagnostic.ProtoReflect.Descriptor instead.
 func (*Diagnostic) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{11}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Diagnostic) GetSeverity() Severity {
@@ -1222,7 +1299,7 @@ type ConfigureRequest struct {
 
 func (x *ConfigureRequest) Reset() {
 	*x = ConfigureRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[12]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1311,7 @@ func (x *ConfigureRequest) String() string {
 func (*ConfigureRequest) ProtoMessage() {}
 
 func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[12]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1324,7 @@ func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureRequest.ProtoReflect.Descriptor instead.
 func (*ConfigureRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{12}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ConfigureRequest) GetGeneration() uint64 {
@@ -1273,7 +1350,7 @@ type ConfigureResponse struct {
 
 func (x *ConfigureResponse) Reset() {
 	*x = ConfigureResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[13]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1362,7 @@ func (x *ConfigureResponse) String() string {
 func (*ConfigureResponse) ProtoMessage() {}
 
 func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[13]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1375,7 @@ func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{13}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConfigureResponse) GetDiagnostics() []*Diagnostic {
@@ -1317,7 +1394,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[14]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1406,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[14]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1419,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{14}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReleaseRequest) GetGeneration() uint64 {
@@ -1360,7 +1437,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[15]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1449,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[15]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1462,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{15}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{16}
 }
 
 type WatchStatusRequest struct {
@@ -1396,7 +1473,7 @@ type WatchStatusRequest struct {
 
 func (x *WatchStatusRequest) Reset() {
 	*x = WatchStatusRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[16]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1485,7 @@ func (x *WatchStatusRequest) String() string {
 func (*WatchStatusRequest) ProtoMessage() {}
 
 func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[16]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1498,7 @@ func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchStatusRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{16}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{17}
 }
 
 type WatchStatusResponse struct {
@@ -1433,7 +1510,7 @@ type WatchStatusResponse struct {
 
 func (x *WatchStatusResponse) Reset() {
 	*x = WatchStatusResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[17]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1522,7 @@ func (x *WatchStatusResponse) String() string {
 func (*WatchStatusResponse) ProtoMessage() {}
 
 func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[17]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1535,7 @@ func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusResponse.ProtoReflect.Descriptor instead.
 func (*WatchStatusResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{17}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchStatusResponse) GetUpstreams() []*UpstreamStatus {
@@ -1480,13 +1557,16 @@ type UpstreamStatus struct {
 	// there is none.
 	CredentialExpires *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=credential_expires,json=credentialExpires,proto3" json:"credential_expires,omitempty"`
 	CredentialRenewed *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=credential_renewed,json=credentialRenewed,proto3" json:"credential_renewed,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Tunnels that have ended here and that the far end may still hold, since it
+	// has not answered to their end.
+	Unreleased    uint32 `protobuf:"varint,7,opt,name=unreleased,proto3" json:"unreleased,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpstreamStatus) Reset() {
 	*x = UpstreamStatus{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[18]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1578,7 @@ func (x *UpstreamStatus) String() string {
 func (*UpstreamStatus) ProtoMessage() {}
 
 func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[18]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1591,7 @@ func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
 func (*UpstreamStatus) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{18}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpstreamStatus) GetName() string {
@@ -1556,6 +1636,13 @@ func (x *UpstreamStatus) GetCredentialRenewed() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *UpstreamStatus) GetUnreleased() uint32 {
+	if x != nil {
+		return x.Unreleased
+	}
+	return 0
+}
+
 type DrainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1564,7 +1651,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[19]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1663,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[19]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1676,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{19}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{20}
 }
 
 type DrainResponse struct {
@@ -1602,7 +1689,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1701,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1714,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{20}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DrainResponse) GetRemaining() uint32 {
@@ -1659,15 +1746,18 @@ type DialRequest struct {
 	// fails the dial.
 	AcceptedPaths []DataPath `protobuf:"varint,10,rep,packed,name=accepted_paths,json=acceptedPaths,proto3,enum=tunneld.plugin.v1.DataPath" json:"accepted_paths,omitempty"`
 	// W3C trace context; empty where the connection is not traced.
-	Traceparent   string `protobuf:"bytes,11,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
-	Tracestate    string `protobuf:"bytes,12,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
+	Traceparent string `protobuf:"bytes,11,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Tracestate  string `protobuf:"bytes,12,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
+	// What the common attributes of the upstream say that a plugin needs; absent
+	// from a daemon that does not know them.
+	Common        *CommonSettings `protobuf:"bytes,13,opt,name=common,proto3" json:"common,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DialRequest) Reset() {
 	*x = DialRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1769,7 @@ func (x *DialRequest) String() string {
 func (*DialRequest) ProtoMessage() {}
 
 func (x *DialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1782,7 @@ func (x *DialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialRequest.ProtoReflect.Descriptor instead.
 func (*DialRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{21}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DialRequest) GetGeneration() uint64 {
@@ -1779,6 +1869,61 @@ func (x *DialRequest) GetTracestate() string {
 	return ""
 }
 
+func (x *DialRequest) GetCommon() *CommonSettings {
+	if x != nil {
+		return x.Common
+	}
+	return nil
+}
+
+type CommonSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long a tunnel goes on without a byte from the far end once that has
+	// taken all that a client has sent which has ended its direction. A plugin
+	// with no_half_close and the capability "half_close_clock" then ends it, as a
+	// clean end; for any other the daemon does. Zero or absent: it goes on.
+	HalfClose     *durationpb.Duration `protobuf:"bytes,1,opt,name=half_close,json=halfClose,proto3" json:"half_close,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommonSettings) Reset() {
+	*x = CommonSettings{}
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommonSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommonSettings) ProtoMessage() {}
+
+func (x *CommonSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommonSettings.ProtoReflect.Descriptor instead.
+func (*CommonSettings) Descriptor() ([]byte, []int) {
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CommonSettings) GetHalfClose() *durationpb.Duration {
+	if x != nil {
+		return x.HalfClose
+	}
+	return nil
+}
+
 // Target is what the client asked for. Names are passed on unresolved.
 type Target struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1793,7 +1938,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1950,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1963,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{22}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Target) GetHost() string {
@@ -1851,7 +1996,7 @@ type SocketOptions struct {
 
 func (x *SocketOptions) Reset() {
 	*x = SocketOptions{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +2008,7 @@ func (x *SocketOptions) String() string {
 func (*SocketOptions) ProtoMessage() {}
 
 func (x *SocketOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +2021,7 @@ func (x *SocketOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOptions.ProtoReflect.Descriptor instead.
 func (*SocketOptions) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{23}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SocketOptions) GetNodelay() bool {
@@ -1928,7 +2073,7 @@ type DialResponse struct {
 
 func (x *DialResponse) Reset() {
 	*x = DialResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2085,7 @@ func (x *DialResponse) String() string {
 func (*DialResponse) ProtoMessage() {}
 
 func (x *DialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2098,7 @@ func (x *DialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialResponse.ProtoReflect.Descriptor instead.
 func (*DialResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{24}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DialResponse) GetResult() isDialResponse_Result {
@@ -2030,7 +2175,7 @@ type Handoff struct {
 
 func (x *Handoff) Reset() {
 	*x = Handoff{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2187,7 @@ func (x *Handoff) String() string {
 func (*Handoff) ProtoMessage() {}
 
 func (x *Handoff) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2200,7 @@ func (x *Handoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Handoff.ProtoReflect.Descriptor instead.
 func (*Handoff) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{25}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Handoff) GetToken() uint64 {
@@ -2097,7 +2242,7 @@ type StreamHandle struct {
 
 func (x *StreamHandle) Reset() {
 	*x = StreamHandle{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2254,7 @@ func (x *StreamHandle) String() string {
 func (*StreamHandle) ProtoMessage() {}
 
 func (x *StreamHandle) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2267,7 @@ func (x *StreamHandle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamHandle.ProtoReflect.Descriptor instead.
 func (*StreamHandle) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{26}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StreamHandle) GetToken() uint64 {
@@ -2153,7 +2298,7 @@ type Connected struct {
 
 func (x *Connected) Reset() {
 	*x = Connected{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +2310,7 @@ func (x *Connected) String() string {
 func (*Connected) ProtoMessage() {}
 
 func (x *Connected) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +2323,7 @@ func (x *Connected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connected.ProtoReflect.Descriptor instead.
 func (*Connected) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{27}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Connected) GetLocalAddress() string {
@@ -2212,7 +2357,7 @@ type StageTime struct {
 
 func (x *StageTime) Reset() {
 	*x = StageTime{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2369,7 @@ func (x *StageTime) String() string {
 func (*StageTime) ProtoMessage() {}
 
 func (x *StageTime) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2382,7 @@ func (x *StageTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageTime.ProtoReflect.Descriptor instead.
 func (*StageTime) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{28}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StageTime) GetStage() Stage {
@@ -2274,7 +2419,7 @@ type DialError struct {
 
 func (x *DialError) Reset() {
 	*x = DialError{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2431,7 @@ func (x *DialError) String() string {
 func (*DialError) ProtoMessage() {}
 
 func (x *DialError) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2444,7 @@ func (x *DialError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialError.ProtoReflect.Descriptor instead.
 func (*DialError) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{29}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DialError) GetStage() Stage {
@@ -2366,7 +2511,7 @@ type TunnelRequest struct {
 
 func (x *TunnelRequest) Reset() {
 	*x = TunnelRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +2523,7 @@ func (x *TunnelRequest) String() string {
 func (*TunnelRequest) ProtoMessage() {}
 
 func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +2536,7 @@ func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
 func (*TunnelRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{30}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TunnelRequest) GetMessage() isTunnelRequest_Message {
@@ -2483,7 +2628,7 @@ type TunnelResponse struct {
 
 func (x *TunnelResponse) Reset() {
 	*x = TunnelResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +2640,7 @@ func (x *TunnelResponse) String() string {
 func (*TunnelResponse) ProtoMessage() {}
 
 func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +2653,7 @@ func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
 func (*TunnelResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{31}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TunnelResponse) GetMessage() isTunnelResponse_Message {
@@ -2579,7 +2724,7 @@ type HalfClose struct {
 
 func (x *HalfClose) Reset() {
 	*x = HalfClose{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2591,7 +2736,7 @@ func (x *HalfClose) String() string {
 func (*HalfClose) ProtoMessage() {}
 
 func (x *HalfClose) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2604,7 +2749,7 @@ func (x *HalfClose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HalfClose.ProtoReflect.Descriptor instead.
 func (*HalfClose) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{32}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{34}
 }
 
 type Abort struct {
@@ -2616,7 +2761,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2773,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2786,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{33}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Abort) GetReason() string {
@@ -2661,7 +2806,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +2818,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +2831,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{34}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *End) GetError() string {
@@ -2703,7 +2848,7 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x1etunneld/plugin/v1/plugin.proto\x12\x11tunneld.plugin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"W\n" +
 	"\x0eGetInfoRequest\x12!\n" +
 	"\fcore_version\x18\x01 \x01(\tR\vcoreVersion\x12\"\n" +
-	"\fcapabilities\x18\x02 \x03(\tR\fcapabilities\"\xdd\x01\n" +
+	"\fcapabilities\x18\x02 \x03(\tR\fcapabilities\"\x80\x02\n" +
 	"\x0fGetInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
@@ -2711,7 +2856,8 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\n" +
 	"data_paths\x18\x04 \x03(\x0e2\x1b.tunneld.plugin.v1.DataPathR\tdataPaths\x12\"\n" +
 	"\rno_half_close\x18\x05 \x01(\bR\vnoHalfClose\x12\x18\n" +
-	"\asummary\x18\x06 \x01(\tR\asummary\"\x12\n" +
+	"\asummary\x18\x06 \x01(\tR\asummary\x12!\n" +
+	"\fcommon_names\x18\a \x01(\rR\vcommonNames\"\x12\n" +
 	"\x10GetSchemaRequest\"I\n" +
 	"\x11GetSchemaResponse\x124\n" +
 	"\bupstream\x18\x01 \x01(\v2\x18.tunneld.plugin.v1.BlockR\bupstream\"\x8f\x01\n" +
@@ -2746,9 +2892,15 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\vconfig_hash\x18\x03 \x01(\tR\n" +
 	"configHash\"P\n" +
 	"\x15ValidateConfigRequest\x127\n" +
-	"\bupstream\x18\x01 \x01(\v2\x1b.tunneld.plugin.v1.UpstreamR\bupstream\"Y\n" +
+	"\bupstream\x18\x01 \x01(\v2\x1b.tunneld.plugin.v1.UpstreamR\bupstream\"\x98\x01\n" +
 	"\x16ValidateConfigResponse\x12?\n" +
-	"\vdiagnostics\x18\x01 \x03(\v2\x1d.tunneld.plugin.v1.DiagnosticR\vdiagnostics\"\xa7\x01\n" +
+	"\vdiagnostics\x18\x01 \x03(\v2\x1d.tunneld.plugin.v1.DiagnosticR\vdiagnostics\x12=\n" +
+	"\bdefaults\x18\x02 \x01(\v2!.tunneld.plugin.v1.CommonDefaultsR\bdefaults\"\x8c\x01\n" +
+	"\x0eCommonDefaults\x12,\n" +
+	"\x0fmax_connections\x18\x01 \x01(\rH\x00R\x0emaxConnections\x88\x01\x01\x128\n" +
+	"\n" +
+	"half_close\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\thalfCloseB\x12\n" +
+	"\x10_max_connections\"\xa7\x01\n" +
 	"\n" +
 	"Diagnostic\x127\n" +
 	"\bseverity\x18\x01 \x01(\x0e2\x1b.tunneld.plugin.v1.SeverityR\bseverity\x12\x18\n" +
@@ -2770,7 +2922,7 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x0fReleaseResponse\"\x14\n" +
 	"\x12WatchStatusRequest\"V\n" +
 	"\x13WatchStatusResponse\x12?\n" +
-	"\tupstreams\x18\x01 \x03(\v2!.tunneld.plugin.v1.UpstreamStatusR\tupstreams\"\xa8\x02\n" +
+	"\tupstreams\x18\x01 \x03(\v2!.tunneld.plugin.v1.UpstreamStatusR\tupstreams\"\xc8\x02\n" +
 	"\x0eUpstreamStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vconfig_hash\x18\x02 \x01(\tR\n" +
@@ -2778,10 +2930,13 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x06health\x18\x03 \x01(\x0e2\x19.tunneld.plugin.v1.HealthR\x06health\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12I\n" +
 	"\x12credential_expires\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x11credentialExpires\x12I\n" +
-	"\x12credential_renewed\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x11credentialRenewed\"\x0e\n" +
+	"\x12credential_renewed\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x11credentialRenewed\x12\x1e\n" +
+	"\n" +
+	"unreleased\x18\a \x01(\rR\n" +
+	"unreleased\"\x0e\n" +
 	"\fDrainRequest\"-\n" +
 	"\rDrainResponse\x12\x1c\n" +
-	"\tremaining\x18\x01 \x01(\rR\tremaining\"\xcb\x03\n" +
+	"\tremaining\x18\x01 \x01(\rR\tremaining\"\x86\x04\n" +
 	"\vDialRequest\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -2801,7 +2956,11 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\vtraceparent\x18\v \x01(\tR\vtraceparent\x12\x1e\n" +
 	"\n" +
 	"tracestate\x18\f \x01(\tR\n" +
-	"tracestate\"0\n" +
+	"tracestate\x129\n" +
+	"\x06common\x18\r \x01(\v2!.tunneld.plugin.v1.CommonSettingsR\x06common\"J\n" +
+	"\x0eCommonSettings\x128\n" +
+	"\n" +
+	"half_close\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\thalfClose\"0\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\"\x9c\x02\n" +
@@ -2935,7 +3094,7 @@ func file_tunneld_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_tunneld_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_tunneld_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_tunneld_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_tunneld_plugin_v1_plugin_proto_goTypes = []any{
 	(DataPath)(0),                  // 0: tunneld.plugin.v1.DataPath
 	(Kind)(0),                      // 1: tunneld.plugin.v1.Kind
@@ -2955,32 +3114,34 @@ var file_tunneld_plugin_v1_plugin_proto_goTypes = []any{
 	(*Upstream)(nil),               // 15: tunneld.plugin.v1.Upstream
 	(*ValidateConfigRequest)(nil),  // 16: tunneld.plugin.v1.ValidateConfigRequest
 	(*ValidateConfigResponse)(nil), // 17: tunneld.plugin.v1.ValidateConfigResponse
-	(*Diagnostic)(nil),             // 18: tunneld.plugin.v1.Diagnostic
-	(*ConfigureRequest)(nil),       // 19: tunneld.plugin.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),      // 20: tunneld.plugin.v1.ConfigureResponse
-	(*ReleaseRequest)(nil),         // 21: tunneld.plugin.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 22: tunneld.plugin.v1.ReleaseResponse
-	(*WatchStatusRequest)(nil),     // 23: tunneld.plugin.v1.WatchStatusRequest
-	(*WatchStatusResponse)(nil),    // 24: tunneld.plugin.v1.WatchStatusResponse
-	(*UpstreamStatus)(nil),         // 25: tunneld.plugin.v1.UpstreamStatus
-	(*DrainRequest)(nil),           // 26: tunneld.plugin.v1.DrainRequest
-	(*DrainResponse)(nil),          // 27: tunneld.plugin.v1.DrainResponse
-	(*DialRequest)(nil),            // 28: tunneld.plugin.v1.DialRequest
-	(*Target)(nil),                 // 29: tunneld.plugin.v1.Target
-	(*SocketOptions)(nil),          // 30: tunneld.plugin.v1.SocketOptions
-	(*DialResponse)(nil),           // 31: tunneld.plugin.v1.DialResponse
-	(*Handoff)(nil),                // 32: tunneld.plugin.v1.Handoff
-	(*StreamHandle)(nil),           // 33: tunneld.plugin.v1.StreamHandle
-	(*Connected)(nil),              // 34: tunneld.plugin.v1.Connected
-	(*StageTime)(nil),              // 35: tunneld.plugin.v1.StageTime
-	(*DialError)(nil),              // 36: tunneld.plugin.v1.DialError
-	(*TunnelRequest)(nil),          // 37: tunneld.plugin.v1.TunnelRequest
-	(*TunnelResponse)(nil),         // 38: tunneld.plugin.v1.TunnelResponse
-	(*HalfClose)(nil),              // 39: tunneld.plugin.v1.HalfClose
-	(*Abort)(nil),                  // 40: tunneld.plugin.v1.Abort
-	(*End)(nil),                    // 41: tunneld.plugin.v1.End
-	(*timestamppb.Timestamp)(nil),  // 42: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 43: google.protobuf.Duration
+	(*CommonDefaults)(nil),         // 18: tunneld.plugin.v1.CommonDefaults
+	(*Diagnostic)(nil),             // 19: tunneld.plugin.v1.Diagnostic
+	(*ConfigureRequest)(nil),       // 20: tunneld.plugin.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),      // 21: tunneld.plugin.v1.ConfigureResponse
+	(*ReleaseRequest)(nil),         // 22: tunneld.plugin.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 23: tunneld.plugin.v1.ReleaseResponse
+	(*WatchStatusRequest)(nil),     // 24: tunneld.plugin.v1.WatchStatusRequest
+	(*WatchStatusResponse)(nil),    // 25: tunneld.plugin.v1.WatchStatusResponse
+	(*UpstreamStatus)(nil),         // 26: tunneld.plugin.v1.UpstreamStatus
+	(*DrainRequest)(nil),           // 27: tunneld.plugin.v1.DrainRequest
+	(*DrainResponse)(nil),          // 28: tunneld.plugin.v1.DrainResponse
+	(*DialRequest)(nil),            // 29: tunneld.plugin.v1.DialRequest
+	(*CommonSettings)(nil),         // 30: tunneld.plugin.v1.CommonSettings
+	(*Target)(nil),                 // 31: tunneld.plugin.v1.Target
+	(*SocketOptions)(nil),          // 32: tunneld.plugin.v1.SocketOptions
+	(*DialResponse)(nil),           // 33: tunneld.plugin.v1.DialResponse
+	(*Handoff)(nil),                // 34: tunneld.plugin.v1.Handoff
+	(*StreamHandle)(nil),           // 35: tunneld.plugin.v1.StreamHandle
+	(*Connected)(nil),              // 36: tunneld.plugin.v1.Connected
+	(*StageTime)(nil),              // 37: tunneld.plugin.v1.StageTime
+	(*DialError)(nil),              // 38: tunneld.plugin.v1.DialError
+	(*TunnelRequest)(nil),          // 39: tunneld.plugin.v1.TunnelRequest
+	(*TunnelResponse)(nil),         // 40: tunneld.plugin.v1.TunnelResponse
+	(*HalfClose)(nil),              // 41: tunneld.plugin.v1.HalfClose
+	(*Abort)(nil),                  // 42: tunneld.plugin.v1.Abort
+	(*End)(nil),                    // 43: tunneld.plugin.v1.End
+	(*durationpb.Duration)(nil),    // 44: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 45: google.protobuf.Timestamp
 }
 var file_tunneld_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 0: tunneld.plugin.v1.GetInfoResponse.data_paths:type_name -> tunneld.plugin.v1.DataPath
@@ -2993,60 +3154,64 @@ var file_tunneld_plugin_v1_plugin_proto_depIdxs = []int32{
 	2,  // 7: tunneld.plugin.v1.NestedBlock.nesting:type_name -> tunneld.plugin.v1.Nesting
 	11, // 8: tunneld.plugin.v1.NestedBlock.body:type_name -> tunneld.plugin.v1.Block
 	15, // 9: tunneld.plugin.v1.ValidateConfigRequest.upstream:type_name -> tunneld.plugin.v1.Upstream
-	18, // 10: tunneld.plugin.v1.ValidateConfigResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
-	3,  // 11: tunneld.plugin.v1.Diagnostic.severity:type_name -> tunneld.plugin.v1.Severity
-	15, // 12: tunneld.plugin.v1.ConfigureRequest.upstreams:type_name -> tunneld.plugin.v1.Upstream
-	18, // 13: tunneld.plugin.v1.ConfigureResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
-	25, // 14: tunneld.plugin.v1.WatchStatusResponse.upstreams:type_name -> tunneld.plugin.v1.UpstreamStatus
-	4,  // 15: tunneld.plugin.v1.UpstreamStatus.health:type_name -> tunneld.plugin.v1.Health
-	42, // 16: tunneld.plugin.v1.UpstreamStatus.credential_expires:type_name -> google.protobuf.Timestamp
-	42, // 17: tunneld.plugin.v1.UpstreamStatus.credential_renewed:type_name -> google.protobuf.Timestamp
-	29, // 18: tunneld.plugin.v1.DialRequest.target:type_name -> tunneld.plugin.v1.Target
-	30, // 19: tunneld.plugin.v1.DialRequest.socket_options:type_name -> tunneld.plugin.v1.SocketOptions
-	0,  // 20: tunneld.plugin.v1.DialRequest.accepted_paths:type_name -> tunneld.plugin.v1.DataPath
-	43, // 21: tunneld.plugin.v1.SocketOptions.keepalive_idle:type_name -> google.protobuf.Duration
-	43, // 22: tunneld.plugin.v1.SocketOptions.keepalive_interval:type_name -> google.protobuf.Duration
-	43, // 23: tunneld.plugin.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	32, // 24: tunneld.plugin.v1.DialResponse.handoff:type_name -> tunneld.plugin.v1.Handoff
-	33, // 25: tunneld.plugin.v1.DialResponse.stream:type_name -> tunneld.plugin.v1.StreamHandle
-	36, // 26: tunneld.plugin.v1.DialResponse.error:type_name -> tunneld.plugin.v1.DialError
-	0,  // 27: tunneld.plugin.v1.Handoff.path:type_name -> tunneld.plugin.v1.DataPath
-	34, // 28: tunneld.plugin.v1.Handoff.connected:type_name -> tunneld.plugin.v1.Connected
-	34, // 29: tunneld.plugin.v1.StreamHandle.connected:type_name -> tunneld.plugin.v1.Connected
-	35, // 30: tunneld.plugin.v1.Connected.stages:type_name -> tunneld.plugin.v1.StageTime
-	5,  // 31: tunneld.plugin.v1.StageTime.stage:type_name -> tunneld.plugin.v1.Stage
-	43, // 32: tunneld.plugin.v1.StageTime.duration:type_name -> google.protobuf.Duration
-	5,  // 33: tunneld.plugin.v1.DialError.stage:type_name -> tunneld.plugin.v1.Stage
-	6,  // 34: tunneld.plugin.v1.DialError.reason:type_name -> tunneld.plugin.v1.Reason
-	43, // 35: tunneld.plugin.v1.DialError.retry_after:type_name -> google.protobuf.Duration
-	35, // 36: tunneld.plugin.v1.DialError.stages:type_name -> tunneld.plugin.v1.StageTime
-	39, // 37: tunneld.plugin.v1.TunnelRequest.half_close:type_name -> tunneld.plugin.v1.HalfClose
-	40, // 38: tunneld.plugin.v1.TunnelRequest.abort:type_name -> tunneld.plugin.v1.Abort
-	39, // 39: tunneld.plugin.v1.TunnelResponse.half_close:type_name -> tunneld.plugin.v1.HalfClose
-	41, // 40: tunneld.plugin.v1.TunnelResponse.end:type_name -> tunneld.plugin.v1.End
-	7,  // 41: tunneld.plugin.v1.PluginService.GetInfo:input_type -> tunneld.plugin.v1.GetInfoRequest
-	9,  // 42: tunneld.plugin.v1.PluginService.GetSchema:input_type -> tunneld.plugin.v1.GetSchemaRequest
-	16, // 43: tunneld.plugin.v1.PluginService.ValidateConfig:input_type -> tunneld.plugin.v1.ValidateConfigRequest
-	19, // 44: tunneld.plugin.v1.PluginService.Configure:input_type -> tunneld.plugin.v1.ConfigureRequest
-	21, // 45: tunneld.plugin.v1.PluginService.Release:input_type -> tunneld.plugin.v1.ReleaseRequest
-	23, // 46: tunneld.plugin.v1.PluginService.WatchStatus:input_type -> tunneld.plugin.v1.WatchStatusRequest
-	26, // 47: tunneld.plugin.v1.PluginService.Drain:input_type -> tunneld.plugin.v1.DrainRequest
-	28, // 48: tunneld.plugin.v1.TunnelService.Dial:input_type -> tunneld.plugin.v1.DialRequest
-	37, // 49: tunneld.plugin.v1.TunnelService.Tunnel:input_type -> tunneld.plugin.v1.TunnelRequest
-	8,  // 50: tunneld.plugin.v1.PluginService.GetInfo:output_type -> tunneld.plugin.v1.GetInfoResponse
-	10, // 51: tunneld.plugin.v1.PluginService.GetSchema:output_type -> tunneld.plugin.v1.GetSchemaResponse
-	17, // 52: tunneld.plugin.v1.PluginService.ValidateConfig:output_type -> tunneld.plugin.v1.ValidateConfigResponse
-	20, // 53: tunneld.plugin.v1.PluginService.Configure:output_type -> tunneld.plugin.v1.ConfigureResponse
-	22, // 54: tunneld.plugin.v1.PluginService.Release:output_type -> tunneld.plugin.v1.ReleaseResponse
-	24, // 55: tunneld.plugin.v1.PluginService.WatchStatus:output_type -> tunneld.plugin.v1.WatchStatusResponse
-	27, // 56: tunneld.plugin.v1.PluginService.Drain:output_type -> tunneld.plugin.v1.DrainResponse
-	31, // 57: tunneld.plugin.v1.TunnelService.Dial:output_type -> tunneld.plugin.v1.DialResponse
-	38, // 58: tunneld.plugin.v1.TunnelService.Tunnel:output_type -> tunneld.plugin.v1.TunnelResponse
-	50, // [50:59] is the sub-list for method output_type
-	41, // [41:50] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	19, // 10: tunneld.plugin.v1.ValidateConfigResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
+	18, // 11: tunneld.plugin.v1.ValidateConfigResponse.defaults:type_name -> tunneld.plugin.v1.CommonDefaults
+	44, // 12: tunneld.plugin.v1.CommonDefaults.half_close:type_name -> google.protobuf.Duration
+	3,  // 13: tunneld.plugin.v1.Diagnostic.severity:type_name -> tunneld.plugin.v1.Severity
+	15, // 14: tunneld.plugin.v1.ConfigureRequest.upstreams:type_name -> tunneld.plugin.v1.Upstream
+	19, // 15: tunneld.plugin.v1.ConfigureResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
+	26, // 16: tunneld.plugin.v1.WatchStatusResponse.upstreams:type_name -> tunneld.plugin.v1.UpstreamStatus
+	4,  // 17: tunneld.plugin.v1.UpstreamStatus.health:type_name -> tunneld.plugin.v1.Health
+	45, // 18: tunneld.plugin.v1.UpstreamStatus.credential_expires:type_name -> google.protobuf.Timestamp
+	45, // 19: tunneld.plugin.v1.UpstreamStatus.credential_renewed:type_name -> google.protobuf.Timestamp
+	31, // 20: tunneld.plugin.v1.DialRequest.target:type_name -> tunneld.plugin.v1.Target
+	32, // 21: tunneld.plugin.v1.DialRequest.socket_options:type_name -> tunneld.plugin.v1.SocketOptions
+	0,  // 22: tunneld.plugin.v1.DialRequest.accepted_paths:type_name -> tunneld.plugin.v1.DataPath
+	30, // 23: tunneld.plugin.v1.DialRequest.common:type_name -> tunneld.plugin.v1.CommonSettings
+	44, // 24: tunneld.plugin.v1.CommonSettings.half_close:type_name -> google.protobuf.Duration
+	44, // 25: tunneld.plugin.v1.SocketOptions.keepalive_idle:type_name -> google.protobuf.Duration
+	44, // 26: tunneld.plugin.v1.SocketOptions.keepalive_interval:type_name -> google.protobuf.Duration
+	44, // 27: tunneld.plugin.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	34, // 28: tunneld.plugin.v1.DialResponse.handoff:type_name -> tunneld.plugin.v1.Handoff
+	35, // 29: tunneld.plugin.v1.DialResponse.stream:type_name -> tunneld.plugin.v1.StreamHandle
+	38, // 30: tunneld.plugin.v1.DialResponse.error:type_name -> tunneld.plugin.v1.DialError
+	0,  // 31: tunneld.plugin.v1.Handoff.path:type_name -> tunneld.plugin.v1.DataPath
+	36, // 32: tunneld.plugin.v1.Handoff.connected:type_name -> tunneld.plugin.v1.Connected
+	36, // 33: tunneld.plugin.v1.StreamHandle.connected:type_name -> tunneld.plugin.v1.Connected
+	37, // 34: tunneld.plugin.v1.Connected.stages:type_name -> tunneld.plugin.v1.StageTime
+	5,  // 35: tunneld.plugin.v1.StageTime.stage:type_name -> tunneld.plugin.v1.Stage
+	44, // 36: tunneld.plugin.v1.StageTime.duration:type_name -> google.protobuf.Duration
+	5,  // 37: tunneld.plugin.v1.DialError.stage:type_name -> tunneld.plugin.v1.Stage
+	6,  // 38: tunneld.plugin.v1.DialError.reason:type_name -> tunneld.plugin.v1.Reason
+	44, // 39: tunneld.plugin.v1.DialError.retry_after:type_name -> google.protobuf.Duration
+	37, // 40: tunneld.plugin.v1.DialError.stages:type_name -> tunneld.plugin.v1.StageTime
+	41, // 41: tunneld.plugin.v1.TunnelRequest.half_close:type_name -> tunneld.plugin.v1.HalfClose
+	42, // 42: tunneld.plugin.v1.TunnelRequest.abort:type_name -> tunneld.plugin.v1.Abort
+	41, // 43: tunneld.plugin.v1.TunnelResponse.half_close:type_name -> tunneld.plugin.v1.HalfClose
+	43, // 44: tunneld.plugin.v1.TunnelResponse.end:type_name -> tunneld.plugin.v1.End
+	7,  // 45: tunneld.plugin.v1.PluginService.GetInfo:input_type -> tunneld.plugin.v1.GetInfoRequest
+	9,  // 46: tunneld.plugin.v1.PluginService.GetSchema:input_type -> tunneld.plugin.v1.GetSchemaRequest
+	16, // 47: tunneld.plugin.v1.PluginService.ValidateConfig:input_type -> tunneld.plugin.v1.ValidateConfigRequest
+	20, // 48: tunneld.plugin.v1.PluginService.Configure:input_type -> tunneld.plugin.v1.ConfigureRequest
+	22, // 49: tunneld.plugin.v1.PluginService.Release:input_type -> tunneld.plugin.v1.ReleaseRequest
+	24, // 50: tunneld.plugin.v1.PluginService.WatchStatus:input_type -> tunneld.plugin.v1.WatchStatusRequest
+	27, // 51: tunneld.plugin.v1.PluginService.Drain:input_type -> tunneld.plugin.v1.DrainRequest
+	29, // 52: tunneld.plugin.v1.TunnelService.Dial:input_type -> tunneld.plugin.v1.DialRequest
+	39, // 53: tunneld.plugin.v1.TunnelService.Tunnel:input_type -> tunneld.plugin.v1.TunnelRequest
+	8,  // 54: tunneld.plugin.v1.PluginService.GetInfo:output_type -> tunneld.plugin.v1.GetInfoResponse
+	10, // 55: tunneld.plugin.v1.PluginService.GetSchema:output_type -> tunneld.plugin.v1.GetSchemaResponse
+	17, // 56: tunneld.plugin.v1.PluginService.ValidateConfig:output_type -> tunneld.plugin.v1.ValidateConfigResponse
+	21, // 57: tunneld.plugin.v1.PluginService.Configure:output_type -> tunneld.plugin.v1.ConfigureResponse
+	23, // 58: tunneld.plugin.v1.PluginService.Release:output_type -> tunneld.plugin.v1.ReleaseResponse
+	25, // 59: tunneld.plugin.v1.PluginService.WatchStatus:output_type -> tunneld.plugin.v1.WatchStatusResponse
+	28, // 60: tunneld.plugin.v1.PluginService.Drain:output_type -> tunneld.plugin.v1.DrainResponse
+	33, // 61: tunneld.plugin.v1.TunnelService.Dial:output_type -> tunneld.plugin.v1.DialResponse
+	40, // 62: tunneld.plugin.v1.TunnelService.Tunnel:output_type -> tunneld.plugin.v1.TunnelResponse
+	54, // [54:63] is the sub-list for method output_type
+	45, // [45:54] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_tunneld_plugin_v1_plugin_proto_init() }
@@ -3054,18 +3219,19 @@ func file_tunneld_plugin_v1_plugin_proto_init() {
 	if File_tunneld_plugin_v1_plugin_proto != nil {
 		return
 	}
-	file_tunneld_plugin_v1_plugin_proto_msgTypes[24].OneofWrappers = []any{
+	file_tunneld_plugin_v1_plugin_proto_msgTypes[11].OneofWrappers = []any{}
+	file_tunneld_plugin_v1_plugin_proto_msgTypes[26].OneofWrappers = []any{
 		(*DialResponse_Handoff)(nil),
 		(*DialResponse_Stream)(nil),
 		(*DialResponse_Error)(nil),
 	}
-	file_tunneld_plugin_v1_plugin_proto_msgTypes[30].OneofWrappers = []any{
+	file_tunneld_plugin_v1_plugin_proto_msgTypes[32].OneofWrappers = []any{
 		(*TunnelRequest_Open)(nil),
 		(*TunnelRequest_Data)(nil),
 		(*TunnelRequest_HalfClose)(nil),
 		(*TunnelRequest_Abort)(nil),
 	}
-	file_tunneld_plugin_v1_plugin_proto_msgTypes[31].OneofWrappers = []any{
+	file_tunneld_plugin_v1_plugin_proto_msgTypes[33].OneofWrappers = []any{
 		(*TunnelResponse_Data)(nil),
 		(*TunnelResponse_HalfClose)(nil),
 		(*TunnelResponse_End)(nil),
@@ -3076,7 +3242,7 @@ func file_tunneld_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tunneld_plugin_v1_plugin_proto_rawDesc), len(file_tunneld_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
