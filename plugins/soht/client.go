@@ -32,6 +32,16 @@ func (c *client) write(ctx context.Context, id string, data []byte) error {
 	return c.empty(ctx, "write", form, false)
 }
 
+// release frees the id at the server, and is repeated in the background where it
+// is not answered.
+func (c *client) release(ctx context.Context, id string) error {
+	err := c.close(ctx, id)
+	if err != nil {
+		c.repeats.add(c, id, err)
+	}
+	return err
+}
+
 // close frees the id at the server.
 func (c *client) close(ctx context.Context, id string) error {
 	form := c.form()
@@ -57,13 +67,13 @@ func (c *client) empty(ctx context.Context, action string, form *[]byte, repeata
 	return nil
 }
 
-// poll does a readwrite: it sends data, and puts what came for it into buf,
-// whose first maxReply+1 bytes it uses. It returns io.EOF where the server says
-// that the connection is closed.
-func (c *client) poll(ctx context.Context, id string, data, buf []byte) ([]byte, error) {
+// poll does a readwrite without data: it puts what came into buf, whose first
+// maxReply+1 bytes it uses. It returns io.EOF where the server says that the
+// connection is closed.
+func (c *client) poll(ctx context.Context, id string, buf []byte) ([]byte, error) {
 	const action = "readwrite"
 	form := c.form()
-	*form = appendWrite((*form)[:0], action, id, data)
+	*form = appendWrite((*form)[:0], action, id, nil)
 	r, free, err := c.post(ctx, action, form, false)
 	if err != nil {
 		return nil, err
@@ -85,7 +95,10 @@ func (c *client) poll(ctx context.Context, id string, data, buf []byte) ([]byte,
 	switch {
 	case err != io.EOF:
 		return nil, cut(action, "the answer broke off", err)
-	case r.ContentLength < 0 && len(r.TransferEncoding) == 0:
+	case r.ContentLength < 0 && len(r.TransferEncoding) == 0 && !r.ProtoAtLeast(1, 1):
+		// Over HTTP/1.1 a body that ends with its connection is the server's own
+		// (Jetty's). An HTTP/1.0 proxy makes one of any, also of one that broke
+		// off on its other side.
 		return nil, &Error{
 			Action: action, Reason: sdk.ReasonProtocol, Err: ErrCut,
 			Message: "the answer has neither a length nor chunks, so that nobody can tell whether it is whole",

@@ -122,7 +122,7 @@ func (c *Config) open(ctx context.Context, cl *client, req *sdk.Request) (opened
 		if r.err == nil {
 			cctx, done := context.WithTimeout(context.Background(), closeTimeout)
 			defer done()
-			_ = cl.close(cctx, r.id)
+			_ = cl.release(cctx, r.id)
 		}
 	})
 	return opened{}, openFailure(cl.url.Host, context.Cause(ctx))
@@ -189,19 +189,18 @@ func openFailure(host string, err error) error {
 	return fmt.Errorf("open at %s: %w", host, err)
 }
 
-// tell reports the upstream's state after a dial. What the target is to blame
+// dialed reports the upstream's state after a dial. What the target is to blame
 // for says that the upstream works.
-func (c *Config) tell(err error) {
-	c.mu.Lock()
-	report := c.report
-	c.mu.Unlock()
-	if report == nil || errors.Is(err, context.Canceled) {
+func (c *Config) dialed(err error) {
+	if errors.Is(err, context.Canceled) {
 		return
 	}
 	var e *Error
-	if err == nil || errors.As(err, &e) && e.Err == ErrRefused && e.Reason != sdk.ReasonUnauthenticated {
-		report(sdk.Status{Health: sdk.HealthOK})
-		return
-	}
-	report(sdk.Status{Health: sdk.HealthFailing, Message: err.Error()})
+	healthy := err == nil || errors.As(err, &e) && e.Err == ErrRefused && e.Reason != sdk.ReasonUnauthenticated
+	c.tell(func(s *sdk.Status) {
+		s.Health, s.Message = sdk.HealthOK, ""
+		if !healthy {
+			s.Health, s.Message = sdk.HealthFailing, err.Error()
+		}
+	})
 }

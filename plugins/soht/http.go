@@ -26,8 +26,8 @@ const (
 	maxReplyHeader = 64 << 10
 	// maxProbeReply is what is read of the page that a GET brings.
 	maxProbeReply = 64 << 10
-	// closeTimeout bounds the close of a connection that has ended: a plugin
-	// that is told to stop has no longer either.
+	// closeTimeout bounds the wait for the answer to a close, which is repeated
+	// then: a plugin that is told to stop has no longer either.
 	closeTimeout = 2 * time.Second
 )
 
@@ -39,6 +39,7 @@ type client struct {
 	transport atomic.Pointer[http.Transport]
 	forms     *sync.Pool // of *[]byte
 	pollTime  time.Duration
+	repeats   *repeater
 	secrets   []string // what no text of a peer's may repeat
 
 	// doubtful holds until it is known whether connections are kept, where an

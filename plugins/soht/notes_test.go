@@ -216,7 +216,7 @@ func TestNoteBodyWithoutItsEnd(t *testing.T) {
 		"cut in the middle":       {CutReadAfter: 3},
 		"cut behind the data":     {CutReadAfter: 5},
 		"end late after the mark": {MarkDelay: 100 * time.Millisecond},
-		"unframed, no mark":       {NoMark: true, Unframed: true},
+		"HTTP/1.0, no mark":       {NoMark: true, HTTP10: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := emulate(t, sohtemu.Options{Faults: f})
@@ -228,7 +228,7 @@ func TestNoteBodyWithoutItsEnd(t *testing.T) {
 		expectBroken(t, bare(t, config(s, modeStateless), sender(t, []byte("hello"))), ErrCut)
 	})
 	t.Run("a reply of readwrite that nobody can tell whole", func(t *testing.T) {
-		s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{Unframed: true}})
+		s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{HTTP10: true}})
 		e := expectBroken(t, bare(t, config(s, modeStateless), sender(t, []byte("hello"))), ErrCut)
 		if !strings.Contains(e.Hint, "stateful") {
 			t.Errorf("hint %q", e.Hint)

@@ -64,12 +64,11 @@ func (o *outbox) end() {
 	notify(o.wrote)
 }
 
-// take waits up to wait, or for ever where that is negative, for something to
-// send, and then up to linger for more of it. It returns what there is: valid
-// until the next take, and empty where there is nothing. last says that
-// nothing more will come.
-func (o *outbox) take(wait, linger time.Duration, done <-chan struct{}) (data []byte, last bool) {
-	waited, n, eof := o.await(wait, done, func(n int, eof bool) bool { return n > 0 || eof })
+// take waits for something to send, and then up to linger for more of it. It
+// returns what there is: valid until the next take, and empty where there is
+// nothing. last says that nothing more will come.
+func (o *outbox) take(linger time.Duration, done <-chan struct{}) (data []byte, last bool) {
+	waited, n, eof := o.await(-1, done, func(n int, eof bool) bool { return n > 0 || eof })
 	if waited && n > 0 && n < o.size && !eof && linger > 0 {
 		o.await(linger, done, func(n int, eof bool) bool { return n == o.size || eof })
 	}

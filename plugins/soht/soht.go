@@ -35,7 +35,7 @@ const (
 // Config is the body of an upstream block. Its zero value is not useful.
 type Config struct {
 	URL       string            `tunneld:"url,required" doc:"address of the SOHT service, http or https"`
-	Mode      string            `tunneld:"mode" default:"stateful" doc:"stateful: one request that lasts as long as the tunnel brings the data. stateless: short requests only, for gateways that hold answers back; slower. Neither can end one direction alone: after the client's end of file the target's answer still arrives, but the target sees its end of file only with the end of the tunnel"`
+	Mode      string            `tunneld:"mode" default:"stateful" doc:"stateful: one request that lasts as long as the tunnel brings the data. stateless: short requests only, for gateways that hold answers back; slower. Neither can end one direction alone: the target sees the client's end of file only with the end of the tunnel, which comes once the target has been silent for half_close"`
 	Username  string            `tunneld:"username" doc:"login at the SOHT server"`
 	Password  sdk.Secret        `tunneld:"password" doc:"login at the SOHT server"`
 	WriteSize sdk.Size          `tunneld:"write_size" default:"32KiB" doc:"most bytes that one request carries to the target, up to 64KiB; a gateway sees up to three times as many"`
@@ -47,22 +47,51 @@ type Config struct {
 	forms      sync.Pool
 	background sync.WaitGroup // opens that nobody waits for any more
 
+	repeats repeater // closes without an answer
+
 	mu      sync.Mutex
 	closed  bool
 	clients map[sdk.SocketOptions]*client
 	report  func(sdk.Status)
+	status  sdk.Status // as last reported
+}
+
+// maxStateful is how many connections a server can bear in mode "stateful", where
+// each has a thread of it: containers come with 200, and writes need some.
+const maxStateful = 100
+
+// Defaults bounds what keeps threads of the server busy.
+func (c *Config) Defaults() sdk.Defaults {
+	if c.Mode == modeStateful {
+		return sdk.Defaults{MaxConnections: maxStateful}
+	}
+	return sdk.Defaults{}
 }
 
 // Start keeps what an upstream's state is reported to.
 func (c *Config) Start(env *sdk.Env) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.report = env.Report
+	c.mu.Unlock()
+	c.repeats.tellTo(env.Log, func(count int) {
+		c.tell(func(s *sdk.Status) { s.Unreleased = count })
+	})
 	return nil
 }
 
+// tell reports the state after a change of it.
+func (c *Config) tell(change func(*sdk.Status)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.status)
+	if c.report != nil {
+		c.report(c.status)
+	}
+}
+
 // Close waits, bounded, for the ids of cancelled dials to be freed, and gives
-// up kept connections. Tunnels live on.
+// up kept connections. Tunnels live on, and closes without an answer are still
+// repeated.
 func (c *Config) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -72,6 +101,7 @@ func (c *Config) Close() error {
 	}
 	c.mu.Unlock()
 	c.background.Wait()
+	c.repeats.close()
 	for _, cl := range clients {
 		cl.transport.Load().CloseIdleConnections()
 	}
@@ -110,6 +140,7 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 		forms:    &c.forms,
 		pollTime: pollTime,
 		secrets:  c.secrets(via),
+		repeats:  &c.repeats,
 	}
 	dial := dialFunc(dialer.DialContext)
 	switch {
@@ -151,7 +182,7 @@ func (c *Config) dial(ctx context.Context, req *sdk.Request) (sdk.Stream, opened
 		return nil, opened{}, err
 	}
 	o, err := c.open(ctx, cl, req)
-	c.tell(err)
+	c.dialed(err)
 	switch {
 	case err != nil:
 		return nil, opened{}, err

@@ -83,40 +83,47 @@ func BenchmarkDown(b *testing.B) {
 }
 
 // BenchmarkUp uploads with one write in flight, without and with 20 ms of delay
-// in front of each answer. Its MB/s are of unencoded data.
+// in front of each answer. Its MB/s are of unencoded data. The target is silent:
+// in mode "stateless" the server keeps each poll for 100 ms.
 func BenchmarkUp(b *testing.B) {
-	random := contents(1 << 20)["random"]
-	for _, delay := range []time.Duration{0, 20 * time.Millisecond} {
-		for _, size := range []sdk.Size{sdk.KiB, 32 * sdk.KiB, 64 * sdk.KiB} {
-			b.Run(fmt.Sprintf("delay=%v/write_size=%v", delay, size), func(b *testing.B) {
-				s := emulate(b, sohtemu.Options{})
-				c := config(s, modeStateful)
-				c.WriteSize = size
-				addr, conns := scripted(b)
-				stream := bare(b, c, addr)
-				target := receive(b, conns)
-				s.SetFaults(sohtemu.Faults{Delay: delay})
-				// As much as takes a while in either case.
-				n := 200 * int(size)
-				if delay > 0 {
-					n = 20 * int(size)
-				}
-				b.SetBytes(int64(n))
-				for b.Loop() {
-					go func() {
-						for left := n; left > 0; {
-							m, err := stream.Write(random[:min(left, len(random))])
-							if err != nil {
-								return
-							}
-							left -= m
-						}
-					}()
-					if _, err := io.CopyN(io.Discard, target, int64(n)); err != nil {
-						b.Fatal(err)
+	for _, mode := range []string{modeStateful, modeStateless} {
+		for _, delay := range []time.Duration{0, 20 * time.Millisecond} {
+			for _, size := range []sdk.Size{sdk.KiB, 32 * sdk.KiB, 64 * sdk.KiB} {
+				b.Run(fmt.Sprintf("%s/delay=%v/write_size=%v", mode, delay, size), func(b *testing.B) {
+					// As much as takes a while in either case.
+					n := 200 * int(size)
+					if delay > 0 {
+						n = 20 * int(size)
 					}
+					upload(b, mode, delay, size, n)
+				})
+			}
+		}
+	}
+}
+
+func upload(b *testing.B, mode string, delay time.Duration, size sdk.Size, n int) {
+	random := contents(1 << 20)["random"]
+	s := emulate(b, sohtemu.Options{})
+	c := config(s, mode)
+	c.WriteSize = size
+	addr, conns := scripted(b)
+	stream := bare(b, c, addr)
+	target := receive(b, conns)
+	s.SetFaults(sohtemu.Faults{Delay: delay})
+	b.SetBytes(int64(n))
+	for b.Loop() {
+		go func() {
+			for left := n; left > 0; {
+				m, err := stream.Write(random[:min(left, len(random))])
+				if err != nil {
+					return
 				}
-			})
+				left -= m
+			}
+		}()
+		if _, err := io.CopyN(io.Discard, target, int64(n)); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

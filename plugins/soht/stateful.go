@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -22,7 +21,7 @@ func newStateful(c *client, id string, writeSize int) sdk.Stream {
 	t, life, requests := newTunnel(c, id, writeSize)
 	s := &stateful{tunnel: t, answered: make(chan struct{})}
 	s.spawn(func() { s.request(life, requests) })
-	s.spawn(func() { s.send(requests) })
+	s.spawn(func() { s.send(requests, nil) })
 	return s
 }
 
@@ -83,29 +82,6 @@ func (s *stateful) Read(p []byte) (int, error) {
 	// The first cause is the one to tell: a failed write ends the read, too.
 	s.cancel(err)
 	return n, s.cause()
-}
-
-// send sends what is written, one request at a time: the protocol has no
-// sequence numbers.
-func (s *stateful) send(ctx context.Context) {
-	for {
-		data, last := s.out.take(-1, s.linger(), s.done)
-		if s.over() {
-			return
-		}
-		if len(data) > 0 {
-			start := time.Now()
-			if err := s.client.write(ctx, s.id, data); err != nil {
-				s.cancel(err)
-				return
-			}
-			s.took(time.Since(start))
-		}
-		if last {
-			s.out.sentAll()
-			return
-		}
-	}
 }
 
 // status reads the status byte of a read's answer.

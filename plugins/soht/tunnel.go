@@ -89,6 +89,32 @@ func (t *tunnel) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// send sends what is written, one request at a time: the protocol has no
+// sequence numbers. begun, unless nil, is called before each.
+func (t *tunnel) send(ctx context.Context, begun func()) {
+	for {
+		data, last := t.out.take(t.linger(), t.done)
+		if t.over() {
+			return
+		}
+		if len(data) > 0 {
+			if begun != nil {
+				begun()
+			}
+			start := time.Now()
+			if err := t.client.write(ctx, t.id, data); err != nil {
+				t.cancel(err)
+				return
+			}
+			t.took(time.Since(start))
+		}
+		if last {
+			t.out.sentAll()
+			return
+		}
+	}
+}
+
 // CloseWrite returns once everything written has arrived at the server. The
 // protocol cannot tell the target that no more comes.
 func (t *tunnel) CloseWrite() error {
@@ -103,7 +129,7 @@ func (t *tunnel) CloseWrite() error {
 
 // Close sends close, which also lets the server end what is under way, and waits
 // for that, for at most closeTimeout in all. Its error says that the server may
-// not have freed the id.
+// not have freed the id yet.
 func (t *tunnel) Close() error {
 	t.mu.Lock()
 	again := t.ended
@@ -116,7 +142,7 @@ func (t *tunnel) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, t.requests)()
-	err := t.client.close(ctx, t.id)
+	err := t.client.release(ctx, t.id)
 	t.wait.Wait()
 	t.requests()
 	return err

@@ -305,7 +305,7 @@ func TestByteAtATime(t *testing.T) {
 }
 
 func TestAnswersWithoutLengthStateful(t *testing.T) {
-	s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{Unframed: true}})
+	s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{HTTP10: true}})
 	c := mustDial(t, towards(s, modeStateful), echo(t))
 	write(t, c, []byte("hi"))
 	read(t, c, 2)

@@ -45,11 +45,28 @@ type Options struct {
 	FormLimit int
 	// IdlePoll is how long a readwrite waits for data; 0: 100 ms.
 	IdlePoll time.Duration
+	// Threads is how many requests are served at a time; 0: 200, which is what
+	// containers come with. All others wait, and a read keeps its thread until
+	// the target ends, the id is closed, or data for a client that is gone comes.
+	Threads int
+	// Container is whose way of answering it has.
+	Container Container
 	// Faults at the start; see SetFaults.
 	Faults Faults
 	// Observe is told each request with a form, by many goroutines at once.
 	Observe func(Form)
 }
+
+// Container is a servlet container, the original server's surroundings.
+type Container int
+
+const (
+	// Tomcat answers a readwrite, and with an error, in chunks.
+	Tomcat Container = iota
+	// Jetty does so with a body that ends with its connection, which HTTP/1.1
+	// allows (RFC 9112, section 6.3).
+	Jetty
+)
 
 // Stats are the server's counts since its start.
 type Stats struct {
@@ -59,6 +76,8 @@ type Stats struct {
 	HTTPConnections int
 	// Open is how many ids are in use now.
 	Open int
+	// Threads is how many requests are being served now.
+	Threads int
 	// WritesInFlight is the most writes that one id ever had at a time.
 	WritesInFlight int
 }
@@ -70,6 +89,7 @@ type Server struct {
 	http     *http.Server
 	serving  sync.WaitGroup // the accept loop
 	accepted sync.WaitGroup // HTTP connections; their goroutines end last
+	threads  chan struct{}  // an element for each request that is being served
 
 	mu     sync.Mutex
 	closed bool
@@ -102,6 +122,9 @@ func Start(o Options) (*Server, error) {
 	if o.IdlePoll == 0 {
 		o.IdlePoll = 100 * time.Millisecond
 	}
+	if o.Threads == 0 {
+		o.Threads = 200
+	}
 	l, err := net.Listen("tcp", o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("start soht emulation: %w", err)
@@ -113,6 +136,7 @@ func Start(o Options) (*Server, error) {
 		options:  o,
 		listener: l,
 		conns:    make(map[int]*connection),
+		threads:  make(chan struct{}, o.Threads),
 		next:     o.FirstID,
 		faults:   o.Faults,
 		since:    make(map[string]int),
@@ -171,6 +195,7 @@ func (s *Server) Stats() Stats {
 	st := s.stats
 	st.Requests = maps.Clone(s.stats.Requests)
 	st.Open = len(s.conns)
+	st.Threads = len(s.threads)
 	return st
 }
 

@@ -1,12 +1,16 @@
 package sohtemu
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -237,22 +241,108 @@ func TestNotesOddRequests(t *testing.T) {
 	}
 }
 
-// A client that breaks its read off takes the connection with it.
-func TestBrokenReadClosesTheConnection(t *testing.T) {
+// A client that breaks its read off takes the connection with it, once there is
+// something for it: until then its thread is busy, and a close gives it back.
+func TestBrokenRead(t *testing.T) {
 	s := start(t, Options{})
+	breakOff := func(id, body string) {
+		t.Helper()
+		conn, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", DefaultPath, len(body), body)
+		threads(t, s, 1)
+		_ = conn.Close()
+	}
 	c := open(t, s, "0")
-	conn, err := net.Dial("tcp", s.Addr())
-	if err != nil {
-		t.Fatal(err)
+	breakOff("0", "action=read&id=0")
+	_ = c.SetWriteDeadline(time.Now().Add(patience))
+	for {
+		if _, err := c.Write([]byte("hi")); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("the target's connection lives on")
+		} else if err != nil {
+			break
+		}
 	}
-	_, _ = io.WriteString(conn, "POST "+DefaultPath+" HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\naction=read&id=0")
-	_, _ = c.Write([]byte("hi"))
-	if _, err := io.ReadFull(conn, make([]byte, 12)); err != nil {
-		t.Fatal(err)
+	threads(t, s, 0)
+	open(t, s, "1")
+	breakOff("1", "action=read&id=1")
+	want(t, s, "action=close&id=1", "")
+	threads(t, s, 0)
+}
+
+// threads waits until so many are busy.
+func threads(t *testing.T, s *Server, n int) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for s.Stats().Threads != n {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d threads are busy, want %d", s.Stats().Threads, n)
+		}
+		time.Sleep(time.Millisecond)
 	}
-	_ = conn.Close()
-	if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, net.ErrClosed) && strings.Contains(err.Error(), "timeout") {
-		t.Errorf("the target's connection lives on: %v", err)
+}
+
+// With every thread in a read nothing is served, a close included, until one of
+// the targets ends.
+func TestThreadsRunOut(t *testing.T) {
+	s := start(t, Options{Threads: 2})
+	first := open(t, s, "0")
+	open(t, s, "1")
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	for _, id := range []string{"0", "1"} {
+		wait.Go(func() { _, _, _ = post(t, s, "action=read&id="+id) })
+	}
+	threads(t, s, 2)
+	closed := make(chan struct{})
+	wait.Go(func() {
+		defer close(closed)
+		want(t, s, "action=close&id=1", "")
+	})
+	// Not a wait for something to happen: the answer must not come in this time.
+	select {
+	case <-closed:
+		t.Error("it was answered without a thread")
+	case <-time.After(20 * time.Millisecond):
+	}
+	_ = first.Close()
+	<-closed
+	threads(t, s, 0)
+	if n := s.Stats().Open; n != 0 {
+		t.Errorf("%d ids are left", n)
+	}
+}
+
+// How the containers answer, as they were seen to; both are right (RFC 9112,
+// section 6.3).
+func TestContainers(t *testing.T) {
+	for c, framed := range map[Container]bool{Tomcat: true, Jetty: false} {
+		s := start(t, Options{Container: c, IdlePoll: time.Millisecond})
+		target := open(t, s, "0")
+		_, _ = target.Write([]byte("hi"))
+		for form, status := range map[string]int{
+			"action=readwrite&id=0&datalength=0&data=": http.StatusOK,
+			"action=close&id=x":                        http.StatusInternalServerError,
+		} {
+			conn, err := net.Dial("tcp", s.Addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			_ = conn.SetDeadline(time.Now().Add(patience))
+			_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", DefaultPath, len(form), form)
+			r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(r.Body)
+			chunked := slices.Equal(r.TransferEncoding, []string{"chunked"})
+			if err != nil || !r.ProtoAtLeast(1, 1) || r.StatusCode != status || r.ContentLength >= 0 || chunked != framed || r.Close == framed || len(body) == 0 {
+				t.Errorf("container %d, %s: %+v, %q, %v", c, form, r, body, err)
+			}
+		}
 	}
 }
 

@@ -33,9 +33,9 @@ type Faults struct {
 	// HangUp closes the HTTP connection after each answer and does not say so,
 	// as tinyproxy does.
 	HangUp bool
-	// Unframed answers with neither a length nor chunks: the end of the
-	// connection is the end of the body, as behind an HTTP/1.0 proxy.
-	Unframed bool
+	// HTTP10 answers as an HTTP/1.0 proxy does that hides the answer's length: the
+	// end of the connection is the end of the body.
+	HTTP10 bool
 }
 
 // Fault is what goes wrong with an action. At most one of Status, Silent, Drop
@@ -136,7 +136,8 @@ func (r *recorder) WriteHeader(int)             {}
 func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
 func (r *recorder) FlushError() error           { return nil }
 
-// unframed hides from net/http how long an answer is.
+// unframed hides from net/http how long an answer is, which then ends with its
+// connection.
 func unframed(w http.ResponseWriter) {
 	w.Header().Set("Transfer-Encoding", "identity")
 	w.Header().Set("Connection", "close")

@@ -27,7 +27,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if faults.NoKeepAlive {
 		w.Header().Set("Connection", "close")
 	}
-	if faults.Unframed {
+	if faults.HTTP10 {
+		// net/http answers in the version that the request has.
+		r.Proto, r.ProtoMinor = "HTTP/1.0", 0
 		unframed(w)
 	}
 	switch {
@@ -38,18 +40,19 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	case r.Method != http.MethodPost:
+		defer s.thread(r.Context())()
 		s.fault(r.Method)
 		w.Header().Set("Content-Type", "text/html")
 		return
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.options.FormLimit)))
 	if err != nil {
-		w.WriteHeader(http.StatusBadRequest)
+		s.errorPage(w, http.StatusBadRequest)
 		return
 	}
 	fields, err := parseForm(string(raw))
 	if err != nil {
-		w.WriteHeader(http.StatusBadRequest)
+		s.errorPage(w, http.StatusBadRequest)
 		return
 	}
 	action := fields["action"]
@@ -59,11 +62,45 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if !sleep(r.Context(), faults.Delay) {
 		panic(http.ErrAbortHandler)
 	}
+	defer s.thread(r.Context())()
 	if f, ok := s.fault(action); ok {
 		f.apply(w, r, action, func(w http.ResponseWriter) { s.act(w, r, fields) })
 		return
 	}
 	s.act(w, r, fields)
+}
+
+// thread takes one of the container's and returns what gives it back. A request
+// whose client does not wait for one is not served.
+func (s *Server) thread(ctx context.Context) (giveBack func()) {
+	select {
+	case s.threads <- struct{}{}:
+		return func() { <-s.threads }
+	case <-ctx.Done():
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// errorPage answers as the container does when the servlet fails.
+func (s *Server) errorPage(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	s.framing(w)
+	w.WriteHeader(status)
+	s.body(w, []byte("<html><body><h1>HTTP Status "+strconv.Itoa(status)+"</h1></body></html>\n"))
+}
+
+// framing is called before anything of an answer is written.
+func (s *Server) framing(w http.ResponseWriter) {
+	if s.options.Container == Jetty {
+		unframed(w)
+	}
+}
+
+// body writes what net/http would else send with its length.
+func (s *Server) body(w http.ResponseWriter, b []byte) {
+	_, _ = w.Write(b[:1])
+	_ = http.NewResponseController(w).Flush()
+	_, _ = w.Write(b[1:])
 }
 
 // sleep returns false when ctx ends first.
@@ -89,7 +126,7 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request, fields map[string]s
 	}
 	id, err := strconv.Atoi(fields["id"])
 	if err != nil {
-		w.WriteHeader(http.StatusInternalServerError)
+		s.errorPage(w, http.StatusInternalServerError)
 		return
 	}
 	switch action {
@@ -158,10 +195,6 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, id int) {
 		_, _ = w.Write([]byte{gone})
 		return
 	}
-	// A client that is gone takes the connection and all that was buffered with
-	// it.
-	stop := context.AfterFunc(r.Context(), func() { s.remove(id) })
-	defer stop()
 	rc := http.NewResponseController(w)
 	status := []byte{alive}
 	buf := make([]byte, 1+32<<10)
@@ -182,7 +215,10 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, id int) {
 				out = out[:len(out)-int(sent+int64(n)-f.CutReadAfter)]
 			}
 			sent += int64(n)
-			if send(w, rc, out, f.ByteAtATime) != nil || cut {
+			if err := send(w, rc, out, f.ByteAtATime); err != nil || cut {
+				// A client that is gone takes the connection and all that was
+				// buffered with it. It is not missed before there is data for it.
+				s.remove(id)
 				panic(http.ErrAbortHandler)
 			}
 		}
@@ -200,9 +236,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, id int) {
 				_ = rc.Flush()
 				sleep(r.Context(), f.MarkDelay)
 			}
-			if stop() {
-				s.remove(id)
-			}
+			s.remove(id)
 		default:
 			// A reset: what is sent by now is all there is, and the id stays.
 		}
@@ -230,7 +264,7 @@ func send(w io.Writer, rc *http.ResponseController, b []byte, single bool) error
 func (s *Server) write(w http.ResponseWriter, id int, fields map[string]string) {
 	data, whole, err := payload(fields)
 	if err != nil {
-		w.WriteHeader(http.StatusInternalServerError)
+		s.errorPage(w, http.StatusInternalServerError)
 		return
 	}
 	s.deliver(id, data, whole)
@@ -264,16 +298,17 @@ func (s *Server) deliver(id int, data []byte, whole bool) {
 		s.remove(id)
 		return
 	}
+	if len(data) == 0 {
+		return
+	}
 	s.mu.Lock()
 	c.writes++
 	s.stats.WritesInFlight = max(s.stats.WritesInFlight, c.writes)
 	s.mu.Unlock()
 	// An error shows at the read side alone. The kernel tells it once, and end
 	// of file from then on: hence the mark.
-	if len(data) > 0 {
-		if _, err := c.target.Write(data); err != nil {
-			c.broken.Store(true)
-		}
+	if _, err := c.target.Write(data); err != nil {
+		c.broken.Store(true)
 	}
 	s.mu.Lock()
 	c.writes--
@@ -283,10 +318,11 @@ func (s *Server) deliver(id int, data []byte, whole bool) {
 func (s *Server) readWrite(w http.ResponseWriter, id int, fields map[string]string) {
 	data, whole, err := payload(fields)
 	if err != nil {
-		w.WriteHeader(http.StatusInternalServerError)
+		s.errorPage(w, http.StatusInternalServerError)
 		return
 	}
 	s.deliver(id, data, whole)
+	s.framing(w)
 	c := s.lookup(id)
 	if c == nil {
 		_, _ = w.Write([]byte{gone})
@@ -300,11 +336,7 @@ func (s *Server) readWrite(w http.ResponseWriter, id int, fields map[string]stri
 	n, err := c.target.Read(buf[1:])
 	switch {
 	case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
-		w.Header().Set("Content-Length", strconv.Itoa(1+n))
-		if s.currentFaults().Unframed {
-			w.Header().Del("Content-Length")
-		}
-		_, _ = w.Write(buf[:1+n])
+		s.body(w, buf[:1+n])
 	case errors.Is(err, io.EOF) && !c.broken.Load():
 		s.remove(id)
 		_, _ = w.Write([]byte{gone})
