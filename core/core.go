@@ -86,6 +86,11 @@ func (d *Daemon) Reload(ctx context.Context) ReloadOutcome { return d.engine.Rel
 // Status says how the daemon is. It waits for nothing.
 func (d *Daemon) Status() Status { return d.engine.Status() }
 
+// Leave says that the daemon is not ready any more and goes on accepting for the
+// configured shutdown_delay, or until ctx is done. It may come before Stop; a reload
+// under way is broken off, and there is no other.
+func (d *Daemon) Leave(ctx context.Context) { d.engine.Leave(ctx) }
+
 // Stop stops accepting and waits for the tunnels to end, but no longer than the
 // configured shutdown_timeout and not past ctx; then it breaks off what is left
 // and stops the plugins.

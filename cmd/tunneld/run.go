@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -23,7 +24,9 @@ listeners and serves until it is told to stop.
   SIGHUP           read the configuration again; on an error the old one stays.
                    tunneld reload does it as well, waits and says how it went
   SIGTERM, SIGINT  stop accepting, let tunnels end for up to shutdown_timeout;
-                   a second one ends them at once
+                   a second one ends them at once. With a shutdown_delay the
+                   daemon first goes on accepting for that long, not ready; the
+                   next signal skips what is left of it
 
 Exit status: 0, stopped by a signal; 2, the configuration is not valid; 1, it could
 not start for another reason (an address is taken, a plugin does not start), which
@@ -104,19 +107,34 @@ func serve(ctx context.Context, daemon *core.Daemon, manager *notifier, stop, re
 	}
 }
 
-// drain stops the daemon. Its tunnels have their time to end, until there is
+// drain stops the daemon. It goes on accepting for a while, if it is configured so,
+// and then its tunnels have their time to end; each of the two ends early with
 // another signal.
 func drain(ctx context.Context, daemon *core.Daemon, stop <-chan os.Signal) error {
+	leaving, left := untilNext(ctx, stop)
+	daemon.Leave(leaving)
+	left()
+	ending, ended := untilNext(ctx, stop)
+	defer ended()
+	return daemon.Stop(ending)
+}
+
+// untilNext returns a context that ends with the next signal. Those that come after
+// done are not taken.
+func untilNext(ctx context.Context, signals <-chan os.Signal) (_ context.Context, done func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
+	var watching sync.WaitGroup
+	watching.Go(func() {
 		select {
-		case <-stop:
+		case <-signals:
 			cancel()
 		case <-ctx.Done():
 		}
-	}()
-	return daemon.Stop(ctx)
+	})
+	return ctx, func() {
+		cancel()
+		watching.Wait()
+	}
 }
 
 // reloadUntil reloads; a signal to stop breaks that off. It says whether there

@@ -18,6 +18,7 @@ import (
 
 func statusCommand() *cobra.Command {
 	var f daemonFlags
+	var ready bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running daemon does",
@@ -25,7 +26,12 @@ func statusCommand() *cobra.Command {
 reload, listeners, upstreams and plugins. The daemon is found as its configuration
 says, or by --control.
 
-Exit status: 0, or 1 where the daemon could not be asked.`,
+With --ready it says only whether the daemon should get new clients, as /readyz
+does: it should not while it stops, or while a plugin keeps dying. That is for
+probes that run a command.
+
+Exit status: 0, or 1 where the daemon could not be asked, or with --ready is not
+ready.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.ask(cmd, func(ctx context.Context, address string) error {
@@ -33,14 +39,23 @@ Exit status: 0, or 1 where the daemon could not be asked.`,
 				if err != nil {
 					return err
 				}
-				if f.json {
-					return writeJSON(cmd.OutOrStdout(), s)
+				switch {
+				case f.json:
+					err = writeJSON(cmd.OutOrStdout(), s)
+				case ready:
+					_, err = io.WriteString(cmd.OutOrStdout(), cmp.Or(notReady(s), "ready\n"))
+				default:
+					err = writeStatus(cmd.OutOrStdout(), s, time.Now())
 				}
-				return writeStatus(cmd.OutOrStdout(), s, time.Now())
+				if err == nil && ready && len(s.NotReady()) > 0 {
+					return statusError(exitFailed)
+				}
+				return err
 			})
 		},
 	}
 	f.add(cmd, 10*time.Second)
+	cmd.Flags().BoolVar(&ready, "ready", false, "say only whether the daemon is ready for new clients: exit status 0, or 1 with the reasons")
 	return cmd
 }
 
@@ -51,9 +66,7 @@ func writeStatus(to io.Writer, s core.Status, now time.Time) error {
 	fmt.Fprintf(w, "tunneld %s, process %d, up %s, since %s\n", printable(s.Version), s.PID, short(now.Sub(s.Started)), clock(s.Started, now))
 	fmt.Fprintf(w, "configuration %s, generation %d in force\n", printable(s.Config), s.Generation)
 	writeLastReload(w, s, now)
-	for _, why := range s.NotReady() {
-		fmt.Fprintf(w, "NOT READY: %s\n", printable(why))
-	}
+	fmt.Fprint(w, notReady(s))
 	if s.LogDropped > 0 {
 		fmt.Fprintf(w, "LOG: %s dropped since the start, which could not be written in time\n", count(s.LogDropped, "line"))
 	}
@@ -62,6 +75,15 @@ func writeStatus(to io.Writer, s core.Status, now time.Time) error {
 	writePluginStatus(w, s.Plugins, now)
 	writePump(w, s)
 	return w.Flush()
+}
+
+// notReady has a line for each reason why the daemon should get no new clients.
+func notReady(s core.Status) string {
+	var b strings.Builder
+	for _, why := range s.NotReady() {
+		fmt.Fprintf(&b, "NOT READY: %s\n", printable(why))
+	}
+	return b.String()
 }
 
 func writeLastReload(w io.Writer, s core.Status, now time.Time) {

@@ -1,7 +1,12 @@
 # tunneld as a sidecar on Cloud Foundry: see manifest.yml beside this file.
 daemon {
+  # Where tunneld status finds the daemon.
+  run_dir = "/tmp/tunneld"
+  # The application is told to end at the same time, and may need a new connection
+  # for that.
+  shutdown_delay = "5s"
   # Cloud Foundry kills what has not ended ten seconds after it was told to.
-  shutdown_timeout = "8s"
+  shutdown_timeout = "3s"
 }
 
 upstream "sapsocks" "onprem" {

@@ -57,6 +57,8 @@ func asked(emu *sapsocksemu.Server) []string {
 // daemon is a running tunneld.
 type daemon struct {
 	t         *testing.T
+	config    string
+	delayed   bool              // it has a shutdown_delay
 	addresses map[string]string // of the listeners, by ID
 
 	mu    sync.Mutex
@@ -97,7 +99,7 @@ func startExample(t *testing.T, name string, emu *sapsocksemu.Server, replace ..
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, addresses: map[string]string{}, more: make(chan struct{})}
+	d := &daemon{t: t, config: path, delayed: strings.Contains(config, "shutdown_delay"), addresses: map[string]string{}, more: make(chan struct{})}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -109,6 +111,21 @@ func startExample(t *testing.T, name string, emu *sapsocksemu.Server, replace ..
 		d.addresses[fmt.Sprint(line["listener"])] = fmt.Sprint(line["address"])
 	}
 	return d
+}
+
+// probe runs tunneld with an example's arguments, in which config is the path of the
+// daemon's configuration, and expects success.
+func (d *daemon) probe(args []string, config string) {
+	d.t.Helper()
+	i := slices.Index(args, config)
+	if i < 0 {
+		d.t.Fatalf("%q does not name %s", args, config)
+	}
+	args = slices.Clone(args)
+	args[i] = d.config
+	if out, err := exec.CommandContext(d.t.Context(), program, args...).CombinedOutput(); err != nil || string(out) != "ready\n" {
+		d.t.Errorf("%q: %v: %s", args, err, out)
+	}
 }
 
 func (d *daemon) read(r io.Reader) {
@@ -125,15 +142,21 @@ func (d *daemon) read(r io.Reader) {
 	}
 }
 
-// stop ends the daemon as an operator does. A client that is still connected is
-// not waited for.
+// stop ends the daemon as an operator does. Neither its shutdown_delay nor a client
+// that is still connected is waited for.
 func (d *daemon) stop(cmd *exec.Cmd, read <-chan struct{}) {
-	for range 2 {
+	term := func() {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			d.t.Errorf("SIGTERM: %v", err)
 		}
-		d.await(1, "msg", "stopping")
 	}
+	term()
+	if d.delayed {
+		d.await(1, "msg", "not ready, and still accepting until the stop")
+		term()
+	}
+	d.await(1, "msg", "stopping")
+	term()
 	kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 	<-read
 	if err := cmd.Wait(); err != nil {

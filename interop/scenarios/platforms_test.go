@@ -3,7 +3,9 @@
 package interop
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +32,7 @@ func readYAML[T any](t *testing.T, path string) []T {
 type manifest struct {
 	Applications []struct {
 		Name     string
+		Command  string
 		Services []string
 		Sidecars []struct {
 			Name, Command, Memory string
@@ -49,11 +52,15 @@ func TestCloudFoundry(t *testing.T) {
 	if s.Command != "./tunneld run --config tunneld.hcl" || !slices.Equal(s.ProcessTypes, []string{"web"}) || s.Memory == "" {
 		t.Errorf("%+v", s)
 	}
-	if drains := shutdownTimeout(t, "cloudfoundry"); drains+pluginsEnd > 10*time.Second {
-		t.Errorf("it drains for %s, and Cloud Foundry kills after 10s", drains)
+	delay, drains := ends(t, "cloudfoundry")
+	if delay == 0 || delay+drains+pluginsEnd > 10*time.Second {
+		t.Errorf("it accepts for %s and drains for %s, and Cloud Foundry kills after 10s", delay, drains)
 	}
 	emu := connectivity(t, map[string]string{"orders-db.corp:5432": greeting(t, "the database")})
-	d := startExample(t, "cloudfoundry", emu)
+	d := startExample(t, "cloudfoundry", emu, runDir, shared(t))
+	// As the application's command waits, but for the place of the files.
+	probe, _, _ := strings.Cut(strings.TrimPrefix(apps[0].Command, "until ./tunneld "), ";")
+	d.probe(strings.Fields(probe), "tunneld.hcl")
 	if got, err := firstLine(t, d.addresses["tcp.orders"]); err != nil || got != "the database\n" {
 		t.Errorf("read %q, %v", got, err)
 	}
@@ -68,20 +75,44 @@ type object struct {
 
 type pod struct {
 	TerminationGracePeriodSeconds int
-	Containers                    []struct {
-		Name            string
-		Args            []string
-		VolumeMounts    []struct{ Name, MountPath string }
-		SecurityContext struct {
-			RunAsNonRoot bool
-			RunAsUser    int
-		}
-	}
-	Volumes []struct {
+	InitContainers                []container
+	Volumes                       []struct {
 		Name      string
 		ConfigMap *struct{ Name string }
 		Secret    *struct{ SecretName string }
 	}
+}
+
+type container struct {
+	Name            string
+	Args            []string
+	RestartPolicy   string
+	VolumeMounts    []struct{ Name, MountPath string }
+	SecurityContext struct {
+		RunAsNonRoot bool
+		RunAsUser    int
+	}
+	StartupProbe, ReadinessProbe struct {
+		Exec struct{ Command []string }
+	}
+}
+
+// runDir is the examples' daemon.run_dir.
+const runDir = "/tmp/tunneld"
+
+// shared returns a daemon.run_dir in a folder that everybody may write to, as an
+// emptyDir is: it has the mode 0777, and no sticky bit.
+func shared(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "shared")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "tunneld")
 }
 
 const bindingFolder = "/etc/secrets/sapcp/connectivity/my-connectivity"
@@ -114,7 +145,10 @@ func TestKubernetes(t *testing.T) {
 		}
 	}
 	mounted := map[string]string{}
-	sidecar := p.Containers[len(p.Containers)-1]
+	if len(p.InitContainers) != 1 || p.InitContainers[0].RestartPolicy != "Always" {
+		t.Fatalf("no native sidecar: %+v", p.InitContainers)
+	}
+	sidecar := p.InitContainers[0]
 	for _, m := range sidecar.VolumeMounts {
 		mounted[m.MountPath] = from[m.Name]
 	}
@@ -123,8 +157,9 @@ func TestKubernetes(t *testing.T) {
 		mounted[bindingFolder] != "secret my-connectivity" || mounted["/tmp"] != "a folder" {
 		t.Errorf("args %q, mounted %q", sidecar.Args, mounted)
 	}
-	if drains := shutdownTimeout(t, "kubernetes"); drains+pluginsEnd > time.Duration(p.TerminationGracePeriodSeconds)*time.Second {
-		t.Errorf("it drains for %s, and is killed after %d seconds", drains, p.TerminationGracePeriodSeconds)
+	delay, drains := ends(t, "kubernetes")
+	if delay == 0 || delay+drains+pluginsEnd > time.Duration(p.TerminationGracePeriodSeconds)*time.Second {
+		t.Errorf("it accepts for %s and drains for %s, and is killed after %d seconds", delay, drains, p.TerminationGracePeriodSeconds)
 	}
 	// An image without users has root's number, which the kubelet refuses unless
 	// the deployment names another.
@@ -152,7 +187,13 @@ func TestKubernetes(t *testing.T) {
 		}
 	}
 	d := startExample(t, "kubernetes", emu,
-		bindingFolder, binding, "connectivity-proxy.kyma-system.svc.cluster.local:20004", emu.Proxy())
+		runDir, shared(t), bindingFolder, binding, "connectivity-proxy.kyma-system.svc.cluster.local:20004", emu.Proxy())
+	for _, probe := range [][]string{sidecar.StartupProbe.Exec.Command, sidecar.ReadinessProbe.Exec.Command} {
+		if len(probe) == 0 || probe[0] != "/tunneld" {
+			t.Fatalf("probes: %q", probe)
+		}
+		d.probe(probe[1:], "/etc/tunneld")
+	}
 	if got, err := firstLine(t, d.addresses["tcp.orders"]); err != nil || got != "the database\n" {
 		t.Errorf("read %q, %v", got, err)
 	}
@@ -161,26 +202,30 @@ func TestKubernetes(t *testing.T) {
 // pluginsEnd is what a stop may take once the draining is over.
 const pluginsEnd = 2 * time.Second
 
-// shutdownTimeout is an example's daemon.shutdown_timeout, or the default.
-func shutdownTimeout(t *testing.T, example string) time.Duration {
+// ends returns an example's daemon.shutdown_delay and daemon.shutdown_timeout, or the
+// default of the latter.
+func ends(t *testing.T, example string) (delay, timeout time.Duration) {
 	t.Helper()
 	var c struct {
-		Daemon *struct {
-			ShutdownTimeout string `hcl:"shutdown_timeout"`
+		Daemon struct {
+			RunDir  string `hcl:"run_dir"`
+			Delay   string `hcl:"shutdown_delay"`
+			Timeout string `hcl:"shutdown_timeout,optional"`
 		} `hcl:"daemon,block"`
 		Rest hcl.Body `hcl:",remain"`
 	}
 	if err := hclsimple.DecodeFile(filepath.Join(examples, example, "tunneld.hcl"), nil, &c); err != nil {
 		t.Fatal(err)
 	}
-	if c.Daemon == nil {
-		return 30 * time.Second
+	if c.Daemon.RunDir != runDir {
+		t.Errorf("%s: the run directory is %q", example, c.Daemon.RunDir)
 	}
-	d, err := time.ParseDuration(c.Daemon.ShutdownTimeout)
-	if err != nil {
+	delay, delayErr := time.ParseDuration(c.Daemon.Delay)
+	timeout, timeoutErr := time.ParseDuration(cmp.Or(c.Daemon.Timeout, "30s"))
+	if err := errors.Join(delayErr, timeoutErr); err != nil {
 		t.Fatal(err)
 	}
-	return d
+	return delay, timeout
 }
 
 // meaning returns a configuration's tokens without comments and empty lines.

@@ -134,6 +134,7 @@ func (p *parser) daemon(v schema.Values, b *hclsyntax.Block) Daemon {
 	return Daemon{
 		RunDir:          v.Text("run_dir"),
 		PluginDir:       v.Text("plugin_dir"),
+		ShutdownDelay:   v.Duration("shutdown_delay"),
 		ShutdownTimeout: v.Duration("shutdown_timeout"),
 		DrainTimeout:    v.Duration("drain_timeout"),
 		MaxConnections:  v.Int("max_connections"),

@@ -67,6 +67,7 @@ var tables = map[string]*pluginv1.Block{
 	"daemon": {Attributes: []*pluginv1.Attribute{
 		attr("run_dir", text, ``),
 		attr("plugin_dir", text, `"/usr/lib/tunneld/plugins"`),
+		attr("shutdown_delay", duration, `"0s"`),
 		attr("shutdown_timeout", duration, `"30s"`),
 		attr("drain_timeout", duration, `"600s"`),
 		attr("max_connections", integer, `0`),

@@ -57,6 +57,7 @@ type Control struct {
 type Daemon struct {
 	RunDir          string // empty: the default
 	PluginDir       string
+	ShutdownDelay   time.Duration
 	ShutdownTimeout time.Duration
 	DrainTimeout    time.Duration
 	MaxConnections  int // 0: from RLIMIT_NOFILE

@@ -228,6 +228,34 @@ func (e *Engine) Listeners() []Listener {
 	return slices.Clone(g.served)
 }
 
+// Leave is what may come before Stop: the daemon says that it is not ready, and
+// does not reload any more, and goes on accepting for the configured shutdown_delay
+// or until ctx is done.
+func (e *Engine) Leave(ctx context.Context) {
+	e.announceStop()
+	g := e.current.Load()
+	if g == nil || g.cfg.Daemon.ShutdownDelay == 0 {
+		return
+	}
+	delay := g.cfg.Daemon.ShutdownDelay
+	e.log.Info("not ready, and still accepting until the stop", "shutdown_delay", delay)
+	over := time.NewTimer(delay)
+	defer over.Stop()
+	select {
+	case <-over.C:
+	case <-ctx.Done():
+	}
+}
+
+// announceStop breaks off a reload that is under way, lets no other begin, and
+// makes the daemon not ready.
+func (e *Engine) announceStop() {
+	e.endReloads(errStopping)
+	e.turn <- struct{}{}
+	e.stopping.Store(true)
+	<-e.turn
+}
+
 // Stop stops accepting, waits until the tunnels have ended, bounded by the
 // configured shutdown_timeout and by ctx, breaks off those that are left, and
 // stops the plugins. It returns what went wrong on the way. A second call waits
@@ -238,10 +266,8 @@ func (e *Engine) Stop(ctx context.Context) error {
 }
 
 func (e *Engine) stop(ctx context.Context) error {
-	// A reload under way is broken off, and there will be no other.
-	e.endReloads(errStopping)
+	e.announceStop()
 	e.turn <- struct{}{}
-	e.stopping.Store(true)
 	listeners := e.listeners
 	e.listeners = map[string][]*listening{}
 	<-e.turn
