@@ -129,6 +129,7 @@ var brokenPlugins = []struct{ mode, check string }{
 	{"exits", "handshake"},
 	{"exits without a word", "handshake"},
 	{"no version", "info"},
+	{"a version of two lines", "info"},
 	{"another summary each time", "info"},
 	{"a name twice", "schema"},
 	{"an empty name", "schema"},
@@ -186,6 +187,7 @@ var brokenPlugins = []struct{ mode, check string }{
 	{"logs its password in base64", "secrets"},
 	{"tells its password in a diagnostic", "secrets"},
 	{"prints its password in an error", "secrets"},
+	{"tells its password in an END", "secrets"},
 }
 
 // TestBrokenPlugins: each mistake is found by its own check and by no other.

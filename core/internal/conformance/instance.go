@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,7 +44,7 @@ func (r *run) launch(ctx context.Context) (*instance, error) {
 		Self:        r.opts.Self,
 		StopTimeout: r.opts.stop,
 		OnLine:      func(_ string, line []byte) { r.said.line(line) },
-		OnText:      func(_, text string) { r.said.add(text) },
+		OnText:      r.said.answer,
 		OnRecord: func(_ string, rec pluginwire.Record, err error) {
 			if rec.Text != "" {
 				r.said.add(rec.Text)
@@ -184,7 +185,9 @@ type words struct {
 	secrets []secret
 	found   []string
 	lines   int
-	errors  []string // logged since the last call of takeErrors
+	// info are the version and the summary as they came, by field.
+	info   map[string]string
+	errors []string // logged since the last call of takeErrors
 }
 
 const (
@@ -204,6 +207,26 @@ func (w *words) line(b []byte) {
 	defer w.mu.Unlock()
 	w.errors = append(w.errors, text)
 	w.errors = w.errors[max(0, len(w.errors)-maxErrors):]
+}
+
+// answer takes a text of an answer; see pluginhost.Options.OnText.
+func (w *words) answer(field, text string) {
+	w.add(text)
+	if name, ok := strings.CutPrefix(field, "GetInfoResponse."); ok && (name == "version" || name == "summary") {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.info == nil {
+			w.info = map[string]string{}
+		}
+		w.info[name] = text
+	}
+}
+
+// told returns the version or the summary as it came.
+func (w *words) told(name string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.info[name]
 }
 
 // takeErrors returns the last errors that the plugin logged since the call

@@ -135,6 +135,8 @@ func (r *raw) GetInfo(context.Context, *pluginv1.GetInfoRequest) (*pluginv1.GetI
 	switch r.mode {
 	case "no version":
 		i.Version = ""
+	case "a version of two lines":
+		i.Version = "0.1\nand more"
 	case "another summary each time":
 		r.asked++
 		i.Summary = fmt.Sprint("asked ", r.asked, " times")

@@ -80,7 +80,11 @@ func (l *rawRelay) run() {
 func (l *rawRelay) pump(one func() error) {
 	if err := one(); err != nil {
 		l.once.Do(func() {
-			l.end(pluginwire.Record{Kind: pluginwire.End, Status: pluginwire.StatusError, Text: err.Error()})
+			text := err.Error()
+			if l.r.mode == "tells its password in an END" {
+				text = "refused with " + password
+			}
+			l.end(pluginwire.Record{Kind: pluginwire.End, Status: pluginwire.StatusError, Text: text})
 		})
 		_, _ = l.far.Close(), l.near.Close()
 	}

@@ -34,7 +34,8 @@ func (r *run) handshake(ctx context.Context) outcome {
 func (r *run) information(ctx context.Context) outcome {
 	var wrong []string
 	info := r.main.info
-	for what, text := range map[string]string{"version": info.GetVersion(), "summary": info.GetSummary()} {
+	for _, what := range []string{"version", "summary"} {
+		text := r.said.told(what)
 		if strings.TrimSpace(text) == "" {
 			wrong = append(wrong, "no "+what)
 		}

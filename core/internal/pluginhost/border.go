@@ -35,8 +35,7 @@ var bounds = map[protoreflect.Name]map[protoreflect.Name]int{
 
 // texts cleans what the answers of one plugin's calls say.
 type texts struct {
-	// tap is told each text before; see Options.OnText. May be nil.
-	tap func(text string)
+	tap func(field, text string) // see Options.OnText; may be nil
 }
 
 // unary is a grpc.UnaryClientInterceptor.
@@ -74,7 +73,7 @@ func (t texts) error(err error) error {
 		return err
 	}
 	s := status.Convert(err)
-	t.tell(s.Message())
+	t.tell("", s.Message())
 	return status.Error(s.Code(), clean(s.Message(), maxText))
 }
 
@@ -120,13 +119,13 @@ func (t texts) text(f protoreflect.FieldDescriptor, s string) string {
 		}
 		return plaintext.Shown(s)
 	}
-	t.tell(s)
+	t.tell(string(of+"."+f.Name()), s)
 	return clean(s, cmp.Or(bounds[of][f.Name()], maxText))
 }
 
-func (t texts) tell(s string) {
+func (t texts) tell(field, s string) {
 	if t.tap != nil && s != "" {
-		t.tap(s)
+		t.tap(field, s)
 	}
 }
 

@@ -178,7 +178,7 @@ func TestEveryTextIsCleaned(t *testing.T) {
 				m.Set(f, text)
 			}
 			told := 0
-			texts{tap: func(string) { told++ }}.answer(m.Interface())
+			texts{tap: func(string, string) { told++ }}.answer(m.Interface())
 			got := m.Get(f).String()
 			if f.IsList() {
 				got = m.Get(f).List().Get(0).String()

@@ -58,9 +58,10 @@ type Options struct {
 	// 16 KiB of it, before the log leaves anything out. It is called from several
 	// goroutines, must not keep the line, and may be nil.
 	OnLine func(plugin string, line []byte)
-	// OnText is told each text of a plugin's answers, and of the errors of its calls,
-	// before it is cleaned. It is called from several goroutines and may be nil.
-	OnText func(plugin, text string)
+	// OnText is told each text of a plugin's answers before it is cleaned, with the
+	// field that it is in ("GetInfoResponse.version"), and those of its calls' errors,
+	// with none. It is called from several goroutines and may be nil.
+	OnText func(field, text string)
 	// OnRecord is told each record that a plugin sends, with what is wrong with
 	// one that cannot be used. It is called in their order, must not block, and
 	// may be nil.

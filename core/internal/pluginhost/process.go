@@ -100,9 +100,7 @@ func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed 
 	if h.opts.OnLine != nil {
 		out.tap = func(line []byte) { h.opts.OnLine(spec.Name, line) }
 	}
-	if h.opts.OnText != nil {
-		out.said.tap = func(text string) { h.opts.OnText(spec.Name, text) }
-	}
+	out.said.tap = h.opts.OnText
 	p := &process{
 		spec:     spec,
 		identity: identity,
