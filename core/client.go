@@ -21,8 +21,11 @@ type (
 	StatusPlugin   = status.Plugin
 )
 
-// ReloadOutcome is how a reload went.
-type ReloadOutcome = status.Reload
+// ReloadOutcome is how a reload went, ReloadOptions what it may do.
+type (
+	ReloadOutcome = status.Reload
+	ReloadOptions = status.ReloadOptions
+)
 
 // ControlAddress returns where the running daemon of a configuration has its
 // control socket. The configuration may be broken: no more than control.address
@@ -68,15 +71,20 @@ func AskStatus(ctx context.Context, address string) (Status, error) {
 	return c.Status(ctx)
 }
 
-// AskReload makes the daemon reload and waits until it has, or until ctx is
+// AskReload is AskReloadWith without options.
+func AskReload(ctx context.Context, address string) (ReloadOutcome, error) {
+	return AskReloadWith(ctx, address, ReloadOptions{})
+}
+
+// AskReloadWith makes the daemon reload and waits until it has, or until ctx is
 // done: the daemon breaks the reload off then. The error says what to do, and
 // that the outcome is not known; a reload that failed is in the outcome.
-func AskReload(ctx context.Context, address string) (ReloadOutcome, error) {
+func AskReloadWith(ctx context.Context, address string, o ReloadOptions) (ReloadOutcome, error) {
 	c, err := control.NewClient(address)
 	if err != nil {
 		return ReloadOutcome{}, err
 	}
-	return c.Reload(ctx)
+	return c.Reload(ctx, o)
 }
 
 // AskRestartPlugin makes the daemon start a plugin anew, and waits as AskReload does.

@@ -122,5 +122,17 @@ func engineOptions(opts Options) engine.Options {
 const MaxConfigSize = config.MaxSize
 
 // Format returns a configuration file's text in its canonical layout. filename
-// is for errors alone.
-func Format(src []byte, filename string) ([]byte, error) { return config.Format(src, filename) }
+// is for errors alone: Diagnostics that wrap ErrInvalid.
+func Format(src []byte, filename string) ([]byte, error) {
+	done, err := config.Format(src, filename)
+	if err != nil {
+		return nil, invalid{err}
+	}
+	return done, nil
+}
+
+// invalid is an error that says itself what is wrong with a configuration.
+type invalid struct{ error }
+
+func (invalid) Is(target error) bool { return target == ErrInvalid }
+func (i invalid) Unwrap() error      { return i.error }

@@ -73,12 +73,12 @@ func checkArgs(c *cobra.Command) {
 func validateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate PATH",
-		Short: "Check a configuration: exit status 0, or 2 with what is wrong",
+		Short: "Check a configuration: exit status 0, or 78 with what is wrong",
 		Long: `validate checks a configuration, a file or a folder of *.hcl, as run would; "-"
 reads standard input, and relative paths in it start from the working folder. It
 starts the plugins that the configuration names, since what their blocks may hold
 is theirs to say; it binds and dials nothing. Exit status 1: it could not be checked,
-as where a plugin does not start.`,
+as where a plugin does not start or a secret's file is not there yet.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts := options(args[0])

@@ -42,7 +42,7 @@ func formatStream(in io.Reader, out io.Writer, check bool) error {
 	}
 	done, err := core.Format(f.Data, stdinName)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	if check {
 		if f.Mark || !bytes.Equal(f.Data, done) {
@@ -96,7 +96,7 @@ func formatFile(path string, check bool) (bool, error) {
 	}
 	done, err := core.Format(f.Data, path)
 	if err != nil {
-		return false, usageError{err}
+		return false, err
 	}
 	if !f.Mark && bytes.Equal(f.Data, done) {
 		return false, nil

@@ -8,15 +8,21 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/tunneld/tunneld/core"
 )
 
 // The exit statuses, as every subcommand has them.
 const (
-	exitOK = iota
+	exitOK = 0
 	// exitFailed: it could not be done.
-	exitFailed
-	// exitInvalid: the configuration or the command line is wrong.
-	exitInvalid
+	exitFailed = 1
+	// exitUsage: the command line is wrong. Go's runtime ends a program that
+	// crashes with the same status.
+	exitUsage = 2
+	// exitInvalid: the configuration is wrong, and is the next time. It is
+	// EX_CONFIG of sysexits(3), which a crash never gives.
+	exitInvalid = 78
 )
 
 func main() {
@@ -42,7 +48,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	fmt.Fprintf(stderr, "tunneld: %v\n", err)
 	var usage usageError
-	if errors.As(err, &usage) {
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, core.ErrInvalid):
 		return exitInvalid
 	}
 	return exitFailed

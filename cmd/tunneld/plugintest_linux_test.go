@@ -70,7 +70,8 @@ func TestPluginTestFails(t *testing.T) {
 	}
 }
 
-// TestPluginTestMisused: what cannot be understood makes status 2.
+// TestPluginTestMisused: a command line that cannot be understood makes status 2, a
+// wrong configuration 78.
 func TestPluginTestMisused(t *testing.T) {
 	for name, tc := range map[string]struct {
 		body string
@@ -87,13 +88,17 @@ func TestPluginTestMisused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, stdout, stderr := kitRun(t, tc.body, tc.args...)
-			if status != exitInvalid || stdout != "" || !strings.Contains(stderr, tc.want) {
+			want := exitUsage
+			if tc.body != "" {
+				want = exitInvalid
+			}
+			if status != want || stdout != "" || !strings.Contains(stderr, tc.want) {
 				t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
 			}
 		})
 	}
 	var out, errs bytes.Buffer
-	if status := run(t.Context(), []string{"plugin", "test"}, strings.NewReader(""), &out, &errs); status != exitInvalid || !strings.Contains(errs.String(), "--config is required") {
+	if status := run(t.Context(), []string{"plugin", "test"}, strings.NewReader(""), &out, &errs); status != exitUsage || !strings.Contains(errs.String(), "--config is required") {
 		t.Errorf("status %d, stderr %q", status, errs.String())
 	}
 }

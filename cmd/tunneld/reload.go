@@ -11,8 +11,13 @@ import (
 	"github.com/tunneld/tunneld/core"
 )
 
+type reloadFlags struct {
+	daemonFlags
+	options core.ReloadOptions
+}
+
 func reloadCommand() *cobra.Command {
-	var f daemonFlags
+	var f reloadFlags
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Make the running daemon read its configuration again",
@@ -20,9 +25,12 @@ func reloadCommand() *cobra.Command {
 what changed. The daemon is found as its configuration says, even if that is
 broken by now, or by --control.
 
-Exit status: 0, the new configuration is in force; 2, it is not valid; 1, it could
-not be put in force (an address is taken, a plugin does not start) or the daemon
-could not be asked. In both of the latter the
+A configuration without any listener is not valid, since nearly always its file was
+cut short; with --allow-empty the daemon closes all of its listeners.
+
+Exit status: 0, the new configuration is in force; 78, it is not valid; 1, it could
+not be put in force (an address is taken, a plugin does not start, a secret's file is
+not there yet) or the daemon could not be asked. In both of the latter the
 old one stays in force. An interrupted reload is broken off.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -30,11 +38,12 @@ old one stays in force. An interrupted reload is broken off.`,
 		},
 	}
 	f.add(cmd, time.Minute)
+	cmd.Flags().BoolVar(&f.options.AllowEmpty, "allow-empty", false, "let the daemon close all of its listeners")
 	return cmd
 }
 
-func reload(ctx context.Context, cmd *cobra.Command, f *daemonFlags, address string) error {
-	outcome, err := core.AskReload(ctx, address)
+func reload(ctx context.Context, cmd *cobra.Command, f *reloadFlags, address string) error {
+	outcome, err := core.AskReloadWith(ctx, address, f.options)
 	if err != nil {
 		return err
 	}

@@ -28,9 +28,9 @@ listeners and serves until it is told to stop.
                    daemon first goes on accepting for that long, not ready; the
                    next signal skips what is left of it
 
-Exit status: 0, stopped by a signal; 2, the configuration is not valid; 1, it could
-not start for another reason (an address is taken, a plugin does not start), which
-may be gone the next time.`,
+Exit status: 0, stopped by a signal; 78, the configuration is not valid; 1, it could
+not start for another reason (an address is taken, a plugin does not start, a secret's
+file is not there yet), which may be gone the next time.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd, config) },
 	}

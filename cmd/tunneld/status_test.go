@@ -288,9 +288,9 @@ func TestDaemonThatCannotBeAsked(t *testing.T) {
 		{[]string{"--config", run}, exitFailed, "tunneld: there is nothing at /nonexistent/d/control.sock: is tunneld running? its control socket would be there, by daemon.run_dir of " + run + "\n"},
 		{[]string{"--control", silent, "--timeout", "10ms"}, exitFailed, "tunneld: the daemon at " + silent + " did not answer in time: --timeout is 10ms\n"},
 		{[]string{"--control", "tcp://x"}, exitFailed, "write unix:// and an absolute path"},
-		{[]string{"--control", "/x", "--config", "/y"}, exitInvalid, "--config and --control exclude each other"},
-		{[]string{"--control", "/x", "--timeout", "0s"}, exitInvalid, "--timeout must be longer than 0s"},
-		{[]string{"extra"}, exitInvalid, "unknown command"},
+		{[]string{"--control", "/x", "--config", "/y"}, exitUsage, "--config and --control exclude each other"},
+		{[]string{"--control", "/x", "--timeout", "0s"}, exitUsage, "--timeout must be longer than 0s"},
+		{[]string{"extra"}, exitUsage, "unknown command"},
 	}
 	for _, command := range []string{"status", "reload"} {
 		for _, tt := range tests {

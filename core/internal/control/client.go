@@ -56,9 +56,13 @@ func (c *Client) Status(ctx context.Context) (status.Status, error) {
 // Reload makes the daemon reload and waits for the outcome, which may be a
 // failure. When ctx is done the daemon breaks the reload off. An error is an
 // *Error, and says that the outcome is not known.
-func (c *Client) Reload(ctx context.Context) (status.Reload, error) {
+func (c *Client) Reload(ctx context.Context, o status.ReloadOptions) (status.Reload, error) {
 	var r status.Reload
-	err := c.ask(ctx, http.MethodPost, "/v1/reload", &r)
+	resource := "/v1/reload"
+	if o.AllowEmpty {
+		resource += "?allow_empty=true"
+	}
+	err := c.ask(ctx, http.MethodPost, resource, &r)
 	return r, err
 }
 

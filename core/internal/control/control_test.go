@@ -28,6 +28,7 @@ const patience = 30 * time.Second
 type fake struct {
 	reload  func(ctx context.Context) status.Reload
 	waiting chan struct{} // Status waits for it
+	asked   status.ReloadOptions
 }
 
 func (f *fake) Status() status.Status {
@@ -42,7 +43,10 @@ func (f *fake) Status() status.Status {
 	}
 }
 
-func (f *fake) Reload(ctx context.Context) status.Reload { return f.reload(ctx) }
+func (f *fake) ReloadWith(ctx context.Context, o status.ReloadOptions) status.Reload {
+	f.asked = o
+	return f.reload(ctx)
+}
 
 func (f *fake) RestartPlugin(_ context.Context, name string) status.Reload {
 	return status.Reload{Generation: 7, Changes: []string{"restarted " + name}}
@@ -94,7 +98,7 @@ func TestReload(t *testing.T) {
 		{Generation: 6, Error: "the configuration is not valid", Invalid: true, Diagnostics: "Error: y"},
 	} {
 		c, _ := start(t, &fake{reload: func(context.Context) status.Reload { return want }})
-		if got, err := c.Reload(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
+		if got, err := c.Reload(t.Context(), status.ReloadOptions{}); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v; want %+v", got, err, want)
 		}
 	}
@@ -125,7 +129,7 @@ func TestReloadEndsWithItsClient(t *testing.T) {
 		<-began
 		leave()
 	}()
-	_, err := c.Reload(ctx)
+	_, err := c.Reload(ctx, status.ReloadOptions{})
 	if want := fmt.Sprintf("the daemon at %s was not waited for", path); err == nil || err.Error() != want {
 		t.Errorf("%v; want %s", err, want)
 	}
@@ -162,6 +166,16 @@ func exchange(t *testing.T, path, request string) (code int, body string, header
 	return resp.StatusCode, string(b), resp.Header
 }
 
+func TestReloadOptions(t *testing.T) {
+	d := &fake{reload: func(context.Context) status.Reload { return status.Reload{} }}
+	c, _ := start(t, d)
+	for _, want := range []status.ReloadOptions{{}, {AllowEmpty: true}} {
+		if _, err := c.Reload(t.Context(), want); err != nil || d.asked != want {
+			t.Errorf("asked %+v, %v; want %+v", d.asked, err, want)
+		}
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	_, path := start(t, &fake{reload: func(context.Context) status.Reload { return status.Reload{Error: "no"} }})
 	tests := []struct {
@@ -173,6 +187,7 @@ func TestAnswers(t *testing.T) {
 		{"GET /v1/status HTTP/1.0\r\n\r\n", 200, `"version":"1.2.3"`},
 		{"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 422, `"error":"no"`},
 		{"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + strings.Repeat("x", 5000), 400, `"error":"the request cannot be read`},
+		{"POST /v1/reload?allow_empty=yes HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 400, `"error":"allow_empty is neither`},
 		{"GET /v1/reload HTTP/1.1\r\nHost: x\r\n\r\n", 405, `"hint":"allowed: POST"`},
 		{"DELETE /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", 405, `"hint":"allowed: GET, HEAD"`},
 		{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404, `"hint":"GET /v1/status, POST /v1/reload or POST /v1/plugins/NAME/restart"`},
@@ -207,14 +222,14 @@ func TestRequestsAreBounded(t *testing.T) {
 	ended := make(chan error, maxReloads)
 	for range maxReloads {
 		go func() {
-			_, err := c.Reload(t.Context())
+			_, err := c.Reload(t.Context(), status.ReloadOptions{})
 			ended <- err
 		}()
 	}
 	for range maxReloads {
 		<-began
 	}
-	if _, err := c.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "too many requests at a time: wait for those") {
+	if _, err := c.Reload(t.Context(), status.ReloadOptions{}); err == nil || !strings.Contains(err.Error(), "too many requests at a time: wait for those") {
 		t.Errorf("one more: %v", err)
 	}
 	if _, err := c.Status(t.Context()); err != nil {

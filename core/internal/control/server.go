@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/status"
@@ -28,9 +29,9 @@ const (
 type Daemon interface {
 	// Status does not wait, neither for a reload nor for a drain.
 	Status() status.Status
-	// Reload and RestartPlugin break off when ctx is done, which is when their client
+	// ReloadWith and RestartPlugin break off when ctx is done, which is when their client
 	// leaves.
-	Reload(ctx context.Context) status.Reload
+	ReloadWith(ctx context.Context, o status.ReloadOptions) status.Reload
 	RestartPlugin(ctx context.Context, name string) status.Reload
 }
 
@@ -44,8 +45,9 @@ type problem struct {
 //
 //	GET /v1/status    status.Status
 //	POST /v1/reload   status.Reload, when it has ended: 200 where it succeeded,
-//	                  422 where it failed
-//	POST /v1/plugins/NAME/restart  the same
+//	                  422 where it failed; with ?allow_empty=true also where
+//	                  it takes all listeners away
+//	POST /v1/plugins/NAME/restart  the same as a reload
 //
 // as JSON, and an error as {"error", "hint"}. It sets the deadlines of a
 // connection itself.
@@ -55,19 +57,26 @@ func Handler(d Daemon) http.Handler {
 	mux.HandleFunc("GET /v1/status", limited(statuses, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, d.Status())
 	}))
-	told := func(change func(*http.Request) status.Reload) http.HandlerFunc {
-		return limited(reloads, func(w http.ResponseWriter, r *http.Request) {
-			outcome := change(r)
-			code := http.StatusOK
-			if outcome.Error != "" {
-				code = http.StatusUnprocessableEntity
-			}
-			answer(w, code, outcome)
-		})
+	told := func(w http.ResponseWriter, outcome status.Reload) {
+		code := http.StatusOK
+		if outcome.Error != "" {
+			code = http.StatusUnprocessableEntity
+		}
+		answer(w, code, outcome)
 	}
-	mux.HandleFunc("POST /v1/reload", told(func(r *http.Request) status.Reload { return d.Reload(r.Context()) }))
-	mux.HandleFunc("POST /v1/plugins/{name}/restart", told(func(r *http.Request) status.Reload {
-		return d.RestartPlugin(r.Context(), r.PathValue("name"))
+	mux.HandleFunc("POST /v1/reload", limited(reloads, func(w http.ResponseWriter, r *http.Request) {
+		var o status.ReloadOptions
+		if text := r.URL.Query().Get("allow_empty"); text != "" {
+			var err error
+			if o.AllowEmpty, err = strconv.ParseBool(text); err != nil {
+				answer(w, http.StatusBadRequest, problem{"allow_empty is neither true nor false", "POST /v1/reload?allow_empty=true"})
+				return
+			}
+		}
+		told(w, d.ReloadWith(r.Context(), o))
+	}))
+	mux.HandleFunc("POST /v1/plugins/{name}/restart", limited(reloads, func(w http.ResponseWriter, r *http.Request) {
+		told(w, d.RestartPlugin(r.Context(), r.PathValue("name")))
 	}))
 	mux.HandleFunc("/v1/status", wrongMethod(http.MethodGet+", "+http.MethodHead))
 	mux.HandleFunc("/v1/reload", wrongMethod(http.MethodPost))

@@ -128,7 +128,7 @@ func TestReloadMovesItsOwnSocket(t *testing.T) {
 		return status.Reload{Generation: 2}
 	}})
 	s.mustMove(t, a)
-	if r, err := (&Client{path: a}).Reload(t.Context()); err != nil || r.Generation != 2 {
+	if r, err := (&Client{path: a}).Reload(t.Context(), status.ReloadOptions{}); err != nil || r.Generation != 2 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if !answers(t, b) {
@@ -151,7 +151,7 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	for _, path := range []string{a, b} {
 		s.mustMove(t, path)
 		go func() {
-			_, err := (&Client{path: path}).Reload(t.Context())
+			_, err := (&Client{path: path}).Reload(t.Context(), status.ReloadOptions{})
 			told <- err
 		}()
 		<-began

@@ -111,6 +111,7 @@ func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, erro
 	if err != nil {
 		return nil, diags, err
 	}
+	diags = wantListener(cfg, diags, opts.ConfigPath)
 	diags, _, err = e.replace(ctx, renewal{cfg: cfg, diags: diags})
 	if err != nil {
 		e.control.Close()
@@ -187,6 +188,7 @@ func Validate(ctx context.Context, opts Options) (config.Diagnostics, error) {
 	} else {
 		cfg, diags = config.Parse(opts.ConfigPath)
 	}
+	diags = wantListener(cfg, diags, opts.ConfigPath)
 	// A directory of its own, not that of a daemon that is running.
 	host, err := newHost("", opts)
 	if err != nil {
@@ -198,6 +200,19 @@ func Validate(ctx context.Context, opts Options) (config.Diagnostics, error) {
 		err = nil
 	}
 	return p.diags, errors.Join(err, host.Close(context.WithoutCancel(ctx)))
+}
+
+// wantListener adds an error to diags where an otherwise good configuration has no
+// listener: nearly always a file that was cut short, or the wrong one.
+func wantListener(cfg *config.Config, diags config.Diagnostics, path string) config.Diagnostics {
+	if len(cfg.Listeners) > 0 || diags.HasErrors() {
+		return diags
+	}
+	return append(diags, config.Diagnostic{
+		Summary: "No listener",
+		Detail:  "Nobody could connect. Look whether the file is complete. A running daemon whose listeners are all to be closed is told so by: tunneld reload --allow-empty",
+		File:    path,
+	})
 }
 
 // hold returns the generation in force, held; nil: the engine has stopped.

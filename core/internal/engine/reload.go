@@ -21,9 +21,17 @@ import (
 // asked for at the same time come one after the other. The outcome is logged as
 // well, with the diagnostics.
 func (e *Engine) Reload(ctx context.Context) status.Reload {
+	return e.ReloadWith(ctx, status.ReloadOptions{})
+}
+
+// ReloadWith is Reload with options.
+func (e *Engine) ReloadWith(ctx context.Context, o status.ReloadOptions) status.Reload {
 	return e.inTurn(ctx, func(ctx context.Context, r *status.Reload) {
 		e.notify(nil)
 		cfg, diags := config.Parse(e.opts.ConfigPath)
+		if len(e.current.Load().served) > 0 && !o.AllowEmpty {
+			diags = wantListener(cfg, diags, e.opts.ConfigPath)
+		}
 		diags, err := e.renew(ctx, r, renewal{cfg: cfg, diags: diags})
 		e.reloads.Add(1)
 		if err != nil {

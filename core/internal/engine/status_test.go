@@ -25,7 +25,7 @@ func TestStatusDuringAFailingReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("")
+	write("upstream \"direct\" \"d\" {}\nlistener \"tcp\" \"l\" {\n address = \"127.0.0.1:0\"\n target = \"127.0.0.1:1\"\n}\nroute \"r\" {\n upstreams = [upstream.direct.d]\n}\n")
 	var e *Engine
 	looks := 0
 	log := logFunc(func(string) {

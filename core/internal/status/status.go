@@ -32,6 +32,12 @@ type Status struct {
 	Pump       Pump       `json:"pump"`
 }
 
+// ReloadOptions are what a reload may do beyond the ordinary.
+type ReloadOptions struct {
+	// AllowEmpty lets it take all listeners away.
+	AllowEmpty bool
+}
+
 // Reload is the outcome of one reload.
 type Reload struct {
 	At       time.Time     `json:"at"`
