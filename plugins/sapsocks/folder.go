@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,12 @@ const (
 
 // errRotated is a folder that changed while it was read.
 var errRotated = errors.New("its files are being replaced")
+
+// emptyError is a folder that has not been filled yet.
+type emptyError string
+
+func (e emptyError) Error() string   { return fmt.Sprintf("no credential in %s: it is empty", string(e)) }
+func (emptyError) Is(err error) bool { return err == fs.ErrNotExist }
 
 // readBinding reads a service binding's folder on Kubernetes: a file for each
 // credential, with or without a .metadata file (servicebinding.io, and SAP's
@@ -147,6 +154,9 @@ func readMetadata(folder string) ([]property, error) {
 			"onpremise_socks5_proxy_port", "certificate", "key", "certurl":
 			properties = append(properties, property{Name: name, Format: "text"})
 		}
+	}
+	if len(names) == 0 {
+		return nil, emptyError(folder)
 	}
 	if len(properties) == 0 {
 		return nil, fmt.Errorf("no credential in %s: neither .metadata nor clientid, onpremise_proxy_host and the like", folder)

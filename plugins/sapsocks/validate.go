@@ -3,6 +3,7 @@ package sapsocks
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
@@ -84,6 +85,7 @@ func (c *Config) bindingDiagnostic(err error) sdk.Diagnostic {
 		return sdk.Diagnostic{Summary: vcap.summary, Detail: vcap.detail, Path: []string{"vcap_services"}}
 	}
 	return sdk.Diagnostic{
+		NotYet:  errors.Is(err, fs.ErrNotExist),
 		Summary: "the service binding cannot be read: " + err.Error(),
 		Detail:  "Name the folder of one binding, which holds a file for each credential.",
 		Path:    []string{"service_binding"},
@@ -98,7 +100,12 @@ func (c *Config) checkKeyPair(s *tokenService, p *problems) {
 	}
 	pair, err := s.keyPair()
 	if err != nil {
-		p.add("cannot use the client's certificate: "+err.Error(), "Certificate and private key have to be PEM and belong together.", path...)
+		*p = append(*p, sdk.Diagnostic{
+			NotYet:  errors.Is(err, fs.ErrNotExist),
+			Summary: "cannot use the client's certificate: " + err.Error(),
+			Detail:  "Certificate and private key have to be PEM and belong together.",
+			Path:    path,
+		})
 		return
 	}
 	if end := pair.Leaf.NotAfter; time.Now().After(end) {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"slices"
 	"strconv"
@@ -139,7 +140,7 @@ func (t TLS) Validate(path ...string) []Diagnostic {
 	}
 	if t.CAFile != "" {
 		if _, err := readPool(t.CAFile); err != nil {
-			ds = append(ds, Diagnostic{Summary: "cannot use the authorities: " + err.Error(), Detail: "Name a readable PEM file with at least one certificate.", Path: at("ca_file")})
+			ds = append(ds, Diagnostic{NotYet: errors.Is(err, fs.ErrNotExist), Summary: "cannot use the authorities: " + err.Error(), Detail: "Name a readable PEM file with at least one certificate.", Path: at("ca_file")})
 		}
 	}
 	switch {
@@ -150,7 +151,7 @@ func (t TLS) Validate(path ...string) []Diagnostic {
 		ds = append(ds, Diagnostic{Summary: "a private key without its certificate", Detail: "Set cert_file as well.", Path: at("key_file")})
 	default:
 		if _, err := LoadKeyPair(t.CertFile, t.KeyFile); err != nil {
-			ds = append(ds, Diagnostic{Summary: "cannot use the client's certificate: " + err.Error(), Detail: "Name readable PEM files that belong together.", Path: at("cert_file")})
+			ds = append(ds, Diagnostic{NotYet: errors.Is(err, fs.ErrNotExist), Summary: "cannot use the client's certificate: " + err.Error(), Detail: "Name readable PEM files that belong together.", Path: at("cert_file")})
 		}
 	}
 	if t.InsecureSkipVerify {

@@ -251,7 +251,7 @@ func wireDiagnostics(ds []Diagnostic) []*pluginv1.Diagnostic {
 		if d.Warning {
 			severity = pluginv1.Severity_SEVERITY_WARNING
 		}
-		out[i] = &pluginv1.Diagnostic{Severity: severity, Summary: d.Summary, Detail: d.Detail, Path: d.Path}
+		out[i] = &pluginv1.Diagnostic{Severity: severity, Summary: d.Summary, Detail: d.Detail, Path: d.Path, NotYet: d.NotYet}
 	}
 	return out
 }

@@ -43,6 +43,10 @@ func (e *DialError) Unwrap() error { return e.Err }
 type Diagnostic struct {
 	// Warning makes it a warning; a diagnostic is an error otherwise.
 	Warning bool
+	// NotYet says of an error that what is written may be right, and names what is
+	// not there yet, as the file of a secret: the daemon then ends with a status
+	// that lets its service manager try again.
+	NotYet bool
 	// Summary says what is wrong, Detail what to do next. No secrets.
 	Summary, Detail string
 	// Path is where: attribute and block names from the body's root, with a

@@ -18,7 +18,8 @@ type Diagnostic struct {
 	// Warning makes it a warning; a diagnostic is an error otherwise.
 	Warning bool
 	// Machine says that what is written may be right, but that this machine does
-	// not give it now: an address that is taken, a plugin that does not start.
+	// not give it now: an address that is taken, a plugin that does not start, the
+	// file of a secret that is not there yet.
 	Machine bool
 	// Summary says what is wrong in a line, Detail what to do next.
 	Summary string

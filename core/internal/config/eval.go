@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -27,7 +28,10 @@ const maxValueFile = 1 << 20
 // callError is what a function of the language says. Its texts hold nothing of
 // its arguments: %s in summary stands for the argument, and is filled in only
 // where it is written in the source and looks like what it should be.
-type callError struct{ summary, detail string }
+type callError struct {
+	summary, detail string
+	machine         bool // see schema.Problem
+}
 
 func (e *callError) Error() string { return e.summary }
 
@@ -43,7 +47,7 @@ func evalContext(folder string) *hcl.EvalContext {
 		"base64decode": textFunc(func(s string) (string, *callError) {
 			b, err := base64.StdEncoding.DecodeString(s)
 			if err != nil || !utf8.Valid(b) {
-				return "", &callError{"Not base64", "base64decode needs base64 of UTF-8 text. trimspace( … ) removes white space around it."}
+				return "", &callError{"Not base64", "base64decode needs base64 of UTF-8 text. trimspace( … ) removes white space around it.", false}
 			}
 			return string(b), nil
 		}),
@@ -68,7 +72,7 @@ func textFunc(f func(string) (string, *callError)) function.Function {
 
 // quiet wraps a function of the library, whose errors repeat their arguments.
 func quiet(f function.Function, param string, ty cty.Type, summary, detail string) function.Function {
-	silence := &callError{summary, detail}
+	silence := &callError{summary: summary, detail: detail}
 	return function.New(&function.Spec{
 		Params: []function.Parameter{{Name: param, Type: ty, AllowNull: true, AllowDynamicType: true}},
 		Type: func(args []cty.Value) (cty.Type, error) {
@@ -126,9 +130,9 @@ func envValue(name string) (string, *callError) {
 	v, ok := os.LookupEnv(name)
 	switch {
 	case !ok:
-		return "", &callError{"The environment variable%s is not set", "Set it where tunneld is started, or write the value another way."}
+		return "", &callError{"The environment variable%s is not set", "Set it where tunneld is started, or write the value another way.", false}
 	case !utf8.ValidString(v):
-		return "", &callError{"The environment variable%s is not UTF-8", "Only text can be used. Put it into base64 and use base64decode."}
+		return "", &callError{"The environment variable%s is not UTF-8", "Only text can be used. Put it into base64 and use base64decode.", false}
 	}
 	return v, nil
 }
@@ -142,9 +146,9 @@ func fileValue(folder, path string) (string, *callError) {
 	f, err := userfile.Read(path, maxValueFile)
 	switch {
 	case err != nil:
-		return "", &callError{"The file%s cannot be read", "The reason: " + reason(err) + "." + hint}
+		return "", &callError{"The file%s cannot be read", "The reason: " + reason(err) + "." + hint, errors.Is(err, fs.ErrNotExist)}
 	case !utf8.Valid(f.Data):
-		return "", &callError{"The file%s is not UTF-8", "Only text can be used. Put it into base64 and use base64decode."}
+		return "", &callError{"The file%s is not UTF-8", "Only text can be used. Put it into base64 and use base64decode.", false}
 	}
 	return string(f.Data), nil
 }
@@ -179,7 +183,7 @@ func evalProblem(expr hclsyntax.Expression, d *hcl.Diagnostic) schema.Problem {
 	if extra, ok := hcl.DiagnosticExtra[hclsyntax.FunctionCallDiagExtra](d); ok {
 		var call *callError
 		if errors.As(extra.FunctionCallError(), &call) {
-			p.Summary, p.Detail = call.summary, call.detail
+			p.Summary, p.Detail, p.Machine = call.summary, call.detail, call.machine
 			if strings.Contains(p.Summary, "%s") {
 				p.Summary = fmt.Sprintf(p.Summary, writtenArgument(d.Expression))
 			}

@@ -263,9 +263,6 @@ func (p *parser) unused(used map[string]bool) {
 			p.warnAt(p.places["plugin."+pl.Name], "Plugin that no upstream uses", fmt.Sprintf("It will not be started. Add an upstream %q, or remove it.", pl.Name))
 		}
 	}
-	if len(p.cfg.Listeners) == 0 {
-		p.diags = append(p.diags, Diagnostic{Warning: true, Summary: "No listener", Detail: `Nothing will be accepted. Add a block: listener "tcp" "NAME" { … }`})
-	}
 }
 
 // reachable reports routes that earlier ones hide.

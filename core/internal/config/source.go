@@ -143,7 +143,7 @@ func (f *file) lineAt(pos hcl.Pos) string {
 // diagnostic places a problem: file, line, block, and as much of the source as
 // may be shown.
 func (s *source) diagnostic(p schema.Problem) Diagnostic {
-	d := Diagnostic{Warning: p.Warning, Summary: p.Summary, Detail: p.Detail}
+	d := Diagnostic{Warning: p.Warning, Machine: p.Machine, Summary: p.Summary, Detail: p.Detail}
 	f := s.files[p.Range.Filename]
 	if f == nil {
 		return d

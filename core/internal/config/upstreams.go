@@ -212,6 +212,7 @@ func (c *Config) PluginDiagnostic(upstreamID string, d *pluginv1.Diagnostic) Dia
 		out = c.src.diagnostic(schema.Problem{Summary: out.Summary, Detail: out.Detail, Range: locate(b, d.GetPath()...)})
 	}
 	out.Warning = d.GetSeverity() == pluginv1.Severity_SEVERITY_WARNING
+	out.Machine = d.GetNotYet()
 	return out
 }
 

@@ -97,7 +97,7 @@ var ErrInvalid = errors.New("the configuration is not valid")
 
 // errUnavailable says that the configuration has no errors as far as can be told,
 // but needs what this machine does not give: the diagnostics tell it.
-var errUnavailable = errors.New("an address or a plugin that the configuration needs is not available")
+var errUnavailable = errors.New("an address, a plugin or a file that the configuration needs is not available")
 
 var errStopping = errors.New("the daemon is stopping")
 
@@ -210,7 +210,7 @@ func wantListener(cfg *config.Config, diags config.Diagnostics, path string) con
 	}
 	return append(diags, config.Diagnostic{
 		Summary: "No listener",
-		Detail:  "Nobody could connect. Look whether the file is complete. A running daemon whose listeners are all to be closed is told so by: tunneld reload --allow-empty",
+		Detail:  `Nothing would be accepted. Add a block, listener "tcp" "NAME" { … }, or look whether the file is complete. To close all listeners of a running daemon: tunneld reload --allow-empty`,
 		File:    path,
 	})
 }

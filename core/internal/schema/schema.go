@@ -24,6 +24,9 @@ type Values map[string]any
 type Problem struct {
 	// Warning makes it a warning; a problem is an error otherwise.
 	Warning bool
+	// Machine says that what is written may be right, but that this machine does
+	// not have it now.
+	Machine bool
 	// Summary says what is wrong, Detail what to do next.
 	Summary, Detail string
 	// Range is the place in the source.

@@ -250,7 +250,7 @@ func diagnostics(wire []*pluginv1.Diagnostic) (ds []sdk.Diagnostic, failed bool)
 	for _, d := range wire {
 		warning := d.GetSeverity() == pluginv1.Severity_SEVERITY_WARNING
 		failed = failed || !warning
-		ds = append(ds, sdk.Diagnostic{Warning: warning, Summary: d.GetSummary(), Detail: d.GetDetail(), Path: d.GetPath()})
+		ds = append(ds, sdk.Diagnostic{Warning: warning, NotYet: d.GetNotYet(), Summary: d.GetSummary(), Detail: d.GetDetail(), Path: d.GetPath()})
 	}
 	return ds, failed
 }

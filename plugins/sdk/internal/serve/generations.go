@@ -125,6 +125,7 @@ func (s *Server) prepare(upstreams []*pluginv1.Upstream, members map[string]*ins
 			return started, append(ds, &pluginv1.Diagnostic{
 				Severity: pluginv1.Severity_SEVERITY_ERROR,
 				Summary:  clean("cannot start: " + err.Error()),
+				NotYet:   true,
 				Upstream: i.key.name,
 			})
 		}
