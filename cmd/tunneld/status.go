@@ -121,7 +121,7 @@ func writeListeners(w io.Writer, listeners []core.StatusListener) {
 }
 
 func writeUpstreams(w io.Writer, upstreams []core.StatusUpstream, now time.Time) {
-	fmt.Fprintln(w, "\nUPSTREAM\tHEALTH\tCREDENTIAL\tMESSAGE")
+	fmt.Fprintln(w, "\nUPSTREAM\tHEALTH\tCONNECTIONS\tCREDENTIAL\tMESSAGE")
 	for _, u := range upstreams {
 		var credential []string
 		if !u.CredentialExpires.IsZero() {
@@ -134,8 +134,22 @@ func writeUpstreams(w io.Writer, upstreams []core.StatusUpstream, now time.Time)
 		if !u.CredentialRenewed.IsZero() {
 			credential = append(credential, "renewed "+moment(u.CredentialRenewed, now))
 		}
-		row(w, u.ID, u.Health, strings.Join(credential, ", "), u.Message)
+		row(w, u.ID, u.Health, upstreamConnections(u), strings.Join(credential, ", "), u.Message)
 	}
+}
+
+func upstreamConnections(u core.StatusUpstream) string {
+	s := fmt.Sprint(u.Connections)
+	if u.MaxConnections > 0 {
+		s += fmt.Sprintf(" of %d", u.MaxConnections)
+	}
+	if u.Waiting > 0 {
+		s += fmt.Sprintf(", %d waiting", u.Waiting)
+	}
+	if u.Unreleased > 0 {
+		s += fmt.Sprintf(", %d not released by the far end", u.Unreleased)
+	}
+	return s
 }
 
 func writePluginStatus(w io.Writer, plugins []core.StatusPlugin, now time.Time) {

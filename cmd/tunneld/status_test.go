@@ -31,7 +31,8 @@ func daemonStatus(now time.Time) core.Status {
 		},
 		Upstreams: []core.StatusUpstream{
 			{ID: "sapsocks.onprem", Health: "ok", CredentialExpires: now.Add(42 * time.Minute), CredentialRenewed: now.Add(-18 * time.Minute)},
-			{ID: "websocks.web", Health: "failing", Message: "the gateway refuses\x1b[31m the token", CredentialExpires: now.Add(-5 * time.Second)},
+			{ID: "soht.legacy", Health: "ok", Connections: 100, MaxConnections: 100, Waiting: 7, Unreleased: 2},
+			{ID: "websocks.web", Health: "failing", Connections: 12, Message: "the gateway refuses\x1b[31m the token", CredentialExpires: now.Add(-5 * time.Second)},
 			{ID: "direct.local", Health: "ok"},
 		},
 		Plugins: []core.StatusPlugin{
@@ -61,10 +62,11 @@ LISTENER     ADDRESS                     TARGET               CONNECTIONS  TUNNE
 tcp.orders   127.0.0.1:5432              orders-db.corp:5432  13           direct 10, relay 2
 socks5.apps  127.0.0.1:1080, [::1]:1080  -                    0            -
 
-UPSTREAM         HEALTH   CREDENTIAL                                          MESSAGE
-sapsocks.onprem  ok       ends 12:41:30 (in 42m), renewed 11:41:30 (18m ago)  -
-websocks.web     failing  ENDED 11:59:25 (5s ago)                             the gateway refuses�[31m the token
-direct.local     ok       -                                                   -
+UPSTREAM         HEALTH   CONNECTIONS                                           CREDENTIAL                                          MESSAGE
+sapsocks.onprem  ok       0                                                     ends 12:41:30 (in 42m), renewed 11:41:30 (18m ago)  -
+soht.legacy      ok       100 of 100, 7 waiting, 2 not released by the far end  -                                                   -
+websocks.web     failing  12                                                    ENDED 11:59:25 (5s ago)                             the gateway refuses�[31m the token
+direct.local     ok       0                                                     -                                                   -
 
 PLUGIN    VERSION  STATUS                                               PROCESS  RESTARTS  OPEN  SOURCE
 sapsocks  0.3.0    running for 3h0m                                     813      1         12    bundled
@@ -98,7 +100,7 @@ NOT READY: the daemon is stopping
 
 LISTENER  ADDRESS  TARGET  CONNECTIONS  TUNNELS
 
-UPSTREAM  HEALTH  CREDENTIAL  MESSAGE
+UPSTREAM  HEALTH  CONNECTIONS  CREDENTIAL  MESSAGE
 
 pump: 1 tunnel, through buffers: this system has no kernel pump
   buffers: 2 in use, 2 made

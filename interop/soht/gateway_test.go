@@ -110,12 +110,15 @@ func TestSquid(t *testing.T) { throughProxy(t, startSquid(t), "alice:p%40ss", mo
 func TestTinyproxy(t *testing.T) { throughProxy(t, startTinyproxy(t), "alice:pass", modes) }
 
 func throughProxy(t *testing.T, proxy, login string, modes []string) {
-	s := emulate(t, sohtemu.Options{IdlePoll: 5 * time.Millisecond})
 	via := "http://" + login + "@" + proxy
-	for _, mode := range modes {
-		t.Run(mode, func(t *testing.T) {
-			everything(t, values{"url": s.URL(), "mode": mode, "via": via})
-		})
+	var s *sohtemu.Server
+	for name, c := range map[string]sohtemu.Container{"Tomcat": sohtemu.Tomcat, "Jetty": sohtemu.Jetty} {
+		s = emulate(t, sohtemu.Options{IdlePoll: 5 * time.Millisecond, Container: c})
+		for _, mode := range modes {
+			t.Run(name+"/"+mode, func(t *testing.T) {
+				everything(t, values{"url": s.URL(), "mode": mode, "via": via})
+			})
+		}
 	}
 	t.Run("wrong password", func(t *testing.T) {
 		_, err := connect(t, "127.0.0.1:1", values{"url": s.URL(), "via": "http://alice:wrong@" + proxy}, nil)

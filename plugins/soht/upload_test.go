@@ -89,6 +89,13 @@ func halfClosing(t *testing.T, s *sohtemu.Server, mode, target string, halfClose
 	return c
 }
 
+func awaitEnd(t *testing.T, c *sdktest.Conn) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	return c.AwaitEnd(ctx)
+}
+
 // Writes whose answers take many times half_close: all bytes arrive before the
 // client's end of file ends the tunnel, and that is a clean end.
 func TestHalfCloseWaitsForSlowWrites(t *testing.T) {
@@ -112,7 +119,7 @@ func TestHalfCloseWaitsForSlowWrites(t *testing.T) {
 		if b := receive(t, got); !bytes.Equal(b, data) {
 			t.Errorf("%d bytes arrived, of %d", len(b), len(data))
 		}
-		if err := c.AwaitEnd(t.Context()); err != nil {
+		if err := awaitEnd(t, c); err != nil {
 			t.Errorf("end: %v", err)
 		}
 		eventually(t, s, "close", func(st sohtemu.Stats) bool { return st.Open == 0 })
@@ -130,7 +137,7 @@ func TestHalfCloseOfAFailedWrite(t *testing.T) {
 		if err := c.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.AwaitEnd(t.Context()); err == nil || !strings.Contains(err.Error(), "502") {
+		if err := awaitEnd(t, c); err == nil || !strings.Contains(err.Error(), "502") {
 			t.Errorf("the daemon is told %v", err)
 		}
 	})
