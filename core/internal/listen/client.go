@@ -246,7 +246,13 @@ func tell(c told, answer []byte) {
 	if err := c.SetDeadline(time.Now().Add(lingerTime)); err != nil {
 		return
 	}
-	_, _ = io.Copy(io.Discard, c)
+	// Many clients may be told at one time: a small buffer each.
+	var forgotten [512]byte
+	for {
+		if _, err := c.Read(forgotten[:]); err != nil {
+			return
+		}
+	}
 }
 
 // accept writes the answer of a successful dial.

@@ -8,11 +8,14 @@ import (
 	"strings"
 )
 
-// maxHeader bounds a request's line and headers, in bytes; usualHeader is what
-// nearly all of them fit into.
+// The bounds of a request, in bytes. Whatever a client sends, no more of it is
+// held than a piece, and of its first line so much that every host and port fits.
 const (
-	maxHeader   = 64 << 10
-	usualHeader = 1 << 10
+	maxHeader  = 64 << 10 // its first line and its headers
+	headPiece  = 1 << 10  // what is read at a time
+	firstBegin = 1 << 10  // what is kept of the beginning of the first line
+	firstEnd   = 16       // and of its end, if it is longer
+	quoted     = 100      // what is told of a line
 )
 
 var (
@@ -26,87 +29,119 @@ type strangerError byte
 func (e strangerError) Error() string { return fmt.Sprintf("a request begins with 0x%02x", byte(e)) }
 
 // readHead reads the lines of a request up to the empty one (RFC 9112, section
-// 2.1) and returns them, and what was read behind it. The error is a
+// 2.1). It returns the first line, checks that the others are header fields, of
+// which none matters here, and returns what was read behind them. The error is a
 // strangerError as soon as the first byte is there, io.EOF where there was none,
 // and io.ErrUnexpectedEOF where the client has closed later.
-func readHead(r io.Reader) (head, ahead []byte, err error) {
-	b := make([]byte, 0, usualHeader)
-	var s headScan
-	for {
-		if len(b) == cap(b) {
-			if len(b) >= maxHeader {
-				return nil, nil, errHeaderTooLarge
-			}
-			b = append(make([]byte, 0, min(2*cap(b), maxHeader)), b...)
-		}
-		n, err := r.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		found, foreign := s.scan(b)
+func readHead(r io.Reader) (req request, ahead []byte, err error) {
+	var (
+		h    head
+		size int
+		b    = make([]byte, headPiece)
+	)
+	for size < maxHeader {
+		n, err := r.Read(b[:min(headPiece, maxHeader-size)])
+		size += n
+		used, ended, foreign := h.take(b[:n])
 		switch {
 		case foreign != nil:
-			return nil, nil, foreign
-		case found:
-			return b[s.start:s.next], bytes.Clone(b[s.next:]), nil
-		case errors.Is(err, io.EOF) && len(b) > 0:
-			return nil, nil, io.ErrUnexpectedEOF
+			return request{}, nil, foreign
+		case ended:
+			req, err := h.request()
+			return req, bytes.Clone(b[used:n]), err
+		case errors.Is(err, io.EOF) && size > 0:
+			return request{}, nil, io.ErrUnexpectedEOF
 		case err != nil:
-			return nil, nil, err
+			return request{}, nil, err
 		}
 	}
+	return request{}, nil, errHeaderTooLarge
 }
 
-// headScan looks for the end of a request's lines, each byte once.
-type headScan struct {
-	start int // of the request: empty lines before it are skipped (section 2.2)
-	line  int // of the line that is looked at
-	next  int // byte to look at; once the end is found, the first behind it
+// head is what is known of a request's lines so far.
+type head struct {
+	begun  bool   // empty lines before a request are skipped (RFC 9112, section 2.2)
+	inRest bool   // the first line is over
+	first  []byte // the first line: its beginning, and where that is full its end
+	spaces int    // in it
+	line   field
+	wrong  error // of the first line that is no header field
 }
 
-func (s *headScan) scan(b []byte) (found bool, err error) {
-	for ; s.next < len(b); s.next++ {
-		c := b[s.next]
-		if s.next == s.start {
-			switch {
-			case c == '\r' || c == '\n':
-				s.start++
-				s.line = s.start
-				continue
-			case c < 'A' || c > 'Z':
-				return false, strangerError(c)
+// field is a header field's line so far.
+type field struct {
+	size  int
+	begin []byte // its first bytes, where these are wrong
+	blank bool   // nothing but carriage returns
+	named bool   // the colon is there
+	wrong bool   // the name is no token
+}
+
+// take takes the next bytes. It returns how many of them were the head's, and
+// whether that has ended.
+func (h *head) take(b []byte) (used int, ended bool, err error) {
+	for i, c := range b {
+		switch {
+		case !h.begun && (c == '\r' || c == '\n'):
+		case !h.begun && (c < 'A' || c > 'Z'):
+			return i, false, strangerError(c)
+		case !h.inRest && c == '\n':
+			h.inRest, h.line = true, field{blank: true}
+		case !h.inRest:
+			h.begun = true
+			h.takeFirst(c)
+		case c != '\n':
+			h.line.take(c)
+		case h.line.blank && h.line.size <= 1:
+			return i + 1, true, nil
+		default:
+			if !h.line.blank && (!h.line.named || h.line.wrong) && h.wrong == nil {
+				h.wrong = fmt.Errorf("%w: %.*q is no header field", errNotHTTP, quoted, bytes.TrimRight(h.line.begin, "\r"))
 			}
+			h.line = field{blank: true, begin: h.line.begin[:0]}
 		}
-		if c != '\n' {
-			continue
-		}
-		if s.next == s.line || s.next == s.line+1 && b[s.line] == '\r' {
-			s.next++
-			return true, nil
-		}
-		s.line = s.next + 1
 	}
-	return false, nil
+	return len(b), false, nil
 }
 
-// request is the first line of a request (RFC 9112, section 3).
+func (h *head) takeFirst(c byte) {
+	if c == ' ' {
+		h.spaces++
+	}
+	if len(h.first) == firstBegin+firstEnd {
+		copy(h.first[firstBegin:], h.first[firstBegin+1:])
+		h.first = h.first[:len(h.first)-1]
+	}
+	h.first = append(h.first, c)
+}
+
+func (f *field) take(c byte) {
+	switch {
+	case f.named:
+	case c == ':':
+		f.named, f.wrong = true, f.wrong || f.size == 0
+	case !isTokenByte(c):
+		f.wrong = true
+	}
+	f.blank = f.blank && c == '\r'
+	if f.size < quoted {
+		f.begin = append(f.begin, c)
+	}
+	f.size++
+}
+
+// request is the first line of a request (RFC 9112, section 3). A target that is
+// too long for a host and a port is not whole.
 type request struct{ method, target, version string }
 
-// parseHead parses the first line and checks that the others are header fields,
-// of which none matters here.
-func parseHead(head []byte) (request, error) {
-	first, rest, _ := strings.Cut(string(head), "\n")
-	method, line, _ := strings.Cut(strings.TrimSuffix(first, "\r"), " ")
-	target, version, _ := strings.Cut(line, " ")
-	if !isToken(method) || target == "" || !isVersion(version) {
-		return request{}, fmt.Errorf("%w: its first line is %.100q", errNotHTTP, first)
+func (h *head) request() (request, error) {
+	line := strings.TrimSuffix(string(h.first), "\r")
+	method, rest, _ := strings.Cut(line, " ")
+	i := strings.LastIndexByte(rest, ' ')
+	if h.spaces != 2 || i < 1 || !isToken(method) || !isVersion(rest[i+1:]) {
+		return request{}, fmt.Errorf("%w: its first line is %.*q", errNotHTTP, quoted, line)
 	}
-	for line := range strings.Lines(rest) {
-		line = strings.TrimRight(line, "\r\n")
-		name, _, found := strings.Cut(line, ":")
-		if line != "" && (!found || !isToken(name)) {
-			return request{}, fmt.Errorf("%w: %.100q is no header field", errNotHTTP, line)
-		}
-	}
-	return request{method, target, version}, nil
+	return request{method, rest[:i], rest[i+1:]}, h.wrong
 }
 
 // isVersion says whether s is an HTTP-version (RFC 9112, section 2.3).
@@ -118,11 +153,14 @@ func isVersion(s string) bool {
 // isToken says whether s is a token (RFC 9110, section 5.6.2).
 func isToken(s string) bool {
 	for i := range len(s) {
-		c := s[i]
-		alnum := c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
-		if !alnum && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+		if !isTokenByte(s[i]) {
 			return false
 		}
 	}
 	return s != ""
+}
+
+func isTokenByte(c byte) bool {
+	alnum := c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+	return alnum || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }

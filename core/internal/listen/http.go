@@ -26,13 +26,9 @@ const requestError = "Proxy-Status: tunneld; error=http_request_error\r\n"
 // readHTTP reads a CONNECT request (RFC 9110, section 9.3.6). What follows its
 // header is the tunnel's, whatever the header says of a body.
 func readHTTP(c io.Reader) (asked, *failure) {
-	head, ahead, err := readHead(c)
+	req, ahead, err := readHead(c)
 	if err != nil {
 		return asked{}, badHead(err)
-	}
-	req, err := parseHead(head)
-	if err != nil {
-		return asked{}, &failure{err: err, answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
 	}
 	if !strings.HasPrefix(req.version, "HTTP/1.") {
 		return asked{}, &failure{
@@ -60,6 +56,8 @@ func badHead(err error) *failure {
 	switch {
 	case errors.As(err, &first):
 		return stranger(KindHTTP, byte(first))
+	case errors.Is(err, errNotHTTP):
+		return &failure{err: err, answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
 	case errors.Is(err, errHeaderTooLarge):
 		return &failure{err: err, answer: httpAnswer(http.StatusRequestHeaderFieldsTooLarge, requestError, err.Error(), false)}
 	case errors.Is(err, os.ErrDeadlineExceeded):
