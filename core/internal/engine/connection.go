@@ -57,20 +57,46 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 		source:   peer,
 		target:   l.Target,
 	}
-	if over := e.slots.take(g.limit, l.id, l.Limits, c.source.Addr()); over != nil {
+	ctx, h := e.dialing, (*handshake)(nil)
+	if l.Kind != listen.KindTCP {
+		h = &handshake{post: l.post, source: peer.Addr(), number: c.id}
+		ctx, h.yield = context.WithCancelCause(ctx)
+	}
+	yielded, over := e.slots.take(l.post, l.Limits, peer.Addr(), h)
+	for _, y := range yielded {
+		y.yield(errYielded)
+	}
+	if over != nil {
 		g.release()
-		e.metrics.Refused(l.id, over.limit)
-		e.refuse(l.Kind, raw, c.refused(over))
+		if h != nil {
+			h.yield(nil)
+		}
+		c.turnedAway(raw, over)
 		return
 	}
 	e.metrics.Accepted(l.id)
-	e.connections.Go(func() { c.run(g, raw) })
+	e.connections.Go(func() {
+		c.run(ctx, g, raw, h)
+		if h != nil {
+			h.yield(nil)
+		}
+	})
+}
+
+// turnedAway ends a connection beyond a limit.
+func (c *connection) turnedAway(raw *bare.Socket, over *overLimit) {
+	if over == errListenerGone {
+		raw.Reset()
+		return
+	}
+	c.engine.metrics.Refused(c.listener.id, over.limit)
+	c.engine.refuse(c.listener.Kind, raw, c.refused(over))
 }
 
 // done gives the connection's slot back. It comes before the line of the log:
-// who reads that may count on it.
-func (c *connection) done() {
-	c.engine.slots.give(c.listener.id, c.source.Addr())
+// who reads that may count on it. h is nil where the handshake is over.
+func (c *connection) done(h *handshake) {
+	c.engine.slots.give(c.listener.post, c.source.Addr(), h)
 	if c.gate != nil {
 		c.gate.leave()
 	}
@@ -97,33 +123,28 @@ func (e *Engine) refuse(kind string, raw *bare.Socket, err *tunnel.DialError) {
 }
 
 // run takes the connection to its tunnel, or to its refusal. A stop breaks it
-// off: it does not wait for what a client has to say or to read.
-func (c *connection) run(g *generation, raw *bare.Socket) {
-	ctx := c.engine.dialing
+// off: it does not wait for what a client has to say or to read. h is nil for a
+// client that has nothing to say.
+func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h *handshake) {
 	client, handshakeErr := listen.Handshake(ctx, c.listener.Kind, raw, c.listener.Target, c.listener.Timeout.Handshake)
+	if handshakeErr == nil && h != nil && !c.engine.slots.learned(h) {
+		client.Refuse(&tunnel.DialError{Reason: pluginv1.Reason_REASON_UNAVAILABLE}) // it was reset
+		handshakeErr = errYielded
+	}
 	if handshakeErr != nil {
 		g.release()
-		c.done()
-		c.engine.metrics.HandshakeFailed(c.listener.id)
-		level := slog.LevelWarn
-		switch {
-		case errors.Is(handshakeErr, listen.ErrNothing):
-			level = slog.LevelDebug // a probe of the port
-		case ctx.Err() != nil:
-			level, handshakeErr = slog.LevelInfo, errStopping // the client did nothing wrong
-		}
-		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "err", handshakeErr}
-		if hint := listen.Hint(handshakeErr); hint != "" {
-			attrs = append(attrs, "hint", hint)
-		}
-		c.engine.log.Log(ctx, level, "client handshake failed", attrs...)
+		c.done(h)
+		c.handshakeFailed(ctx, handshakeErr)
 		return
 	}
 	up, halfClose, dialErr := c.reach(ctx, g, client)
 	g.release()
 	if dialErr != nil {
+		if h != nil {
+			c.engine.slots.refused(h)
+		}
 		client.Refuse(dialErr)
-		c.done()
+		c.done(h)
 		c.failed(dialErr)
 		return
 	}
@@ -153,6 +174,30 @@ func (c *connection) run(g *generation, raw *bare.Socket) {
 		Traffic: c.counts.Traffic(),
 		Done:    c.ended,
 	})
+}
+
+// handshakeFailed counts and logs a client that did not get as far as a target.
+func (c *connection) handshakeFailed(ctx context.Context, err error) {
+	level := slog.LevelWarn
+	switch {
+	case errors.Is(context.Cause(ctx), errYielded):
+		level, err = slog.LevelDebug, errYielded
+		c.engine.metrics.HandshakeYielded(c.listener.id)
+		if n := c.engine.slots.note(c.listener.post); n > 0 {
+			c.engine.log.Warn("clients in their handshake gave way to newer ones", "listener", c.listener.id, "clients", n,
+				"hint", "find out who connects and stays silent, lower timeouts.handshake of the listener, or raise daemon.max_connections")
+		}
+	case errors.Is(err, listen.ErrNothing):
+		level = slog.LevelDebug // a probe of the port
+	case ctx.Err() != nil:
+		level, err = slog.LevelInfo, errStopping // the client did nothing wrong
+	}
+	c.engine.metrics.HandshakeFailed(c.listener.id)
+	attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "err", err}
+	if hint := listen.Hint(err); hint != "" {
+		attrs = append(attrs, "hint", hint)
+	}
+	c.engine.log.Log(ctx, level, "client handshake failed", attrs...)
 }
 
 // abandon closes an upstream that no client wants any more.
@@ -341,7 +386,7 @@ func (c *connection) logFailure(err *tunnel.DialError) {
 // ended counts and logs a tunnel that has ended.
 func (c *connection) ended(r splice.Result) {
 	age := c.age()
-	c.done()
+	c.done(nil)
 	c.counts.Ended(r.Reason, age)
 	if !c.listener.access {
 		return

@@ -32,7 +32,8 @@ type generation struct {
 type listener struct {
 	config.Listener
 	id     string
-	access bool // one line in the log for each connection
+	access bool  // one line in the log for each connection
+	post   *post // set by place
 }
 
 // routing is a route with its upstreams, in order.
@@ -118,6 +119,19 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	}
 	g.table = route.New(rules)
 	return g
+}
+
+// place gives the generation's listeners their part of the slots. It comes before
+// the generation is in force.
+func (g *generation) place(s *slots) {
+	var ids []string
+	for _, l := range g.served {
+		ids = append(ids, l.ID)
+	}
+	posts := s.split(g.limit, ids)
+	for _, l := range g.listeners {
+		l.post = posts[l.id]
+	}
 }
 
 // names are those that series of metrics may have.

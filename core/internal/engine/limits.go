@@ -4,26 +4,65 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
 )
 
+// maxHandshakes bounds the clients whose target is not known yet, of all
+// listeners. Each costs some 7 KiB.
+const maxHandshakes = 8192
+
 // slots counts the connections that are open, so that a limit can refuse one
-// before anything is spent on it.
+// before anything is spent on it. A client that is still in its handshake gives
+// way to a newcomer: see ADR 7.
 type slots struct {
-	mu       sync.Mutex
-	total    int
-	listener map[string]int
-	source   map[sourceKey]int
+	mu          sync.Mutex
+	ceiling     ceiling
+	connections pool
+	handshakes  pool // those of the connections that are in their handshake
+	posts       map[string]*post
+	source      map[sourceKey]int
 }
 
 type sourceKey struct {
-	listener string
-	source   netip.Addr
+	post   *post
+	source netip.Addr
 }
 
 func newSlots() *slots {
-	return &slots{listener: map[string]int{}, source: map[sourceKey]int{}}
+	return &slots{posts: map[string]*post{}, source: map[sourceKey]int{}}
+}
+
+// split shares the slots out among the listeners with the ids, and returns what
+// is known of each. Of others, what is left is kept until it is given back.
+func (s *slots) split(limit ceiling, ids []string) map[string]*post {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := map[string]*post{}
+	var connections, handshakes, oldConnections, oldHandshakes []*part
+	for _, id := range ids {
+		p := s.posts[id]
+		if p == nil {
+			p = &post{}
+		}
+		next[id] = p
+		connections, handshakes = append(connections, &p.connections), append(handshakes, &p.handshakes)
+	}
+	for id, p := range s.posts {
+		switch {
+		case next[id] != nil:
+		case p.connections.taken == 0:
+			p.closed = true
+		default:
+			next[id] = p
+			oldConnections, oldHandshakes = append(oldConnections, &p.connections), append(oldHandshakes, &p.handshakes)
+		}
+	}
+	s.connections.split(limit.connections, connections, oldConnections)
+	s.handshakes.split(min(limit.connections, maxHandshakes), handshakes, oldHandshakes)
+	s.ceiling, s.posts = limit, next
+	return next
 }
 
 // overLimit says which limit is in the way of a connection.
@@ -35,42 +74,147 @@ type overLimit struct {
 
 func (e *overLimit) Error() string { return e.limit + ": " + e.state }
 
-// take reserves a slot on listener id, or says which limit is in the way. limit
-// is the daemon's.
-func (s *slots) take(limit ceiling, id string, own config.Limits, source netip.Addr) *overLimit {
-	key := sourceKey{id, source}
+// errListenerGone is for a connection that was accepted while reloads took its
+// listener away.
+var errListenerGone = &overLimit{limit: "the listener is gone"}
+
+// take reserves a slot of p's listener, or says which limit is in the way. h is
+// nil for a client whose target is known. yielded have lost theirs: the caller
+// breaks them off.
+func (s *slots) take(p *post, own config.Limits, source netip.Addr, h *handshake) (yielded []*handshake, over *overLimit) {
+	key := sourceKey{p, source}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.closed {
+		return nil, errListenerGone
+	}
+	for {
+		over, victim := s.obstacle(key, own, h != nil)
+		if over == nil {
+			break
+		}
+		if victim == nil {
+			return yielded, over
+		}
+		s.forget(victim)
+		s.release(sourceKey{victim.post, victim.source})
+		victim.yielded = true
+		yielded = append(yielded, victim)
+	}
+	s.connections.take(&p.connections)
+	s.source[key]++
+	if h != nil {
+		s.wait(h)
+	}
+	return yielded, nil
+}
+
+// obstacle says which limit is in the way of a connection, if one is, and who
+// gives way to it, if there is somebody.
+func (s *slots) obstacle(key sourceKey, own config.Limits, handshake bool) (*overLimit, *handshake) {
+	p := key.post
+	switch {
+	case own.MaxPerSource > 0 && s.source[key] >= own.MaxPerSource:
+		return &overLimit{limit: "limits.max_per_source", state: fmt.Sprintf("%d connections are open from %s", s.source[key], key.source)}, nil
+	case own.MaxConnections > 0 && p.connections.taken >= own.MaxConnections:
+		return &overLimit{limit: "limits.max_connections", state: fmt.Sprintf("%d connections are open on this listener", p.connections.taken)}, p.waiting.first()
+	case !s.connections.free(&p.connections):
+		over := s.ceiling.over(s.connections.taken)
+		if s.connections.taken < s.connections.limit {
+			over.state += ", and the other slots are kept for other listeners"
+		}
+		return over, s.yields(p, &s.connections, func(p *post) *part { return &p.connections })
+	case handshake && !s.handshakes.free(&p.handshakes):
+		return &overLimit{limit: "handshakes", state: fmt.Sprintf("%d clients are in their handshake", s.handshakes.taken)},
+			s.yields(p, &s.handshakes, func(p *post) *part { return &p.handshakes })
+	}
+	return nil, nil
+}
+
+// yields returns who gives way to a newcomer of p: somebody of the same listener,
+// or else of one that has most handshakes and more than its own places.
+func (s *slots) yields(p *post, of *pool, in func(*post) *part) *handshake {
+	if h := p.waiting.first(); h != nil {
+		return h
+	}
+	var most *post
+	for _, other := range s.posts {
+		beyond := in(other).taken > in(other).own || of.taken >= of.limit
+		if beyond && other.waiting.first() != nil && (most == nil || other.handshakes.taken > most.handshakes.taken) {
+			most = other
+		}
+	}
+	if most == nil {
+		return nil
+	}
+	return most.waiting.first()
+}
+
+// learned says that h's target is known: it does not give way any more. False: it
+// has given way already.
+func (s *slots) learned(h *handshake) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.yielded {
+		return false
+	}
+	s.forget(h)
+	return true
+}
+
+// refused says that h is to be told why it gets no tunnel, which takes as long as
+// it likes to read: it gives way again.
+func (s *slots) refused(h *handshake) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wait(h)
+}
+
+// give gives a connection's slot back; h is its handshake, nil if that is over.
+func (s *slots) give(p *post, source netip.Addr, h *handshake) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.total >= limit.connections:
-		return limit.over(s.total)
-	case own.MaxConnections > 0 && s.listener[id] >= own.MaxConnections:
-		return &overLimit{limit: "limits.max_connections", state: fmt.Sprintf("%d connections are open on this listener", s.listener[id])}
-	case own.MaxPerSource > 0 && s.source[key] >= own.MaxPerSource:
-		return &overLimit{limit: "limits.max_per_source", state: fmt.Sprintf("%d connections are open from %s", s.source[key], source)}
+	case h == nil:
+	case h.yielded:
+		return
+	case h.from != nil:
+		s.forget(h)
 	}
-	s.total++
-	s.listener[key.listener]++
-	s.source[key]++
-	return nil
+	s.release(sourceKey{p, source})
 }
 
-// open is how many connections are open on a listener.
-func (s *slots) open(listener string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.listener[listener]
+func (s *slots) wait(h *handshake) {
+	s.handshakes.take(&h.post.handshakes)
+	h.post.waiting.add(h)
 }
 
-func (s *slots) give(listener string, source netip.Addr) {
-	key := sourceKey{listener, source}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.total--
-	if s.listener[listener]--; s.listener[listener] == 0 {
-		delete(s.listener, listener)
-	}
+func (s *slots) forget(h *handshake) {
+	h.post.waiting.remove(h)
+	s.handshakes.give(&h.post.handshakes)
+}
+
+func (s *slots) release(key sourceKey) {
+	s.connections.give(&key.post.connections)
 	if s.source[key]--; s.source[key] == 0 {
 		delete(s.source, key)
 	}
+}
+
+// open is how many connections are open on a listener.
+func (s *slots) open(id string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.posts[id]; p != nil {
+		return p.connections.taken
+	}
+	return 0
+}
+
+// note counts a handshake of p that gave way. It returns how many the log is to be
+// told of now, mostly 0.
+func (s *slots) note(p *post) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.note(time.Now())
 }

@@ -138,6 +138,7 @@ func (e *Engine) replace(ctx context.Context, n renewal) (config.Diagnostics, []
 	e.opts.SetLog(cfg.Log)
 	next := newGeneration(e.number, cfg, p.plugins, b.next, e.gates)
 	next.limit.warn(e.log)
+	next.place(e.slots)
 	old := e.current.Swap(next)
 	e.commit(b, cfg)
 	e.commitServers(b)

@@ -1,0 +1,157 @@
+package engine
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// handshake is a client that has been accepted and whose target is not known yet.
+type handshake struct {
+	post   *post
+	source netip.Addr
+	number uint64                  // ascending with the time of the accept
+	yield  context.CancelCauseFunc // breaks the handshake off
+
+	from       *origin // nil: it is not waiting
+	prev, next *handshake
+	yielded    bool // its places were given to another
+}
+
+// errYielded ends a handshake that has made room.
+var errYielded = errors.New("it gave way to a newer client: too many were in their handshake, and most of these from its address or network")
+
+// waiting are the handshakes of a listener.
+type waiting struct {
+	origins map[netip.Prefix]*origin
+	most    origins
+}
+
+// origin is a source of handshakes: an IPv4 address or an IPv6 network of /64,
+// which is what one client is commonly given.
+type origin struct {
+	net            netip.Prefix
+	oldest, newest *handshake
+	count          int
+	index          int // in origins
+}
+
+// origins is a heap: the first is the one with most handshakes, and of those the
+// one whose oldest is the oldest.
+type origins []*origin
+
+func (o origins) Len() int { return len(o) }
+
+func (o origins) Less(i, j int) bool {
+	if o[i].count != o[j].count {
+		return o[i].count > o[j].count
+	}
+	return o[i].oldest.number < o[j].oldest.number
+}
+
+func (o origins) Swap(i, j int) {
+	o[i], o[j] = o[j], o[i]
+	o[i].index, o[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (o *origins) Push(x any) {
+	x.(*origin).index = len(*o)
+	*o = append(*o, x.(*origin))
+}
+
+// Pop implements heap.Interface.
+func (o *origins) Pop() any {
+	last := len(*o) - 1
+	x := (*o)[last]
+	(*o)[last] = nil
+	*o = (*o)[:last]
+	return x
+}
+
+func originOf(source netip.Addr) netip.Prefix {
+	bits := source.BitLen()
+	if source.Is6() {
+		bits = 64
+	}
+	p, _ := source.WithZone("").Prefix(bits) // bits are never too many
+	return p
+}
+
+func (w *waiting) add(h *handshake) {
+	net := originOf(h.source)
+	o := w.origins[net]
+	if o == nil {
+		if w.origins == nil {
+			w.origins = map[netip.Prefix]*origin{}
+		}
+		o = &origin{net: net, oldest: h, newest: h, count: 1}
+		h.from = o
+		w.origins[net] = o
+		heap.Push(&w.most, o)
+		return
+	}
+	h.from, h.prev = o, o.newest
+	o.newest.next, o.newest = h, h
+	o.count++
+	heap.Fix(&w.most, o.index)
+}
+
+func (w *waiting) remove(h *handshake) {
+	o := h.from
+	if h.prev != nil {
+		h.prev.next = h.next
+	} else {
+		o.oldest = h.next
+	}
+	if h.next != nil {
+		h.next.prev = h.prev
+	} else {
+		o.newest = h.prev
+	}
+	h.from, h.prev, h.next = nil, nil, nil
+	if o.count--; o.count > 0 {
+		heap.Fix(&w.most, o.index)
+		return
+	}
+	// The heap compares what is left with others while it is being removed.
+	o.oldest = h
+	heap.Remove(&w.most, o.index)
+	delete(w.origins, o.net)
+}
+
+// first is who gives way first: the oldest of the source that has most; nil: there
+// is nobody.
+func (w *waiting) first() *handshake {
+	if len(w.most) == 0 {
+		return nil
+	}
+	return w.most[0].oldest
+}
+
+// tellEach is how often the log tells of handshakes that gave way, for each
+// listener.
+const tellEach = time.Minute
+
+// post is what the slots know of a listener. It outlives the generations.
+type post struct {
+	connections, handshakes part
+	waiting                 waiting
+	closed                  bool // no configuration has it any more
+
+	yielded int // that the log was not told of
+	told    time.Time
+}
+
+// note counts a handshake that gave way. It returns how many the log is to be told
+// of, 0: none now.
+func (p *post) note(now time.Time) int {
+	if p.yielded++; now.Sub(p.told) < tellEach {
+		return 0
+	}
+	n := p.yielded
+	p.yielded, p.told = 0, now
+	return n
+}

@@ -1,0 +1,201 @@
+package engine
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/socks5"
+)
+
+// crowd is how many clients a test can have, at most the wanted: each takes two
+// descriptors of this process, of which Go has raised the limit at its start, and
+// a goroutine.
+func crowd(t *testing.T, wanted int) int {
+	t.Helper()
+	const spare = 1000
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	n := min(wanted, max(100, (int(limit.Cur)-spare)/2))
+	if raceDetector {
+		n = min(n, 4000) // the detector dies of 8128 goroutines
+	}
+	if n < wanted {
+		t.Logf("%d clients instead of %d: %d descriptors, race detector %v", n, wanted, limit.Cur, raceDetector)
+	}
+	return n
+}
+
+func dialFrom(t *testing.T, source, address string) net.Conn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: patience}
+	c, err := d.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// through connects to target by a socks5 listener, and has something echoed.
+func through(t *testing.T, source, address, target string) {
+	t.Helper()
+	c := dialFrom(t, source, address)
+	defer c.Close()
+	host, port, err := net.SplitHostPort(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var number uint16
+	if _, err := fmt.Sscan(port, &number); err != nil {
+		t.Fatal(err)
+	}
+	b, err := socks5.AppendGreeting(nil, socks5.MethodNone)
+	if err == nil {
+		b, err = socks5.AppendRequest(b, socks5.Request{Command: socks5.Connect, Address: socks5.Address{Host: host, Port: number}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(append(b, "hello"...)); err != nil {
+		t.Fatal(err)
+	}
+	heard := make([]byte, 2+10+len("hello"))
+	if n, err := io.ReadFull(c, heard); err != nil || heard[3] != byte(socks5.Succeeded) || string(heard[12:]) != "hello" {
+		t.Fatalf("a client from %s heard % x, %v", source, heard[:n], err)
+	}
+}
+
+// inUse is the memory that is in use, after a collection.
+func inUse() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc + m.StackInuse)
+}
+
+// handshakes are a listener's.
+func (r *rig) handshakes(id string) part {
+	r.slots.mu.Lock()
+	defer r.slots.mu.Unlock()
+	return r.slots.posts[id].handshakes
+}
+
+// TestSilentClients: as many clients as a listener can take connect to it and say
+// nothing, and more keep coming. Those who have something to say get in at once,
+// there and at another listener; the memory is bounded, and is given back.
+func TestSilentClients(t *testing.T) {
+	silent := crowd(t, 9000)
+	const patient = "address = \"127.0.0.1:0\"\n timeouts {\n  handshake = \"0s\"\n }\n"
+	r := start(t, nil, func(string) string {
+		return fmt.Sprintf("daemon {\n max_connections = %d\n}\nupstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n"+
+			"listener \"socks5\" \"flooded\" {\n%s}\nlistener \"socks5\" \"other\" {\n%s}\n", silent, patient, patient)
+	})
+	flooded, _ := r.at(t, "socks5.flooded")
+	other, _ := r.at(t, "socks5.other")
+	before := inUse()
+
+	// All at once, and then one for one.
+	clients := make(chan net.Conn, silent)
+	var left atomic.Int64
+	left.Store(int64(silent))
+	join := func() bool {
+		if left.Add(-1) < 0 {
+			return false
+		}
+		c, err := net.DialTimeout("tcp", flooded[0], patience)
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		clients <- c
+		return true
+	}
+	var flood sync.WaitGroup
+	for range 4 {
+		flood.Go(func() {
+			for join() {
+			}
+		})
+	}
+	flood.Wait()
+	through(t, "127.0.0.1", other[0], r.echo)
+	// Who waits behind them is accepted after them.
+	through(t, "127.0.0.2", flooded[0], r.echo)
+	through(t, "127.0.0.1", flooded[0], r.echo)
+	held := r.handshakes("socks5.flooded")
+	if most := min(silent, maxHandshakes); held.taken > most-most/4+held.own || held.taken < most/2 {
+		t.Errorf("%d are in their handshake of %d", held.taken, silent)
+	}
+	each := (inUse() - before) / held.taken
+	t.Logf("%d in their handshake, %d bytes each, with their client", held.taken, each)
+	if each > 20<<10 {
+		t.Errorf("%d bytes are held of each client", each)
+	}
+
+	stop := make(chan struct{})
+	flood.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case c := <-clients:
+				c.Close()
+				left.Add(1)
+				if !join() {
+					return
+				}
+			}
+		}
+	})
+	for range 20 {
+		through(t, "127.0.0.1", other[0], r.echo)
+		through(t, "127.0.0.2", flooded[0], r.echo)
+	}
+	close(stop)
+	flood.Wait()
+	close(clients)
+	for c := range clients {
+		c.Close()
+	}
+	r.connections.Wait()
+	if now := r.handshakes("socks5.flooded"); now.taken != 0 {
+		t.Errorf("%d are in their handshake", now.taken)
+	}
+	if after := inUse() - before; after > each*held.taken/4 {
+		t.Errorf("%d bytes of %d are not given back", after, each*held.taken)
+	}
+}
+
+// TestRefusedClientGivesWay: a client that does not read why it gets no tunnel, and
+// does not leave, gives way as one that is silent does.
+func TestRefusedClientGivesWay(t *testing.T) {
+	const limit = 4
+	r := start(t, nil, func(string) string {
+		return fmt.Sprintf("daemon {\n max_connections = %d\n}\nupstream \"direct\" \"x\" {}\nroute \"all\" {\n match {\n hosts = [\"127.0.0.0/8\"]\n }\n upstreams = [upstream.direct.x]\n}\n"+
+			"listener \"socks5\" \"a\" {\n address = \"127.0.0.1:0\"\n}\n", limit)
+	})
+	at, _ := r.at(t, "socks5.a")
+	for range 3 * limit {
+		c := dialFrom(t, "127.0.0.1", at[0])
+		if _, err := c.Write([]byte("\x05\x01\x00\x05\x01\x00\x01\xc0\x00\x02\x01\x00\x50")); err != nil {
+			t.Fatal(err)
+		}
+		heard := make([]byte, 2+10)
+		if _, err := io.ReadFull(c, heard); err != nil || heard[3] != byte(socks5.NotAllowed) {
+			t.Fatalf("heard % x, %v", heard, err)
+		}
+	}
+	through(t, "127.0.0.1", at[0], r.echo)
+}
