@@ -62,8 +62,35 @@ func listenTCP(ctx context.Context, address netip.AddrPort) (net.Listener, error
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", address.String())
 }
 
+// maxScrapes bounds the connections to the metrics: they are not among the slots,
+// and whoever reaches the address could take all descriptors with them.
+const maxScrapes = 64
+
+// scrapes are the open connections to the metrics, the oldest first.
+type scrapes struct {
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+// track closes the oldest connection for one too many: a scrape is short.
+func (s *scrapes) track(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		s.conns = append(s.conns, c)
+		if len(s.conns) > maxScrapes {
+			_ = s.conns[0].Close() // whatever it returns, the connection is gone
+			s.conns = slices.Delete(s.conns, 0, 1)
+		}
+	case http.StateClosed, http.StateHijacked:
+		s.conns = slices.DeleteFunc(s.conns, func(open net.Conn) bool { return open == c })
+	}
+}
+
 func (e *Engine) newMetricsServer() *metricsServer {
 	return &metricsServer{http: &http.Server{
+		ConnState:      new(scrapes).track,
 		Handler:        e.metrics.Handler(),
 		ReadTimeout:    10 * time.Second,
 		WriteTimeout:   time.Minute,

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -198,4 +200,38 @@ func TestRefusedClientGivesWay(t *testing.T) {
 		}
 	}
 	through(t, "127.0.0.1", at[0], r.echo)
+}
+
+// TestSilentScrapes: clients of the metrics that say nothing, or not all, take few
+// descriptors, and lock nobody out.
+func TestSilentScrapes(t *testing.T) {
+	r := start(t, nil, func(echo string) string {
+		return listeners(echo, "metrics {\n address = \"127.0.0.1:0\"\n}\n", "127.0.0.1:0")
+	})
+	at := r.metricsServer.all()[0].bound()
+	var silent []net.Conn
+	for i := range 3 * maxScrapes {
+		c := dialFrom(t, "127.0.0.1", at.String())
+		if i%2 == 0 {
+			if _, err := io.WriteString(c, "GET /metrics HTTP/1.1\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		silent = append(silent, c)
+	}
+	scrape(t, at)
+	for i, c := range silent[:2*maxScrapes] {
+		if n, err := c.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("client %d: read %d, %v; want the end", i, n, err)
+		}
+	}
+	// They made room, and did not run out of their time: a newer one goes on.
+	newest := silent[len(silent)-2]
+	if _, err := io.WriteString(newest, "Host: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	ok := make([]byte, len("HTTP/1.1 200 OK"))
+	if _, err := io.ReadFull(newest, ok); err != nil || string(ok) != "HTTP/1.1 200 OK" {
+		t.Errorf("read %q, %v", ok, err)
+	}
 }
