@@ -69,6 +69,7 @@ func (c *Config) fromConnectionString(s *settings, ds *diagnostics) (entity, por
 		return "", "", false
 	}
 	s.namespace, s.keyName, s.key = p.host, p.keyName, p.key
+	*ds = append(*ds, sdk.ValidateText(p.keyName, "connection_string", "SharedAccessKeyName")...)
 	if !p.token.IsZero() {
 		if !c.ReadyToken.IsZero() {
 			ds.add("token", "connection_string has a token already", "Leave one of the two out.")

@@ -89,6 +89,10 @@ func TestValidate(t *testing.T) {
 			c.Namespace, c.HybridConnection, c.KeyName, c.Key = "", "", "", sdk.Secret{}
 			c.ConnectionString = sdk.NewSecret("secret words")
 		}, "connection_string"},
+		{"a control character in a connection string", func(c *Config) {
+			c.Namespace, c.KeyName, c.Key = "", "", sdk.Secret{}
+			c.ConnectionString = sdk.NewSecret("Endpoint=sb://ns/;SharedAccessKeyName=a\tb;SharedAccessKey=b")
+		}, "connection_string.SharedAccessKeyName"},
 		{"token_in", func(c *Config) { c.TokenIn = "cookie" }, "token_in"},
 		{"token_ttl", func(c *Config) { c.TokenTTL = time.Second }, "token_ttl"},
 		{"ping_timeout without pings", func(c *Config) { c.PingInterval, c.PingTimeout = 0, time.Minute }, "ping_timeout"},

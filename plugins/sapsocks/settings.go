@@ -66,6 +66,9 @@ func (p *problems) warn(summary, detail string, path ...string) {
 // has been complained of already.
 func (c *Config) merge(b binding, found bool) (settings, problems) {
 	var p problems
+	p = append(p, sdk.ValidateText(b.host, c.bindingSource(), "onpremise_proxy_host")...)
+	p = append(p, sdk.ValidateText(b.clientID, c.bindingSource(), "clientid")...)
+	p = append(p, sdk.ValidateSecret(b.clientSecret, c.bindingSource(), "clientsecret")...)
 	s := settings{
 		trusted:  c.Auth == "none",
 		location: base64.StdEncoding.EncodeToString([]byte(c.LocationID)),
@@ -83,6 +86,14 @@ func (c *Config) merge(b binding, found bool) (settings, problems) {
 	}
 	s.service = c.mergeService(b, found, &p)
 	return s, p
+}
+
+// bindingSource is the attribute that names the binding.
+func (c *Config) bindingSource() string {
+	if c.VCAPServices.IsZero() {
+		return "service_binding"
+	}
+	return "vcap_services"
 }
 
 func (c *Config) mergeProxy(b binding, found bool, p *problems) string {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Timeouts is the timeouts block that plugins share. As a plain struct field
@@ -65,6 +66,25 @@ func ValidateHostPort(text string, path ...string) []Diagnostic {
 		Detail:  `Write it as in "proxy.corp:3128" or "[fd00::1]:3128".`,
 		Path:    path,
 	}}
+}
+
+// ValidateText refuses control characters in a text, such as the line break that a
+// file ends in; path is where it stands in the upstream's body. Attributes are checked
+// so without asking, see SchemaOf: it is for what is read from elsewhere.
+func ValidateText(text string, path ...string) []Diagnostic {
+	if !strings.ContainsFunc(text, unicode.IsControl) {
+		return nil
+	}
+	d := Diagnostic{
+		Summary: strings.Join(path, ".") + " holds a control character",
+		Detail:  "Write it without line breaks, tabs and the like.",
+		Path:    slices.Clone(path),
+	}
+	if line := strings.TrimRight(text, "\r\n"); !strings.ContainsFunc(line, unicode.IsControl) {
+		d.Summary = strings.Join(path, ".") + " ends in a line break"
+		d.Detail = "Wrap the value in trimspace(…) if it comes from a file."
+	}
+	return []Diagnostic{d}
 }
 
 // ValidateSecret warns of a line break at a secret's end, where nearly always a

@@ -26,7 +26,11 @@ func decodeConfig(config []byte, d Dialer) []Diagnostic {
 	return dec.ds
 }
 
-type decoder struct{ ds []Diagnostic }
+type decoder struct {
+	ds []Diagnostic
+	// free says that the texts of the attribute at hand may hold anything.
+	free bool
+}
 
 func (d *decoder) failf(path []string, format string, args ...any) {
 	d.ds = append(d.ds, Diagnostic{Summary: fmt.Sprintf(format, args...), Path: slices.Clone(path)})
@@ -60,6 +64,7 @@ func (d *decoder) block(v any, dst reflect.Value, path []string) {
 		case f.nesting != pluginv1.Nesting_NESTING_UNSPECIFIED:
 			d.nested(f, value, present, target, at)
 		case present:
+			d.free = f.freeText || f.sensitive
 			d.value(value, target, at)
 		case f.required:
 			d.failf(at, "required attribute is missing")
@@ -130,6 +135,8 @@ func (d *decoder) nested(f field, value any, present bool, target reflect.Value,
 		}
 		out := reflect.MakeMapWithSize(target.Type(), len(object))
 		for _, label := range slices.Sorted(maps.Keys(object)) {
+			d.free = false
+			d.checkText(label, at)
 			e := reflect.New(f.structType).Elem()
 			d.block(object[label], e, step(at, label))
 			out.SetMapIndex(reflect.ValueOf(label).Convert(target.Type().Key()), e)
@@ -181,6 +188,7 @@ func (d *decoder) value(v any, dst reflect.Value, path []string) {
 	switch dst.Kind() {
 	case reflect.String:
 		if s, ok := d.text(v, path); ok {
+			d.checkText(s, path)
 			dst.SetString(s)
 		}
 	case reflect.Bool:
@@ -234,6 +242,7 @@ func (d *decoder) mapping(v any, dst reflect.Value, path []string) {
 	}
 	out := reflect.MakeMapWithSize(dst.Type(), len(object))
 	for _, k := range slices.Sorted(maps.Keys(object)) {
+		d.checkText(k, path)
 		e := reflect.New(dst.Type().Elem()).Elem()
 		d.element(object[k], e, step(path, k))
 		out.SetMapIndex(reflect.ValueOf(k).Convert(dst.Type().Key()), e)
@@ -247,6 +256,12 @@ func (d *decoder) element(v any, dst reflect.Value, path []string) {
 		return
 	}
 	d.value(v, dst, path)
+}
+
+func (d *decoder) checkText(s string, path []string) {
+	if !d.free {
+		d.ds = append(d.ds, ValidateText(s, path...)...)
+	}
 }
 
 func (d *decoder) text(v any, path []string) (string, bool) {

@@ -38,6 +38,50 @@ func TestDecodeConfig(t *testing.T) {
 	}
 }
 
+// A control character is refused in every text but those that a plugin judges itself:
+// a secret may hold anything, and so may free text.
+func TestDecodeRefusesControlCharacters(t *testing.T) {
+	type inner struct {
+		Name string `tunneld:"name"`
+	}
+	var got struct {
+		noDial `tunneld:"-"`
+		Plain  string              `tunneld:"plain"`
+		List   []string            `tunneld:"list"`
+		Map    map[string]string   `tunneld:"map"`
+		Deep   map[string][]string `tunneld:"deep"`
+		Block  inner               `tunneld:"block"`
+		Labels map[string]inner    `tunneld:"labels"`
+		Secret Secret              `tunneld:"secret"`
+		Hidden map[string]string   `tunneld:"hidden,sensitive"`
+		Free   string              `tunneld:"free,freetext"`
+		After  string              `tunneld:"after"`
+	}
+	ds := decodeConfig([]byte(`{
+		"plain": "a\n", "list": ["a", "b\r\n"], "map": {"k": "a\tb", "l\n": "v"}, "deep": {"k": ["\u0000"]},
+		"block": {"name": "\u0085x"}, "labels": {"a\n": {"name": "\u007f"}},
+		"secret": "a\n", "hidden": {"k\n": "a\n"}, "free": "a\nb\n", "after": "a\n"
+	}`), &got)
+	var told []string
+	for _, d := range ds {
+		told = append(told, strings.Join(d.Path, "/")+": "+d.Summary)
+		if d.Warning || d.Detail == "" {
+			t.Errorf("%+v", d)
+		}
+	}
+	want := []string{
+		"plain: plain ends in a line break", "list/1: list.1 ends in a line break", "map/k: map.k holds a control character",
+		"map: map ends in a line break", "deep/k/0: deep.k.0 holds a control character", "block/name: block.name holds a control character",
+		"labels: labels ends in a line break", "labels/a\n/name: labels.a\n.name holds a control character", "after: after ends in a line break",
+	}
+	if !reflect.DeepEqual(told, want) {
+		t.Errorf("got  %q\nwant %q", told, want)
+	}
+	if got.Secret.Reveal() != "a\n" || got.Hidden["k\n"] != "a\n" || got.Free != "a\nb\n" {
+		t.Errorf("%+v", got)
+	}
+}
+
 // What is absent has its default, also in a block that is absent as a whole.
 func TestDecodeDefaults(t *testing.T) {
 	var got everything

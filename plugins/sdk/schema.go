@@ -15,10 +15,12 @@ import (
 // SchemaOf derives the body of an upstream block from the struct that d points
 // to. Every exported field needs a tag
 //
-//	`tunneld:"name[,required][,sensitive]"`
+//	`tunneld:"name[,required][,sensitive][,freetext]"`
 //
 // or `tunneld:"-"`, which leaves it out; unexported fields are left out
-// anyway. Further tags:
+// anyway. A value that holds a control character, as the line break at a file's end,
+// is refused, since nearly no protocol has a place for it. It is taken where the field
+// has the option freetext, and where it is sensitive: see ValidateSecret. Further tags:
 //
 //	`default:"…"`     the value of an absent attribute as a user would write it:
 //	                  "30s", "32KiB", "true"; JSON for lists and maps
@@ -165,6 +167,7 @@ type field struct {
 	typ         reflect.Type
 	required    bool
 	sensitive   bool
+	freeText    bool
 	hasDefault  bool
 	defaultText string
 	doc         string
@@ -203,8 +206,10 @@ func fieldOf(sf reflect.StructField) (field, bool, error) {
 			f.required = true
 		case "sensitive":
 			f.sensitive = true
+		case "freetext":
+			f.freeText = true
 		default:
-			return field{}, false, fmt.Errorf("unknown option %q: there are required and sensitive", o)
+			return field{}, false, fmt.Errorf("unknown option %q: there are required, sensitive and freetext", o)
 		}
 	}
 	f.asBlock()

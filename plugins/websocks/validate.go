@@ -96,8 +96,6 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	case strings.Contains(c.Username, ":"):
 		// RFC 7617, section 2; the server splits at it.
 		add("a user name cannot hold a colon", "Use the name that the server knows; the password may hold anything.", "username")
-	case strings.ContainsFunc(c.Username, control):
-		add("a user name cannot hold control characters", "Wrap the value in trimspace(…) if it comes from a file.", "username")
 	case c.Username != strings.TrimSpace(c.Username):
 		add("the user name begins or ends with a space", "Remove it: the server drops it and then compares.", "username")
 	case c.Username == "" && !c.Password.IsZero():

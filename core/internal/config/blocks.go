@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -46,8 +47,8 @@ func (p *parser) decode(b *hclsyntax.Block) {
 	case "control":
 		p.cfg.Control.Address = v.Text("address")
 		path, isUnix := strings.CutPrefix(p.cfg.Control.Address, "unix://")
-		if v["address"] != nil && (!isUnix || !filepath.IsAbs(path)) {
-			p.errorAt(locate(b, "address"), "Wrong address for the control socket", `Write unix:// and an absolute path: "unix:///run/tunneld/control.sock".`)
+		if v["address"] != nil && (!isUnix || !cleanPath(path)) {
+			p.errorAt(locate(b, "address"), "Wrong address for the control socket", `Write unix:// and an absolute path, without control characters: "unix:///run/tunneld/control.sock".`)
 		}
 	case "daemon":
 		p.cfg.Daemon = p.daemon(v, b)
@@ -127,8 +128,8 @@ func (p *parser) choice(b *hclsyntax.Block, name, given string, possible []strin
 
 func (p *parser) daemon(v schema.Values, b *hclsyntax.Block) Daemon {
 	for _, name := range []string{"run_dir", "plugin_dir"} {
-		if path := v.Text(name); path != "" && !filepath.IsAbs(path) {
-			p.errorAt(locate(b, name), fmt.Sprintf("Wrong value for %q", name), "It must be an absolute path, from / on.")
+		if path := v.Text(name); path != "" && !cleanPath(path) {
+			p.errorAt(locate(b, name), fmt.Sprintf("Wrong value for %q", name), "It must be an absolute path, from / on, without control characters. The line break at a file's end goes with trimspace( … ).")
 		}
 	}
 	return Daemon{
@@ -153,8 +154,8 @@ func (p *parser) plugin(v schema.Values, b *hclsyntax.Block) Plugin {
 	case v["command"] == nil:
 	case len(pl.Command) == 0:
 		p.errorAt(at, `"command" is empty`, `Name the program: command = ["/usr/lib/tunneld/tunneld-plugin-NAME"]`)
-	case !filepath.IsAbs(pl.Command[0]):
-		p.errorAt(at, "The program of a plugin needs an absolute path", "It is not looked for in $PATH or the current folder. Write its path from / on.")
+	case !cleanPath(pl.Command[0]):
+		p.errorAt(at, "The program of a plugin needs an absolute path", "It is not looked for in $PATH or the current folder. Write its path from / on, without control characters.")
 	}
 	if slices.ContainsFunc(pl.Command, hasNUL) {
 		p.errorAt(locate(b, "command"), `Wrong value for "command"`, "An argument cannot hold a zero byte.")
@@ -164,7 +165,7 @@ func (p *parser) plugin(v schema.Values, b *hclsyntax.Block) Plugin {
 		p.errorAt(locate(b, "sha256"), `Wrong value for "sha256"`, hash)
 	}
 	for _, path := range slices.Sorted(maps.Keys(pl.Files)) {
-		if !filepath.IsAbs(path) || !sha256RE.MatchString(pl.Files[path]) {
+		if !cleanPath(path) || !sha256RE.MatchString(pl.Files[path]) {
 			p.errorAt(locate(b, "files"), `Wrong value for "files"`, `Each entry is an absolute path and a hash: { "/path" = "…" }. `+hash)
 			break
 		}
@@ -176,6 +177,12 @@ func (p *parser) plugin(v schema.Values, b *hclsyntax.Block) Plugin {
 		}
 	}
 	return pl
+}
+
+// cleanPath says whether a path is absolute and can be one that a person means: the
+// line break at the end of a file has come along otherwise.
+func cleanPath(path string) bool {
+	return filepath.IsAbs(path) && !strings.ContainsFunc(path, unicode.IsControl)
 }
 
 func hasNUL(s string) bool { return strings.ContainsRune(s, 0) }
