@@ -38,6 +38,8 @@ const (
 	NoGreeting = "no_greeting"
 	// NoAbort: the target sees the same end whether or not it was clean.
 	NoAbort = "no_abort"
+	// NoReset: the client sees the same end whether or not it was clean.
+	NoReset = "no_reset"
 )
 
 // HalfCloseClock is the capability of a plugin that ends a tunnel by itself once

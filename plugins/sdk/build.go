@@ -85,6 +85,7 @@ func (p Plugin) capabilities() []string {
 		{pluginwire.NoTargetAnswer, p.NoTargetAnswer},
 		{pluginwire.NoGreeting, p.NoGreeting},
 		{pluginwire.NoAbort, p.NoAbort},
+		{pluginwire.NoReset, p.NoReset},
 		{pluginwire.HalfCloseClock, p.NoHalfClose},
 	} {
 		if c.set {

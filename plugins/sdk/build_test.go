@@ -21,11 +21,11 @@ func TestWhatAProtocolCannotDo(t *testing.T) {
 	if built.Info.GetNoHalfClose() || len(built.Info.GetCapabilities()) != 0 {
 		t.Errorf("%v", built.Info)
 	}
-	p.NoHalfClose, p.NoTargetAnswer, p.NoGreeting, p.NoAbort = true, true, true, true
+	p.NoHalfClose, p.NoTargetAnswer, p.NoGreeting, p.NoAbort, p.NoReset = true, true, true, true, true
 	if built, err = p.Build(); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"no_target_answer", "no_greeting", "no_abort", "half_close_clock"}
+	want := []string{"no_target_answer", "no_greeting", "no_abort", "no_reset", "half_close_clock"}
 	if !built.Info.GetNoHalfClose() || !slices.Equal(built.Info.GetCapabilities(), want) {
 		t.Errorf("%v", built.Info)
 	}

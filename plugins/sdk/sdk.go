@@ -55,6 +55,9 @@ type Plugin struct {
 	// NoAbort says that the protocol has one end for all: the target cannot tell
 	// a tunnel that was broken off from one that ended cleanly.
 	NoAbort bool
+	// NoReset says the same of the other direction: the plugin cannot tell a
+	// tunnel that the far end broke off, or died in, from one that ended cleanly.
+	NoReset bool
 }
 
 // Dialer makes connections through one configured upstream. An instance lives

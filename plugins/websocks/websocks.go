@@ -25,6 +25,9 @@ func Plugin() sdk.Plugin {
 		// The server connects to the target after the client's first byte.
 		NoTargetAnswer: true,
 		NoGreeting:     true,
+		// The original server never sends TLS's close_notify: over wss:// a cut
+		// session ends like another, unless require_close_notify is set.
+		NoReset: true,
 	}
 }
 

@@ -179,6 +179,10 @@ var checks = []check{
 		fix: "end what a dial does when its call is cancelled, and close what it had opened; a Read does not know of ctx: set a deadline when it is done, then close (docs/writing-a-plugin.md, section 3)",
 	},
 	{
+		id: "first-dials", group: groupDial, title: "A cancelled first dial takes no other with it", needs: levelDialed, bound: 10, run: (*run).firstDials,
+		fix: "let no dial's context end what other dials wait for: a login or a connection that they share has a context and a time of its own (docs/writing-a-plugin.md, section 3)",
+	},
+	{
 		id: "pure", group: groupDial, title: "ValidateConfig has no side effects", needs: levelDialed, run: (*run).pure,
 		fix: "only look at the values in ValidateConfig: no connection, no open file, nothing kept",
 	},
@@ -199,8 +203,8 @@ var checks = []check{
 		fix: "on ABORT end the connection so that the far end can tell it from a clean end: a reset, or the protocol's own word; a protocol without one names no_abort, and for a far end that hides it there is --far-end-lacks reset",
 	},
 	{
-		id: "target-reset", group: groupEnd, title: "A target that breaks off is no clean end for the client", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).targetReset,
-		fix: "send END with an error where the far end broke off, and no EOF",
+		id: "target-reset", group: groupEnd, title: "A target that breaks off is no clean end for the client", needs: levelDialed, owned: true, lacks: LackReset, cannot: pluginwire.NoReset, run: (*run).targetReset,
+		fix: "send END with an error where the far end broke off, and no EOF; a protocol that does not tell names no_reset",
 	},
 	{
 		id: "bulk", group: groupLoad, title: "Many bytes go both ways at once", needs: levelDialed, bound: 30, run: (*run).bulk,
@@ -221,6 +225,10 @@ var checks = []check{
 	{
 		id: "generations", group: groupLife, title: "Generations live beside each other, and end by their release", needs: levelDialed, run: (*run).generations,
 		fix: "Configure adds, Release drops, an unknown generation is NOT_FOUND, an existing one ALREADY_EXISTS (docs/plugin-protocol.md, section 3)",
+	},
+	{
+		id: "release", group: groupLife, title: "Tunnels outlive the upstream that they were made through", needs: levelDialed, run: (*run).release,
+		fix: "close nothing that a tunnel uses where an upstream is closed, such as a pooled connection: its last tunnel closes it (docs/writing-a-plugin.md, section 2)",
 	},
 	{
 		id: "configure-whole", group: groupLife, title: "A generation with an error is not kept", needs: levelValid, run: (*run).configureWhole,
@@ -245,6 +253,10 @@ var checks = []check{
 	{
 		id: "stop", group: groupLife, title: "It ends on SIGTERM", needs: levelStarted, run: (*run).stop,
 		fix: "on SIGTERM abort the relays and exit within two seconds (docs/plugin-protocol.md, section 1)",
+	},
+	{
+		id: "far-end-death", group: groupLife, title: "A far end that dies is no clean end for the client", needs: levelDialed, owned: true, cannot: pluginwire.NoReset, run: (*run).farEndDeath,
+		fix: "take only the protocol's own word for a clean end, and an end of file without it for an error; a protocol without one names no_reset (docs/plugin-protocol.md, section 7)",
 	},
 	{
 		id: "records", group: groupLeft, title: "The descriptor channel carried nothing wrong", needs: levelDialed, run: (*run).channel,

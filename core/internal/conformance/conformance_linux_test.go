@@ -59,12 +59,17 @@ func run1(t *testing.T, o Options) *Report {
 	return report
 }
 
-// results wants exactly these checks to have another result than pass.
+// results wants exactly these checks to have another result than pass, but for
+// the far end's death: most tests have none that the kit could kill.
 func results(t *testing.T, r *Report, want map[string]Result) {
 	t.Helper()
 	for _, c := range r.Checks {
 		expected, other := want[c.ID]
-		if !other {
+		switch {
+		case other:
+		case c.ID == "far-end-death":
+			expected = Skipped
+		default:
 			expected = Pass
 		}
 		if c.Result != expected {
@@ -253,8 +258,9 @@ func withProbe(t *testing.T, o Options) {
 
 // TestEveryCheckFindsSomething: no check is without a plugin that it finds.
 func TestEveryCheckFindsSomething(t *testing.T) {
+	broken := slices.Concat(brokenPlugins, framedMistakes)
 	for _, c := range checks {
-		if !slices.ContainsFunc(brokenPlugins, func(b struct{ mode, check string }) bool { return b.check == c.id }) {
+		if !slices.ContainsFunc(broken, func(b struct{ mode, check string }) bool { return b.check == c.id }) {
 			t.Errorf("no broken plugin fails at %s", c.id)
 		}
 	}

@@ -18,6 +18,7 @@ type farEnd struct {
 	exited chan struct{} // closed at its end; err is valid then
 	err    error
 	output tail
+	killed bool // by the kit
 }
 
 func startFarEnd(_ context.Context, command []string) (*farEnd, error) {
@@ -40,10 +41,10 @@ func startFarEnd(_ context.Context, command []string) (*farEnd, error) {
 // another one, or nothing.
 const farEndFix = "keep the far end's command running, in the foreground, and its address free for it"
 
-// ended says how the far end has ended, and what it printed last; "" while it
-// runs, or where there is none.
+// ended says how the far end has ended of itself, and what it printed last; ""
+// while it runs, or where there is none.
 func (f *farEnd) ended() string {
-	if f == nil {
+	if f == nil || f.killed {
 		return ""
 	}
 	select {
@@ -60,6 +61,25 @@ func (f *farEnd) ended() string {
 		text += "\n" + out
 	}
 	return text
+}
+
+// signal sends a signal to the whole group; there may be no far end.
+func (f *farEnd) signal(s syscall.Signal) {
+	if f != nil {
+		_ = syscall.Kill(-f.cmd.Process.Pid, s)
+	}
+}
+
+// pause has the far end stand still until resume.
+func (f *farEnd) pause() { f.signal(syscall.SIGSTOP) }
+
+func (f *farEnd) resume() { f.signal(syscall.SIGCONT) }
+
+// kill ends the far end in the midst of what it does.
+func (f *farEnd) kill() {
+	f.killed = true
+	f.signal(syscall.SIGKILL)
+	<-f.exited
 }
 
 // close ends the group.

@@ -83,7 +83,11 @@ func (r *run) another(ctx context.Context) (*instance, error) {
 
 // configure adds a generation of the one upstream.
 func (r *run) configure(ctx context.Context, i *instance, generation uint64) error {
-	ds, err := i.plugin.Configure(ctx, generation, []*pluginv1.Upstream{r.up})
+	return configureWith(ctx, i, generation, r.up)
+}
+
+func configureWith(ctx context.Context, i *instance, generation uint64, up *pluginv1.Upstream) error {
+	ds, err := i.plugin.Configure(ctx, generation, []*pluginv1.Upstream{up})
 	if err != nil {
 		return err
 	}

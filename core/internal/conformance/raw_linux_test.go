@@ -140,6 +140,8 @@ func (r *raw) GetInfo(context.Context, *pluginv1.GetInfoRequest) (*pluginv1.GetI
 	case "another summary each time":
 		r.asked++
 		i.Summary = fmt.Sprint("asked ", r.asked, " times")
+	case "tells no cut from an end":
+		i.Capabilities = []string{pluginwire.NoReset}
 	case "cannot half-close":
 		i.NoHalfClose = true
 	case "says what it cannot":

@@ -523,9 +523,9 @@ type GetInfoResponse struct {
 	Name    string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Names of optional behaviour that the plugin has. Unknown names are ignored.
-	// "no_target_answer", "no_greeting" and "no_abort" name what its protocol
-	// cannot do; docs/plugin-protocol.md tells what they mean. "half_close_clock":
-	// it ends its tunnels by CommonSettings.half_close.
+	// "no_target_answer", "no_greeting", "no_abort" and "no_reset" name what its
+	// protocol cannot do; docs/plugin-protocol.md tells what they mean.
+	// "half_close_clock": it ends its tunnels by CommonSettings.half_close.
 	Capabilities []string `protobuf:"bytes,3,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// The data paths that its dials may answer with.
 	DataPaths []DataPath `protobuf:"varint,4,rep,packed,name=data_paths,json=dataPaths,proto3,enum=tunneld.plugin.v1.DataPath" json:"data_paths,omitempty"`
