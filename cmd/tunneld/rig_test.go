@@ -271,7 +271,8 @@ type sapsocksRig struct {
 	echo *echoService
 }
 
-func startSapsocks(t *testing.T, o sapsocksemu.Options) *sapsocksRig {
+// runEcho runs an echo service until the test ends.
+func runEcho(t *testing.T) *echoService {
 	t.Helper()
 	echo, err := startEcho()
 	if err != nil {
@@ -282,6 +283,12 @@ func startSapsocks(t *testing.T, o sapsocksemu.Options) *sapsocksRig {
 			t.Error(err)
 		}
 	})
+	return echo
+}
+
+func startSapsocks(t *testing.T, o sapsocksemu.Options) *sapsocksRig {
+	t.Helper()
+	echo := runEcho(t)
 	if o.Connectors == nil {
 		o.Connectors = map[string]map[string]string{"": {"db.corp:5432": echo.Addr()}}
 	}

@@ -36,20 +36,6 @@ func startSOHT(t *testing.T, o sohtemu.Options, target, upstream, listen string)
 		listener("db", "127.0.0.1:0", "db.corp:5432", listen)+route("all", "", "upstream.soht.legacy")), emu
 }
 
-func echoAt(t *testing.T) string {
-	t.Helper()
-	echo, err := startEcho()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := echo.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return echo.Addr()
-}
-
 // upstreamStatus is what the daemon says of an upstream.
 func (r *daemonRig) upstreamStatus(t *testing.T, id string) core.StatusUpstream {
 	t.Helper()
@@ -101,7 +87,7 @@ func wantNothingLeft(t *testing.T, s *sohtemu.Server, n int) {
 // file. Connections of one exchange leave nothing there all the same, far beyond
 // the number of its threads.
 func TestShortConnectionsThroughSOHT(t *testing.T) {
-	d, emu := startSOHT(t, sohtemu.Options{}, echoAt(t), `half_close = "20ms"`, "")
+	d, emu := startSOHT(t, sohtemu.Options{}, runEcho(t).Addr(), `half_close = "20ms"`, "")
 	address := d.address(t, "tcp.db")
 	const workers, each = 40, 25
 	var wait sync.WaitGroup
@@ -127,7 +113,7 @@ func TestShortConnectionsThroughSOHT(t *testing.T) {
 // TestManyAtOnceThroughSOHT: with 90 tunnels open, 400 clients at once wait for
 // the ten places that are left, and all get theirs.
 func TestManyAtOnceThroughSOHT(t *testing.T) {
-	d, emu := startSOHT(t, sohtemu.Options{}, echoAt(t), `half_close = "20ms"`, "timeouts {\n dial = \"60s\"\n }")
+	d, emu := startSOHT(t, sohtemu.Options{}, runEcho(t).Addr(), `half_close = "20ms"`, "timeouts {\n dial = \"60s\"\n }")
 	if u := d.upstreamStatus(t, "soht.legacy"); u.MaxConnections != 100 {
 		t.Fatalf("the plugin's default is %d", u.MaxConnections)
 	}
@@ -213,7 +199,7 @@ func TestSlowWritesThroughSOHT(t *testing.T) {
 // time is over the next upstream is tried. The count and those who wait live
 // through reloads, and a new limit holds at once.
 func TestUpstreamLimit(t *testing.T) {
-	echo := echoAt(t)
+	echo := runEcho(t).Addr()
 	config := func(limit int, dial string, more ...string) string {
 		return fmt.Sprintf("upstream \"direct\" \"narrow\" {\n max_connections = %d\n}\nupstream \"direct\" \"spare\" {}\n", limit) +
 			listener("db", "127.0.0.1:0", echo, "timeouts {\n dial = \""+dial+"\"\n }") +

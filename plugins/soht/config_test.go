@@ -88,3 +88,12 @@ func TestSchema(t *testing.T) {
 		}
 	}
 }
+
+// Only an open read keeps a thread of the server.
+func TestDefaults(t *testing.T) {
+	for mode, want := range map[string]int{modeStateful: 100, modeStateless: 0} {
+		if got := (&Config{Mode: mode}).Defaults(); got.MaxConnections != want || got.HalfClose != 0 {
+			t.Errorf("%s: %+v", mode, got)
+		}
+	}
+}

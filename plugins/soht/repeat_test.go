@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -85,29 +84,11 @@ func TestThreadsComeBack(t *testing.T) {
 	awaitUnreleased(t, u, 0)
 }
 
-// lines is a log whose lines can be read while it is written.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // A server that is gone is asked less and less often, one close at a time, and not
 // for ever; the log has two lines of it.
 func TestCloseIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lines
+		var log bytes.Buffer // written with the repeater's lock held
 		var last atomic.Int64
 		c := &Config{URL: "http://127.0.0.1:1/"}
 		c.repeats.tellTo(slog.New(slog.NewTextHandler(&log, nil)), func(n int) { last.Store(int64(n)) })
@@ -136,7 +117,10 @@ func TestCloseIsGivenUp(t *testing.T) {
 		if n := last.Load(); n != 0 {
 			t.Errorf("%d are left for ever", n)
 		}
-		if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "level=WARN") || !strings.Contains(got, "nobody is there") || !strings.Contains(got, "given_up=3") {
+		c.repeats.mu.Lock()
+		got := log.String()
+		c.repeats.mu.Unlock()
+		if strings.Count(got, "\n") != 2 || !strings.Contains(got, "level=WARN") || !strings.Contains(got, "nobody is there") || !strings.Contains(got, "given_up=3") {
 			t.Errorf("the log has\n%s", got)
 		}
 	})
