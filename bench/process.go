@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/nodump"
 )
 
 // process is a program under measurement, in a process group of its own.
@@ -27,6 +29,8 @@ type process struct {
 func start(ctx context.Context, stderr io.Writer, name string, args ...string) (*process, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stderr = stderr
+	// What it uses is read from /proc.
+	cmd.Env = append(os.Environ(), nodump.Env+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	in, err := cmd.StdinPipe()

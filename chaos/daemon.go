@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/internal/nodump"
 )
 
 // paths are the listeners under load, each with its way to the far end.
@@ -137,6 +138,8 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.cmd = exec.Command(d.program, "run", "--config", d.path())
 	d.cmd.Stderr = d.log
+	// What it holds is read from /proc.
+	d.cmd.Env = append(os.Environ(), nodump.Env+"=1")
 	if err := d.cmd.Start(); err != nil {
 		return err
 	}

@@ -31,6 +31,8 @@ type Options struct {
 	// The daemon does not wait for them, but a stop for those that are left, for
 	// some seconds at most; what a slow writer does not take is dropped and counted.
 	Log io.Writer
+	// Warnings are logged once the daemon serves.
+	Warnings []string
 	// Notify is told when a reload begins and when it has ended, whoever asked
 	// for it; it may be nil. The calls come one at a time, in order, and the
 	// daemon waits for them: they must be quick, and must not call its methods.
@@ -72,6 +74,9 @@ func Start(ctx context.Context, opts Options) (*Daemon, Diagnostics, error) {
 	if err != nil {
 		log.sink.queue.Flush()
 		return nil, diags, fmt.Errorf("start: %w", err)
+	}
+	for _, w := range opts.Warnings {
+		o.Log.Warn(w)
 	}
 	return &Daemon{engine: e, log: log}, diags, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/internal/nodump"
 )
 
 func runCommand() *cobra.Command {
@@ -38,6 +39,19 @@ file is not there yet), which may be gone the next time.`,
 	return cmd
 }
 
+// protect keeps the process's secrets from other processes of the same user. It
+// returns what is to be warned of.
+func protect() (warnings []string) {
+	lifted, err := nodump.Protect()
+	if lifted {
+		warnings = append(warnings, nodump.Warning)
+	}
+	if err != nil {
+		warnings = append(warnings, "the daemon's memory is not protected: "+err.Error())
+	}
+	return warnings
+}
+
 func runDaemon(cmd *cobra.Command, config string) error {
 	surviveReaders()
 	// Caught from before the start, so that none of them falls through.
@@ -52,6 +66,7 @@ func runDaemon(cmd *cobra.Command, config string) error {
 	defer cancel()
 	opts := options(config)
 	opts.Log = cmd.ErrOrStderr()
+	opts.Warnings = protect()
 	var manager notifier
 	opts.Notify = manager.event
 	var (

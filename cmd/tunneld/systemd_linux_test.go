@@ -102,6 +102,9 @@ func TestUnitFitsTheDaemon(t *testing.T) {
 	if got := value("RestartPreventExitStatus"); got != strconv.Itoa(exitInvalid) {
 		t.Errorf("no restart after status %s", got)
 	}
+	if got := value("LimitCORE"); got != "0" {
+		t.Errorf("core files of %s bytes", got)
+	}
 	if got := value("StartLimitIntervalSec"); got != "0" {
 		t.Errorf("tries are counted over %s", got)
 	}

@@ -32,9 +32,10 @@ var allowed = map[string][]string{
 	"internal/nettest":        {},
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},
 	"internal/plaintext":      {},
+	"internal/nodump":         {},
 
 	// Floor 1: what a plugin's author imports.
-	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "internal/plaintext", "internal/tlsend", "internal/userfile", "proto/tunneld/plugin/v1"},
+	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "internal/nodump", "internal/plaintext", "internal/tlsend", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/internal/...":    {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest":         {"plugins/sdk", "plugins/sdk/internal/...", "internal/pluginwire", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest/fixture": {"plugins/sdk", "proto/tunneld/plugin/v1"},
@@ -67,9 +68,9 @@ var allowed = map[string][]string{
 	"core/internal/control": {"core/internal/status"},
 	"core/internal/conformance": {
 		"core/internal/config", "core/internal/pluginhost", "core/internal/schema", "core/internal/tunnel",
-		"internal/pluginwire", "internal/plaintext", "proto/tunneld/plugin/v1",
+		"internal/pluginwire", "internal/nodump", "internal/plaintext", "proto/tunneld/plugin/v1",
 	},
-	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/plaintext", "internal/userfile", "proto/tunneld/plugin/v1"},
+	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/nodump", "internal/plaintext", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
 		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost",
 		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/neterr", "proto/tunneld/plugin/v1",
@@ -80,7 +81,7 @@ var allowed = map[string][]string{
 	},
 
 	// Floor 4: the program, which alone lists the bundled plugins.
-	"cmd/tunneld": {"core", "internal/logqueue", "internal/userfile", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
+	"cmd/tunneld": {"core", "internal/nodump", "internal/logqueue", "internal/userfile", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
 }
 
 type listed struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
 
+	"github.com/tunneld/tunneld/internal/nodump"
 	"github.com/tunneld/tunneld/internal/pluginwire"
 	"github.com/tunneld/tunneld/plugins/sdk/internal/serve"
 )
@@ -31,11 +32,17 @@ const stopTime = 2 * time.Second
 // the daemon's plugins as well and which mean nothing here. SIGPIPE does not end
 // the plugin. What it prints appears in the daemon's log as a warning. SIGTERM, and
 // the end of the daemon, abort the relay tunnels and end Serve within two seconds.
+//
+// On Linux it also keeps other processes of the same user from tracing this one and
+// from reading its memory and environment, and it forbids core files: debuggers need
+// TUNNELD_DUMPABLE=1 in the plugin's environment, or root. In a test binary it does
+// not.
 func Serve(p Plugin) int {
 	if os.Getenv(pluginwire.MagicCookieKey) != pluginwire.MagicCookieValue {
 		fmt.Fprintf(os.Stderr, "This program is the plugin %q of tunneld, which starts it by itself.\nName it in the command of a plugin block, or put it into the plugin_dir: see https://github.com/tunneld/tunneld.\n", p.Name)
 		return 1
 	}
+	open, protectErr := nodump.Protect()
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
 	// What is written to a standard error that nobody reads any more, as when the
 	// daemon has died, fails; it does not end the process before its tunnels are
@@ -52,6 +59,12 @@ func Serve(p Plugin) int {
 	}
 	log := newLogger(stderr, os.Getenv(pluginwire.EnvLogLevel))
 	slog.SetDefault(log)
+	if open {
+		log.Warn(nodump.Warning)
+	}
+	if protectErr != nil {
+		log.Warn("the plugin's memory is not protected", "err", protectErr)
+	}
 	built, err := p.Build()
 	if err != nil {
 		log.Error("the plugin cannot be served", "err", err)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/nodump"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -175,6 +177,8 @@ type run struct {
 	remote  string
 	took    time.Duration // by the first dial
 	said    words
+	// unseen is why the plugin's descriptors cannot be looked at.
+	unseen error
 	// unsought are the sensitive values that are not looked for in said.
 	unsought []string
 	records  []string      // what was wrong with instances that are gone
@@ -209,6 +213,12 @@ func (r *run) find() error {
 	if err != nil {
 		return errors.Join(err, ErrInvalid)
 	}
+	spec.Env = maps.Clone(spec.Env)
+	if spec.Env == nil {
+		spec.Env = map[string]string{}
+	}
+	// Who is not root could not look at its descriptors.
+	spec.Env[nodump.Env] = "1"
 	r.spec = spec
 	return nil
 }

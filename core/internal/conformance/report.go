@@ -103,6 +103,9 @@ func (p *Report) finish(r *run, took time.Duration) {
 	for _, lack := range r.opts.Lacks {
 		p.Notes = append(p.Notes, "the far end lacks "+lack+", as it was said: what needs it is skipped")
 	}
+	if r.unseen != nil {
+		p.Notes = append(p.Notes, fmt.Sprintf("what the plugin leaves open is not checked, since its descriptors cannot be looked at: %v", r.unseen))
+	}
 	if len(r.unsought) > 0 {
 		p.Notes = append(p.Notes, fmt.Sprintf("not looked for in what the plugin says, as a sensitive value needs %d bytes for it: %s", shortest, strings.Join(slices.Sorted(slices.Values(r.unsought)), ", ")))
 	}

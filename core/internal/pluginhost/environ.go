@@ -4,18 +4,21 @@ import (
 	"os"
 	"slices"
 
+	"github.com/tunneld/tunneld/internal/nodump"
 	"github.com/tunneld/tunneld/internal/pluginwire"
 )
 
 // passedOn are the variables of the daemon's environment that a plugin gets:
-// what finds programs, temporary files, certificates and the proxy, and where
-// coverage goes. Everything else may hold secrets of other plugins.
+// what finds programs, temporary files, certificates and the proxy, where
+// coverage goes, and whether debuggers are let in. Everything else may hold secrets of other plugins.
 var passedOn = []string{
 	"PATH", "TMPDIR",
 	"SSL_CERT_FILE", "SSL_CERT_DIR",
 	"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
 	"http_proxy", "https_proxy", "all_proxy", "no_proxy",
 	"GOCOVERDIR",
+	// Who opens the daemon to debuggers means what it starts, too.
+	nodump.Env,
 }
 
 // environ returns the whole environment of a plugin. handshake are the
