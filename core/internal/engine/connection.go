@@ -176,30 +176,6 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 	})
 }
 
-// handshakeFailed counts and logs a client that did not get as far as a target.
-func (c *connection) handshakeFailed(ctx context.Context, err error) {
-	level := slog.LevelWarn
-	switch {
-	case errors.Is(context.Cause(ctx), errYielded):
-		level, err = slog.LevelDebug, errYielded
-		c.engine.metrics.HandshakeYielded(c.listener.id)
-		if n := c.engine.slots.note(c.listener.post); n > 0 {
-			c.engine.log.Warn("clients in their handshake gave way to newer ones", "listener", c.listener.id, "clients", n,
-				"hint", "find out who connects and stays silent, lower timeouts.handshake of the listener, or raise daemon.max_connections")
-		}
-	case errors.Is(err, listen.ErrNothing):
-		level = slog.LevelDebug // a probe of the port
-	case ctx.Err() != nil:
-		level, err = slog.LevelInfo, errStopping // the client did nothing wrong
-	}
-	c.engine.metrics.HandshakeFailed(c.listener.id)
-	attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "err", err}
-	if hint := listen.Hint(err); hint != "" {
-		attrs = append(attrs, "hint", hint)
-	}
-	c.engine.log.Log(ctx, level, "client handshake failed", attrs...)
-}
-
 // abandon closes an upstream that no client wants any more.
 func abandon(up *tunnel.Conn, reason string) {
 	if up.Relay != nil {

@@ -4,8 +4,11 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/tunneld/tunneld/core/internal/listen"
 )
 
 // handshake is a client that has been accepted and whose target is not known yet.
@@ -154,4 +157,28 @@ func (p *post) note(now time.Time) int {
 	n := p.yielded
 	p.yielded, p.told = 0, now
 	return n
+}
+
+// handshakeFailed counts and logs a client that did not get as far as a target.
+func (c *connection) handshakeFailed(ctx context.Context, err error) {
+	level := slog.LevelWarn
+	switch {
+	case errors.Is(context.Cause(ctx), errYielded):
+		level, err = slog.LevelDebug, errYielded
+		c.engine.metrics.HandshakeYielded(c.listener.id)
+		if n := c.engine.slots.note(c.listener.post); n > 0 {
+			c.engine.log.Warn("clients in their handshake gave way to newer ones", "listener", c.listener.id, "clients", n,
+				"hint", "find out who connects and stays silent, lower timeouts.handshake of the listener, or raise daemon.max_connections")
+		}
+	case errors.Is(err, listen.ErrNothing):
+		level = slog.LevelDebug // a probe of the port
+	case ctx.Err() != nil:
+		level, err = slog.LevelInfo, errStopping // the client did nothing wrong
+	}
+	c.engine.metrics.HandshakeFailed(c.listener.id)
+	attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "err", err}
+	if hint := listen.Hint(err); hint != "" {
+		attrs = append(attrs, "hint", hint)
+	}
+	c.engine.log.Log(ctx, level, "client handshake failed", attrs...)
 }

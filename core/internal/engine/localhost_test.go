@@ -261,7 +261,10 @@ func TestNameThatChanges(t *testing.T) {
 	needIPv6(t)
 	one := map[string][]string{"localhost": {"127.0.0.1"}}
 	metrics := "metrics {\n address = \"localhost:0\"\n}\n"
-	r := start(t, one, func(echo string) string { return listeners(echo, metrics, "localhost:0") })
+	// The port that the system picks is to be free on both.
+	r := start(t, both, func(echo string) string { return listeners(echo, metrics, "localhost:0") })
+	r.names.set(one)
+	r.reload(t, listeners(r.echo, metrics, "localhost:0"))
 	before, metricsBefore := r.sockets("tcp.a"), r.metricsServer.all()
 	_, port := r.at(t, "tcp.a")
 	wantRefused(t, "[::1]:"+port)
