@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -269,6 +270,34 @@ func TestParsePaths(t *testing.T) {
 	_, diags = Parse("nowhere")
 	if got, want := printed(t, diags), "Error: No configuration\n  on nowhere:\n\n  It cannot be opened: there is no such file.\n\n"; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
+	}
+}
+
+// TestProblemsAreBounded: as many as anybody reads are told, of each kind, and a
+// million take no more time and memory to tell.
+func TestProblemsAreBounded(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("upstream \"acme\" \"a\" {\n")
+	for i := range 50000 {
+		fmt.Fprintf(&b, "  a%d = file(\"./none\")\n", i)
+	}
+	b.WriteString("}\n")
+	for i := range 50000 {
+		fmt.Fprintf(&b, "upstream \"direct\" \"d%d\" {}\nnonsense {}\n", i)
+	}
+	cfg, diags := ParseFrom(strings.NewReader(b.String()), "main.hcl")
+	diags = append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: acme}})...)
+	kinds := map[string]int{}
+	last := 0
+	for _, d := range diags {
+		kinds[fmt.Sprintf("warning %v, machine %v", d.Warning, d.Machine)]++
+		if strings.HasSuffix(d.Detail, " There may be more: only 100 are told.") {
+			last++
+		}
+	}
+	want := map[string]int{"warning false, machine false": maxTold, "warning true, machine false": maxTold, "warning false, machine true": maxTold}
+	if !maps.Equal(kinds, want) || last != 3 {
+		t.Errorf("%v, %d say that there are more", kinds, last)
 	}
 }
 

@@ -118,9 +118,7 @@ func (p *parser) parse(texts []sourceText, whole bool) (*Config, Diagnostics) {
 }
 
 func (p *parser) report(problems ...schema.Problem) {
-	for _, one := range problems {
-		p.diags = append(p.diags, p.src.diagnostic(one))
-	}
+	p.diags = append(p.diags, p.src.diagnostics(problems)...)
 }
 
 func (p *parser) errorAt(at hcl.Range, summary, detail string) {

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,6 +31,9 @@ type source struct {
 	// secrets are the sensitive values of each upstream, to keep them out of
 	// what its plugin says.
 	secrets map[string][]string
+	// told counts what diagnostics has placed: errors, warnings, and errors of the
+	// machine.
+	told [3]int
 }
 
 // evaluated is an expression's value. Each expression is computed once, so
@@ -138,6 +142,34 @@ func (f *file) lineAt(pos hcl.Pos) string {
 	start := bytes.LastIndexByte(f.src[:n], '\n') + 1
 	line, _, _ := bytes.Cut(f.src[start:], []byte("\n"))
 	return strings.TrimRight(string(line), "\r")
+}
+
+// maxTold bounds how many problems of each kind are told of one configuration: one
+// of a few megabytes can have a million, each with its place and its piece of the
+// source.
+const maxTold = 100
+
+// diagnostics places problems, and leaves out those beyond maxTold: that there are
+// more is told with the last.
+func (s *source) diagnostics(problems []schema.Problem) (out Diagnostics) {
+	for _, p := range problems {
+		kind := 0
+		switch {
+		case p.Warning:
+			kind = 1
+		case p.Machine:
+			kind = 2
+		}
+		if s.told[kind]++; s.told[kind] > maxTold {
+			continue
+		}
+		d := s.diagnostic(p)
+		if s.told[kind] == maxTold {
+			d.Detail = strings.TrimSpace(fmt.Sprintf("%s There may be more: only %d are told.", d.Detail, maxTold))
+		}
+		out = append(out, d)
+	}
+	return out
 }
 
 // diagnostic places a problem: file, line, block, and as much of the source as

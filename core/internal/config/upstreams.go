@@ -109,8 +109,8 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 		}
 	}
 	wrong := !evaluated
+	diags = c.src.diagnostics(problems)
 	for _, p := range problems {
-		diags = append(diags, c.src.diagnostic(p))
 		wrong = wrong || !p.Warning
 	}
 	secrets := secretsOf(spec.Block, values, nil)
