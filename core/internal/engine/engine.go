@@ -63,6 +63,7 @@ type Engine struct {
 	slots   *slots
 	gates   *gates
 	metrics *metrics.Metrics
+	repeats *repeats
 	control *control.Server
 	current atomic.Pointer[generation]
 	ids     atomic.Uint64
@@ -149,6 +150,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		slots:       newSlots(),
 		gates:       newGates(),
 		connections: newCrew(),
+		repeats:     newRepeats(opts.Log),
 		turn:        make(chan struct{}, 1),
 		listeners:   map[string][]*listening{},
 		lookup:      opts.Lookup,
@@ -304,6 +306,7 @@ func (e *Engine) stop(ctx context.Context) error {
 	e.connections.Wait()
 	e.connections.Dismiss()
 	errs = append(errs, e.pump.Close())
+	e.repeats.close()
 	e.current.Store(nil)
 	errs = append(errs, e.closeHost(ctx))
 	e.retiring.Wait()

@@ -161,10 +161,10 @@ func (p *post) note(now time.Time) int {
 
 // handshakeFailed counts and logs a client that did not get as far as a target.
 func (c *connection) handshakeFailed(ctx context.Context, err error) {
-	level := slog.LevelWarn
+	level, reason := slog.LevelWarn, listen.Reason(err)
 	switch {
 	case errors.Is(context.Cause(ctx), errYielded):
-		level, err = slog.LevelDebug, errYielded
+		level, reason, err = slog.LevelDebug, "yielded", errYielded
 		c.engine.metrics.HandshakeYielded(c.listener.id)
 		if n := c.engine.slots.note(c.listener.post); n > 0 {
 			c.engine.log.Warn("clients in their handshake gave way to newer ones", "listener", c.listener.id, "clients", n,
@@ -173,12 +173,14 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 	case errors.Is(err, listen.ErrNothing):
 		level = slog.LevelDebug // a probe of the port
 	case ctx.Err() != nil:
-		level, err = slog.LevelInfo, errStopping // the client did nothing wrong
+		level, reason, err = slog.LevelInfo, "stopping", errStopping // the client did nothing wrong
 	}
 	c.engine.metrics.HandshakeFailed(c.listener.id)
-	attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "err", err}
-	if hint := listen.Hint(err); hint != "" {
-		attrs = append(attrs, "hint", hint)
-	}
-	c.engine.log.Log(ctx, level, "client handshake failed", attrs...)
+	c.engine.repeats.write(level, repeatKey{"client handshake failed", c.listener.id, reason}, func() []any {
+		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "reason", reason, "err", err}
+		if hint := listen.Hint(err); hint != "" {
+			attrs = append(attrs, "hint", hint)
+		}
+		return attrs
+	})
 }

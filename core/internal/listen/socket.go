@@ -124,6 +124,21 @@ func clientGone(err error) bool {
 	return errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.ECONNRESET)
 }
 
+// Reason is what kind of failure of a Handshake err is: "timeout", "descriptors",
+// "left" for a client that closed without a word, or "protocol" for all others.
+func Reason(err error) string {
+	switch {
+	case errors.Is(err, ErrNothing):
+		return "left"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return "descriptors"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "timeout"
+	default:
+		return "protocol"
+	}
+}
+
 // Hint says what to check after an error of an accept or of a Handshake; empty
 // where nothing can be said but the error.
 func Hint(err error) string {

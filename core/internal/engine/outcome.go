@@ -1,0 +1,99 @@
+package engine
+
+import (
+	"cmp"
+	"log/slog"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/splice"
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// refused is what a client beyond a limit is told; it also logs it.
+func (c *connection) refused(cause *overLimit) *tunnel.DialError {
+	err := &tunnel.DialError{
+		Stage:   pluginv1.Stage_STAGE_CONNECT,
+		Reason:  pluginv1.Reason_REASON_UNAVAILABLE,
+		Message: cause.Error(),
+		Hint:    cmp.Or(cause.hint, "raise the limit, or find out who holds the connections"),
+	}
+	c.logFailure(err, cause.limit)
+	return err
+}
+
+// failed counts and logs a connection that never became a tunnel.
+func (c *connection) failed(err *tunnel.DialError) {
+	c.engine.metrics.Failed(c.listener.id, c.route, c.upstream, err)
+	c.logFailure(err, err.Reason.Text())
+}
+
+// logFailure logs why there is no tunnel. reason is what such lines are alike by.
+func (c *connection) logFailure(err *tunnel.DialError, reason string) {
+	c.engine.repeats.write(slog.LevelWarn, repeatKey{"connection failed", c.listener.id, reason}, func() []any {
+		return append(append(c.attrs(), failureAttrs(err)...), "duration_ms", milliseconds(c.age()))
+	})
+}
+
+// ended counts and logs a tunnel that has ended.
+func (c *connection) ended(r splice.Result) {
+	age := c.age()
+	c.done(nil)
+	c.counts.Ended(r.Reason, age)
+	if !c.listener.access {
+		return
+	}
+	attrs := append(c.attrs(), "path", c.path.Text())
+	attrs = append(attrs, stageAttrs(c.stages)...)
+	attrs = append(attrs,
+		"bytes_up", r.Up,
+		"bytes_down", r.Down,
+		"duration_ms", milliseconds(age),
+		"reason", string(r.Reason),
+	)
+	if r.Err != nil {
+		attrs = append(attrs, "err", r.Err.Error())
+	}
+	c.engine.log.Info("connection", attrs...)
+}
+
+// age is the time since the connection was accepted.
+func (c *connection) age() time.Duration { return time.Since(c.engine.began) - c.start }
+
+func (c *connection) attrs() []any {
+	return []any{
+		"conn", c.name(),
+		"listener", c.listener.id,
+		"route", c.route,
+		"upstream", c.upstream,
+		"client", c.source.String(),
+		"target", c.target.String(),
+	}
+}
+
+func failureAttrs(err *tunnel.DialError) []any {
+	attrs := []any{
+		"stage", err.Stage.Text(),
+		"reason", err.Reason.Text(),
+		"err", err.Message,
+	}
+	if err.Hint != "" {
+		attrs = append(attrs, "hint", err.Hint)
+	}
+	return append(attrs, stageAttrs(err.Stages)...)
+}
+
+func stageAttrs(stages []tunnel.StageTime) []any {
+	if len(stages) == 0 {
+		return nil
+	}
+	var times []any
+	for _, s := range stages {
+		times = append(times, slog.Float64(s.Stage.Text(), milliseconds(s.Duration)))
+	}
+	return []any{slog.Group("dial_ms", times...)}
+}
+
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
+}
