@@ -67,7 +67,7 @@ const brazenWords = "\x1b[2Jbrazen words\r\u009b31m\u202e"
 type brazen struct {
 	sdk.Dialer `tunneld:"-"`
 	Secret     sdk.Secret `tunneld:"secret" doc:"\x1b[2Jbrazen words\u009b31m"`
-	Color      string     `tunneld:"color" default:"\x1b[31m\u009b" doc:"a color"`
+	Color      string     `tunneld:"color,freetext" default:"\x1b[31m\u009b" doc:"a color"`
 }
 
 // Validate implements sdk.Validator.
