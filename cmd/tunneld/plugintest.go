@@ -23,8 +23,9 @@ func pluginTestCommand() *cobra.Command {
 		Long: `test starts the plugin of one upstream as the daemon would and checks what the
 plugin protocol asks of it: docs/conformance.md lists the checks.
 
-The far end has to run, or is given as a command after --, which is started and
-ended with the test, and stays in the foreground. The kit serves the target where that is a loopback address;
+The far end has to run, or is given as a command after --, which is started with
+the test, stays in the foreground, and is killed at its end: what the plugin makes
+of that is a check. The kit serves the target where that is a loopback address;
 otherwise it assumes that an echo service is there, and checks less.
 
 The exit status is 0 if every check holds, 1 if one does not, 2 if the command

@@ -21,7 +21,34 @@ func forward(args []string) int {
 		fmt.Println("the frobnicator is not configured")
 		return 5
 	}
-	ln, err := net.Listen("tcp", args[0])
+	return serveFarEnd(args[0], func(in *net.TCPConn) {
+		out, err := net.Dial("tcp", args[1])
+		if err != nil {
+			_ = in.SetLinger(0)
+			return
+		}
+		defer out.Close()
+		done := make(chan struct{})
+		pipe := func(to, from net.Conn) {
+			if _, err := io.Copy(to, from); err != nil {
+				_, _ = in.SetLinger(0), out.(*net.TCPConn).SetLinger(0)
+				_, _ = in.Close(), out.Close()
+			}
+			_ = to.(*net.TCPConn).CloseWrite()
+		}
+		go func() {
+			defer close(done)
+			pipe(in, out)
+		}()
+		pipe(out, in)
+		<-done
+	})
+}
+
+// serveFarEnd serves connections to an address, each of which it closes, for as
+// long as the process lives.
+func serveFarEnd(address string, serve func(*net.TCPConn)) int {
+	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		fmt.Println(err)
 		return 1
@@ -33,26 +60,7 @@ func forward(args []string) int {
 		}
 		go func() {
 			defer in.Close()
-			out, err := net.Dial("tcp", args[1])
-			if err != nil {
-				_ = in.(*net.TCPConn).SetLinger(0)
-				return
-			}
-			defer out.Close()
-			done := make(chan struct{})
-			pipe := func(to, from net.Conn) {
-				if _, err := io.Copy(to, from); err != nil {
-					_, _ = in.(*net.TCPConn).SetLinger(0), out.(*net.TCPConn).SetLinger(0)
-					_, _ = in.Close(), out.Close()
-				}
-				_ = to.(*net.TCPConn).CloseWrite()
-			}
-			go func() {
-				defer close(done)
-				pipe(in, out)
-			}()
-			pipe(out, in)
-			<-done
+			serve(in.(*net.TCPConn))
 		}()
 	}
 }

@@ -232,22 +232,10 @@ func (s *framedStream) Abort(string) {
 
 // framedFarEnd is the server: "framed FROM TO" leads what is opened at FROM to TO.
 func framedFarEnd(args []string) int {
-	ln, err := net.Listen("tcp", args[0])
-	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	for {
-		in, err := ln.Accept()
-		if err != nil {
-			return 1
-		}
-		go serveFramed(in.(*net.TCPConn), args[1])
-	}
+	return serveFarEnd(args[0], func(in *net.TCPConn) { serveFramed(in, args[1]) })
 }
 
 func serveFramed(in *net.TCPConn, to string) {
-	defer in.Close()
 	r := bufio.NewReader(in)
 	if line, _ := r.ReadString('\n'); line == "login\n" {
 		time.Sleep(loginTime)
