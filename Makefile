@@ -4,6 +4,8 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 BUF     := tools/node_modules/@bufbuild/buf-linux-$(subst arm64,aarch64,$(subst amd64,x64,$(shell $(GO) env GOHOSTARCH)))/bin/buf
 GOFILES := $(shell git ls-files -co --exclude-standard '*.go')
 FUZZTIME ?= 20000x
+NIGHTLY_COUNT    ?= 20
+NIGHTLY_FUZZTIME ?= 1000000x
 TARGETS := linux/amd64 linux/arm64 darwin/arm64
 
 .PHONY: help
@@ -74,6 +76,13 @@ chaos: ## disturb a daemon under load, as docs/reliability.md has it (CHAOS=-sho
 .PHONY: soak
 soak: ## ten minutes of churn: nothing grows
 	$(GO) run ./chaos -soak 10m
+
+.PHONY: nightly
+nightly: ## what is too long for ci: every test 20 times, long fuzzing, chaos and soak in full (hours)
+	$(GO) test -race -count=$(NIGHTLY_COUNT) -timeout 6h ./...
+	$(GO) test -tags interop -count=3 -timeout 2h ./interop/...
+	@scripts/fuzz.sh $(NIGHTLY_FUZZTIME)
+	$(MAKE) chaos soak
 
 .PHONY: ci
 ci: ## what the continuous integration runs
