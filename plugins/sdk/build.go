@@ -100,7 +100,7 @@ type instance struct {
 	dialer      Dialer
 	noHalfClose bool
 	log         *slog.Logger
-	watch       func(syscall.RawConn) // nil: nobody watches
+	watch       func(remote string, c syscall.RawConn) // nil: nobody watches
 }
 
 func (i *instance) Decode(config []byte) []*pluginv1.Diagnostic {

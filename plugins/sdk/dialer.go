@@ -23,7 +23,7 @@ func (r *Request) Dialer() *net.Dialer {
 	options := d.Control
 	d.Control = func(network, address string, c syscall.RawConn) error {
 		if strings.HasPrefix(network, "tcp") {
-			r.watch(c)
+			r.watch(address, c)
 		}
 		return options(network, address, c)
 	}

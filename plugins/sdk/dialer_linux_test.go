@@ -74,8 +74,9 @@ func TestDialedSocketsAreWatched(t *testing.T) {
 	}
 	defer l.Close()
 	var watched []syscall.RawConn
+	var remote string
 	i := &instance{dialer: dialTo(l.Addr().String())}
-	if err := i.Start(serve.Env{Watch: func(c syscall.RawConn) { watched = append(watched, c) }}); err != nil {
+	if err := i.Start(serve.Env{Watch: func(to string, c syscall.RawConn) { watched, remote = append(watched, c), to }}); err != nil {
 		t.Fatal(err)
 	}
 	out, err := i.Dial(t.Context(), &pluginv1.DialRequest{SocketOptions: &pluginv1.SocketOptions{UserTimeout: durationpb.New(1500 * time.Millisecond)}})
@@ -87,6 +88,9 @@ func TestDialedSocketsAreWatched(t *testing.T) {
 		userTimeout, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
 	}); err != nil || userTimeout != 1500 {
 		t.Errorf("the watched socket's user timeout is %d, %v", userTimeout, err)
+	}
+	if remote != l.Addr().String() {
+		t.Errorf("the watched socket leads to %q, not %s", remote, l.Addr())
 	}
 	if out.Tunnel.Socket == nil {
 		t.Error("the tunnel does not name its socket")

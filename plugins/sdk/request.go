@@ -42,7 +42,7 @@ type Request struct {
 	// Traceparent and Tracestate are the W3C trace context, or empty.
 	Traceparent, Tracestate string
 
-	watch func(syscall.RawConn) // takes each socket of Dialer; nil: nobody watches
+	watch func(remote string, c syscall.RawConn) // takes each socket of Dialer; nil: nobody watches
 
 	mu      sync.Mutex
 	stage   Stage

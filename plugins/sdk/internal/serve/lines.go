@@ -28,8 +28,9 @@ type lines struct {
 
 // watched is a socket whose owner closes it when it likes.
 type watched struct {
-	raw  syscall.RawConn
-	line sockopt.Line
+	raw    syscall.RawConn
+	remote string
+	line   sockopt.Line
 }
 
 // leastSweep is how many sockets are kept at least before one looks for closed
@@ -53,8 +54,8 @@ func (l *lines) dead(w *watched) (dead, open bool) {
 	return dead, err == nil
 }
 
-// watch looks at a socket until it is closed.
-func (s *Server) watch(raw syscall.RawConn) {
+// watch looks at a socket until it is closed. remote is for the log.
+func (s *Server) watch(remote string, raw syscall.RawConn) {
 	l := &s.lines
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -62,7 +63,7 @@ func (s *Server) watch(raw syscall.RawConn) {
 		l.sockets = slices.DeleteFunc(l.sockets, func(w watched) bool { return w.raw.Control(func(uintptr) {}) != nil })
 		l.most = max(leastSweep, 2*len(l.sockets))
 	}
-	l.sockets = append(l.sockets, watched{raw: raw})
+	l.sockets = append(l.sockets, watched{raw: raw, remote: remote})
 	s.arm()
 }
 
@@ -111,7 +112,7 @@ func (s *Server) checkLines() {
 		dead, open := l.dead(&w)
 		switch {
 		case dead:
-			s.log.Warn("a connection was reset: its line is dead", "err", DeadLineError{l.limit})
+			s.log.Warn("a connection was reset: its line is dead", "remote", w.remote, "err", DeadLineError{l.limit})
 			_ = w.raw.Control(func(fd uintptr) { _ = sockopt.Disconnect(fd) }) // an error: it was closed just now
 		case open:
 			kept = append(kept, w)

@@ -54,7 +54,7 @@ func watchConn(t *testing.T, s *Server, c *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.watch(raw)
+	s.watch(c.RemoteAddr().String(), raw)
 }
 
 // TestBlackHoleEndsARelay cuts the far end's link: the daemon is told why the

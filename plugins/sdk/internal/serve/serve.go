@@ -59,9 +59,9 @@ type Env struct {
 	Log      *slog.Logger
 	// Report takes the state; name and hash of the upstream are filled in.
 	Report func(*pluginv1.UpstreamStatus)
-	// Watch takes each TCP socket that the plugin makes. It is reset once its
-	// line is dead.
-	Watch func(syscall.RawConn)
+	// Watch takes each TCP socket that the plugin makes, and where it leads. It is
+	// reset once its line is dead.
+	Watch func(remote string, c syscall.RawConn)
 }
 
 // Tunnel is a connection that an instance made; it is the server's.
