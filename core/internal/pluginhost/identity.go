@@ -15,8 +15,8 @@ import (
 
 // Identity is the same for two specs that start the same plugin: equal specs, with
 // equal content of the program, of the first argument that names a regular file (a
-// script, or a program that another starts), and of Files. A file that cannot be read
-// counts with its size and time. Like Key it is a hash over secrets, too. What ctx
+// script, or a program that another starts), and of Files. A file that cannot be read,
+// or is larger than maxWatched, counts with its size and time. Like Key it is a hash over secrets, too. What ctx
 // breaks off is another identity.
 func Identity(ctx context.Context, s Spec) string {
 	id := s.Key()
@@ -42,19 +42,34 @@ func watched(s Spec) []string {
 	return append(paths, slices.Sorted(maps.Keys(s.Files))...)
 }
 
+// maxWatched bounds what is read of a file, in bytes: no program is as large, but what
+// an argument names may be anything.
+const maxWatched = 1 << 30
+
 // contentOf returns the hash of a file's content.
 func contentOf(ctx context.Context, path string) string {
-	f, err := userfile.Open(path)
-	if err == nil {
-		defer func() { _ = f.Close() }()
-		h := sha256.New()
-		if _, err = io.Copy(h, contextReader{ctx, f}); err == nil {
-			return hex.EncodeToString(h.Sum(nil))
+	info, err := os.Stat(path)
+	if err != nil {
+		return err.Error()
+	}
+	if info.Size() <= maxWatched {
+		var sum string
+		if sum, err = hashOf(ctx, path); err == nil {
+			return sum
 		}
 	}
-	info, statErr := os.Stat(path)
-	if statErr != nil {
-		return statErr.Error()
-	}
 	return fmt.Sprintf("%d %d %v", info.Size(), info.ModTime().UnixNano(), err)
+}
+
+func hashOf(ctx context.Context, path string) (string, error) {
+	f, err := userfile.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	h := sha256.New()
+	if _, err := io.Copy(h, contextReader{ctx, f}); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }

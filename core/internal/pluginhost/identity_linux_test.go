@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tunneld/tunneld/core/internal/plugintest"
 )
@@ -79,5 +80,26 @@ func TestIdentity(t *testing.T) {
 	s := Spec{Command: []string{file}}
 	if Identity(ended, s) == Identity(t.Context(), s) {
 		t.Error("what was broken off has the file's identity")
+	}
+}
+
+// TestIdentityOfALargeFile: it is not read to its end, and its time counts.
+func TestIdentityOfALargeFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "large")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, 8<<40); err != nil {
+		t.Skipf("no file of 8 TiB here: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s := Spec{Command: []string{"/nonexistent/x", file}}
+	first := Identity(ctx, s)
+	if err := os.Chtimes(file, time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if Identity(ctx, s) == first || ctx.Err() != nil {
+		t.Errorf("%s, %v", first, ctx.Err())
 	}
 }
