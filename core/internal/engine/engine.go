@@ -113,7 +113,9 @@ func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, erro
 		return nil, diags, err
 	}
 	diags = wantListener(cfg, diags, opts.ConfigPath)
+	e.turn <- struct{}{} // the control socket is served before all is done
 	diags, _, err = e.replace(ctx, renewal{cfg: cfg, diags: diags})
+	<-e.turn
 	if err != nil {
 		e.control.Close()
 		return nil, diags, errors.Join(err, e.pump.Close(), e.host.Close(context.WithoutCancel(ctx)))

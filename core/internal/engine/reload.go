@@ -122,8 +122,7 @@ func (e *Engine) notify(outcome *status.Reload) {
 // replace puts a configuration in force: check, configure, bind, swap, retire. Every
 // step before the swap is undone where a later one fails. With errors among the
 // parser's diagnostics it is only checked further, so that the user is told of all
-// problems at once. It returns what has changed. It is called with turn held, or
-// before anybody else has the engine.
+// problems at once. It returns what has changed. It is called with turn held.
 func (e *Engine) replace(ctx context.Context, n renewal) (config.Diagnostics, []string, error) {
 	e.number++
 	cfg := n.cfg
