@@ -29,18 +29,10 @@ func Adopt(fd int) (*Socket, error) {
 	return &Socket{fd}, nil
 }
 
-// Fit makes a stream socket fit for a tunnel, whoever made it.
-func Fit(fd int) {
-	keepUrgent(fd)
-	// Somebody may have left this on: a clean close would then be a reset, or
-	// block.
-	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
-}
-
-// keepUrgent leaves urgent data in its place among the other bytes (RFC 6093,
-// section 4); else the byte would be lost. An accepted socket has it from the one
-// that listens. It cannot fail.
-func keepUrgent(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
+// Fit makes a stream socket fit for a tunnel, whoever made it: urgent data stays in
+// its place among the other bytes (RFC 6093, section 4); else the byte would be lost.
+// An accepted socket has it from the one that listens. It cannot fail.
+func Fit(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
 
 // Listener accepts bare sockets. Its methods may be called by several
 // goroutines.
@@ -59,7 +51,7 @@ func Listen(ctx context.Context, address string, o sockopt.Options) (*Listener, 
 	// Before it listens: from then on somebody may connect, and a socket keeps
 	// what it began with.
 	ln, err := listenTCP(ctx, address, func(_, _ string, c syscall.RawConn) error {
-		return errors.Join(l.readSystem(c), c.Control(func(fd uintptr) { keepUrgent(int(fd)) }), l.setOptions(c, o))
+		return errors.Join(l.readSystem(c), c.Control(func(fd uintptr) { Fit(int(fd)) }), l.setOptions(c, o))
 	})
 	if err != nil {
 		return nil, err
@@ -184,7 +176,7 @@ func dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (int, err
 	if err := o.ApplyFD(fd); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
-	keepUrgent(fd)
+	Fit(fd)
 	err = unix.Connect(fd, sa)
 	if err == unix.EINPROGRESS {
 		// On the same machine it is connected, or refused, by now.
@@ -296,17 +288,18 @@ func gone(fd int) bool {
 // Take hands the descriptor over to the caller.
 func (s *Socket) Take() int { return s.fd }
 
-// Close closes the socket.
+// Close closes the socket. What was written is still delivered, and it does not
+// wait for that, whatever somebody else has made of SO_LINGER.
 func (s *Socket) Close() {
-	// The descriptor is gone, whatever it returns.
-	_ = unix.Close(s.fd)
+	_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}) // it cannot fail
+	_ = unix.Close(s.fd) // the descriptor is gone, whatever it returns
 }
 
 // Reset closes the socket so that its peer is reset, if it is a TCP socket.
 func (s *Socket) Reset() {
 	// It fails on a connection that is reset already.
 	_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	s.Close()
+	_ = unix.Close(s.fd)
 }
 
 func (s *Socket) conn() (net.Conn, error) {

@@ -101,17 +101,27 @@ func TestPluginEndsWhileTheClientSends(t *testing.T) {
 	})
 }
 
-// TestLingerThatAPluginLeft: what is still to be sent when the tunnel ends is sent.
-func TestLingerThatAPluginLeft(t *testing.T) {
+// TestWhatIsLeftIsSent: what is still to be sent when the tunnel has ended is sent, to
+// either side.
+func TestWhatIsLeftIsSent(t *testing.T) {
+	body := bytes.Repeat([]byte("x"), 1<<20)
+	eachPath(t, func(t *testing.T, start func(Tunnel), s shape) {
+		r := newRig(t, start, s)
+		if err := r.client.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		expectEOF(t, r.upstream, "")
+		write(t, r.upstream, string(body))
+		r.closeUpstream(t)
+		if res := r.wait(t); res.Err != nil || res.Down != int64(len(body)) {
+			t.Errorf("result %+v", res)
+		}
+		expectEOF(t, r.client, string(body))
+	})
 	eachPump(t, func(t *testing.T, start func(Tunnel)) {
-		r := newRig(t, start, shape{before: func(_ *rig, _, upstream net.Conn) {
-			if err := upstream.(*net.TCPConn).SetLinger(0); err != nil {
-				t.Fatal(err)
-			}
-		}})
+		r := newRig(t, start, shape{})
 		r.halfCloseUpstream(t)
 		expectEOF(t, r.client, "")
-		body := bytes.Repeat([]byte("x"), 1<<20)
 		write(t, r.client, string(body))
 		if err := r.client.CloseWrite(); err != nil {
 			t.Fatal(err)

@@ -80,6 +80,8 @@ func (k *kernel) start(t *Tunnel) bool {
 			_ = c.Close()
 		}
 	}
+	setLinger(cfd, &unfinished)
+	setLinger(ufd, &unfinished)
 	w := k.workers[k.next.Add(1)%uint32(len(k.workers))]
 	w.submit(message{kind: msgJoin, join: t, fds: [2]int32{cfd, ufd}})
 	return true

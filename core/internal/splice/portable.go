@@ -33,8 +33,10 @@ func (p *portable) init(tunnels *counter, lines *lineCheck) {
 }
 
 func (p *portable) start(t Tunnel) {
-	fit(t.Client)
-	fit(t.Upstream.Stream)
+	for _, c := range []net.Conn{t.Client, t.Upstream.Stream} {
+		fit(c)
+		linger(c, 0) // see finish
+	}
 	f := &flow{Tunnel: t, start: time.Now(), torn: make(chan struct{})}
 	p.mu.Lock()
 	if len(p.flows) == 0 {
@@ -326,9 +328,12 @@ func (f *flow) finish() {
 		}
 	}
 	if f.close() {
-		// The descriptors are gone after Close, whatever it returns.
-		_ = f.Upstream.Stream.Close()
-		_ = f.Client.Close()
+		for _, c := range []net.Conn{f.Upstream.Stream, f.Client} {
+			// Until now closing c was a reset: the system closes what a killed
+			// process leaves, and half a stream must not look like a whole one.
+			linger(c, -1)
+			_ = c.Close() // the descriptor is gone, whatever it returns
+		}
 	} else {
 		<-f.torn
 	}
@@ -397,12 +402,15 @@ func closeWrite(c net.Conn) error {
 // reset closes c such that a TCP peer is reset. A wrapper is gone around: closing
 // it may say that the end is a clean one, as TLS does.
 func reset(c net.Conn) {
-	c = innermost(c)
-	if t, ok := c.(*net.TCPConn); ok {
-		// It fails on a connection that is reset already.
-		_ = t.SetLinger(0)
+	linger(c, 0)
+	_ = innermost(c).Close()
+}
+
+// linger is SetLinger of the TCP connection under c.
+func linger(c net.Conn, seconds int) {
+	if t, ok := innermost(c).(*net.TCPConn); ok {
+		_ = t.SetLinger(seconds) // it fails on a connection that is reset already
 	}
-	_ = c.Close()
 }
 
 // innermost is the connection under c's wrappers.

@@ -106,8 +106,25 @@ func fit(c net.Conn) {
 	}
 }
 
+// What closing a TCP socket does to its peer. A tunnel's sockets are unfinished from
+// its start on, since the kernel closes them where this process is killed: its peers
+// would take half a stream for a whole one.
+var (
+	unfinished = unix.Linger{Onoff: 1} // it is reset
+	finished   = unix.Linger{}         // it gets what is left, and the end
+)
+
+// setLinger says what closing fd will do. It cannot fail, and is nothing to a unix
+// socket.
+func setLinger(fd int32, l *unix.Linger) {
+	_, _, _ = syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(l)), unsafe.Sizeof(*l), 0)
+}
+
 // closeClean closes a socket whose both directions have been shut down.
-func closeClean(fd int32) { _ = unix.Close(int(fd)) }
+func closeClean(fd int32) {
+	setLinger(fd, &finished)
+	_ = unix.Close(int(fd))
+}
 
 // closeReset closes a socket so that a TCP peer is reset, also while somebody
 // still holds a copy of the descriptor; a unix socket's peer sees its end.
@@ -119,7 +136,7 @@ func closeReset(fd int32) {
 	case syscall.EINVAL: // a unix socket
 		_ = unix.Shutdown(int(fd), unix.SHUT_RDWR)
 	default:
-		_ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		setLinger(fd, &unfinished)
 	}
 	_ = unix.Close(int(fd))
 }

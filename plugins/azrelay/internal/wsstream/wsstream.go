@@ -132,6 +132,7 @@ func New(o Options) *Conn {
 	if t, ok := o.Conn.(*TLS); ok {
 		c.batch = t.batch
 	}
+	c.linger(0)
 	if c.ping > 0 {
 		c.mu.Lock()
 		c.timer = time.AfterFunc(c.ping, c.tick)
@@ -241,6 +242,7 @@ func (c *Conn) Close() error {
 			_, _ = io.CopyN(io.Discard, c.socket, maxLinger)
 		}
 	}
+	c.linger(-1)
 	err := c.conn.Close()
 	c.controls.Wait()
 	if err != nil {
@@ -251,6 +253,14 @@ func (c *Conn) Close() error {
 
 // Socket returns the connection at the bottom, for looks at it.
 func (c *Conn) Socket() net.Conn { return c.socket }
+
+// linger sets SO_LINGER where the transport is TCP: 0 until Close, so that the far
+// end is reset also where this process is killed.
+func (c *Conn) linger(seconds int) {
+	if tcp, ok := c.socket.(interface{ SetLinger(sec int) error }); ok {
+		_ = tcp.SetLinger(seconds) // it fails on a connection that is reset already
+	}
+}
 
 // Abort resets the transport, without a Close frame and without TLS's
 // close_notify: the far end cannot take it for a clean end.
@@ -264,9 +274,7 @@ func (c *Conn) Abort() {
 
 // cut resets the transport.
 func (c *Conn) cut() {
-	if tcp, ok := c.socket.(interface{ SetLinger(sec int) error }); ok {
-		_ = tcp.SetLinger(0)
-	}
+	c.linger(0)
 	_ = c.socket.Close()
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,6 +68,32 @@ func TestWriteAfterCloseWrite(t *testing.T) {
 	conn.Abort()
 	if err := conn.Close(); err != nil {
 		t.Errorf("Close after Abort = %v", err)
+	}
+}
+
+// TestEndOfTheSocket: one that the system closes, as it does after a killed process,
+// is reset; one that Close closes gets what was written, and an end.
+func TestEndOfTheSocket(t *testing.T) {
+	c, s := pair(t)
+	New(Options{Conn: c})
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the system closes it: %v, want a reset", err)
+	}
+
+	c, s = pair(t)
+	conn := New(Options{Conn: c})
+	body := make([]byte, 1<<20)
+	if _, err := conn.Write(body); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(conn.CloseWrite(), conn.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(s); err != nil || len(got) < len(body) {
+		t.Errorf("Close: %d bytes, %v; want all and an end", len(got), err)
 	}
 }
 
