@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == asThirdParty {
 		quickExit()
-		for _, p := range []sdk.Plugin{fixture.Direct(), fixture.Relay(), misfitPlugin, brazenPlugin} {
+		for _, p := range thirdParties {
 			if p.Name == os.Args[2] {
 				os.Exit(sdk.Serve(p))
 			}
@@ -44,6 +44,9 @@ const (
 	// asThirdParty is the argument that makes it a plugin that is not bundled.
 	asThirdParty = "third-party"
 )
+
+// thirdParties are the plugins that it is then, by name.
+var thirdParties = []sdk.Plugin{fixture.Direct(), fixture.Relay(), misfitPlugin, brazenPlugin}
 
 // misfitPlugin is one that cannot be served: its schema has a type that there is
 // not.

@@ -292,7 +292,7 @@ func (s *Socket) Take() int { return s.fd }
 // wait for that, whatever somebody else has made of SO_LINGER.
 func (s *Socket) Close() {
 	_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}) // it cannot fail
-	_ = unix.Close(s.fd) // the descriptor is gone, whatever it returns
+	_ = unix.Close(s.fd)                                                             // the descriptor is gone, whatever it returns
 }
 
 // Reset closes the socket so that its peer is reset, if it is a TCP socket.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -67,6 +68,44 @@ func TestChannelWithoutDescriptors(t *testing.T) {
 	}
 	if got, err := core.Receive(); err != nil || got.Token != 8 {
 		t.Errorf("the next record is %+v, %v", got, err)
+	}
+}
+
+// TestDescriptorThatLingers: closing one that nobody wants does not wait for a far end
+// that does not read, and that still gets what was sent.
+func TestDescriptorThatLingers(t *testing.T) {
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := net.DialTCP("tcp", nil, l.Addr().(*net.TCPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := l.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	body := make([]byte, 1<<20) // more than the far end's system takes unread
+	if _, err := conn.Write(body); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetLinger(3600); err != nil {
+		t.Fatal(err)
+	}
+	core, plugin := pair(t)
+	if err := plugin.Send(Record{Kind: Handoff, Token: 7, Path: PathDirect}, conn); err != nil {
+		t.Fatal(err)
+	}
+	got, err := core.Receive()
+	if err := errors.Join(err, conn.Close()); err != nil {
+		t.Fatal(err)
+	}
+	got.Descriptor.Close()
+	if n, err := io.Copy(io.Discard, far); n != int64(len(body)) || err != nil {
+		t.Errorf("%d bytes, %v; want all and an end", n, err)
 	}
 }
 

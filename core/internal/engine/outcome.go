@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -40,6 +41,11 @@ func (c *connection) ended(r splice.Result) {
 	age := c.age()
 	c.done(nil)
 	c.counts.Ended(r.Reason, age)
+	var held *splice.HeldUpError
+	if errors.As(r.Err, &held) {
+		c.engine.log.Warn("tunnel broken off", append(c.attrs(), "plugin", held.Plugin, "err", held,
+			"hint", "other tunnels waited meanwhile: mend or replace the plugin. What it hands over is copied instead of spliced until the daemon is started anew")...)
+	}
 	if !c.listener.access {
 		return
 	}

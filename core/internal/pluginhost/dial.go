@@ -111,6 +111,7 @@ func (u *upstream) through(ctx context.Context, p *process, d tunnel.Dial) (_ *t
 	}
 	c := &tunnel.Conn{
 		Socket:    socket,
+		Plugin:    u.p.spec.Name,
 		ReadAhead: h.GetPrefetched(),
 		Path:      h.GetPath(),
 		Local:     h.GetConnected().GetLocalAddress(),

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -122,15 +123,23 @@ func TestWhatIsLeftIsSent(t *testing.T) {
 		r := newRig(t, start, shape{})
 		r.halfCloseUpstream(t)
 		expectEOF(t, r.client, "")
-		write(t, r.client, string(body))
-		if err := r.client.CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
-		if res := r.wait(t); res.Err != nil || res.Up != int64(len(body)) {
-			t.Errorf("result %+v", res)
-		}
-		expectEOF(t, r.upstream, string(body))
+		uploadAtTheEnd(t, r)
 	})
+}
+
+// uploadAtTheEnd sends a megabyte, which the far end reads when the tunnel is gone: the
+// upstream has ended before.
+func uploadAtTheEnd(t *testing.T, r *rig) {
+	t.Helper()
+	body := strings.Repeat("x", 1<<20)
+	write(t, r.client, body)
+	if err := r.client.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if res := r.wait(t); res.Err != nil || res.Up != int64(len(body)) {
+		t.Errorf("result %+v", res)
+	}
+	expectEOF(t, r.upstream, body)
 }
 
 // TestResetThoughACopyIsHeld: the kernel sends nothing at close as long as somebody

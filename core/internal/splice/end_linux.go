@@ -32,7 +32,7 @@ func (w *worker) failed(s *slot, side int, what string, errno syscall.Errno) {
 		return
 	}
 	err := sideError{what + " upstream", errno}
-	if s.relay != nil {
+	if s.relay != nil && errno != errBrokenOff {
 		w.endUp(s, err)
 		return
 	}
@@ -203,11 +203,14 @@ func (w *worker) breakOff(s *slot, reason tunnel.CloseReason, err error) {
 		return
 	}
 	s.broken, s.ending = true, &ending{reason, err}
+	if s.stuck() {
+		s.ending = s.heldUp()
+	}
 	if s.relay == nil {
 		w.free(s, closeReset)
 		return
 	}
-	relay, key, text := s.relay, s.key(0), err.Error()
+	relay, key, text := s.relay, s.key(0), s.ending.err.Error()
 	w.helpers.Go(func() {
 		relay.Abort(text)
 		w.submit(message{kind: msgAborted, key: key})
@@ -216,6 +219,10 @@ func (w *worker) breakOff(s *slot, reason tunnel.CloseReason, err error) {
 
 // free closes the sockets and ends the use of the slot.
 func (w *worker) free(s *slot, shut func(fd int32)) {
+	if s.stuck() && !s.broken {
+		// What looks like a clean end is the watch's doing.
+		s.ending, shut = s.heldUp(), closeReset
+	}
 	s.fold()
 	result := Result{Reason: s.ending.reason, Err: s.ending.err, Up: s.dirs[client].moved, Down: s.dirs[upstream].moved}
 	for d := range s.dirs {
@@ -223,13 +230,18 @@ func (w *worker) free(s *slot, shut func(fd int32)) {
 	}
 	// Closing a socket takes it from the epoll; where somebody still holds a copy
 	// its events go on, with a key that finds nothing.
-	for _, fd := range s.fds {
-		shut(fd)
+	h := s.handed
+	shut(s.fds[client])
+	if h == nil {
+		shut(s.fds[upstream])
 	}
 	relay, done := s.relay, s.done
 	w.slots.give(s)
 	// Logging and counting are not the worker's time.
 	w.helpers.Go(func() {
+		if h != nil {
+			h.close(w.epfd, shut)
+		}
 		if relay != nil {
 			relay.Ended()
 		}

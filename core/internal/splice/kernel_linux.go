@@ -22,6 +22,7 @@ const maxWorkers = 8
 type kernel struct {
 	workers []*worker
 	next    atomic.Uint32
+	origins origins
 	closing chan struct{}
 	ticking sync.WaitGroup
 }
@@ -41,10 +42,11 @@ func (k *kernel) init(tunnels *counter, lines *lineCheck) error {
 	return nil
 }
 
-// tick tells the workers the time, as long as there are tunnels.
+// tick tells the workers the time, as long as there are tunnels, and watches them.
 func (k *kernel) tick(tunnels *counter) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
+	seen := make([]sighting, len(k.workers))
 	for {
 		select {
 		case <-k.closing:
@@ -54,8 +56,13 @@ func (k *kernel) tick(tunnels *counter) {
 		if tunnels.n.Load() == 0 {
 			continue
 		}
-		for _, w := range k.workers {
+		for i, w := range k.workers {
 			w.submit(message{kind: msgTick})
+			now := w.sight()
+			if now.at != nil && now == seen[i] {
+				k.ticking.Go(func() { w.watch(now) })
+			}
+			seen[i] = now
 		}
 	}
 }
@@ -83,7 +90,11 @@ func (k *kernel) start(t *Tunnel) bool {
 	setLinger(cfd, &unfinished)
 	setLinger(ufd, &unfinished)
 	w := k.workers[k.next.Add(1)%uint32(len(k.workers))]
-	w.submit(message{kind: msgJoin, join: t, fds: [2]int32{cfd, ufd}})
+	m := message{kind: msgJoin, join: t, fds: [2]int32{cfd, ufd}}
+	if t.Upstream.Plugin != "" {
+		m.from = k.origins.of(t.Upstream.Plugin)
+	}
+	w.submit(m)
 	return true
 }
 

@@ -88,6 +88,7 @@ type rig struct {
 
 type shape struct {
 	relay    bool
+	plugin   string // who handed the upstream over, or nobody
 	timeouts Timeouts
 	traffic  *tunnel.Traffic
 	up, down []byte // read ahead
@@ -99,7 +100,7 @@ func newRig(t testing.TB, start func(Tunnel), s shape) *rig {
 	t.Helper()
 	client, clientNear := tcpPair(t)
 	r := &rig{client: client, result: make(chan Result, 1)}
-	conn := &tunnel.Conn{ReadAhead: s.down}
+	conn := &tunnel.Conn{ReadAhead: s.down, Plugin: s.plugin}
 	if s.relay {
 		near, far, err := pluginwire.RelayPair()
 		if err != nil {

@@ -21,6 +21,7 @@ const (
 type slot struct {
 	index, generation uint32
 	fds               [2]int32 // client, upstream
+	handed            *handed  // the upstream, where a plugin handed it over
 
 	live    bool
 	queued  bool // in the worker's ready list
@@ -70,8 +71,8 @@ const (
 	dirDone
 )
 
-// direction is one way of a tunnel. It holds bytes in rest or in the pipe, never
-// in both.
+// direction is one way of a tunnel. It holds bytes in rest or in the pipe, and in
+// both only where the pipe must not be spliced from any more.
 type direction struct {
 	rest  *rest // to be written before anything else
 	pipe  *pipe

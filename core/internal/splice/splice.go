@@ -64,6 +64,15 @@ type Result struct {
 	Up, Down int64
 }
 
+// HeldUpError ends a tunnel whose upstream a plugin made the pump wait for. Only who
+// has kept a copy of the socket that it handed over can do that.
+type HeldUpError struct{ Plugin string }
+
+// Error names the plugin.
+func (e *HeldUpError) Error() string {
+	return fmt.Sprintf("plugin %q kept a copy of the socket that it handed over, and held the pump up with it", e.Plugin)
+}
+
 // tick is how often timeouts are looked at.
 const tick = time.Second
 

@@ -65,7 +65,7 @@ func (w *worker) pump(s *slot, d int) {
 // broken off.
 func (w *worker) fill(s *slot, d int) (int, bool) {
 	dir := &s.dirs[d]
-	if dir.bulk {
+	if dir.bulk && !s.suspect() {
 		if dir.pipe == nil {
 			dir.pipe = w.pipes.get(w.now)
 		}
@@ -73,7 +73,7 @@ func (w *worker) fill(s *slot, d int) (int, bool) {
 			return w.fillPipe(s, d)
 		}
 	}
-	n, errno := rawRecv(s.fds[d], w.buf)
+	n, errno := s.recv(d, w.buf)
 	switch {
 	case errno == 0 && n > 0:
 		full := n == len(w.buf)
@@ -92,7 +92,7 @@ func (w *worker) fill(s *slot, d int) (int, bool) {
 func (w *worker) fillPipe(s *slot, d int) (int, bool) {
 	dir := &s.dirs[d]
 	// The pipe is empty, so that EAGAIN speaks of the socket.
-	n, errno := rawSplice(s.fds[d], dir.pipe.w, dir.pipe.size)
+	n, errno := s.fromSocket(d, dir.pipe)
 	if errno == 0 && n > 0 {
 		dir.pipe.held = n
 		return n, true
@@ -139,7 +139,7 @@ func (w *worker) pass(s *slot, d int, b []byte) bool {
 	n := 0
 	if s.readyTo[1-d] {
 		var errno syscall.Errno
-		n, errno = rawSend(s.fds[1-d], b)
+		n, errno = s.send(1-d, b)
 		if errno != 0 {
 			n = 0
 			if !w.unwritten(s, d, errno) {
@@ -159,7 +159,7 @@ func (w *worker) pass(s *slot, d int, b []byte) bool {
 func (w *worker) flush(s *slot, d int) bool {
 	dir := &s.dirs[d]
 	if r := dir.rest; r != nil {
-		n, errno := rawSend(s.fds[1-d], r.b)
+		n, errno := s.send(1-d, r.b)
 		if errno != 0 {
 			return w.unwritten(s, d, errno) && interrupted(errno)
 		}
@@ -169,7 +169,10 @@ func (w *worker) flush(s *slot, d int) bool {
 		}
 		return true
 	}
-	n, errno := rawSplice(dir.pipe.r, s.fds[1-d], dir.pipe.held)
+	if s.suspect() {
+		return w.unspliced(s, d)
+	}
+	n, errno := s.toSocket(1-d, dir.pipe)
 	if errno != 0 {
 		return w.unwritten(s, d, errno) && interrupted(errno)
 	}

@@ -37,6 +37,10 @@ type worker struct {
 	asleep atomic.Bool // it waits, and a message must wake it
 	queued atomic.Bool // queue is not empty
 
+	// For the watch; see sight.
+	at    atomic.Pointer[handed]
+	visit atomic.Uint32
+
 	// What follows is the worker's own.
 	began  time.Time
 	now    time.Duration // since began, read once a turn
@@ -79,6 +83,7 @@ type message struct {
 	kind messageKind
 	join *Tunnel
 	fds  [2]int32 // of join
+	from *origin  // of join, where a plugin handed its upstream over
 	key  slotKey
 	err  error
 }
@@ -194,7 +199,9 @@ func (w *worker) event(e *unix.EpollEvent) {
 		return // closed in this very batch
 	}
 	s.note(side, e.Events)
+	h := w.enter(s)
 	w.turn(s)
+	w.leave(s, h)
 }
 
 func (w *worker) messages() {
@@ -214,7 +221,7 @@ func (w *worker) messages() {
 func (w *worker) message(m message) {
 	switch m.kind {
 	case msgJoin:
-		w.join(m.join, m.fds)
+		w.join(m)
 		return
 	case msgTick:
 		w.tick()
@@ -230,6 +237,8 @@ func (w *worker) message(m message) {
 	if s == nil {
 		return
 	}
+	h := w.enter(s)
+	defer w.leave(s, h)
 	switch m.kind {
 	case msgAnnounced:
 		w.announced(s, m.err)
@@ -244,9 +253,12 @@ func (w *worker) message(m message) {
 
 // join registers a new tunnel. Its first events say what its sockets are ready
 // for; that they take bytes is taken for granted.
-func (w *worker) join(t *Tunnel, fds [2]int32) {
-	s := w.slots.take()
-	s.fds = fds
+func (w *worker) join(m message) {
+	s, t := w.slots.take(), m.join
+	s.fds = m.fds
+	if m.from != nil {
+		s.handed = &handed{fd: s.fds[upstream], from: m.from}
+	}
 	s.timeouts, s.relay, s.traffic, s.done = t.Timeouts, t.Upstream.Relay, t.Traffic, t.Done
 	s.start, s.active = w.now, w.now
 	s.readyTo = [2]bool{true, true}
@@ -255,7 +267,7 @@ func (w *worker) join(t *Tunnel, fds [2]int32) {
 			s.dirs[side].rest = &rest{b: ahead}
 		}
 	}
-	for side, fd := range fds {
+	for side, fd := range s.fds {
 		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&(1<<32-1)}
 		setKey(&event, uint64(s.key(side)))
 		if err := unix.EpollCtl(w.epfd, unix.EPOLL_CTL_ADD, int(fd), &event); err != nil {
@@ -273,7 +285,9 @@ func (w *worker) runReady() {
 			continue // freed since
 		}
 		s.queued = false
+		h := w.enter(s)
 		w.turn(s)
+		w.leave(s, h)
 	}
 	w.batch = batch
 }
@@ -294,19 +308,25 @@ func (w *worker) tick() {
 		if s.broken {
 			return
 		}
-		if w.finish(s); !s.live {
-			return
-		}
-		half := s.dirs[0].state != dirOpen || s.dirs[1].state != dirOpen
-		if s.backlog.shrinks(s.active, w.now-s.active, s.timeouts.patience(half), s.held) {
-			s.active = w.now
-		}
-		if reason, err := s.timeouts.expired(w.now-s.start, w.now-s.active, half); err != nil {
-			w.breakOff(s, reason, err)
-		} else if w.lines.due(w.ticks, s.index) {
-			w.checkLines(s)
-		}
+		h := w.enter(s)
+		w.inspect(s)
+		w.leave(s, h)
 	})
+}
+
+func (w *worker) inspect(s *slot) {
+	if w.finish(s); !s.live {
+		return
+	}
+	half := s.dirs[0].state != dirOpen || s.dirs[1].state != dirOpen
+	if s.backlog.shrinks(s.active, w.now-s.active, s.timeouts.patience(half), s.held) {
+		s.active = w.now
+	}
+	if reason, err := s.timeouts.expired(w.now-s.start, w.now-s.active, half); err != nil {
+		w.breakOff(s, reason, err)
+	} else if w.lines.due(w.ticks, s.index) {
+		w.checkLines(s)
+	}
 }
 
 // checkLines breaks the tunnel off where a side's line is dead. A relay's own

@@ -66,6 +66,9 @@ type Conn struct {
 	// UseStream.
 	Stream net.Conn
 	Socket *bare.Socket
+	// Plugin is who handed the socket over, and may hold a copy of it; empty: nobody
+	// has.
+	Plugin string
 	// ReadAhead are bytes from the far end that come before Stream's.
 	ReadAhead []byte
 	Path      Path
