@@ -83,7 +83,7 @@ func runDemo(cmd *cobra.Command, once bool) (err error) {
 	starting, cancel := context.WithTimeout(ctx, demoStart)
 	daemon, diags, err := core.Start(starting, opts)
 	cancel()
-	diags.Write(cmd.ErrOrStderr())
+	diags.Problems().Write(cmd.ErrOrStderr())
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}

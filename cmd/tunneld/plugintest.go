@@ -68,7 +68,7 @@ func testPlugin(cmd *cobra.Command, config string, c core.ConformanceOptions, as
 	ctx, stop := untilInterrupted(cmd.Context())
 	defer stop()
 	report, diags, err := core.TestPlugin(ctx, options(config), c)
-	diags.Write(cmd.ErrOrStderr())
+	diags.Problems().Write(cmd.ErrOrStderr())
 	switch {
 	case errors.Is(err, core.ErrUnfit) && diags.HasErrors():
 		return statusError(exitInvalid)

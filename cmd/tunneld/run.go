@@ -93,7 +93,7 @@ func runDaemon(cmd *cobra.Command, config string) error {
 	if err != nil {
 		// From here on a signal ends the program, whoever reads what it has to say.
 		signal.Stop(stop)
-		diags.Write(cmd.ErrOrStderr())
+		diags.Problems().Write(cmd.ErrOrStderr())
 		if errors.Is(err, core.ErrInvalid) {
 			return statusError(exitInvalid)
 		}

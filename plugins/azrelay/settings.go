@@ -171,6 +171,18 @@ func (s *settings) setVia(via sdk.Secret, ds *diagnostics) {
 	s.via = u
 }
 
+// Notes says when an unanswered ping ends a tunnel.
+func (c *Config) Notes() []sdk.Diagnostic {
+	if c.PingTimeout > 0 || c.PingInterval == 0 {
+		return nil
+	}
+	return []sdk.Diagnostic{{
+		Summary: fmt.Sprintf("ping_timeout is %s by default", 2*c.PingInterval),
+		Detail:  `A tunnel ends whose ping is not answered in that time while no byte flows; it stayed open before. ping_timeout = "24h" or longer is nearly as before.`,
+		Path:    []string{"ping_interval"},
+	}}
+}
+
 // Validate checks what the schema cannot.
 func (c *Config) Validate() []sdk.Diagnostic {
 	s, out := c.settings()

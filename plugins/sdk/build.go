@@ -10,6 +10,7 @@ import (
 	"net"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -108,11 +109,18 @@ func (i *instance) Decode(config []byte) []*pluginv1.Diagnostic {
 }
 
 func (i *instance) Validate() []*pluginv1.Diagnostic {
-	v, ok := i.dialer.(Validator)
-	if !ok {
-		return nil
+	var out []*pluginv1.Diagnostic
+	if v, ok := i.dialer.(Validator); ok {
+		out = wireDiagnostics(v.Validate())
 	}
-	return wireDiagnostics(v.Validate())
+	wrong := func(d *pluginv1.Diagnostic) bool { return d.GetSeverity() != pluginv1.Severity_SEVERITY_WARNING }
+	if n, ok := i.dialer.(Noter); ok && !slices.ContainsFunc(out, wrong) {
+		for _, d := range wireDiagnostics(n.Notes()) {
+			d.Severity, d.Note = pluginv1.Severity_SEVERITY_WARNING, true
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 func (i *instance) Defaults() *pluginv1.CommonDefaults {

@@ -81,6 +81,13 @@ type Validator interface {
 	Validate() []Diagnostic
 }
 
+// Noter is asked, once the values are known to be right, for what a new version of
+// the plugin does otherwise with them, and how to have it as before. Nothing is
+// wrong: users read it in "tunneld validate" and in the log of a start.
+type Noter interface {
+	Notes() []Diagnostic
+}
+
 // Defaulter is asked for the defaults of the common attributes, which are the
 // daemon's and which every upstream has, once the values are known to be right.
 type Defaulter interface {

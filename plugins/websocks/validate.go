@@ -73,6 +73,19 @@ func parseURL(s string) (farEnd, error) {
 	return f, nil
 }
 
+// Notes says how a direction over wss:// ends.
+func (c *Config) Notes() []sdk.Diagnostic {
+	far, err := parseURL(c.URL)
+	if err != nil || !far.secure || c.RequireCloseNotify {
+		return nil
+	}
+	return []sdk.Diagnostic{{
+		Summary: "over wss:// a direction ends by TCP alone by default (require_close_notify = false)",
+		Detail:  "It ended with TLS's close_notify before, which the original server takes for an error. For a server that sends close_notify, require_close_notify = true makes an end without it an error.",
+		Path:    []string{"url"},
+	}}
+}
+
 // Validate checks what the schema cannot.
 func (c *Config) Validate() []sdk.Diagnostic {
 	var ds []sdk.Diagnostic

@@ -17,6 +17,9 @@ import (
 type Diagnostic struct {
 	// Warning makes it a warning; a diagnostic is an error otherwise.
 	Warning bool
+	// Note says of a warning that nothing is wrong: it names what a new version does
+	// otherwise with this configuration, and how to have it as before.
+	Note bool
 	// Machine says that what is written may be right, but that this machine does
 	// not give it now: an address that is taken, a plugin that does not start, the
 	// file of a secret that is not there yet.
@@ -43,6 +46,11 @@ type Diagnostics []Diagnostic
 // HasErrors says whether one of them is an error rather than a warning.
 func (d Diagnostics) HasErrors() bool {
 	return slices.ContainsFunc(d, func(d Diagnostic) bool { return !d.Warning })
+}
+
+// Problems are the diagnostics without the notes.
+func (d Diagnostics) Problems() Diagnostics {
+	return slices.DeleteFunc(slices.Clone(d), func(d Diagnostic) bool { return d.Note })
 }
 
 // Error returns the first error and how many more there are.
@@ -103,8 +111,11 @@ func (d Diagnostics) Write(w io.Writer) error {
 // out: the place is enough for who reads a log.
 func (d Diagnostics) Log(log *slog.Logger) {
 	for _, one := range d {
-		level := slog.LevelError
-		if one.Warning {
+		level, message := slog.LevelError, "problem of the configuration"
+		switch {
+		case one.Note:
+			level, message = slog.LevelInfo, "note on the configuration"
+		case one.Warning:
 			level = slog.LevelWarn
 		}
 		var attrs []slog.Attr
@@ -120,7 +131,7 @@ func (d Diagnostics) Log(log *slog.Logger) {
 		text("block", one.Block)
 		text("summary", one.Summary)
 		text("detail", one.Detail)
-		log.LogAttrs(context.Background(), level, "problem of the configuration", attrs...)
+		log.LogAttrs(context.Background(), level, message, attrs...)
 	}
 }
 
@@ -128,7 +139,10 @@ func (d Diagnostics) Log(log *slog.Logger) {
 func (d Diagnostic) String() string {
 	var b strings.Builder
 	severity := "Error"
-	if d.Warning {
+	switch {
+	case d.Note:
+		severity = "Note"
+	case d.Warning:
 		severity = "Warning"
 	}
 	fmt.Fprintf(&b, "%s: %s\n", severity, printable(d.Summary))

@@ -213,6 +213,7 @@ func (c *Config) PluginDiagnostic(upstreamID string, d *pluginv1.Diagnostic) Dia
 	}
 	out.Warning = d.GetSeverity() == pluginv1.Severity_SEVERITY_WARNING
 	out.Machine = d.GetNotYet()
+	out.Note = out.Warning && d.GetNote()
 	return out
 }
 

@@ -102,6 +102,7 @@ type renewal struct {
 // is told of it. It is called with turn held.
 func (e *Engine) renew(ctx context.Context, r *status.Reload, n renewal) (config.Diagnostics, error) {
 	diags, changes, err := e.replace(ctx, n)
+	diags = diags.Problems() // notes are the start's
 	r.Duration = time.Since(r.At)
 	r.Generation, r.Changes = e.number, changes
 	var text strings.Builder
@@ -306,6 +307,7 @@ func (p *preparation) check(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("validate upstream %q: %w", u.ID(), err)
 		}
+		p.diags = append(p.diags, defaultNotes(p.cfg, u, found.GetDefaults())...)
 		p.cfg.Upstreams[i].Common = u.Common.Or(found.GetDefaults())
 		for _, d := range found.GetDiagnostics() {
 			p.diags = append(p.diags, p.cfg.PluginDiagnostic(u.ID(), d))

@@ -229,7 +229,8 @@ func (p *Plugin) configure(t testing.TB, name string, values map[string]any) (*U
 	return &Upstream{p: p, generation: generation, name: name, hash: up.GetConfigHash()}, ds
 }
 
-// Validate checks values as "tunneld validate" does, without side effects.
+// Validate checks values as "tunneld validate" does, without side effects. It leaves
+// out what the plugin notes (sdk.Noter).
 func (p *Plugin) Validate(t testing.TB, name string, values map[string]any) []sdk.Diagnostic {
 	t.Helper()
 	up, err := wireUpstream(p.schema, name, values)
@@ -248,6 +249,9 @@ func (p *Plugin) Validate(t testing.TB, name string, values map[string]any) []sd
 
 func diagnostics(wire []*pluginv1.Diagnostic) (ds []sdk.Diagnostic, failed bool) {
 	for _, d := range wire {
+		if d.GetNote() {
+			continue // nothing is wrong
+		}
 		warning := d.GetSeverity() == pluginv1.Severity_SEVERITY_WARNING
 		failed = failed || !warning
 		ds = append(ds, sdk.Diagnostic{Warning: warning, NotYet: d.GetNotYet(), Summary: d.GetSummary(), Detail: d.GetDetail(), Path: d.GetPath()})

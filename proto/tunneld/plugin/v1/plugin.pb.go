@@ -1220,7 +1220,10 @@ type Diagnostic struct {
 	Upstream string `protobuf:"bytes,5,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// An error that is none of the configuration: what it names is not there yet, as
 	// the file of a secret, and another try may find it.
-	NotYet        bool `protobuf:"varint,6,opt,name=not_yet,json=notYet,proto3" json:"not_yet,omitempty"`
+	NotYet bool `protobuf:"varint,6,opt,name=not_yet,json=notYet,proto3" json:"not_yet,omitempty"`
+	// Makes a warning a note: nothing is wrong. It names what a new version does
+	// otherwise with this configuration, and how to have it as before.
+	Note          bool `protobuf:"varint,7,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1293,6 +1296,13 @@ func (x *Diagnostic) GetUpstream() string {
 func (x *Diagnostic) GetNotYet() bool {
 	if x != nil {
 		return x.NotYet
+	}
+	return false
+}
+
+func (x *Diagnostic) GetNote() bool {
+	if x != nil {
+		return x.Note
 	}
 	return false
 }
@@ -2910,7 +2920,7 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x0fmax_connections\x18\x01 \x01(\rH\x00R\x0emaxConnections\x88\x01\x01\x128\n" +
 	"\n" +
 	"half_close\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\thalfCloseB\x12\n" +
-	"\x10_max_connections\"\xc0\x01\n" +
+	"\x10_max_connections\"\xd4\x01\n" +
 	"\n" +
 	"Diagnostic\x127\n" +
 	"\bseverity\x18\x01 \x01(\x0e2\x1b.tunneld.plugin.v1.SeverityR\bseverity\x12\x18\n" +
@@ -2918,7 +2928,8 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x12\n" +
 	"\x04path\x18\x04 \x03(\tR\x04path\x12\x1a\n" +
 	"\bupstream\x18\x05 \x01(\tR\bupstream\x12\x17\n" +
-	"\anot_yet\x18\x06 \x01(\bR\x06notYet\"m\n" +
+	"\anot_yet\x18\x06 \x01(\bR\x06notYet\x12\x12\n" +
+	"\x04note\x18\a \x01(\bR\x04note\"m\n" +
 	"\x10ConfigureRequest\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +

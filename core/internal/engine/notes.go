@@ -1,0 +1,29 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// defaultNotes name the common attributes that an upstream's block leaves out and
+// for which its plugin has a default. They had none in the first version.
+func defaultNotes(cfg *config.Config, u config.Upstream, d *pluginv1.CommonDefaults) (notes config.Diagnostics) {
+	note := func(summary, detail string) {
+		one := cfg.BlockDiagnostic("upstream."+u.ID(), "", summary, detail)
+		one.Warning, one.Note = true, true
+		notes = append(notes, one)
+	}
+	chosen := u.Common.Or(d)
+	if n := chosen.MaxConnections; u.Common.MaxConnections == nil && n != nil {
+		note(fmt.Sprintf("max_connections is %d by default", *n),
+			"Beyond it a dial waits within its time, and then fails. Write what the far end can serve; max_connections = 0 is no limit, as before.")
+	}
+	if t := chosen.HalfClose; u.Common.HalfClose == nil && t != nil {
+		note(fmt.Sprintf("half_close is %s by default", *t),
+			fmt.Sprintf("The tunnel ends once the far end was silent for that long after the client's end of file. Write half_close = %q for what was the default before.", time.Minute))
+	}
+	return notes
+}
