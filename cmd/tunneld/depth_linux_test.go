@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
@@ -22,7 +23,7 @@ func TestDeepConfigurationKillsNothing(t *testing.T) {
 	if err := os.WriteFile(deep, []byte(strings.Repeat("[", 1<<20)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const much = 3 << 20
+	const much = 768 << 10
 	for name, expr := range map[string]string{
 		"splat": `["a"]` + strings.Repeat("[*]", much/3),
 		"sum":   "1" + strings.Repeat("+1", much/2),
@@ -33,6 +34,9 @@ func TestDeepConfigurationKillsNothing(t *testing.T) {
 		p.write(t, place+"upstream \"sapsocks\" \"deep\" {\n token = "+expr+"\n}\n"+s.onprem(""))
 		if r := reloadBy(t, socket); !r.Invalid || !strings.Contains(r.Diagnostics, "deep") {
 			t.Errorf("%s: %s\n%s", name, r.Error, r.Diagnostics)
+		}
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
 		}
 		pingPong(t, conn, "after it")
 	}
