@@ -96,7 +96,9 @@ func TestRelayConnOverTLS(t *testing.T) {
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("the client reads %v, want the end of file", err)
 		}
-		if err := c.AwaitEnd(t.Context()); err != nil {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if err := c.AwaitEnd(ctx); err != nil {
 			t.Error(err)
 		}
 	})

@@ -1,7 +1,6 @@
 package soht
 
 import (
-	"context"
 	"io"
 	"net"
 	"strings"
@@ -36,7 +35,7 @@ func TestNoteNoHalfClose(t *testing.T) {
 		if got := readAll(t, c); string(got) != "answer" {
 			t.Errorf("got %q", got)
 		}
-		if err := c.AwaitEnd(t.Context()); err != nil {
+		if err := awaitEnd(t, c); err != nil {
 			t.Errorf("end: %v", err)
 		}
 		eventually(t, s, "close", func(st sohtemu.Stats) bool { return st.Requests["close"] == 1 && st.Open == 0 })
@@ -96,7 +95,7 @@ func TestNoteBrokenReadIsNoEnd(t *testing.T) {
 	if err == nil || n > 100_000 {
 		t.Errorf("got %d bytes and %v", n, err)
 	}
-	if err := c.AwaitEnd(context.WithoutCancel(t.Context())); err == nil || !strings.Contains(err.Error(), "broke off") {
+	if err := awaitEnd(t, c); err == nil || !strings.Contains(err.Error(), "broke off") {
 		t.Errorf("the daemon is told %v", err)
 	}
 }

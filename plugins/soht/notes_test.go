@@ -57,7 +57,7 @@ func TestNoteEverythingIsAPostedForm(t *testing.T) {
 	}, "127.0.0.1:27001")
 	write(t, c, []byte("hi"))
 	readAll(t, c)
-	if err := c.AwaitEnd(t.Context()); err != nil {
+	if err := awaitEnd(t, c); err != nil {
 		t.Error(err)
 	}
 	waitFor(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(got) == 4 })

@@ -58,7 +58,7 @@ func expectAll(t *testing.T, who string, c io.Reader, want []byte) {
 
 func expectCleanEnd(t *testing.T, c *sdktest.Conn) {
 	t.Helper()
-	if err := c.AwaitEnd(t.Context()); err != nil {
+	if err := c.AwaitEnd(within(t)); err != nil {
 		t.Errorf("end: %v", err)
 	}
 }
@@ -181,7 +181,7 @@ func TestRequireCloseNotify(t *testing.T) {
 			if got, err := io.ReadAll(c); string(got) != "answer" || !errors.Is(err, sdktest.ErrNotClean) {
 				t.Errorf("the client received %q (%v), want the answer and an end that is not clean", got, err)
 			}
-			if err := c.AwaitEnd(t.Context()); err == nil || !strings.Contains(err.Error(), "close_notify") {
+			if err := c.AwaitEnd(within(t)); err == nil || !strings.Contains(err.Error(), "close_notify") {
 				t.Errorf("the daemon is told %v, want close_notify named", err)
 			}
 			if rest, err := io.ReadAll(up); len(rest) > 0 || !errors.Is(err, syscall.ECONNRESET) {

@@ -25,6 +25,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds what a test waits for.
 const patience = 20 * time.Second
 
+// within is a context that ends before a broken test would hang.
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // values are an upstream's, as a user writes them.
 type values = map[string]any
 

@@ -352,7 +352,7 @@ func TestNotesHalfClose(t *testing.T) {
 			_ = up.CloseWrite()
 			expect(t, c, "answer")
 			expectEOF(t, c)
-			if err := c.AwaitEnd(t.Context()); err != nil {
+			if err := c.AwaitEnd(within(t)); err != nil {
 				t.Errorf("end: %v", err)
 			}
 		})
@@ -368,7 +368,7 @@ func TestNotesHalfClose(t *testing.T) {
 			}
 			expect(t, up, "xmore")
 			expectEOF(t, up)
-			if err := c.AwaitEnd(t.Context()); err != nil {
+			if err := c.AwaitEnd(within(t)); err != nil {
 				t.Errorf("end: %v", err)
 			}
 		})
