@@ -67,7 +67,7 @@ func (s *Server) watch(remote string, raw syscall.RawConn) {
 	s.arm()
 }
 
-// watchRelays has the relays looked at.
+// watchRelays has the relays looked at. It comes after know.
 func (s *Server) watchRelays() {
 	s.lines.mu.Lock()
 	defer s.lines.mu.Unlock()
@@ -93,6 +93,9 @@ func (l *lines) stop() {
 // checkLines ends the relays whose line is dead, and resets the sockets.
 func (s *Server) checkLines() {
 	l := &s.lines
+	// Held throughout: what is to be looked at from now on arms the clock anew.
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	s.mu.Lock()
 	relays := s.openRelays()
 	s.mu.Unlock()
@@ -105,8 +108,6 @@ func (s *Server) checkLines() {
 			go r.finish(DeadLineError{l.limit}, tellDaemon) // Stream.Abort may take its time
 		}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	kept := l.sockets[:0]
 	for _, w := range l.sockets {
 		dead, open := l.dead(&w)

@@ -75,7 +75,6 @@ func (s *Server) startRelay(req *pluginv1.DialRequest, t *Tunnel) error {
 	if t.Socket != nil {
 		if raw, err := t.Socket.SyscallConn(); err == nil {
 			r.socket = &watched{raw: raw}
-			s.watchRelays()
 		}
 	}
 	if d := req.GetCommon().GetHalfClose().AsDuration(); d > 0 && s.plugin.Info.GetNoHalfClose() {
@@ -85,6 +84,9 @@ func (s *Server) startRelay(req *pluginv1.DialRequest, t *Tunnel) error {
 	if !s.know(r) {
 		r.end(errors.New("the plugin stops"), keepQuiet)
 		return errStopping
+	}
+	if r.socket != nil {
+		s.watchRelays()
 	}
 	err = s.channel.Send(pluginwire.Record{Kind: pluginwire.Handoff, Token: r.token, Path: pluginwire.PathRelay}, far)
 	if err != nil {
