@@ -73,7 +73,7 @@ func random(n int) []byte {
 // answer: `nc -N`.
 func TestSendAndHalfClose(t *testing.T) {
 	question := random(3000)
-	for range 20 {
+	for n := 0; n < 20 && !t.Failed(); n++ {
 		throughAll(t, func(t *testing.T, c *sdktest.Conn, target func() *net.TCPConn) {
 			send(t, c, string(question))
 			closeWrite(t, c)
