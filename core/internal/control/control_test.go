@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,7 +29,9 @@ const patience = 30 * time.Second
 type fake struct {
 	reload  func(ctx context.Context) status.Reload
 	waiting chan struct{} // Status waits for it
-	asked   status.ReloadOptions
+
+	mu    sync.Mutex
+	asked status.ReloadOptions // of the last reload
 }
 
 func (f *fake) Status() status.Status {
@@ -44,7 +47,9 @@ func (f *fake) Status() status.Status {
 }
 
 func (f *fake) ReloadWith(ctx context.Context, o status.ReloadOptions) status.Reload {
+	f.mu.Lock()
 	f.asked = o
+	f.mu.Unlock()
 	return f.reload(ctx)
 }
 
