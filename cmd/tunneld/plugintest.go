@@ -29,7 +29,7 @@ of that is a check. The kit serves the target where that is a loopback address;
 otherwise it assumes that an echo service is there, and checks less.
 
 The exit status is 0 if every check holds, 1 if one does not, 2 if the command
-line or the configuration is wrong.`,
+line is wrong, 78 if the configuration is.`,
 		Example: `  tunneld plugin test --config kit.hcl --upstream acme.kit --target 127.0.0.1:7007
   tunneld plugin test -c kit.hcl --upstream acme.kit --target 127.0.0.1:7007 -- acme-server --port 8080`,
 		Args: func(cmd *cobra.Command, args []string) error {
