@@ -323,6 +323,9 @@ func listener(name, address, target, extra string) string {
 	return fmt.Sprintf("listener \"tcp\" %q {\n  address = %q\n  target = %q\n  %s\n}\n", name, address, target, extra)
 }
 
+// proxyListener is one whose clients name the target, at leisure.
+const proxyListener = "listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n timeouts {\n  handshake = \"0s\"\n }\n}\n"
+
 func route(name, match string, upstreams ...string) string {
 	return fmt.Sprintf("route %q {\n  %s\n  upstreams = [%s]\n}\n", name, match, strings.Join(upstreams, ", "))
 }

@@ -14,8 +14,6 @@ import (
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 )
 
-const proxyListener = "listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n timeouts {\n  handshake = \"0s\"\n }\n}\n"
-
 // TestTERMDrains: a tunnel that ends within shutdown_timeout ends cleanly, and
 // so does the program. Nobody new is let in meanwhile.
 func TestTERMDrains(t *testing.T) {
