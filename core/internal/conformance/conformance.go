@@ -59,8 +59,9 @@ type Options struct {
 	// Progress is told each check that is through; may be nil.
 	Progress func(Check)
 
-	// stop bounds the end of a process; zero: two seconds and a grace.
-	stop time.Duration
+	// stop bounds the end of a process after SIGTERM, hangUp after the descriptor
+	// channel's end of file; zero: two seconds and a grace.
+	stop, hangUp time.Duration
 }
 
 // What a far end may lack.
@@ -83,6 +84,7 @@ func Run(ctx context.Context, o Options) (*Report, config.Diagnostics, error) {
 	setDefault(&o.Bulk, 64<<20)
 	setDefault(&o.Dials, 64)
 	setDefault(&o.stop, stopTime+stopGrace)
+	setDefault(&o.hangUp, stopTime+stopGrace)
 	cfg, diags := config.Parse(o.ConfigPath)
 	if diags.HasErrors() {
 		return nil, errorsOf(diags), ErrInvalid

@@ -165,12 +165,7 @@ func (r *run) drain(ctx context.Context) outcome {
 		return fail("%v", err)
 	}
 	defer c.drop()
-	// With too little time first. What answers shortly before a deadline may be
-	// late on a busy machine, and in time for a later one.
-	got, err := r.drainWithin(ctx, i, time.Second)
-	if status.Code(err) == codes.DeadlineExceeded {
-		got, err = r.drainWithin(ctx, i, 5*time.Second)
-	}
+	got, err := r.drainTooShort(ctx, i)
 	want := uint32(0)
 	if r.relay {
 		want = 1
@@ -193,10 +188,18 @@ func (r *run) drain(ctx context.Context) outcome {
 	return r.drained(ctx, i, c)
 }
 
-func (r *run) drainWithin(ctx context.Context, i *instance, d time.Duration) (*pluginv1.DrainResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	return i.probe.Service().Drain(ctx, &pluginv1.DrainRequest{})
+// drainTooShort asks for a drain that has too little time. What answers shortly
+// before a deadline may be late on a busy machine, and in time for the next one.
+func (r *run) drainTooShort(ctx context.Context, i *instance) (got *pluginv1.DrainResponse, err error) {
+	for _, d := range []time.Duration{time.Second, 5 * time.Second, 5 * time.Second} {
+		one, cancel := context.WithTimeout(ctx, d)
+		got, err = i.probe.Service().Drain(one, &pluginv1.DrainRequest{})
+		cancel()
+		if status.Code(err) != codes.DeadlineExceeded {
+			break
+		}
+	}
+	return got, err
 }
 
 // drained has Drain wait for a relay.
@@ -302,7 +305,7 @@ func (r *run) lifeline(ctx context.Context) outcome {
 		i.probe.HangUp()
 		select {
 		case <-i.probe.Exited():
-		case <-time.After(r.opts.stop):
+		case <-time.After(r.opts.hangUp):
 			ended = false
 		}
 		took = time.Since(begun).Round(time.Millisecond)
@@ -315,7 +318,7 @@ func (r *run) lifeline(ctx context.Context) outcome {
 	r.leave(family)
 	switch {
 	case !ended:
-		return fail("it is still there %s after the descriptor channel's end of file", r.opts.stop)
+		return fail("it is still there %s after the descriptor channel's end of file", r.opts.hangUp)
 	case watched.result == Fail:
 		return fail("it ended after %s, and %s", took, watched.detail)
 	}

@@ -20,9 +20,6 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// earlier is how long before a call's deadline Drain answers.
-const earlier = 200 * time.Millisecond
-
 // mischief is what a mode does before the handshake.
 func (r *raw) mischief() {
 	switch r.mode {
