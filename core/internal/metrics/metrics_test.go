@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
@@ -36,11 +37,11 @@ var (
 // full is what a daemon says of itself that has everything to say.
 func full() status.Status {
 	return status.Status{
-		Generation: 7, Reloads: 5, FailedReloads: 2,
+		Generation: 7, Reloads: 5, FailedReloads: 2, LogDropped: 21,
 		Reload: &status.Reload{At: now, Duration: 1500 * time.Millisecond, Error: "no"},
 		Upstreams: []status.Upstream{
 			{ID: "direct.x", Health: "ok"},
-			{ID: "soht.x", Health: "failing"},
+			{ID: "soht.x", Health: "failing", Connections: 98, MaxConnections: 100, Waiting: 3, Unreleased: 4},
 			{ID: "soht.y", Health: "unknown", CredentialExpires: now.Add(time.Hour), CredentialRenewed: now},
 		},
 		Plugins: []status.Plugin{
@@ -162,6 +163,11 @@ func TestScrape(t *testing.T) {
 		`tunneld_config_last_reload_duration_seconds 1.5`,
 		`tunneld_upstream_healthy{upstream="direct.x"} 1`,
 		`tunneld_upstream_healthy{upstream="soht.x"} 0`,
+		`tunneld_upstream_connections{upstream="soht.x"} 98`,
+		`tunneld_upstream_max_connections{upstream="soht.x"} 100`,
+		`tunneld_upstream_waiting_dials{upstream="soht.x"} 3`,
+		`tunneld_upstream_unreleased_tunnels{upstream="soht.x"} 4`,
+		`tunneld_log_lines_dropped_total 21`,
 		`tunneld_upstream_credential_expires_timestamp_seconds{upstream="soht.y"} 1.767326645e+09`,
 		`tunneld_plugin_up{plugin="soht"} 1`,
 		`tunneld_plugin_up{plugin="acme"} 0`,
@@ -192,6 +198,27 @@ func TestLint(t *testing.T) {
 		}
 		if !strings.HasSuffix(f.GetHelp(), ".") {
 			t.Errorf("%s: the help is no sentence: %q", f.GetName(), f.GetHelp())
+		}
+	}
+}
+
+// TestEveryKind: what is described and absent from the scrape would be in no other
+// test, and not in docs/metrics.md.
+func TestEveryKind(t *testing.T) {
+	m := populated()
+	described := make(chan *prometheus.Desc)
+	go func() {
+		defer close(described)
+		for _, c := range []prometheus.Collector{connectionCollector{m}, tunnelCollector{m}, statusCollector{m}} {
+			c.Describe(described)
+		}
+	}()
+	all := families(t)
+	for d := range described {
+		if !slices.ContainsFunc(all, func(f *dto.MetricFamily) bool {
+			return strings.Contains(d.String(), fmt.Sprintf("fqName: %q,", f.GetName()))
+		}) {
+			t.Errorf("no series of %s", d)
 		}
 	}
 }
