@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -121,6 +122,19 @@ func TestImportsPointDown(t *testing.T) {
 	}
 	if seen < 20 {
 		t.Errorf("only %d packages were listed", seen)
+	}
+}
+
+// TestMapIsComplete: ARCHITECTURE.md names each package but those below a plugin.
+func TestMapIsComplete(t *testing.T) {
+	text, err := os.ReadFile("../../ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range allowed {
+		if !strings.HasPrefix(name, "plugins/") && !bytes.Contains(text, []byte("`"+name+"`")) {
+			t.Errorf("%s is missing", name)
+		}
 	}
 }
 
