@@ -68,7 +68,7 @@ func writeStatus(to io.Writer, s core.Status, now time.Time) error {
 	writeLastReload(w, s, now)
 	fmt.Fprint(w, notReady(s))
 	if s.LogDropped > 0 {
-		fmt.Fprintf(w, "LOG: %s dropped since the start, which could not be written in time\n", count(s.LogDropped, "line"))
+		fmt.Fprintf(w, "LOG: %s dropped since the start: they could not be written\n", count(s.LogDropped, "line"))
 	}
 	writeListeners(w, s.Listeners)
 	writeUpstreams(w, s.Upstreams, now)

@@ -56,7 +56,7 @@ last reload FAILED at 11:45:30 (14m ago) in 120ms; 7 reloads since the start, 2 
      3:   adress =
     Did you mean "address"?
 NOT READY: plugin acme keeps dying: exit status 3
-LOG: 21 lines dropped since the start, which could not be written in time
+LOG: 21 lines dropped since the start: they could not be written
 
 LISTENER     ADDRESS                     TARGET               CONNECTIONS  TUNNELS
 tcp.orders   127.0.0.1:5432              orders-db.corp:5432  13           direct 10, relay 2
