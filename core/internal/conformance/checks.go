@@ -98,13 +98,19 @@ func (c check) of(ctx context.Context, r *run) outcome {
 		r.level = levelValid
 		return outcome{result: Fail, detail: strings.TrimSpace(ended + "\n" + got.detail), fix: farEndFix}
 	}
-	if got.result == Fail && r.cannot(c.cannot) {
-		return declare("%s; the plugin says that its protocol cannot do otherwise (%s)", got.detail, c.cannot)
-	}
+	got = r.unlessDeclared(got, c.cannot)
 	if got.result == Fail && got.fix == "" {
 		got.fix = c.fix
 	}
 	return got
+}
+
+// unlessDeclared makes of a failure what the plugin declares, if it does.
+func (r *run) unlessDeclared(got outcome, capability string) outcome {
+	if got.result != Fail || !r.cannot(capability) {
+		return got
+	}
+	return declare("%s; the plugin says that its protocol cannot do otherwise (%s)", got.detail, capability)
 }
 
 // patience is how long to wait for what a protocol that has the capability
@@ -203,7 +209,7 @@ var checks = []check{
 		fix: "on ABORT end the connection so that the far end can tell it from a clean end: a reset, or the protocol's own word; a protocol without one names no_abort, and for a far end that hides it there is --far-end-lacks reset",
 	},
 	{
-		id: "target-reset", group: groupEnd, title: "A target that breaks off is no clean end for the client", needs: levelDialed, owned: true, lacks: LackReset, cannot: pluginwire.NoReset, run: (*run).targetReset,
+		id: "target-reset", group: groupEnd, title: "A target that breaks off is no clean end for the client", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).targetReset,
 		fix: "send END with an error where the far end broke off, and no EOF; a protocol that does not tell names no_reset",
 	},
 	{
@@ -255,7 +261,7 @@ var checks = []check{
 		fix: "on SIGTERM abort the relays and exit within two seconds (docs/plugin-protocol.md, section 1)",
 	},
 	{
-		id: "far-end-death", group: groupLife, title: "A far end that dies is no clean end for the client", needs: levelDialed, owned: true, cannot: pluginwire.NoReset, run: (*run).farEndDeath,
+		id: "far-end-death", group: groupLife, title: "A far end that dies is no clean end for the client", needs: levelDialed, owned: true, run: (*run).farEndDeath,
 		fix: "take only the protocol's own word for a clean end, and an end of file without it for an error; a protocol without one names no_reset (docs/plugin-protocol.md, section 7)",
 	},
 	{

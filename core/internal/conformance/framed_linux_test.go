@@ -31,6 +31,9 @@ const (
 	cutIsAnEnd = "a cut session is a clean end"
 	// cutIsAnEndAndSaysSo is no mistake: the plugin declares it.
 	cutIsAnEndAndSaysSo = "a cut session is a clean end, as it says"
+	// cutIsNoEnd: a tunnel whose connection was cut stays open. The plugin declares
+	// no_reset, which does not cover that.
+	cutIsNoEnd = "a cut session has no end"
 	// loginOfTheFirst: all dials share a login that the first makes, under its own
 	// context.
 	loginOfTheFirst = "logs in under the first dial's context"
@@ -59,7 +62,7 @@ type login struct {
 func framedPlugin() sdk.Plugin {
 	return sdk.Plugin{
 		Name: framedName, Version: "1.0.0", Summary: "as an author's first plugin",
-		NoReset: os.Getenv("KIT_MODE") == cutIsAnEndAndSaysSo,
+		NoReset: os.Getenv("KIT_MODE") == cutIsAnEndAndSaysSo || os.Getenv("KIT_MODE") == cutIsNoEnd,
 		New:     func() sdk.Dialer { return &framed{mode: os.Getenv("KIT_MODE"), pool: map[net.Conn]bool{}} },
 	}
 }
@@ -78,7 +81,7 @@ func (f *framed) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 	f.mu.Lock()
 	f.pool[conn] = true
 	f.mu.Unlock()
-	return sdk.Relay(&framedStream{TCPConn: conn, f: f, in: frames{r: conn, lenient: f.mode == cutIsAnEnd || f.mode == cutIsAnEndAndSaysSo}}, conn.LocalAddr(), conn.RemoteAddr()), nil
+	return sdk.Relay(&framedStream{TCPConn: conn, f: f, gone: make(chan struct{}), in: frames{r: conn, lenient: f.mode == cutIsAnEnd || f.mode == cutIsAnEndAndSaysSo}}, conn.LocalAddr(), conn.RemoteAddr()), nil
 }
 
 // loggedIn waits for the one login that all dials share.
@@ -195,11 +198,18 @@ func (f *frames) cut(err error) error {
 // framedStream is one tunnel.
 type framedStream struct {
 	*net.TCPConn
-	f  *framed
-	in frames
+	f    *framed
+	in   frames
+	gone chan struct{} // closed by Close and Abort
 }
 
-func (s *framedStream) Read(b []byte) (int, error) { return s.in.Read(b) }
+func (s *framedStream) Read(b []byte) (int, error) {
+	n, err := s.in.Read(b)
+	if err != nil && err != io.EOF && s.f.mode == cutIsNoEnd {
+		<-s.gone
+	}
+	return n, err
+}
 
 func (s *framedStream) Write(b []byte) (int, error) { return writeFrames(s.TCPConn, b) }
 
@@ -221,12 +231,14 @@ func (s *framedStream) CloseWrite() error {
 
 func (s *framedStream) Close() error {
 	s.f.forget(s.TCPConn)
+	close(s.gone)
 	_ = s.SetLinger(-1)
 	return s.TCPConn.Close()
 }
 
 func (s *framedStream) Abort(string) {
 	s.f.forget(s.TCPConn)
+	close(s.gone)
 	_ = s.TCPConn.Close()
 }
 
@@ -320,6 +332,13 @@ func TestAuthorsMistakes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNoResetIsNoExcuse for a client that hears of no end at all.
+func TestNoResetIsNoExcuse(t *testing.T) {
+	t.Parallel()
+	r := run1(t, framedOptions(t, cutIsNoEnd))
+	results(t, r, map[string]Result{"refused": Skipped, "target-reset": Fail, "far-end-death": Fail})
 }
 
 // TestNoReset: a protocol with one kind of end says so.

@@ -23,8 +23,8 @@ const (
 	maxOwed = 64 << 10
 )
 
-// answer notes a ping for its pong, and the answer to one. The reader does not write: a peer that
-// reads only once it is read from would block both.
+// answer notes a ping for its pong, and the answer to one. The reader does not
+// write: a peer that reads only once it is read from would block both.
 func (c *Conn) answer(op ws.OpCode, payload []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
