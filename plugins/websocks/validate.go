@@ -81,7 +81,7 @@ func (c *Config) Notes() []sdk.Diagnostic {
 	}
 	return []sdk.Diagnostic{{
 		Summary: "over wss:// a direction ends by TCP alone by default (require_close_notify = false)",
-		Detail:  "It ended with TLS's close_notify before, which the original server takes for an error. For a server that sends close_notify, require_close_notify = true makes an end without it an error.",
+		Detail:  "The plugin sent TLS's close_notify before, which the original server takes for an error; it never sends it now. For a server that sends close_notify, require_close_notify = true makes an end without it an error.",
 		Path:    []string{"url"},
 	}}
 }
