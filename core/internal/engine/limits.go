@@ -123,24 +123,26 @@ func (s *slots) obstacle(key sourceKey, own config.Limits, handshake bool) (*ove
 		if s.connections.taken < s.connections.limit {
 			over.state += ", and the other slots are kept for other listeners"
 		}
-		return over, s.yields(p, &s.connections, func(p *post) *part { return &p.connections })
+		return over, s.yields(p, func(p *post) *part { return &p.connections })
 	case handshake && !s.handshakes.free(&p.handshakes):
 		return &overLimit{limit: "handshakes", state: fmt.Sprintf("%d clients are in their handshake", s.handshakes.taken)},
-			s.yields(p, &s.handshakes, func(p *post) *part { return &p.handshakes })
+			s.yields(p, func(p *post) *part { return &p.handshakes })
 	}
 	return nil, nil
 }
 
-// yields returns who gives way to a newcomer of p: somebody of the same listener,
-// or else of one that has most handshakes and more than its own places.
-func (s *slots) yields(p *post, of *pool, in func(*post) *part) *handshake {
+// yields returns who gives way to a newcomer of p: somebody of the same listener, or
+// else of the one with most handshakes that has more than its own places. All of them
+// count where the newcomer has a place of its own, which a lower limit has left taken.
+func (s *slots) yields(p *post, in func(*post) *part) *handshake {
 	if h := p.waiting.first(); h != nil {
 		return h
 	}
 	var most *post
+	entitled := in(p).taken < in(p).own
 	for _, other := range s.posts {
-		beyond := in(other).taken > in(other).own || of.taken >= of.limit
-		if beyond && other.waiting.first() != nil && (most == nil || other.handshakes.taken > most.handshakes.taken) {
+		beyond := in(other).taken > in(other).own
+		if (beyond || entitled) && other.waiting.first() != nil && (most == nil || other.handshakes.taken > most.handshakes.taken) {
 			most = other
 		}
 	}

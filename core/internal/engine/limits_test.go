@@ -224,6 +224,28 @@ func TestNewcomerGetsIn(t *testing.T) {
 	}
 }
 
+// TestOwnPlacesStay: a newcomer that gets no place costs another listener none of its
+// own, however full everything is.
+func TestOwnPlacesStay(t *testing.T) {
+	s := newSlots()
+	posts := s.split(ceiling{connections: 16, configured: true}, []string{"a", "b"})
+	a, b := posts["a"], posts["b"]
+	source := netip.MustParseAddr("192.0.2.1")
+	for number := range uint64(2) { // as many as are its own
+		if _, over := s.take(b, config.Limits{}, source, &handshake{post: b, source: source, number: number}); over != nil {
+			t.Fatal(over)
+		}
+	}
+	for range 14 {
+		if yielded, over := s.take(a, config.Limits{}, source, nil); over != nil || len(yielded) > 0 {
+			t.Fatal(yielded, over)
+		}
+	}
+	if yielded, over := s.take(a, config.Limits{}, source, nil); over == nil || len(yielded) > 0 || b.connections.taken != 2 {
+		t.Errorf("%d gave way for nothing, %v", len(yielded), over)
+	}
+}
+
 // TestPerSourceLimitIsNoRoom: who has reached the limit of a source is refused,
 // and costs nobody anything.
 func TestPerSourceLimitIsNoRoom(t *testing.T) {
