@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"runtime/debug"
 	"strings"
@@ -233,4 +234,24 @@ func (w *walker) Enter(hclsyntax.Node) hcl.Diagnostics {
 func (w *walker) Exit(hclsyntax.Node) hcl.Diagnostics {
 	w.depth--
 	return nil
+}
+
+// TestTokensAreBounded: a file of signs alone is refused before the parser makes a
+// gigabyte of it, and one of many short lines is not.
+func TestTokensAreBounded(t *testing.T) {
+	for _, sign := range []string{"\n", "\x00", "@", "1,", "a{}\n"} {
+		f, problems := parseFile("main.hcl", bytes.Repeat([]byte(sign), MaxSize/len(sign)))
+		if len(problems) != 1 || problems[0].Summary != "Too much in one file" || f.broken != 1 {
+			t.Errorf("%q: %v", sign, problems)
+		}
+		p := newParser(&Config{src: newSource("")})
+		p.src.files["main.hcl"] = f
+		if p.report(problems...); len(p.diags) != 1 || p.diags[0].File != "main.hcl" {
+			t.Errorf("%q: %v", sign, p.diags)
+		}
+	}
+	line := "ports = [5432]\n"
+	if tooManyTokens(bytes.Repeat([]byte(line), MaxSize/len(line)), "main.hcl") {
+		t.Error("short lines are refused")
+	}
 }

@@ -158,6 +158,10 @@ func (s *source) eval(expr hclsyntax.Expression) (evaluated, []schema.Problem) {
 	if e, done := s.evals[expr]; done {
 		return e, nil
 	}
+	if p := workProblem(expr); p != nil {
+		s.evals[expr] = evaluated{}
+		return evaluated{}, []schema.Problem{*p}
+	}
 	value, diags := expr.Value(s.funcs)
 	e := evaluated{value: value, ok: !diags.HasErrors()}
 	s.evals[expr] = e

@@ -14,9 +14,22 @@ import (
 // parseFile parses one file and returns its syntax errors.
 func parseFile(name string, src []byte) (*file, []schema.Problem) {
 	f := &file{name: name, src: src, body: &hclsyntax.Body{}}
-	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
-	if p := depthProblem(tokens); p != nil {
-		f.broken, f.tokens = p.Range.Start.Line, tokens
+	if tooManyTokens(src, name) {
+		f.broken = 1
+		return f, []schema.Problem{{
+			Summary: "Too much in one file",
+			Detail:  fmt.Sprintf("It has more than %d million words, signs and lines. Look whether it is a configuration at all, or write it in fewer.", maxTokens>>20),
+			Range:   hcl.Range{Filename: name, Start: hcl.InitialPos},
+		}}
+	}
+	lex := func() hclsyntax.Tokens {
+		tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
+		return tokens
+	}
+	// Tokens are a hundred times as large as what they are of: the parser makes its
+	// own, and these are not kept meanwhile.
+	if p := depthProblem(lex()); p != nil {
+		f.broken, f.tokens = p.Range.Start.Line, lex()
 		return f, []schema.Problem{*p}
 	}
 	parsed, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
@@ -24,6 +37,7 @@ func parseFile(name string, src []byte) (*file, []schema.Problem) {
 	if !diags.HasErrors() {
 		return f, nil
 	}
+	tokens := lex()
 	problems := syntaxProblems(f, tokens, diags)
 	for _, p := range problems {
 		if p.Summary != summaryTwice && (f.broken == 0 || p.Range.Start.Line < f.broken) {
@@ -32,6 +46,24 @@ func parseFile(name string, src []byte) (*file, []schema.Problem) {
 		}
 	}
 	return f, problems
+}
+
+// maxTokens bounds the tokens of a file, of which the parser holds all at once, a
+// hundred bytes and more for each. What a person writes has fewer in MaxSize.
+const maxTokens = 2 << 20
+
+// tooManyTokens counts the tokens of a large file in pieces, so that they are not held
+// at once: at most a few for each piece are others than in the whole.
+func tooManyTokens(src []byte, name string) bool {
+	count := 0
+	if len(src) <= maxTokens { // each is a byte at least
+		return false
+	}
+	for piece := range slices.Chunk(src, 64<<10) {
+		tokens, _ := hclsyntax.LexConfig(piece, name, hcl.InitialPos)
+		count += len(tokens)
+	}
+	return count > maxTokens
 }
 
 const (
