@@ -3,6 +3,7 @@ package soht
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -56,7 +57,7 @@ func (r *repeater) close() {
 func (r *repeater) add(c *client, id string, cause error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.queue) == maxRepeats {
+	if len(r.queue) >= maxRepeats {
 		r.queue = r.queue[1:]
 		r.lost++
 	}
@@ -95,17 +96,18 @@ func (r *repeater) try() {
 func (r *repeater) tried(this lostClose, err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// It need not be the first any more: the queue is bounded.
-	if len(r.queue) > 0 && r.queue[0] == this {
+	// It need not be there any more: the queue is bounded.
+	waits := len(r.queue) > 0 && r.queue[0] == this
+	if waits {
 		r.queue = r.queue[1:]
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		r.pause = firstRepeat
-	case time.Now().After(this.until):
-		r.lost++
-	default:
-		r.queue = append(r.queue, this)
+	} else {
+		if waits {
+			r.queue = append(r.queue, this)
+		}
+		r.giveUp()
 	}
 	r.tell()
 	if len(r.queue) == 0 {
@@ -117,6 +119,14 @@ func (r *repeater) tried(this lostClose, err error) bool {
 		r.pause = min(2*r.pause, lastRepeat)
 	}
 	return err == nil
+}
+
+// giveUp drops what has been repeated for long enough: all of it at once, since one
+// try at a time may take days for a long queue. It is called with mu held.
+func (r *repeater) giveUp() {
+	before, now := len(r.queue), time.Now()
+	r.queue = slices.DeleteFunc(r.queue, func(c lostClose) bool { return now.After(c.until) })
+	r.lost += before - len(r.queue)
 }
 
 // over ends an episode. It is called with mu held.

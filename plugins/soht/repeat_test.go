@@ -112,10 +112,10 @@ func TestCloseIsGivenUp(t *testing.T) {
 		if n := tries.Load(); last.Load() != 3 || n < 3+8 || n > 3+25 {
 			t.Errorf("%d are left after %d tries", last.Load(), n)
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(lastRepeat)
 		synctest.Wait()
 		if n := last.Load(); n != 0 {
-			t.Errorf("%d are left for ever", n)
+			t.Errorf("%d are left after their time", n)
 		}
 		c.repeats.mu.Lock()
 		got := log.String()
@@ -126,7 +126,8 @@ func TestCloseIsGivenUp(t *testing.T) {
 	})
 }
 
-// What is kept of a server that is gone is bounded.
+// What is kept of a server that is gone is bounded, also while one of it is being
+// tried, and gone once its time is over, however much it is.
 func TestRepeatsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &Config{URL: "http://127.0.0.1:1/"}
@@ -134,17 +135,32 @@ func TestRepeatsAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cl.transport.Load().DialContext = func(context.Context, string, string) (net.Conn, error) { return nil, io.ErrUnexpectedEOF }
-		for range maxRepeats + 5 {
-			c.repeats.add(cl, "1", io.EOF)
+		const takes = repeatTimeout / 2
+		cl.transport.Load().DialContext = func(context.Context, string, string) (net.Conn, error) {
+			time.Sleep(takes)
+			return nil, errors.New("nobody is there")
 		}
-		c.repeats.mu.Lock()
-		if n := len(c.repeats.queue); n != maxRepeats {
+		kept := func() int {
+			c.repeats.mu.Lock()
+			defer c.repeats.mu.Unlock()
+			return len(c.repeats.queue)
+		}
+		c.repeats.add(cl, "1", io.EOF)
+		time.Sleep(firstRepeat + takes/2) // it is being tried
+		for range maxRepeats + 5 {
+			c.repeats.add(cl, "2", io.EOF)
+		}
+		time.Sleep(takes)
+		for range 5 {
+			c.repeats.add(cl, "3", io.EOF)
+		}
+		if n := kept(); n != maxRepeats {
 			t.Errorf("%d are kept", n)
 		}
-		c.repeats.queue = c.repeats.queue[:1] // or the test takes long
-		c.repeats.mu.Unlock()
-		time.Sleep(2 * closeLife)
+		time.Sleep(closeLife + lastRepeat + takes)
 		synctest.Wait()
+		if n := kept(); n != 0 {
+			t.Errorf("%d are left after their time", n)
+		}
 	})
 }
