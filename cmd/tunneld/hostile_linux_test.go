@@ -72,17 +72,25 @@ func TestHostilePlugin(t *testing.T) {
 	}{
 		{"block", func(t *testing.T, p *program, far *backend) {
 			client, server := dialTCP(t, p.address(t, "tcp.hostile")), far.next(t)
-			// After each piece the pump tries to splice more, and there is nothing.
+			if err := server.SetDeadline(time.Now().Add(4 * patience)); err != nil {
+				t.Fatal(err)
+			}
+			// After each piece the pump tries to splice more, and there is nothing. If it
+			// copied the last of a piece it does not wait, and needs another one.
 			piece := make([]byte, 1<<20)
-			for err := error(nil); !errors.Is(err, syscall.ECONNRESET); {
-				if _, err := server.Write(piece); err != nil {
+			for reset := false; !reset; {
+				wait := 8 * time.Second
+				if _, err := server.Write(piece); isReset(err) {
+					wait = patience // the client is told next
+				} else if err != nil {
 					t.Fatal(err)
 				}
-				if err := client.SetReadDeadline(time.Now().Add(8 * time.Second)); err != nil {
+				if err := client.SetReadDeadline(time.Now().Add(wait)); err != nil {
 					t.Fatal(err)
 				}
-				_, err = io.Copy(io.Discard, client)
-				if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, os.ErrDeadlineExceeded) {
+				_, err := io.Copy(io.Discard, client)
+				reset = errors.Is(err, syscall.ECONNRESET)
+				if !reset && !errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Fatalf("the tunnel ended by %v", err)
 				}
 			}
@@ -104,6 +112,9 @@ func TestHostilePlugin(t *testing.T) {
 			}
 			p.log.await(t, tunnels, "msg", "connection", "upstream", "hostile.x")
 			for _, s := range servers {
+				if err := s.SetDeadline(time.Now().Add(patience)); err != nil {
+					t.Fatal(err)
+				}
 				if n, err := io.Copy(io.Discard, s); n != size || err != nil {
 					t.Errorf("%d bytes arrived, %v", n, err)
 				}
@@ -153,6 +164,11 @@ func TestHostilePlugin(t *testing.T) {
 			p.signal(t, syscall.SIGTERM)
 		})
 	}
+}
+
+// isReset says that a write has met a reset.
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // keepEchoing sends pieces of all sizes to an echo, and wants them back, until it is

@@ -7,6 +7,7 @@ import (
 	"net"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 )
@@ -34,6 +35,13 @@ func TestKilledDaemon(t *testing.T) {
 			if all {
 				for _, line := range p.log.await(t, 2, "msg", "plugin started") {
 					victims = append(victims, int(line["pid"].(float64)))
+				}
+			}
+			for _, o := range open { // to make them all took its time
+				for _, c := range o.ends {
+					if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 			// Nobody has the time to see that another is gone.

@@ -205,9 +205,10 @@ func TestUpstreamLimit(t *testing.T) {
 			listener("db", "127.0.0.1:0", echo, "timeouts {\n dial = \""+dial+"\"\n }") +
 			route("all", "", append([]string{"upstream.direct.narrow"}, more...)...)
 	}
-	d := startDaemon(t, config(1, "50ms"))
+	d := startDaemon(t, config(1, "0s"))
 	first := d.dial(t, "tcp.db")
 	pingPong(t, first, "takes the place")
+	d.reload(t, config(1, "50ms"))
 	d.dialReset(t, "tcp.db")
 	line := d.log.await(t, 1, "msg", "connection failed")[0]
 	if err := fmt.Sprint(line["err"]); line["stage"] != "connect" || line["reason"] != "unavailable" || !strings.Contains(err, "max_connections: 1 connections of upstream direct.narrow") {
