@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 )
 
@@ -265,6 +267,38 @@ func TestLogReaderThatStalls(t *testing.T) {
 	p.signal(t, syscall.SIGTERM)
 	if status := p.status(t); status != exitOK {
 		t.Errorf("exit status %d", status)
+	}
+}
+
+// TestFailedStopWithAStalledReader: a stop that cannot remove the run directory says
+// so to nobody, and ends.
+func TestFailedStopWithAStalledReader(t *testing.T) {
+	dir, run := sharedDir(t), sharedDir(t)
+	config := filepath.Join(dir, "tunneld.hcl")
+	text := jsonLog + echoing(t) + fmt.Sprintf("daemon {\n run_dir = %q\n}\n", run)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := &program{log: newLogBuffer(), path: config, exited: make(chan struct{})}
+	p.cmd = unprivileged(exec.Command(buildProgram(t, dir), "run", "--config", config))
+	stderr := p.startPiped(t, 1)
+	if _, err := unix.FcntlInt(stderr.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil {
+		t.Fatal(err)
+	}
+	for range 50 { // more lines than the pipe takes
+		if err := exchangeOnce(p.address(t, "tcp.db")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(run, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(t, syscall.SIGTERM)
+	if status := p.status(t); status != exitFailed {
+		t.Errorf("exit status %d", status)
+	}
+	if err := os.Chmod(run, 0o755); err != nil { // for who removes it
+		t.Fatal(err)
 	}
 }
 

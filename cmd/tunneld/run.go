@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/internal/logqueue"
 	"github.com/tunneld/tunneld/internal/nodump"
 )
 
@@ -33,10 +35,23 @@ Exit status: 0, stopped by a signal; 78, the configuration is not valid; 1, it c
 not start for another reason (an address is taken, a plugin does not start, a secret's
 file is not there yet), which may be gone the next time.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd, config) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return lastWord(cmd, runDaemon(cmd, config)) },
 	}
 	cmd.Flags().StringVarP(&config, "config", "c", defaultConfig, "the configuration: a file, or a folder of *.hcl")
 	return cmd
+}
+
+// lastWord tells why run did not end well. It does not wait for a reader that stalls,
+// as the log does not.
+func lastWord(cmd *cobra.Command, err error) error {
+	var told statusError
+	if err == nil || errors.As(err, &told) {
+		return err
+	}
+	stderr := logqueue.New(cmd.ErrOrStderr(), nil)
+	fmt.Fprintf(stderr, "tunneld: %v\n", err)
+	stderr.Flush()
+	return statusError(exitFailed)
 }
 
 // protect keeps the process's secrets from other processes of the same user. It
