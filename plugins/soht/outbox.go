@@ -111,3 +111,13 @@ func (o *outbox) await(limit time.Duration, done <-chan struct{}, enough func(n 
 
 // sentAll says that all has arrived that ever will be written.
 func (o *outbox) sentAll() { close(o.flushed) }
+
+// allSent says whether sentAll was called.
+func (o *outbox) allSent() bool {
+	select {
+	case <-o.flushed:
+		return true
+	default:
+		return false
+	}
+}

@@ -10,10 +10,12 @@ import (
 
 // The pause between polls while nothing comes doubles from minPause to
 // maxPause. bulkPause is the one after a reply that was not full in the midst
-// of full ones.
+// of full ones. Once the client has ended and all is sent, half_close counts, and
+// what is at the server has to come before it is over.
 const (
 	bulkPause = time.Millisecond
 	minPause  = 20 * time.Millisecond
+	endPause  = 100 * time.Millisecond
 	maxPause  = 2 * time.Second
 )
 
@@ -29,7 +31,7 @@ const replies = 2
 // each for 100 ms while the target is silent: at 32 KiB that is 0.3 MB/s.
 type stateless struct {
 	*tunnel
-	wrote chan struct{} // capacity 1: a write has begun, whose answer may come
+	wrote chan struct{} // capacity 1: a write has begun, whose answer may come, or the last has ended
 	free  chan []byte   // buffers for replies
 	full  chan reply    // arrived
 	now   reply         // being delivered; Read's
@@ -69,6 +71,9 @@ func (s *stateless) receive(ctx context.Context) {
 		case buffer = <-s.free:
 		case <-s.done:
 			return
+		}
+		if s.out.allSent() {
+			pause = min(pause, endPause)
 		}
 		woken := s.rest(pause)
 		if s.over() {

@@ -90,16 +90,16 @@ func (t *tunnel) Write(p []byte) (int, error) {
 }
 
 // send sends what is written, one request at a time: the protocol has no
-// sequence numbers. begun, unless nil, is called before each.
-func (t *tunnel) send(ctx context.Context, begun func()) {
+// sequence numbers. wake, unless nil, is called before each, and once all is sent.
+func (t *tunnel) send(ctx context.Context, wake func()) {
 	for {
 		data, last := t.out.take(t.linger(), t.done)
 		if t.over() {
 			return
 		}
 		if len(data) > 0 {
-			if begun != nil {
-				begun()
+			if wake != nil {
+				wake()
 			}
 			start := time.Now()
 			if err := t.client.write(ctx, t.id, data); err != nil {
@@ -110,6 +110,9 @@ func (t *tunnel) send(ctx context.Context, begun func()) {
 		}
 		if last {
 			t.out.sentAll()
+			if wake != nil {
+				wake()
+			}
 			return
 		}
 	}

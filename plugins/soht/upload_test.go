@@ -126,6 +126,43 @@ func TestHalfCloseWaitsForSlowWrites(t *testing.T) {
 	})
 }
 
+// In mode "stateless" the polls have become rare by the time that a slow write is
+// answered. What the target says then is fetched before half_close is over, which is
+// less than maxPause.
+func TestHalfCloseOutlastsTheNextPoll(t *testing.T) {
+	var mu sync.Mutex
+	polls, writing := 0, false
+	rare := make(chan struct{}) // closed when the next poll comes after maxPause
+	s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond, Observe: func(f sohtemu.Form) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case f.Action == "write":
+			writing = true
+			mu.Unlock()
+			defer mu.Lock()
+			<-rare
+		case f.Action == "readwrite" && writing:
+			if polls++; polls == 8 { // minPause has doubled often enough
+				close(rare)
+			}
+		}
+	}})
+	c := halfClosing(t, s, modeStateless, serve(t, func(c *net.TCPConn) {
+		_, _ = io.ReadFull(c, make([]byte, 8))
+		time.Sleep(50 * time.Millisecond) // that poll has been answered
+		_, _ = c.Write([]byte("response"))
+		_, _ = io.Copy(io.Discard, c)
+	}), 1500*time.Millisecond)
+	write(t, c, []byte("question"))
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got := readAll(t, c); string(got) != "response" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // What the far end did not take makes the end an error: a client that has sent
 // everything must not think that it arrived.
 func TestHalfCloseOfAFailedWrite(t *testing.T) {
