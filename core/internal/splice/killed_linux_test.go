@@ -80,6 +80,7 @@ func pumpForParent(t *testing.T, pump string) {
 		t.Fatal(err)
 	}
 	tun := Tunnel{Client: conns[0], Upstream: &tunnel.Conn{Stream: conns[1]}}
+	tun.Done = func(Result) { os.Exit(1) } // the parent is gone
 	if pump == "portable" {
 		p.tunnels.add()
 		p.portable.start(tun)
