@@ -78,10 +78,15 @@ func (e *Engine) bind(ctx context.Context, cfg *config.Config) (*binding, config
 	return b, diags, nil
 }
 
+// maxObstacles bounds how many addresses that cannot be bound are told of: where the
+// descriptors are used up, it is all that are left.
+const maxObstacles = 100
+
 // bindSockets finds or binds the sockets of the listeners and of the metrics. A
 // diagnostic names the block.
 func (e *Engine) bindSockets(ctx context.Context, b *binding, cfg *config.Config) config.Diagnostics {
 	var diags config.Diagnostics
+	obstacles := 0
 	plan := func(block string, written []string, old []tenant) (sites []*site, rest []tenant) {
 		for _, address := range written {
 			s, err := survey(ctx, e.lookup, block, address)
@@ -113,10 +118,17 @@ func (e *Engine) bindSockets(ctx context.Context, b *binding, cfg *config.Config
 	}
 	for i, l := range cfg.Listeners {
 		for _, s := range sites[i] {
-			diags = append(diags, b.take(cfg, s, func(at netip.AddrPort, on *spot) (tenant, error) {
+			told := b.take(cfg, s, func(at netip.AddrPort, on *spot) (tenant, error) {
 				socket, err := bind(ctx, at, l)
 				return &listening{spot: on, socket: socket}, err
-			})...)
+			})
+			diags = append(diags, told...)
+			if told.HasErrors() {
+				obstacles++
+			}
+			if obstacles == maxObstacles || ctx.Err() != nil {
+				return diags // it has failed, or is broken off
+			}
 			b.next[l.ID()] = append(b.next[l.ID()], serving[*listening](s)...)
 		}
 	}

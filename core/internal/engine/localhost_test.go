@@ -381,6 +381,29 @@ func TestEachSocketMakesRoom(t *testing.T) {
 	check("127.0.0.1", "::1")
 }
 
+// TestObstaclesAreBounded: what cannot be bound for one reason is not told without an
+// end, and costs nothing that is bound.
+func TestObstaclesAreBounded(t *testing.T) {
+	taken, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	r := start(t, nil, func(echo string) string { return listeners(echo, "", "127.0.0.1:0") })
+	addresses, _ := r.at(t, "tcp.a")
+	more := ""
+	for i := range 2 * maxObstacles {
+		more += fmt.Sprintf("listener \"tcp\" \"l%d\" {\n address = \"127.0.1.%d:%d\"\n target = %q\n}\n", i, i+1, port, r.echo)
+	}
+	r.write(t, listeners(r.echo, more, "127.0.0.1:0"))
+	out := r.Reload(t.Context())
+	if n := strings.Count(out.Diagnostics, "address already in use"); out.Error == "" || out.Invalid || n != maxObstacles {
+		t.Errorf("%d are told: %s", n, out.Error)
+	}
+	visit(t, addresses[0])
+}
+
 // TestPickedPortIsFreeOnAll: where the port that the system picks is taken on
 // another address of the name, another is picked.
 func TestPickedPortIsFreeOnAll(t *testing.T) {
