@@ -20,6 +20,8 @@ type client struct {
 	wait time.Duration
 	gone bool
 	late func(time.Duration) // told of a word that came after what it is about
+	// lateness is from when on late is told.
+	lateness time.Duration
 }
 
 // dial makes a tunnel through an instance.
@@ -31,7 +33,7 @@ func (r *run) dial1(ctx context.Context, i *instance, generation uint64, target 
 		return nil, err
 	}
 	return &client{
-		Conn: c, in: io.MultiReader(bytes.NewReader(c.ReadAhead), c.Stream), wait: r.opts.Timeout,
+		Conn: c, in: io.MultiReader(bytes.NewReader(c.ReadAhead), c.Stream), wait: r.opts.Timeout, lateness: r.opts.lateness,
 		late: i.ledger.late,
 	}, nil
 }
@@ -176,7 +178,7 @@ func (c *client) rest() ([]byte, error) {
 		if err := c.Relay.ConfirmEOF(); err != nil {
 			return b, fmt.Errorf("after %d bytes: %w", len(b), err)
 		}
-		if took := time.Since(begun); took > lateness {
+		if took := time.Since(begun); took > c.lateness {
 			c.late(took)
 		}
 	}

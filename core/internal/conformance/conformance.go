@@ -62,6 +62,8 @@ type Options struct {
 	// stop bounds the end of a process after SIGTERM, hangUp after the descriptor
 	// channel's end of file; zero: two seconds and a grace.
 	stop, hangUp time.Duration
+	// lateness bounds the word on an end of file; zero: lateness.
+	lateness time.Duration
 }
 
 // What a far end may lack.
@@ -85,6 +87,7 @@ func Run(ctx context.Context, o Options) (*Report, config.Diagnostics, error) {
 	setDefault(&o.Dials, 64)
 	setDefault(&o.stop, stopTime+stopGrace)
 	setDefault(&o.hangUp, stopTime+stopGrace)
+	setDefault(&o.lateness, lateness)
 	cfg, diags := config.Parse(o.ConfigPath)
 	if diags.HasErrors() {
 		return nil, errorsOf(diags), ErrInvalid

@@ -45,11 +45,12 @@ func options(t *testing.T, plugin, mode, body string) Options {
 		Upstream:   plugin + ".kit",
 		Version:    "test",
 		Target:     freeTarget(),
-		Timeout:    3 * time.Second,
+		Timeout:    10 * time.Second,
 		Bulk:       4 << 20,
 		// What ends does so in time however busy the machine is.
-		stop:   patience,
-		hangUp: patience,
+		stop:     patience,
+		hangUp:   patience,
+		lateness: patience,
 	}
 }
 
@@ -213,11 +214,13 @@ func TestBrokenPlugins(t *testing.T) {
 	for n, tc := range brokenPlugins {
 		o := options(t, rawName, tc.mode, rawBody("relay")+"\n# probe")
 		withProbe(t, o)
-		switch tc.mode { // those that never end
+		switch tc.mode { // those that never end, or are late
 		case "is deaf to SIGTERM":
 			o.stop = time.Second
 		case "survives the daemon":
 			o.hangUp = time.Second
+		case "announces the end after it":
+			o.lateness = lateness
 		}
 		outcomes[n] = make(chan outcome, 1)
 		go func() {
