@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,7 +91,7 @@ func (s *gatedStream) CloseWrite() error {
 
 // halfClosed is a relay whose client has ended its direction, of a protocol that
 // cannot pass that on, and whose far end has not taken everything yet.
-func halfClosed(t *testing.T, halfClose time.Duration) (s *gatedStream, far, client net.Conn, core *pluginwire.Channel) {
+func halfClosed(t *testing.T, halfClose time.Duration, set ...func(*Server)) (s *gatedStream, far, client net.Conn, core *pluginwire.Channel) {
 	t.Helper()
 	fake, far := newFakeStream()
 	t.Cleanup(func() { _ = far.Close() })
@@ -99,6 +100,9 @@ func halfClosed(t *testing.T, halfClose time.Duration) (s *gatedStream, far, cli
 		return &Tunnel{Relay: func() Stream { return s }}
 	})
 	server.plugin.Info = &pluginv1.GetInfoResponse{NoHalfClose: true}
+	for _, f := range set {
+		f(server)
+	}
 	req := request(7)
 	req.Common = &pluginv1.CommonSettings{HalfClose: durationpb.New(halfClose)}
 	if _, err := server.Dial(t.Context(), req); err != nil {
@@ -162,5 +166,40 @@ func TestNoHalfCloseIsForEver(t *testing.T) {
 	receiveEnd(t, core, pluginwire.StatusClean, "")
 	if calls := s.wait(t); calls != "close" {
 		t.Errorf("calls are %s", calls)
+	}
+}
+
+// TestHalfClosedClientThatTakesNothing: a client that has ended its direction and does
+// not read holds neither the tunnel nor what the far end keeps for it, whether it stops
+// before or after the far end has taken everything.
+func TestHalfClosedClientThatTakesNothing(t *testing.T) {
+	for name, before := range map[string]bool{"before": true, "after": false} {
+		t.Run(name, func(t *testing.T) {
+			s, far, _, core := halfClosed(t, time.Hour, func(s *Server) { s.takeTime = 20 * time.Millisecond })
+			// The relay takes no more from the far end once the client's side is full.
+			fill := func(patience time.Duration) (err error) {
+				chunk := make([]byte, 64<<10)
+				for err == nil {
+					_ = far.SetWriteDeadline(time.Now().Add(patience))
+					_, err = far.Write(chunk)
+				}
+				return err
+			}
+			if before {
+				if err := fill(50 * time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Fatal(err)
+				}
+			}
+			s.taken <- nil
+			if !before {
+				if err := fill(time.Minute); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Fatal("the tunnel goes on")
+				}
+			}
+			receiveEnd(t, core, pluginwire.StatusError, "took nothing for 20ms")
+			if calls := s.wait(t); calls == "close" {
+				t.Error("the far end was told of a clean end")
+			}
+		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,9 @@ type relay struct {
 	stream Stream
 	socket *watched // under stream; nil: not known
 	quiet  *quiet   // nil: the far end's silence does not end the tunnel
+
+	// finishing: the client's end of file is passed on, as far as it can be.
+	finishing atomic.Bool
 
 	eof   chan struct{} // closed when the daemon announces its end of file
 	eofed sync.Once
@@ -185,6 +189,10 @@ func (r *relay) pumpUp() error {
 		return err
 	}
 	r.quiet.await()
+	if r.quiet != nil {
+		r.finishing.Store(true)
+		r.expectTaking() // also of a write under way
+	}
 	return nil
 }
 
@@ -246,7 +254,7 @@ func (r *relay) copyDownOnce(size *adaptiveSize) (more bool, err error) {
 			return false, errDone
 		}
 		defer r.quiet.leave()
-		if _, werr := r.near.Write((*buf)[:n]); werr != nil {
+		if werr := r.deliver((*buf)[:n]); werr != nil {
 			return false, fmt.Errorf("the client's side: %w", werr)
 		}
 	}
@@ -255,6 +263,27 @@ func (r *relay) copyDownOnce(size *adaptiveSize) (more bool, err error) {
 	}
 	return err == nil, err
 }
+
+// deliver writes the far end's bytes to the client. One that has ended its direction
+// has to take some of them every takeTime: neither the far end, which cannot learn of
+// that end, nor the quiet, which is none, would ever end the tunnel.
+func (r *relay) deliver(b []byte) error {
+	for {
+		if r.finishing.Load() {
+			r.expectTaking()
+		}
+		n, err := r.near.Write(b)
+		b = b[n:]
+		switch {
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case n == 0:
+			return fmt.Errorf("it has ended its direction, and took nothing for %s", r.s.takeTime)
+		}
+	}
+}
+
+func (r *relay) expectTaking() { _ = r.near.SetWriteDeadline(time.Now().Add(r.s.takeTime)) }
 
 // announced notes that the daemon's end of file is a clean one.
 func (r *relay) announced() { r.eofed.Do(func() { close(r.eof) }) }

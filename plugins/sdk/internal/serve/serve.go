@@ -115,6 +115,9 @@ const (
 	// DefaultAnnounceTimeout is long: the record was sent before what it
 	// explains, so that only a stalled process is late.
 	DefaultAnnounceTimeout = 5 * time.Second
+	// takeTime is how long a client may take nothing that has ended its direction,
+	// where the far end cannot learn of that.
+	takeTime = time.Minute
 )
 
 // Server serves one plugin to one daemon.
@@ -127,6 +130,7 @@ type Server struct {
 	log      *slog.Logger
 	maxDials int
 	announce time.Duration
+	takeTime time.Duration // see relay.deliver
 
 	// ctx ends when the server stops: dials are cancelled by it.
 	ctx  context.Context
@@ -172,6 +176,7 @@ func New(p Plugin, o Options) *Server {
 		log:         o.Log,
 		maxDials:    o.MaxDials,
 		announce:    o.AnnounceTimeout,
+		takeTime:    takeTime,
 		lines:       lines{limit: o.DeadLine, every: o.DeadLine / 12, acks: o.Acks, start: time.Now()},
 		ctx:         ctx,
 		stop:        stop,
