@@ -37,6 +37,16 @@ func (q *quiet) await() {
 	q.timer = time.AfterFunc(q.limit, q.expire)
 }
 
+// awaiting says that await has begun to count.
+func (q *quiet) awaiting() bool {
+	if q == nil {
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.timer != nil
+}
+
 // enter is called with bytes of the far end's in hand, and leave once they are
 // the client's: one that is slow to take them is not silence. False: the time is
 // over, and they came too late.

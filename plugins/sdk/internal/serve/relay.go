@@ -33,9 +33,6 @@ type relay struct {
 	socket *watched // under stream; nil: not known
 	quiet  *quiet   // nil: the far end's silence does not end the tunnel
 
-	// finishing: the client's end of file is passed on, as far as it can be.
-	finishing atomic.Bool
-
 	eof   chan struct{} // closed when the daemon announces its end of file
 	eofed sync.Once
 	begun atomic.Bool   // end has been called
@@ -189,8 +186,7 @@ func (r *relay) pumpUp() error {
 		return err
 	}
 	r.quiet.await()
-	if r.quiet != nil {
-		r.finishing.Store(true)
+	if r.quiet.awaiting() {
 		r.expectTaking() // also of a write under way
 	}
 	return nil
@@ -269,7 +265,7 @@ func (r *relay) copyDownOnce(size *adaptiveSize) (more bool, err error) {
 // that end, nor the quiet, which is none, would ever end the tunnel.
 func (r *relay) deliver(b []byte) error {
 	for {
-		if r.finishing.Load() {
+		if r.quiet.awaiting() {
 			r.expectTaking()
 		}
 		n, err := r.near.Write(b)
