@@ -12,6 +12,7 @@ import (
 // TestDependenciesHaveAReason compares docs/dependencies.md with go.mod: each
 // direct dependency has a row, and no row is of another.
 func TestDependenciesHaveAReason(t *testing.T) {
+	lookAtModule(t)
 	out, err := exec.CommandContext(t.Context(), "go", "mod", "edit", "-json").Output()
 	if err != nil {
 		t.Fatal(err)
