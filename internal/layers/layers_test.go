@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"internal/tlsend":         {},
 	"internal/fdtest":         {},
 	"internal/userfile":       {},
+	"internal/follow":         {"internal/userfile"},
 	"internal/logqueue":       {},
 	"internal/nettest":        {},
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},

@@ -40,11 +40,19 @@ func newStamp(info fs.FileInfo) Stamp {
 	return Stamp{info: info, young: time.Since(info.ModTime()) < coarsest}
 }
 
+// Alike says whether the file looked the same at both times, or was missing both
+// times. What Same adds is certainty.
+func (s Stamp) Alike(now Stamp) bool {
+	if s.info == nil || now.info == nil {
+		return s.info == nil && now.info == nil
+	}
+	return os.SameFile(s.info, now.info) && s.info.Size() == now.info.Size() && s.info.ModTime().Equal(now.info.ModTime())
+}
+
 // Same says whether the file that now has the Stamp has certainly not changed
 // since s. For a Stamp that was taken within two seconds of a change it is false
 // though nothing may have happened: who then reads the file again and finds the
 // same content keeps what was made of it, and the new Stamp.
 func (s Stamp) Same(now Stamp) bool {
-	return s.info != nil && now.info != nil && !s.young &&
-		os.SameFile(s.info, now.info) && s.info.Size() == now.info.Size() && s.info.ModTime().Equal(now.info.ModTime())
+	return s.info != nil && now.info != nil && !s.young && s.Alike(now)
 }

@@ -6,6 +6,7 @@ package userfile
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +47,13 @@ type File struct {
 	// Stamp is of the moment before the content was read.
 	Stamp Stamp
 }
+
+// Sum identifies what a file holds. The zero Sum is of no file, or of one that
+// cannot be read.
+type Sum [sha256.Size]byte
+
+// Sum returns the Sum of the content.
+func (f File) Sum() Sum { return sha256.Sum256(f.Data) }
 
 // Open opens a regular file for reading. Its errors are *fs.PathError, and wrap
 // ErrNotRegular for everything else than a file. The caller closes it.
