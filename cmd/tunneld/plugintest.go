@@ -9,14 +9,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/conformance"
 )
 
 // pluginTestCommand is the conformance kit.
 func pluginTestCommand() *cobra.Command {
-	var config string
+	var o conformance.Options
 	var asJSON bool
-	var c core.ConformanceOptions
 	cmd := &cobra.Command{
 		Use:   "test --config PATH --upstream TYPE.NAME --target HOST:PORT [-- FAR_END_COMMAND…]",
 		Short: "Test a plugin against the protocol: exit status 0 if it conforms",
@@ -44,35 +43,38 @@ line is wrong, 78 if the configuration is.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c.FarEnd = args
-			return testPlugin(cmd, config, c, asJSON)
+			o.FarEnd = args
+			return testPlugin(cmd, o, asJSON)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&config, "config", "c", "", "the configuration that has the upstream: a file, or a folder of *.hcl")
-	f.StringVar(&c.Upstream, "upstream", "", "the upstream to test, TYPE.NAME")
-	f.StringVar(&c.Target, "target", "", "HOST:PORT that the plugin is asked for")
-	f.StringVar(&c.Serve, "serve", "", "HOST:PORT on loopback to serve at, where the far end leads the target there (default: the target)")
-	f.StringVar(&c.Refused, "refused", "", "HOST:PORT where nothing listens (default: a free port beside the served one)")
-	f.BoolVar(&c.NoRefused, "no-refused", false, "the upstream leads to one target whatever it is asked for")
-	f.StringSliceVar(&c.FarEndLacks, "far-end-lacks", nil, "what the far end cannot do: half-close, reset")
-	f.DurationVar(&c.Timeout, "timeout", 10*time.Second, "bound of each step")
+	f.StringVarP(&o.ConfigPath, "config", "c", "", "the configuration that has the upstream: a file, or a folder of *.hcl")
+	f.StringVar(&o.Upstream, "upstream", "", "the upstream to test, TYPE.NAME")
+	f.StringVar(&o.Target, "target", "", "HOST:PORT that the plugin is asked for")
+	f.StringVar(&o.Serve, "serve", "", "HOST:PORT on loopback to serve at, where the far end leads the target there (default: the target)")
+	f.StringVar(&o.Refused, "refused", "", "HOST:PORT where nothing listens (default: a free port beside the served one)")
+	f.BoolVar(&o.NoRefused, "no-refused", false, "the upstream leads to one target whatever it is asked for")
+	f.StringSliceVar(&o.Lacks, "far-end-lacks", nil, "what the far end cannot do: half-close, reset")
+	f.DurationVar(&o.Timeout, "timeout", 10*time.Second, "bound of each step")
 	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd
 }
 
-func testPlugin(cmd *cobra.Command, config string, c core.ConformanceOptions, asJSON bool) error {
-	if c.Timeout <= 0 {
+func testPlugin(cmd *cobra.Command, o conformance.Options, asJSON bool) error {
+	if o.Timeout <= 0 {
 		return usageError{errors.New("--timeout has to be more than 0")}
 	}
 	ctx, stop := untilInterrupted(cmd.Context())
 	defer stop()
-	report, diags, err := core.TestPlugin(ctx, options(config), c)
-	diags.Problems().Write(cmd.ErrOrStderr())
+	daemon := options(o.ConfigPath)
+	o.Version, o.Bundled, o.Self = daemon.Version, daemon.Bundled, daemon.Self
+	report, err := conformance.Run(ctx, o)
+	var bad *conformance.ConfigError
 	switch {
-	case errors.Is(err, core.ErrUnfit) && diags.HasErrors():
+	case errors.As(err, &bad):
+		bad.Write(cmd.ErrOrStderr())
 		return statusError(exitInvalid)
-	case errors.Is(err, core.ErrUnfit):
+	case errors.Is(err, conformance.ErrInvalid):
 		return usageError{err}
 	case errors.Is(err, context.Canceled):
 		return errors.New("plugin test: interrupted")

@@ -12,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -20,10 +22,10 @@ import (
 const module = "github.com/tunneld/tunneld/"
 
 // allowed lists every package of the module and what it may import of the others;
-// "P/..." stands for P and everything below it. Tests may import more: a far end to
-// talk to, a fixture to run.
+// the floors are those of the map in ARCHITECTURE.md. "P/..." stands for P and
+// everything below it. Tests may import more: a far end to talk to, a fixture to run.
 var allowed = map[string][]string{
-	// Floor 0.
+	// The ground.
 	"proto/tunneld/plugin/v1": {},
 	"internal/pluginwire":     {},
 	"internal/socks5":         {},
@@ -40,13 +42,13 @@ var allowed = map[string][]string{
 	"internal/nodump":         {},
 	"internal/layers":         {},
 
-	// Floor 1: what a plugin's author imports.
+	// What a plugin's author imports.
 	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "internal/nodump", "internal/plaintext", "internal/tlsend", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/internal/...":    {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest":         {"plugins/sdk", "plugins/sdk/internal/...", "internal/pluginwire", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest/fixture": {"plugins/sdk", "proto/tunneld/plugin/v1"},
 
-	// Floor 2: the plugins. None knows another, and none knows the core.
+	// The plugins. None knows another, and none knows the core.
 	"plugins/sapsocks":                             {"plugins/sdk", "internal/socks5", "internal/neterr", "internal/userfile"},
 	"plugins/sapsocks/sapsocksemu":                 {"internal/socks5"},
 	"plugins/sapsocks/cmd/tunneld-plugin-sapsocks": {"plugins/sapsocks", "plugins/sdk"},
@@ -62,7 +64,7 @@ var allowed = map[string][]string{
 	"plugins/azrelay/azrelayemu":                   {"plugins/azrelay/internal/..."},
 	"plugins/azrelay/cmd/tunneld-plugin-azrelay":   {"plugins/azrelay", "plugins/sdk"},
 
-	// Floor 3: the core. Siblings know tunnel, and config knows schema and route.
+	// The core.
 	"core/internal/tunnel":     {"internal/bare", "internal/sockopt", "proto/tunneld/plugin/v1"},
 	"core/internal/schema":     {"proto/tunneld/plugin/v1"},
 	"core/internal/config":     {"internal/plaintext", "internal/pluginwire", "core/internal/route", "core/internal/schema", "core/internal/tunnel", "internal/userfile", "proto/tunneld/plugin/v1"},
@@ -73,24 +75,25 @@ var allowed = map[string][]string{
 	"core/internal/plugintest": {},
 	"core/internal/metrics":    {"core/internal/status", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
 	"core/internal/control":    {"core/internal/status"},
-	"core/internal/conformance": {
-		"core/internal/config", "core/internal/pluginhost", "core/internal/schema", "core/internal/tunnel",
-		"internal/pluginwire", "internal/nodump", "internal/plaintext", "proto/tunneld/plugin/v1",
-	},
 	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/nodump", "internal/plaintext", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
 		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost",
 		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/neterr", "proto/tunneld/plugin/v1",
 	},
+	"core/conformance": {
+		"core/conformance/internal/...", "core/internal/config", "core/internal/pluginhost", "core/internal/schema", "core/internal/tunnel",
+		"internal/pluginwire", "internal/nodump", "proto/tunneld/plugin/v1",
+	},
+	"core/conformance/internal/...": {"core/conformance/internal/...", "core/internal/tunnel", "internal/plaintext", "proto/tunneld/plugin/v1"},
 	"core": {
-		"core/internal/config", "core/internal/conformance", "core/internal/control", "core/internal/engine",
+		"core/internal/config", "core/internal/control", "core/internal/engine",
 		"core/internal/schema", "core/internal/status", "internal/logqueue",
 	},
 
-	// Floor 4: the program, which alone lists the bundled plugins.
-	"cmd/tunneld": {"core", "internal/nodump", "internal/logqueue", "internal/userfile", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
+	// The program, which alone lists the bundled plugins.
+	"cmd/tunneld": {"core", "core/conformance", "internal/nodump", "internal/logqueue", "internal/userfile", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
 
-	// Floor 5: what runs the program and measures, disturbs or tests it. It knows the
+	// What runs the program and measures, disturbs or tests it. It knows the
 	// core by its public face, if at all.
 	"bench": {"internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	"chaos": {"core", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
@@ -151,7 +154,7 @@ func TestImportsPointDown(t *testing.T) {
 		name := strings.TrimPrefix(p.ImportPath, module)
 		entry, known := entryOf(name)
 		if !known {
-			t.Errorf("%s is on no floor: add it to the list here and to ARCHITECTURE.md", name)
+			t.Errorf("%s is on no floor: add it to the list here and to the map in ARCHITECTURE.md", name)
 			continue
 		}
 		delete(unused, entry)
@@ -168,15 +171,80 @@ func TestImportsPointDown(t *testing.T) {
 	}
 }
 
-// TestMapIsComplete: ARCHITECTURE.md names each package but those below a plugin.
-func TestMapIsComplete(t *testing.T) {
+// room is a row of the map in ARCHITECTURE.md: a package and what is below it.
+type room struct {
+	floor int
+	path  string
+}
+
+// readMap returns the rows in their order.
+func readMap(t *testing.T) []room {
+	t.Helper()
 	text, err := os.ReadFile("../../ARCHITECTURE.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name := range allowed {
-		if !strings.HasPrefix(name, "plugins/") && !bytes.Contains(text, []byte("`"+name+"`")) {
-			t.Errorf("%s is missing", name)
+	var rooms []room
+	for _, row := range regexp.MustCompile(`(?m)^\| (\d+) \| ([^|]+) \|`).FindAllStringSubmatch(string(text), -1) {
+		floor, err := strconv.Atoi(row[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[2], -1) {
+			rooms = append(rooms, room{floor, name[1]})
+		}
+	}
+	return rooms
+}
+
+// holds says whether a package is in the room. NAME stands for any plugin's name.
+func (r room) holds(name string) bool {
+	if below, ok := strings.CutPrefix(r.path, "plugins/NAME"); ok {
+		parts := strings.SplitN(name, "/", 3)
+		return below == "" && len(parts) > 1 && parts[0] == "plugins" && parts[1] != "sdk"
+	}
+	return name == r.path || strings.HasPrefix(name, r.path+"/")
+}
+
+// TestMapHasTheFloors: each package has its row in the map, each row its package,
+// and each edge leads to a lower floor. On the ground, floor 0, packages may use each
+// other.
+func TestMapHasTheFloors(t *testing.T) {
+	rooms := readMap(t)
+	// in returns the room that a package is in: the row with the longest path.
+	in := func(name string) (found room, ok bool) {
+		for _, r := range rooms {
+			if r.holds(name) && (!ok || len(r.path) > len(found.path)) {
+				found, ok = r, true
+			}
+		}
+		return found, ok
+	}
+	plain := func(pattern string) string { return strings.TrimSuffix(pattern, "/...") }
+	for name, edges := range allowed {
+		from, ok := in(plain(name))
+		if !ok {
+			t.Errorf("%s has no row in the map of ARCHITECTURE.md", name)
+			continue
+		}
+		for _, e := range edges {
+			to, ok := in(plain(e))
+			if ok && to != from && to.floor >= from.floor && to.floor > 0 {
+				t.Errorf("%s is on floor %d and may import %s, which is on floor %d", name, from.floor, e, to.floor)
+			}
+		}
+	}
+	for i, r := range rooms {
+		if i > 0 && r.floor > rooms[i-1].floor {
+			t.Errorf("the row of %s is below the rows of lower floors", r.path)
+		}
+		used := false
+		for name := range allowed {
+			at, _ := in(plain(name))
+			used = used || at == r
+		}
+		if _, err := os.Stat("../../" + r.path); !used || err != nil && !strings.Contains(r.path, "NAME") {
+			t.Errorf("the map names %s, which is no package", r.path)
 		}
 	}
 }

@@ -4,14 +4,14 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/core/conformance/internal/farend"
+	"github.com/tunneld/tunneld/core/conformance/internal/poll"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
@@ -83,11 +83,11 @@ func TestFarEnd(t *testing.T) {
 	// A TCP connection of its own ends alike when the far end dies.
 	o := options(t, rawName, "tells no cut from an end", rawBody("relay"))
 	serve := freeTarget()
-	o.Serve, o.NoRefused = serve.String(), true
-	o.FarEnd = farEndCommand(t, o.Target.String(), serve.String())
+	o.Serve, o.NoRefused = serve, true
+	o.FarEnd = farEndCommand(t, o.Target, serve)
 	r := run1(t, o)
 	results(t, r, map[string]Result{"refused": Skipped, "far-end-death": Declared})
-	if c, err := net.Dial("tcp", o.Target.String()); err == nil {
+	if c, err := net.Dial("tcp", o.Target); err == nil {
 		_ = c.Close()
 		t.Error("the far end still runs")
 	}
@@ -97,7 +97,7 @@ func TestFarEnd(t *testing.T) {
 func TestFarEndThatEnds(t *testing.T) {
 	t.Parallel()
 	o := options(t, rawName, "", rawBody("relay"))
-	o.Target, o.Serve = freeTarget(), freeTarget().String()
+	o.Target, o.Serve = freeTarget(), freeTarget()
 	o.FarEnd = farEndCommand(t)
 	r := run1(t, o)
 	i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.ID == "dial" })
@@ -117,21 +117,21 @@ func TestFarEndThatIsAnother(t *testing.T) {
 	t.Parallel()
 	o := options(t, rawName, "", rawBody("relay"))
 	serve := freeTarget()
-	o.Serve, o.NoRefused = serve.String(), true
-	command := []string{o.Target.String(), serve.String()}
-	other, err := startFarEnd(t.Context(), farEndCommand(t, command...))
+	o.Serve, o.NoRefused = serve, true
+	command := []string{o.Target, serve}
+	other, err := farend.Start(farEndCommand(t, command...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.close()
+	defer other.Close()
 	reached := func() bool {
-		c, err := net.Dial("tcp", o.Target.String())
+		c, err := net.Dial("tcp", o.Target)
 		if err == nil {
 			_ = c.Close()
 		}
 		return err == nil
 	}
-	if !poll(t.Context(), 10*time.Second, reached) {
+	if !poll.Until(t.Context(), 10*time.Second, reached) {
 		t.Fatal("the other far end does not start")
 	}
 	// One that ends before the first dial, and one that does during a later check.
@@ -153,97 +153,13 @@ func TestFarEndThatIsAnother(t *testing.T) {
 	}
 }
 
-// loopbacks are the addresses at which a run may serve, of both families.
-var loopbacks = []string{"127.0.0.1", "::1"}
-
-// needLoopback skips a test where the machine does not have the address.
-func needLoopback(t *testing.T, ip string) {
-	t.Helper()
-	ln, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
-	if err != nil {
-		t.Skip(err)
-	}
-	_ = ln.Close()
-}
-
-// TestSwampLetsWait: a connection to it is neither made nor refused.
-func TestSwampLetsWait(t *testing.T) {
-	for _, ip := range loopbacks {
-		t.Run(ip, func(t *testing.T) {
-			needLoopback(t, ip)
-			s, err := newSwamp(t.Context(), netip.MustParseAddr(ip))
-			if err != nil || s == nil {
-				t.Fatal(s, err)
-			}
-			defer s.close()
-			c, err := net.DialTimeout("tcp", s.target().String(), 300*time.Millisecond)
-			if err == nil {
-				_ = c.Close()
-				t.Fatal("it answers")
-			}
-			if !isTimeout(err) {
-				t.Errorf("%v; want a timeout", err)
-			}
-		})
-	}
-}
-
-// TestReservedPortRefuses: and nobody else gets it.
-func TestReservedPortRefuses(t *testing.T) {
-	for _, ip := range loopbacks {
-		t.Run(ip, func(t *testing.T) {
-			needLoopback(t, ip)
-			r, err := reserve(netip.MustParseAddr(ip))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer r.close()
-			if _, err := net.Dial("tcp", r.target.String()); err == nil || !strings.Contains(err.Error(), syscall.ECONNREFUSED.Error()) {
-				t.Errorf("dial: %v", err)
-			}
-			if ln, err := net.Listen("tcp", r.target.String()); err == nil {
-				_ = ln.Close()
-				t.Error("somebody else listens there")
-			}
-		})
-	}
-}
-
-// TestConnectionsAreSeen: also those that have ended already.
-func TestConnectionsAreSeen(t *testing.T) {
-	s, err := serveAt("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	address := s.ln.Addr().String()
-	before := connectionsWith(address)
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(c); err != nil {
-		t.Fatal(err)
-	}
-	_ = c.Close()
-	if n := s.quiet(t.Context(), 10*time.Second); n != 0 {
-		t.Fatalf("%d connections are open", n)
-	}
-	if now := connectionsWith(address); len(now) <= len(before) {
-		t.Errorf("before: %v, now: %v", before, now)
-	}
-}
-
 func TestParseTarget(t *testing.T) {
 	for text, want := range map[string]tunnel.Target{
 		"echo.corp:7": {Host: "echo.corp", Port: 7},
 		"[::1]:7":     {Host: "::1", Port: 7},
 		"echo.corp":   {}, ":7": {}, "echo:0": {}, "echo:65536": {}, "echo:x": {},
 	} {
-		got, err := ParseTarget(text)
+		got, err := parseTarget(text)
 		if got != want || (err == nil) != (want != tunnel.Target{}) {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}

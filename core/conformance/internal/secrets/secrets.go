@@ -1,7 +1,8 @@
-package conformance
+// Package secrets looks for a configuration's sensitive values in what a plugin
+// says, in whatever encoding.
+package secrets
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -9,17 +10,18 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tunneld/tunneld/internal/plaintext"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// shortest is the length in bytes from which a text is looked for: a shorter one
+// Shortest is the length in bytes from which a text is looked for: a shorter one
 // is in many a line by chance.
-const shortest = 4
+const Shortest = 4
 
-// secret is one sensitive text of the configuration.
-type secret struct {
+// Secret is one sensitive text of the configuration.
+type Secret struct {
 	path  string
 	value string
 	forms []form
@@ -28,12 +30,12 @@ type secret struct {
 // form is a secret as it would stand in a line.
 type form struct{ text, how string }
 
-func newSecret(path, value string) secret {
-	s := secret{path: path, value: value}
+func newSecret(path, value string) Secret {
+	s := Secret{path: path, value: value}
 	add := func(how string, texts ...string) {
 		for _, t := range texts {
 			known := slices.ContainsFunc(s.forms, func(f form) bool { return f.text == t })
-			if len(t) >= shortest && !known {
+			if len(t) >= Shortest && !known {
 				s.forms = append(s.forms, form{t, how})
 			}
 		}
@@ -62,10 +64,17 @@ func newSecret(path, value string) secret {
 	return s
 }
 
+// Find returns the sensitive values among values, which fit the block, and the
+// paths of those that are too short to be looked for.
+func Find(b *pluginv1.Block, values map[string]any) (known []Secret, unsought []string) {
+	var s sensitive
+	s.in(b, values, "")
+	return s.secrets, s.unsought
+}
+
 // sensitive are the sensitive values of a configuration.
 type sensitive struct {
-	secrets []secret
-	// unsought are the paths of those that are not looked for.
+	secrets  []Secret
 	unsought []string
 }
 
@@ -101,7 +110,7 @@ func (s *sensitive) add(v any, path string) {
 	switch v := v.(type) {
 	case string:
 		switch n := len(strings.TrimSpace(v)); {
-		case n >= shortest:
+		case n >= Shortest:
 			s.secrets = append(s.secrets, newSecret(path, v))
 		case n > 0:
 			s.unsought = append(s.unsought, path)
@@ -121,8 +130,32 @@ func (s *sensitive) add(v any, path string) {
 	}
 }
 
-// know begins to look for secrets, also in what was said before.
-func (w *words) know(secrets []secret) {
+// Watch takes texts and looks for secrets in them. It is bounded: what is beyond
+// is looked at and forgotten. The zero value is ready, and safe for concurrent use.
+type Watch struct {
+	mu      sync.Mutex
+	text    strings.Builder
+	secrets []Secret
+	found   []string
+	texts   int
+}
+
+// maxKept bounds what is kept for secrets that are known later.
+const maxKept = 4 << 20
+
+// Add takes a text.
+func (w *Watch) Add(text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.texts++
+	w.look(text)
+	if w.text.Len()+len(text) < maxKept {
+		w.text.WriteString(text + "\n")
+	}
+}
+
+// Know begins to look for secrets, also in what was added before.
+func (w *Watch) Know(secrets []Secret) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.secrets = secrets
@@ -132,7 +165,7 @@ func (w *words) know(secrets []secret) {
 }
 
 // look is called with mu held.
-func (w *words) look(text string) {
+func (w *Watch) look(text string) {
 	for _, s := range w.secrets {
 		for _, f := range s.forms {
 			i := strings.Index(text, f.text)
@@ -149,14 +182,14 @@ func (w *words) look(text string) {
 	}
 }
 
-// cover cuts the secrets out of a text of the report.
-func (w *words) cover(text string) string {
+// Cover cuts the secrets out of a text of the report.
+func (w *Watch) Cover(text string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return coverAll(w.secrets, text)
 }
 
-func coverAll(secrets []secret, text string) string {
+func coverAll(secrets []Secret, text string) string {
 	var forms []string
 	for _, s := range secrets {
 		for _, f := range s.forms {
@@ -171,15 +204,10 @@ func coverAll(secrets []secret, text string) string {
 	return text
 }
 
-func (r *run) secrets(context.Context) outcome {
-	r.said.mu.Lock()
-	defer r.said.mu.Unlock()
-	switch {
-	case len(r.said.secrets) > 0:
-	case len(r.unsought) > 0:
-		return skip("no sensitive value of the configuration can be looked for: give longer ones")
-	default:
-		return skip("the configuration sets no sensitive attribute")
-	}
-	return fails(r.said.found, "%d values looked for in %d texts: log, answers, errors", len(r.said.secrets), r.said.lines)
+// Found returns where secrets were found, how many secrets are known, and in how
+// many texts they were looked for.
+func (w *Watch) Found() (found []string, secrets, texts int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.found), len(w.secrets), w.texts
 }

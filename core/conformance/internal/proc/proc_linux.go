@@ -1,4 +1,5 @@
-package conformance
+// Package proc looks at other processes: what they started, what they have open.
+package proc
 
 import (
 	"bytes"
@@ -12,23 +13,23 @@ import (
 	"syscall"
 )
 
-// processInfo names a process for as long as it lives: numbers are used again.
-type processInfo struct {
+// Process names a process for as long as it lives: numbers are used again.
+type Process struct {
 	pid   int
 	start string // clock ticks since the system's start
 	name  string
 }
 
-func (p processInfo) String() string { return fmt.Sprintf("%s (process %d)", p.name, p.pid) }
+func (p Process) String() string { return fmt.Sprintf("%s (process %d)", p.name, p.pid) }
 
 // alive says whether it runs; one that has ended and was not collected does not.
-func (p processInfo) alive() bool {
+func (p Process) Alive() bool {
 	s, err := stat(p.pid)
 	return err == nil && s.start == p.start && s.state != "Z"
 }
 
-func (p processInfo) kill() {
-	if p.alive() {
+func (p Process) Kill() {
+	if p.Alive() {
 		_ = syscall.Kill(p.pid, syscall.SIGKILL)
 	}
 }
@@ -58,9 +59,9 @@ func stat(pid int) (procStat, error) {
 	return procStat{name: string(b[from+1 : to]), state: f[0], start: f[19], parent: parent, group: group}, nil
 }
 
-// descendants returns what a process started and is not its child only, and the
+// Family returns what a process started and is not its child only, and the
 // rest of its group.
-func descendants(pid int) []processInfo {
+func Family(pid int) []Process {
 	all := map[int]procStat{}
 	names, _ := filepath.Glob("/proc/[0-9]*")
 	for _, name := range names {
@@ -81,17 +82,17 @@ func descendants(pid int) []processInfo {
 			}
 		}
 	}
-	var found []processInfo
+	var found []Process
 	for n := range family {
 		if s, ok := all[n]; ok && n != pid {
-			found = append(found, processInfo{pid: n, start: s.start, name: s.name})
+			found = append(found, Process{pid: n, start: s.start, name: s.name})
 		}
 	}
 	return found
 }
 
-// descriptorsOf returns what a process has open: the links by number.
-func descriptorsOf(pid int) (map[string]string, error) {
+// Descriptors returns what a process has open: the links by number.
+func Descriptors(pid int) (map[string]string, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -106,12 +107,12 @@ func descriptorsOf(pid int) (map[string]string, error) {
 	return open, nil
 }
 
-// canLook says whether processes and their descriptors can be looked at here.
-const canLook = true
+// Supported says whether processes and their descriptors can be looked at here.
+const Supported = true
 
-// connectionsWith returns the TCP connections of this machine that have the
+// Connections returns the TCP connections of this machine that have the
 // address at an end, those included that have ended and are waited out.
-func connectionsWith(address string) map[string]bool {
+func Connections(address string) map[string]bool {
 	found := map[string]bool{}
 	want, err := netip.ParseAddrPort(address)
 	if err != nil {

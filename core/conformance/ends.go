@@ -37,7 +37,7 @@ func (r *run) halfCloseClient(ctx context.Context) outcome {
 	if err != nil {
 		return fail("%v", err)
 	}
-	defer r.target.drop(far)
+	defer r.target.Drop(far)
 	defer c.drop()
 	_ = far.SetDeadline(time.Now().Add(r.opts.Timeout))
 	if err := errors.Join(c.write(question), c.closeWrite()); err != nil {
@@ -97,7 +97,7 @@ func (r *run) halfCloseTarget(ctx context.Context) outcome {
 	if err != nil {
 		return fail("%v", err)
 	}
-	defer r.target.drop(far)
+	defer r.target.Drop(far)
 	defer c.drop()
 	_ = far.SetDeadline(time.Now().Add(r.opts.Timeout))
 	if _, err := far.Write(answer); err != nil {
@@ -146,7 +146,7 @@ func (r *run) end(ctx context.Context) outcome {
 		}
 		defer c.drop()
 		_, err = far.Write(answer)
-		r.target.drop(far)
+		r.target.Drop(far)
 		if err != nil {
 			return fail("%v", err)
 		}
@@ -186,7 +186,7 @@ func (r *run) broken(ctx context.Context, i *instance, breakOff func(c *client))
 	if err != nil {
 		return fail("%v", err)
 	}
-	defer r.target.drop(far)
+	defer r.target.Drop(far)
 	defer c.drop()
 	if err := c.write(question); err != nil {
 		return fail("%v", err)
@@ -233,11 +233,11 @@ func (r *run) targetReset(ctx context.Context) outcome {
 		err = c.read(make([]byte, len(answer)))
 	}
 	if err != nil {
-		r.target.drop(far)
+		r.target.Drop(far)
 		return fail("what the target said: %v", err)
 	}
 	_ = far.SetLinger(0)
-	r.target.drop(far)
+	r.target.Drop(far)
 	return r.uncleanForClient(ctx, c)
 }
 

@@ -1,4 +1,4 @@
-package conformance
+package farend
 
 import (
 	"context"
@@ -9,11 +9,13 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tunneld/tunneld/core/conformance/internal/poll"
 )
 
-// farEnd is the command that was given for the far end, in a process group of
+// Command is the command that runs the far end, in a process group of
 // its own.
-type farEnd struct {
+type Command struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed at its end; err is valid then
 	err    error
@@ -21,8 +23,9 @@ type farEnd struct {
 	killed bool // by the kit
 }
 
-func startFarEnd(_ context.Context, command []string) (*farEnd, error) {
-	f := &farEnd{cmd: exec.Command(command[0], command[1:]...), exited: make(chan struct{})}
+// Start runs a command with its arguments.
+func Start(command []string) (*Command, error) {
+	f := &Command{cmd: exec.Command(command[0], command[1:]...), exited: make(chan struct{})}
 	f.cmd.Stdout, f.cmd.Stderr = &f.output, &f.output
 	f.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// What it leaves behind may hold the pipe of its output.
@@ -37,13 +40,9 @@ func startFarEnd(_ context.Context, command []string) (*farEnd, error) {
 	return f, nil
 }
 
-// farEndFix is what to do about a far end that ended: what answers then is
-// another one, or nothing.
-const farEndFix = "keep the far end's command running, in the foreground, and its address free for it"
-
-// ended says how the far end has ended of itself, and what it printed last; ""
+// Ended says how the far end has ended of itself, and what it printed last; ""
 // while it runs, or where there is none.
-func (f *farEnd) ended() string {
+func (f *Command) Ended() string {
 	if f == nil || f.killed {
 		return ""
 	}
@@ -64,26 +63,27 @@ func (f *farEnd) ended() string {
 }
 
 // signal sends a signal to the whole group; there may be no far end.
-func (f *farEnd) signal(s syscall.Signal) {
+func (f *Command) signal(s syscall.Signal) {
 	if f != nil {
 		_ = syscall.Kill(-f.cmd.Process.Pid, s)
 	}
 }
 
-// pause has the far end stand still until resume.
-func (f *farEnd) pause() { f.signal(syscall.SIGSTOP) }
+// Pause has the far end stand still until Resume.
+func (f *Command) Pause() { f.signal(syscall.SIGSTOP) }
 
-func (f *farEnd) resume() { f.signal(syscall.SIGCONT) }
+// Resume has it go on.
+func (f *Command) Resume() { f.signal(syscall.SIGCONT) }
 
-// kill ends the far end in the midst of what it does.
-func (f *farEnd) kill() {
+// Kill ends the far end in the midst of what it does.
+func (f *Command) Kill() {
 	f.killed = true
 	f.signal(syscall.SIGKILL)
 	<-f.exited
 }
 
-// close ends the group.
-func (f *farEnd) close() {
+// Close ends the group.
+func (f *Command) Close() {
 	group := -f.cmd.Process.Pid
 	_ = syscall.Kill(group, syscall.SIGTERM)
 	t := time.NewTimer(5 * time.Second)
@@ -96,7 +96,7 @@ func (f *farEnd) close() {
 	// is gone.
 	_ = syscall.Kill(group, syscall.SIGKILL)
 	<-f.exited
-	poll(context.Background(), time.Second, func() bool { return syscall.Kill(group, 0) != nil })
+	poll.Until(context.Background(), time.Second, func() bool { return syscall.Kill(group, 0) != nil })
 }
 
 // tail keeps the end of what is written.

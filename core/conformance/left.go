@@ -7,20 +7,23 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/tunneld/tunneld/core/conformance/internal/poll"
+	"github.com/tunneld/tunneld/core/conformance/internal/proc"
 )
 
 // settled returns what the main instance has open once that does not change any
 // more; nil where it cannot be looked at, which the report then says.
 func (r *run) settled(ctx context.Context) map[string]string {
-	if !canLook {
+	if !proc.Supported {
 		return nil
 	}
 	var last map[string]string
 	same := 0
 	var err error
-	poll(ctx, r.opts.Timeout, func() bool {
+	poll.Until(ctx, r.opts.Timeout, func() bool {
 		var now map[string]string
-		if now, err = descriptorsOf(r.main.probe.PID()); err != nil {
+		if now, err = proc.Descriptors(r.main.probe.PID()); err != nil {
 			return false
 		}
 		if last != nil && maps.Equal(last, now) {
@@ -44,8 +47,8 @@ func (r *run) grown(ctx context.Context, before map[string]string, limit int) st
 		return ""
 	}
 	var now map[string]string
-	fine := poll(ctx, r.opts.Timeout, func() bool {
-		open, err := descriptorsOf(r.main.probe.PID())
+	fine := poll.Until(ctx, r.opts.Timeout, func() bool {
+		open, err := proc.Descriptors(r.main.probe.PID())
 		now = open
 		return err == nil && len(open)-len(before) < limit
 	})
@@ -73,7 +76,7 @@ func (r *run) grown(ctx context.Context, before map[string]string, limit int) st
 // descriptors makes many tunnels and ends them, and looks what stays. Before it
 // came the same at once, so that pools and caches are filled.
 func (r *run) descriptors(ctx context.Context) outcome {
-	if !canLook {
+	if !proc.Supported {
 		return skip("the descriptors of another process cannot be looked at on this system")
 	}
 	const dials = 32
@@ -133,7 +136,7 @@ func (r *run) channel(context.Context) outcome {
 }
 
 func (r *run) processes(context.Context) outcome {
-	if !canLook {
+	if !proc.Supported {
 		return skip("processes cannot be looked at on this system")
 	}
 	var list []string
@@ -141,4 +144,16 @@ func (r *run) processes(context.Context) outcome {
 		list = append(list, p.String()+" was started by the plugin and outlived it")
 	}
 	return fails(list, "")
+}
+
+func (r *run) secrets(context.Context) outcome {
+	found, known, texts := r.said.Found()
+	switch {
+	case known > 0:
+	case len(r.unsought) > 0:
+		return skip("no sensitive value of the configuration can be looked for: give longer ones")
+	default:
+		return skip("the configuration sets no sensitive attribute")
+	}
+	return fails(found, "%d values looked for in %d texts: log, answers, errors", known, texts)
 }

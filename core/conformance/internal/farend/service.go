@@ -1,4 +1,6 @@
-package conformance
+// Package farend is what a plugin under test talks to: the command that runs its
+// far end, the service at the target, and ports that make no connection.
+package farend
 
 import (
 	"bytes"
@@ -11,6 +13,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/tunneld/tunneld/core/conformance/internal/poll"
 )
 
 // magic precedes the number of a connection that a check takes part in; any
@@ -19,10 +23,10 @@ const magic = "\x00tunneld kit\x00"
 
 type nonce [16]byte
 
-// service is what the run serves at the target. A connection that begins with
+// Service is what the run serves at the target. A connection that begins with
 // the magic and the number of a waiting check is that check's; any other gets
 // back what it sends, and its end of file after its own.
-type service struct {
+type Service struct {
 	ln   *net.TCPListener
 	wait sync.WaitGroup
 
@@ -33,8 +37,8 @@ type service struct {
 	greeting []byte
 }
 
-// serveAt serves at a loopback address.
-func serveAt(address string) (*service, error) {
+// Serve serves at a loopback address.
+func Serve(address string) (*Service, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("%s is not an address", address)
@@ -50,14 +54,15 @@ func serveAt(address string) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &service{ln: ln.(*net.TCPListener), open: map[*net.TCPConn]bool{}, waiting: map[nonce]chan *net.TCPConn{}}
+	s := &Service{ln: ln.(*net.TCPListener), open: map[*net.TCPConn]bool{}, waiting: map[nonce]chan *net.TCPConn{}}
 	s.wait.Go(s.accept)
 	return s, nil
 }
 
-func (s *service) ip() netip.Addr { return s.ln.Addr().(*net.TCPAddr).AddrPort().Addr() }
+// IP returns the address that it serves at.
+func (s *Service) IP() netip.Addr { return s.ln.Addr().(*net.TCPAddr).AddrPort().Addr() }
 
-func (s *service) accept() {
+func (s *Service) accept() {
 	for {
 		c, err := s.ln.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -76,7 +81,7 @@ func (s *service) accept() {
 	}
 }
 
-func (s *service) handle(c *net.TCPConn, greeting []byte) {
+func (s *Service) handle(c *net.TCPConn, greeting []byte) {
 	if len(greeting) > 0 {
 		_, _ = c.Write(greeting)
 	}
@@ -92,7 +97,7 @@ func (s *service) handle(c *net.TCPConn, greeting []byte) {
 		s.give(nonce(head[len(magic):]), c)
 		return
 	}
-	defer s.drop(c)
+	defer s.Drop(c)
 	if _, err := c.Write(head); err != nil {
 		return
 	}
@@ -104,28 +109,29 @@ func (s *service) handle(c *net.TCPConn, greeting []byte) {
 }
 
 // give hands a connection to the check that waits for it.
-func (s *service) give(n nonce, c *net.TCPConn) {
+func (s *Service) give(n nonce, c *net.TCPConn) {
 	s.mu.Lock()
 	to := s.waiting[n]
 	delete(s.waiting, n)
 	s.mu.Unlock()
 	if to == nil {
-		s.drop(c)
+		s.Drop(c)
 		return
 	}
 	to <- c
 }
 
-func (s *service) drop(c *net.TCPConn) {
+// Drop closes a connection that Expect gave.
+func (s *Service) Drop(c *net.TCPConn) {
 	_ = c.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, c)
 }
 
-// expect returns what a client has to send first and where its connection
+// Expect returns what a client has to send first and where its connection
 // appears.
-func (s *service) expect() (first []byte, arrived <-chan *net.TCPConn, forget func()) {
+func (s *Service) Expect() (first []byte, arrived <-chan *net.TCPConn, forget func()) {
 	var n nonce
 	_, _ = rand.Read(n[:])
 	to := make(chan *net.TCPConn, 1)
@@ -139,31 +145,32 @@ func (s *service) expect() (first []byte, arrived <-chan *net.TCPConn, forget fu
 	}
 }
 
-// greet makes the service speak first; nil: no longer.
-func (s *service) greet(b []byte) {
+// Greet makes the service speak first; nil: no longer.
+func (s *Service) Greet(b []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.greeting = b
 }
 
-// counts returns how many connections came so far and how many are open.
-func (s *service) counts() (accepted, open int) {
+// Counts returns how many connections came so far and how many are open.
+func (s *Service) Counts() (accepted, open int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.accepted, len(s.open)
 }
 
-// quiet waits until no connection is open, and says how many were in the end.
-func (s *service) quiet(ctx context.Context, within time.Duration) int {
+// Quiet waits until no connection is open, and says how many were in the end.
+func (s *Service) Quiet(ctx context.Context, within time.Duration) int {
 	open := 0
-	poll(ctx, within, func() bool {
-		_, open = s.counts()
+	poll.Until(ctx, within, func() bool {
+		_, open = s.Counts()
 		return open == 0
 	})
 	return open
 }
 
-func (s *service) close() error {
+// Close stops serving and closes all connections.
+func (s *Service) Close() error {
 	err := s.ln.Close()
 	s.mu.Lock()
 	for c := range s.open {
@@ -172,23 +179,4 @@ func (s *service) close() error {
 	s.mu.Unlock()
 	s.wait.Wait()
 	return err
-}
-
-// poll asks until the answer is true, or a while has passed, and returns the
-// last answer.
-func poll(ctx context.Context, within time.Duration, ask func() bool) bool {
-	deadline := time.NewTimer(within)
-	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ask() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			return ask()
-		case <-ctx.Done():
-			return ask()
-		}
-	}
-	return true
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tunneld/tunneld/core/conformance/internal/farend"
+	"github.com/tunneld/tunneld/core/conformance/internal/proc"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/pluginwire"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -26,7 +28,7 @@ func (r *run) dial(ctx context.Context) outcome {
 	for {
 		begun := time.Now()
 		c, err := r.tunnel(ctx, r.main)
-		ended := r.farEnd.ended()
+		ended := r.farEnd.Ended()
 		if err == nil && ended != "" {
 			c.drop()
 			return outcome{result: Fail, detail: "the target is reached, and not by what was started: " + ended, fix: farEndFix}
@@ -85,8 +87,8 @@ func (r *run) echo(ctx context.Context) outcome {
 
 func (r *run) greeting(ctx context.Context) outcome {
 	greeting := []byte("220 the target speaks first\r\n" + strings.Repeat("0123456789abcdef", 1024))
-	r.target.greet(greeting)
-	defer r.target.greet(nil)
+	r.target.Greet(greeting)
+	defer r.target.Greet(nil)
 	for range 8 {
 		c, err := r.tunnel(ctx, r.main)
 		if err != nil {
@@ -111,10 +113,8 @@ func (r *run) refuse(ctx context.Context) outcome {
 	switch {
 	case r.opts.NoRefused:
 		return skip("the upstream leads to one target, as it was said")
-	case r.opts.Refused != nil:
-		target = *r.opts.Refused
-	case r.refused != nil:
-		target = r.refused.target
+	case r.refusing != nil:
+		target = *r.refusing
 	default:
 		return skip("no target that refuses was given (--refused)")
 	}
@@ -230,7 +230,7 @@ func (r *run) cancel(ctx context.Context) outcome {
 	for n := range dials {
 		cut, cancel := context.WithTimeout(ctx, r.took*time.Duration(n)*3/(2*dials))
 		begun := time.Now()
-		c, err := r.stream(cut, r.main, firstGeneration, r.opts.Target)
+		c, err := r.stream(cut, r.main, firstGeneration, r.dest)
 		took := time.Since(begun)
 		cancel()
 		if err == nil {
@@ -243,7 +243,7 @@ func (r *run) cancel(ctx context.Context) outcome {
 		return fails(late, "")
 	}
 	if r.target != nil {
-		if open := r.target.quiet(ctx, r.opts.Timeout); open > 0 {
+		if open := r.target.Quiet(ctx, r.opts.Timeout); open > 0 {
 			return fail("%d connections to the target are open %s after the last dial", open, r.opts.Timeout)
 		}
 	}
@@ -259,11 +259,11 @@ func (r *run) cancelWaiting(ctx context.Context, dials int) (note, wrong string)
 	if r.target == nil {
 		return "", ""
 	}
-	s, err := newSwamp(ctx, r.target.ip())
+	s, err := farend.Unanswering(ctx, r.target.IP())
 	if err != nil || s == nil {
 		return "", ""
 	}
-	defer s.close()
+	defer s.Close()
 	before := r.settled(ctx)
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -271,7 +271,7 @@ func (r *run) cancelWaiting(ctx context.Context, dials int) (note, wrong string)
 	ended := make(chan error, dials)
 	for range dials {
 		all.Go(func() {
-			c, err := r.stream(waiting, r.main, firstGeneration, s.target())
+			c, err := r.stream(waiting, r.main, firstGeneration, s.Target)
 			if err == nil {
 				(&client{Conn: c}).drop()
 				err = errSucceeded
@@ -317,9 +317,9 @@ func (r *run) impure(ctx context.Context) string {
 	before := r.settled(ctx)
 	accepted := 0
 	if r.target != nil {
-		accepted, _ = r.target.counts()
+		accepted, _ = r.target.Counts()
 	}
-	known := connectionsWith(r.remote)
+	known := proc.Connections(r.remote)
 	const times = 10
 	for range times {
 		if _, err := r.ask(ctx, r.upstream.JSON); err != nil {
@@ -327,13 +327,13 @@ func (r *run) impure(ctx context.Context) string {
 		}
 	}
 	dialed := 0
-	for c := range connectionsWith(r.remote) {
+	for c := range proc.Connections(r.remote) {
 		if !known[c] {
 			dialed++
 		}
 	}
 	if r.target != nil {
-		if now, _ := r.target.counts(); now > accepted {
+		if now, _ := r.target.Counts(); now > accepted {
 			return fmt.Sprintf("the target was connected to %d times", now-accepted)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"slices"
@@ -15,6 +16,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tunneld/tunneld/core/conformance/internal/farend"
+	"github.com/tunneld/tunneld/core/conformance/internal/poll"
+	"github.com/tunneld/tunneld/core/conformance/internal/proc"
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
@@ -34,16 +38,16 @@ type Options struct {
 	Bundled []string
 	Self    []string
 
-	// Target is what the plugin is asked for. Where it is a loopback address the
+	// Target is what the plugin is asked for, "host:port". Where it is a loopback address the
 	// run serves it, else it assumes that an echo service is there.
-	Target tunnel.Target
+	Target string
 	// Serve is the address, "host:port", to serve at in place of the target's:
 	// for a far end that leads the target there. It has to be free.
 	Serve string
-	// Refused is a target where nothing listens. Without one a port of the
+	// Refused is a target where nothing listens, "host:port". Without one a port of the
 	// served address is used; NoRefused says that the upstream leads to one
 	// target whatever it is asked for.
-	Refused   *tunnel.Target
+	Refused   string
 	NoRefused bool
 	// FarEnd is a command to run meanwhile, with its arguments; may be empty.
 	FarEnd []string
@@ -74,46 +78,79 @@ const (
 	LackReset = "reset"
 )
 
-// ErrInvalid says that the configuration has errors, which the diagnostics tell,
-// or that the options do not fit it.
+// ErrInvalid says that the configuration has errors, a *ConfigError then, or that
+// the options do not fit it.
 var ErrInvalid = errors.New("the configuration is not valid")
 
+// ConfigError is a configuration that has errors.
+type ConfigError struct{ diags config.Diagnostics }
+
+// invalid leaves warnings out: they are of a daemon that would run the
+// configuration, and the kit needs neither listeners nor routes.
+func invalid(diags config.Diagnostics) error {
+	return &ConfigError{slices.DeleteFunc(slices.Clone(diags), func(d config.Diagnostic) bool { return d.Warning })}
+}
+
+// Error returns the first of the errors.
+func (e *ConfigError) Error() string { return ErrInvalid.Error() + ": " + e.diags.Error() }
+
+// Unwrap returns ErrInvalid.
+func (e *ConfigError) Unwrap() error { return ErrInvalid }
+
+// Write prints the errors for people, each with its line.
+func (e *ConfigError) Write(w io.Writer) error { return e.diags.Write(w) }
+
 // Run tests one upstream. What does not hold is in the report; the error says
-// that no report could be made: ErrInvalid with diagnostics, or a failure of the
-// machine.
-func Run(ctx context.Context, o Options) (*Report, config.Diagnostics, error) {
+// that no report could be made: ErrInvalid, or a failure of the machine.
+func Run(ctx context.Context, o Options) (*Report, error) {
 	setDefault(&o.Timeout, 10*time.Second)
 	setDefault(&o.Bulk, 64<<20)
 	setDefault(&o.Dials, 64)
 	setDefault(&o.stop, stopTime+stopGrace)
 	setDefault(&o.hangUp, stopTime+stopGrace)
 	setDefault(&o.lateness, lateness)
-	cfg, diags := config.Parse(o.ConfigPath)
-	if diags.HasErrors() {
-		return nil, errorsOf(diags), ErrInvalid
-	}
-	r := &run{opts: o, cfg: cfg}
-	if err := r.find(); err != nil {
-		return nil, nil, err
+	r := &run{opts: o}
+	if err := r.read(); err != nil {
+		return nil, err
 	}
 	if err := r.serve(ctx); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	report := r.check(ctx)
 	err := r.close()
 	if r.invalid != nil {
-		return nil, errorsOf(r.invalid), ErrInvalid
+		return nil, invalid(r.invalid)
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		return nil, nil, cause
+		return nil, cause
 	}
-	return report, nil, err
+	return report, err
 }
 
-// errorsOf leaves warnings out: they are of a daemon that would run the
-// configuration, and the kit needs neither listeners nor routes.
-func errorsOf(diags config.Diagnostics) config.Diagnostics {
-	return slices.DeleteFunc(slices.Clone(diags), func(d config.Diagnostic) bool { return d.Warning })
+// read makes the options what the checks work with.
+func (r *run) read() error {
+	var err error
+	if r.dest, err = parseTarget(r.opts.Target); err != nil {
+		return err
+	}
+	if r.opts.Refused != "" {
+		refusing, err := parseTarget(r.opts.Refused)
+		if err != nil {
+			return err
+		}
+		r.refusing = &refusing
+	}
+	for _, lack := range r.opts.Lacks {
+		if lack != LackHalfClose && lack != LackReset {
+			return fmt.Errorf("a far end cannot lack %q: %s and %s are known: %w", lack, LackHalfClose, LackReset, ErrInvalid)
+		}
+	}
+	cfg, diags := config.Parse(r.opts.ConfigPath)
+	if diags.HasErrors() {
+		return invalid(diags)
+	}
+	r.cfg = cfg
+	return r.find()
 }
 
 func setDefault[T comparable](v *T, d T) {
@@ -123,8 +160,8 @@ func setDefault[T comparable](v *T, d T) {
 	}
 }
 
-// ParseTarget reads "host:port".
-func ParseTarget(s string) (tunnel.Target, error) {
+// parseTarget reads "host:port".
+func parseTarget(s string) (tunnel.Target, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		return tunnel.Target{}, fmt.Errorf("target %q is not host:port: %w", s, ErrInvalid)
@@ -170,10 +207,12 @@ type run struct {
 	spec     pluginhost.Spec
 	upstream config.Upstream
 	up       *pluginv1.Upstream
-	target   *service // nil: the target is somebody else's
-	assumed  string   // why it is
-	refused  *reserved
-	farEnd   *farEnd // may be nil
+	dest     tunnel.Target
+	target   *farend.Service // nil: dest is somebody else's
+	assumed  string          // why it is
+	refusing *tunnel.Target  // where nothing listens; may be nil
+	refused  *farend.Port    // may be nil
+	farEnd   *farend.Command // may be nil
 
 	level   level
 	invalid config.Diagnostics
@@ -186,9 +225,9 @@ type run struct {
 	unseen error
 	// unsought are the sensitive values that are not looked for in said.
 	unsought []string
-	records  []string      // what was wrong with instances that are gone
-	stops    []string      // instances that did not end on SIGTERM
-	left     []processInfo // processes that outlived an instance
+	records  []string       // what was wrong with instances that are gone
+	stops    []string       // instances that did not end on SIGTERM
+	left     []proc.Process // processes that outlived an instance
 }
 
 // find resolves the upstream and its plugin.
@@ -230,24 +269,25 @@ func (r *run) find() error {
 
 // serve starts what is not the plugin.
 func (r *run) serve(ctx context.Context) error {
-	address, required := r.opts.Target.String(), false
+	address, required := r.opts.Target, false
 	if r.opts.Serve != "" {
 		address, required = r.opts.Serve, true
 	}
 	var err error
-	r.target, err = serveAt(address)
+	r.target, err = farend.Serve(address)
 	switch {
 	case err != nil && required:
 		return fmt.Errorf("serve at %s: %w", address, err)
 	case err != nil:
 		r.assumed = err.Error()
-	case r.opts.Refused == nil && !r.opts.NoRefused:
-		if r.refused, err = reserve(r.target.ip()); err != nil {
-			return errors.Join(err, r.target.close())
+	case r.refusing == nil && !r.opts.NoRefused:
+		if r.refused, err = farend.Refusing(r.target.IP()); err != nil {
+			return errors.Join(err, r.target.Close())
 		}
+		r.refusing = &r.refused.Target
 	}
 	if len(r.opts.FarEnd) > 0 {
-		if r.farEnd, err = startFarEnd(ctx, r.opts.FarEnd); err != nil {
+		if r.farEnd, err = farend.Start(r.opts.FarEnd); err != nil {
 			return errors.Join(err, r.close())
 		}
 	}
@@ -261,13 +301,13 @@ func (r *run) close() error {
 		r.retire(r.main)
 	}
 	if r.farEnd != nil {
-		r.farEnd.close()
+		r.farEnd.Close()
 	}
 	if r.refused != nil {
-		errs = append(errs, r.refused.close())
+		errs = append(errs, r.refused.Close())
 	}
 	if r.target != nil {
-		errs = append(errs, r.target.close())
+		errs = append(errs, r.target.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -277,7 +317,7 @@ func (r *run) close() error {
 func (r *run) logged(ctx context.Context, detail string) string {
 	// A log may come a little after what it is about.
 	var errs []string
-	poll(ctx, 100*time.Millisecond, func() bool {
+	poll.Until(ctx, 100*time.Millisecond, func() bool {
 		errs = append(errs, r.said.takeErrors()...)
 		return len(errs) > 0
 	})
@@ -307,7 +347,7 @@ func (r *run) check(ctx context.Context) *Report {
 		}
 		done := Check{
 			ID: c.id, Group: c.group, Title: c.title,
-			Result: got.result, Detail: r.said.cover(got.detail),
+			Result: got.result, Detail: r.said.Cover(got.detail),
 			Fix:     got.fix,
 			Seconds: took.Seconds(),
 		}

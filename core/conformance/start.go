@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tunneld/tunneld/core/conformance/internal/secrets"
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -87,10 +88,9 @@ func (r *run) decode(spec config.PluginSchema) config.Diagnostics {
 		return diags
 	}
 	r.up = &pluginv1.Upstream{Name: r.upstream.Name, ConfigJson: r.upstream.JSON, ConfigHash: r.upstream.Hash}
-	var s sensitive
-	s.in(spec.Block, r.values(), "")
-	r.said.know(s.secrets)
-	r.unsought = s.unsought
+	var known []secrets.Secret
+	known, r.unsought = secrets.Find(spec.Block, r.values())
+	r.said.Know(known)
 	// Another upstream of the plugin may be wrong.
 	return nil
 }

@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tunneld/tunneld/core/conformance/internal/poll"
+	"github.com/tunneld/tunneld/core/conformance/internal/proc"
+	"github.com/tunneld/tunneld/core/conformance/internal/secrets"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/internal/pluginwire"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -47,7 +49,7 @@ func (r *run) launch(ctx context.Context) (*instance, error) {
 		OnText:      r.said.answer,
 		OnRecord: func(_ string, rec pluginwire.Record, err error) {
 			if rec.Text != "" {
-				r.said.add(rec.Text)
+				r.said.Add(rec.Text)
 			}
 			i.ledger.take(rec, err)
 		},
@@ -102,7 +104,7 @@ func (r *run) retire(i *instance) {
 	if i.host == nil {
 		return
 	}
-	family := descendants(i.probe.PID())
+	family := proc.Family(i.probe.PID())
 	begun := time.Now()
 	err := i.host.Close(context.Background())
 	if took := time.Since(begun); took >= r.opts.stop {
@@ -117,14 +119,14 @@ func (r *run) retire(i *instance) {
 }
 
 // leave keeps those of a family that are still alive, and ends them.
-func (r *run) leave(family []processInfo) {
-	var left []processInfo
-	poll(context.Background(), 2*time.Second, func() bool {
-		left = slices.DeleteFunc(slices.Clone(family), func(p processInfo) bool { return !p.alive() })
+func (r *run) leave(family []proc.Process) {
+	var left []proc.Process
+	poll.Until(context.Background(), 2*time.Second, func() bool {
+		left = slices.DeleteFunc(slices.Clone(family), func(p proc.Process) bool { return !p.Alive() })
 		return len(left) == 0
 	})
 	for _, p := range left {
-		p.kill()
+		p.Kill()
 	}
 	r.left = append(r.left, left...)
 }
@@ -181,28 +183,21 @@ func (l *ledger) findings() []string {
 	return slices.Clone(l.wrong)
 }
 
-// words keeps what a plugin says, to look for secrets in it. It is bounded; what
-// is beyond is looked at and forgotten.
+// words are what a plugin says.
 type words struct {
-	mu      sync.Mutex
-	text    bytes.Buffer
-	secrets []secret
-	found   []string
-	lines   int
+	secrets.Watch
+	mu sync.Mutex
 	// info are the version and the summary as they came, by field.
 	info   map[string]string
 	errors []string // logged since the last call of takeErrors
 }
 
-const (
-	maxWords = 4 << 20
-	// maxErrors bounds the errors that are told with one check.
-	maxErrors = 3
-)
+// maxErrors bounds the errors that are told with one check.
+const maxErrors = 3
 
 // line takes a line that the plugin printed.
 func (w *words) line(b []byte) {
-	w.add(string(b))
+	w.Add(string(b))
 	text := pluginhost.ErrorText(b)
 	if text == "" {
 		return
@@ -215,7 +210,7 @@ func (w *words) line(b []byte) {
 
 // answer takes a text of an answer; see pluginhost.Options.OnText.
 func (w *words) answer(field, text string) {
-	w.add(text)
+	w.Add(text)
 	if name, ok := strings.CutPrefix(field, "GetInfoResponse."); ok && (name == "version" || name == "summary") {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -241,16 +236,4 @@ func (w *words) takeErrors() []string {
 	errs := w.errors
 	w.errors = nil
 	return errs
-}
-
-func (w *words) add(texts ...string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, t := range texts {
-		w.lines++
-		w.look(t)
-		if w.text.Len()+len(t) < maxWords {
-			w.text.WriteString(t + "\n")
-		}
-	}
 }

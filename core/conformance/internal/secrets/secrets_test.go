@@ -1,4 +1,4 @@
-package conformance
+package secrets
 
 import (
 	"encoding/base64"
@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tunneld/tunneld/core/internal/config"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -33,25 +32,26 @@ func TestSecretsAreFound(t *testing.T) {
 		base64.RawURLEncoding.EncodeToString([]byte(value + "!!")),
 	} {
 		for _, early := range []bool{false, true} {
-			var w words
+			var w Watch
 			if early {
-				w.add(text)
+				w.Add(text)
 			}
-			w.know([]secret{newSecret("password", value)})
+			w.Know([]Secret{newSecret("password", value)})
 			if !early {
-				w.add(text)
+				w.Add(text)
 			}
 			if len(w.found) != 1 || strings.Contains(w.found[0], value) {
 				t.Errorf("%s: found %q", text, w.found)
 			}
-			if covered := w.cover(text); !strings.Contains(covered, "(sensitive)") {
+			if covered := w.Cover(text); !strings.Contains(covered, "(sensitive)") {
 				t.Errorf("%s: covered as %s", text, covered)
 			}
 		}
 	}
-	var w words
-	w.know([]secret{newSecret("password", value)})
-	w.add("nothing of it", base64.StdEncoding.EncodeToString([]byte("another one")))
+	var w Watch
+	w.Know([]Secret{newSecret("password", value)})
+	w.Add("nothing of it")
+	w.Add(base64.StdEncoding.EncodeToString([]byte("another one")))
 	if len(w.found) != 0 {
 		t.Errorf("found %q", w.found)
 	}
@@ -70,14 +70,18 @@ func TestSecretsIn(t *testing.T) {
 		{Name: "many", Nesting: pluginv1.Nesting_NESTING_REPEATED, Body: body},
 		{Name: "by", Nesting: pluginv1.Nesting_NESTING_LABELLED, Body: body},
 	}}
-	r := run{upstream: config.Upstream{JSON: []byte(`{
+	d := json.NewDecoder(strings.NewReader(`{
 		"key": "key-1", "name": "name", "headers": {"a": "key-2", "b": ["key-3", 7, 9007199254740993, ""], "c": true},
 		"one": {"key": "key-4"}, "many": [{"key": "key-5"}, {"name": "x"}, {"key": " "}], "by": {"alice": {"key": "key-6"}, "bob": {"key": "no"}}
-	}`)}}
-	var s sensitive
-	s.in(root, r.values(), "")
+	}`))
+	d.UseNumber()
+	var values map[string]any
+	if err := d.Decode(&values); err != nil {
+		t.Fatal(err)
+	}
+	known, unsought := Find(root, values)
 	var found []string
-	for _, s := range s.secrets {
+	for _, s := range known {
 		found = append(found, s.path+"="+s.value)
 	}
 	slices.Sort(found)
@@ -87,8 +91,8 @@ func TestSecretsIn(t *testing.T) {
 	if !slices.Equal(found, want) {
 		t.Errorf("found %q", found)
 	}
-	slices.Sort(s.unsought)
-	if want := []string{"by.bob.key", "headers.b.1", "headers.c"}; !slices.Equal(s.unsought, want) {
-		t.Errorf("not looked for: %q", s.unsought)
+	slices.Sort(unsought)
+	if want := []string{"by.bob.key", "headers.b.1", "headers.c"}; !slices.Equal(unsought, want) {
+		t.Errorf("not looked for: %q", unsought)
 	}
 }

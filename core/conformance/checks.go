@@ -94,7 +94,7 @@ func (c check) of(ctx context.Context, r *run) outcome {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(bound)*r.opts.Timeout)
 	defer cancel()
 	got := c.run(r, ctx)
-	if ended := r.farEnd.ended(); ended != "" && c.needs >= levelDialed {
+	if ended := r.farEnd.Ended(); ended != "" && c.needs >= levelDialed {
 		r.level = levelValid
 		return outcome{result: Fail, detail: strings.TrimSpace(ended + "\n" + got.detail), fix: farEndFix}
 	}
@@ -104,6 +104,10 @@ func (c check) of(ctx context.Context, r *run) outcome {
 	}
 	return got
 }
+
+// farEndFix is what to do about a far end that ended: what answers then is
+// another one, or nothing.
+const farEndFix = "keep the far end's command running, in the foreground, and its address free for it"
 
 // unlessDeclared makes of a failure what the plugin declares, if it does.
 func (r *run) unlessDeclared(got outcome, capability string) outcome {

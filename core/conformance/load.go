@@ -94,7 +94,7 @@ func (r *run) dials(ctx context.Context) outcome {
 	begun := time.Now()
 	for n := range errs {
 		all.Go(func() {
-			c, err := r.dial1(ctx, r.main, firstGeneration, r.opts.Target)
+			c, err := r.dial1(ctx, r.main, firstGeneration, r.dest)
 			made.Done()
 			if err != nil {
 				errs[n] = explained(err)

@@ -62,7 +62,7 @@ const lateness = time.Second
 
 // tunnel makes a tunnel to the target through the instance's first generation.
 func (r *run) tunnel(ctx context.Context, i *instance) (*client, error) {
-	c, err := r.dial1(ctx, i, firstGeneration, r.opts.Target)
+	c, err := r.dial1(ctx, i, firstGeneration, r.dest)
 	if err != nil {
 		return nil, explained(err)
 	}
@@ -79,13 +79,13 @@ func explained(err error) error {
 }
 
 // pair makes a tunnel and returns the target's side of it as well, which the
-// caller gives back with the service's drop.
+// caller gives back with the service's Drop.
 func (r *run) pair(ctx context.Context, i *instance) (*client, *net.TCPConn, error) {
 	c, err := r.tunnel(ctx, i)
 	if err != nil {
 		return nil, nil, err
 	}
-	first, arrived, forget := r.target.expect()
+	first, arrived, forget := r.target.Expect()
 	if err := c.write(first); err != nil {
 		forget()
 		c.drop()

@@ -296,13 +296,13 @@ func serveFramed(in *net.TCPConn, to string) {
 func framedOptions(t *testing.T, mode string) Options {
 	t.Helper()
 	far, target := freeTarget(), freeTarget()
-	o := options(t, framedName, mode, fmt.Sprintf("address = %q\nsecret = %q", far.String(), password))
+	o := options(t, framedName, mode, fmt.Sprintf("address = %q\nsecret = %q", far, password))
 	o.Target, o.NoRefused = target, true
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.FarEnd = []string{exe, "framed", far.String(), target.String()}
+	o.FarEnd = []string{exe, "framed", far, target}
 	return o
 }
 

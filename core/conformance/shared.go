@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tunneld/tunneld/core/conformance/internal/poll"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -29,8 +30,8 @@ func (r *run) firstDials(ctx context.Context) outcome {
 	}
 	// While the far end stands still, whatever the first dial has begun is under
 	// way.
-	r.farEnd.pause()
-	defer r.farEnd.resume()
+	r.farEnd.Pause()
+	defer r.farEnd.Resume()
 	if err := r.cancelFirst(ctx, 200*time.Millisecond); err != nil {
 		return fail("%v", err)
 	}
@@ -49,7 +50,7 @@ func (r *run) cancelFirst(ctx context.Context, after time.Duration) error {
 	dial := func(ctx context.Context) <-chan error {
 		ended := make(chan error, 1)
 		go func() {
-			c, err := r.dial1(ctx, i, firstGeneration, r.opts.Target)
+			c, err := r.dial1(ctx, i, firstGeneration, r.dest)
 			if err == nil {
 				c.drop()
 			}
@@ -68,7 +69,7 @@ func (r *run) cancelFirst(ctx context.Context, after time.Duration) error {
 	time.Sleep(after - after/2)
 	cancel()
 	<-cancelled
-	r.farEnd.resume()
+	r.farEnd.Resume()
 	var errs []error
 	for _, ended := range rest {
 		errs = append(errs, <-ended)
@@ -97,7 +98,7 @@ func (r *run) release(ctx context.Context) outcome {
 	if err := configureWith(ctx, i, secondGeneration, changed); err != nil {
 		return fail("generation 2, with another hash: %v", err)
 	}
-	second, err := r.dial1(ctx, i, secondGeneration, r.opts.Target)
+	second, err := r.dial1(ctx, i, secondGeneration, r.dest)
 	if err != nil {
 		return fail("dial under generation 2, whose upstream has another hash: %v", err)
 	}
@@ -124,7 +125,7 @@ func (r *run) release(ctx context.Context) outcome {
 // after the call that released it.
 func live(ctx context.Context, c *client, what string) error {
 	var err error
-	poll(ctx, 500*time.Millisecond, func() bool {
+	poll.Until(ctx, 500*time.Millisecond, func() bool {
 		err = carries(c, what)
 		return err != nil
 	})
@@ -146,7 +147,7 @@ func (r *run) farEndDeath(ctx context.Context) outcome {
 	if err != nil {
 		return fail("%v", err)
 	}
-	defer r.target.drop(target)
+	defer r.target.Drop(target)
 	defer waiting.drop()
 	_, err = target.Write(answer)
 	if err == nil {
@@ -167,11 +168,11 @@ func (r *run) farEndDeath(ctx context.Context) outcome {
 			_, err = source.Write(answer)
 		}
 	}()
-	defer func() { r.target.drop(source); <-fed }()
+	defer func() { r.target.Drop(source); <-fed }()
 	if err := flowing.read(make([]byte, 16*len(answer))); err != nil {
 		return fail("a download: %v", err)
 	}
-	r.farEnd.kill()
+	r.farEnd.Kill()
 	for what, c := range map[string]*client{"that waits for more": waiting, "in full flow": flowing} {
 		if o := r.cutDownload(ctx, i, c); o.result != Pass {
 			o.detail = "a download " + what + ": " + o.detail

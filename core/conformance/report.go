@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tunneld/tunneld/core/conformance/internal/secrets"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -83,7 +84,7 @@ func newReport(r *run) *Report {
 		Tunneld:  r.opts.Version,
 		Plugin:   Plugin{Name: r.spec.Name, Source: source},
 		Upstream: r.opts.Upstream,
-		Target:   r.opts.Target.String(),
+		Target:   r.opts.Target,
 		Started:  time.Now().UTC().Truncate(time.Millisecond),
 		Summary:  map[Result]int{Pass: 0, Fail: 0, Declared: 0, Skipped: 0},
 	}
@@ -107,7 +108,7 @@ func (p *Report) finish(r *run, took time.Duration) {
 		p.Notes = append(p.Notes, fmt.Sprintf("what the plugin leaves open is not checked, since its descriptors cannot be looked at: %v", r.unseen))
 	}
 	if len(r.unsought) > 0 {
-		p.Notes = append(p.Notes, fmt.Sprintf("not looked for in what the plugin says, as a sensitive value needs %d bytes for it: %s", shortest, strings.Join(slices.Sorted(slices.Values(r.unsought)), ", ")))
+		p.Notes = append(p.Notes, fmt.Sprintf("not looked for in what the plugin says, as a sensitive value needs %d bytes for it: %s", secrets.Shortest, strings.Join(slices.Sorted(slices.Values(r.unsought)), ", ")))
 	}
 	if r.main == nil {
 		return

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/tunneld/tunneld/core/conformance/internal/proc"
 	"github.com/tunneld/tunneld/core/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -56,7 +57,7 @@ func (r *run) status(ctx context.Context) outcome {
 func (r *run) request(generation uint64) *pluginv1.DialRequest {
 	return &pluginv1.DialRequest{
 		Generation: generation, Upstream: r.upstream.Name,
-		Target:        &pluginv1.Target{Host: r.opts.Target.Host, Port: uint32(r.opts.Target.Port)},
+		Target:        &pluginv1.Target{Host: r.dest.Host, Port: uint32(r.dest.Port)},
 		SocketOptions: &pluginv1.SocketOptions{KeepaliveIdle: durationpb.New(0)},
 		AcceptedPaths: bothPaths,
 	}
@@ -85,7 +86,7 @@ func (r *run) generations(ctx context.Context) outcome {
 	}
 	defer r.retire(i)
 	service := i.probe.Service()
-	old, err := r.dial1(ctx, i, firstGeneration, r.opts.Target)
+	old, err := r.dial1(ctx, i, firstGeneration, r.dest)
 	if err != nil {
 		return fail("dial under generation 1: %v", err)
 	}
@@ -98,7 +99,7 @@ func (r *run) generations(ctx context.Context) outcome {
 		return fail("generation 2 once more: it is %s, and has to be %s", status.Code(err), codes.AlreadyExists)
 	}
 	for _, g := range []uint64{firstGeneration, secondGeneration} {
-		c, err := r.dial1(ctx, i, g, r.opts.Target)
+		c, err := r.dial1(ctx, i, g, r.dest)
 		if err != nil {
 			return fail("dial under generation %d while there are two: %v", g, err)
 		}
@@ -117,7 +118,7 @@ func (r *run) generations(ctx context.Context) outcome {
 	if err := carries(old, "the tunnel of the released generation"); err != nil {
 		return fail("%v", err)
 	}
-	fresh, err := r.dial1(ctx, i, secondGeneration, r.opts.Target)
+	fresh, err := r.dial1(ctx, i, secondGeneration, r.dest)
 	if err != nil {
 		return fail("dial under generation 2 after the release of 1: %v", err)
 	}
@@ -296,7 +297,7 @@ func (r *run) lifeline(ctx context.Context) outcome {
 		return fail("%v", err)
 	}
 	defer r.retire(i)
-	family := descendants(i.probe.PID())
+	family := proc.Family(i.probe.PID())
 	watched := outcome{result: Pass}
 	var took time.Duration
 	ended := true
