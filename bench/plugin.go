@@ -15,7 +15,7 @@ type relayPlugin struct{}
 
 func (*relayPlugin) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
 	req.Enter(sdk.StageConnect)
-	c, err := req.Dialer().DialContext(ctx, "tcp", req.Target.String())
+	c, err := req.Connect(ctx, req.Target.String())
 	if err != nil {
 		return nil, err
 	}

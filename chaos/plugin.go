@@ -17,7 +17,7 @@ type relayDialer struct {
 // Dial relays a TCP connection to the target.
 func (*relayDialer) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
 	req.Enter(sdk.StageConnect)
-	c, err := req.Dialer().DialContext(ctx, "tcp", req.Target.String())
+	c, err := req.Connect(ctx, req.Target.String())
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ type hostile struct {
 }
 
 func (h *hostile) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
-	c, err := req.Dialer().DialContext(ctx, "tcp", req.Target.String())
+	c, err := req.Connect(ctx, req.Target.String())
 	if err != nil {
 		return nil, err
 	}

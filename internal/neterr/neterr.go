@@ -16,6 +16,7 @@ import (
 	"reflect"
 	"strings"
 	"syscall"
+	"time"
 
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -40,6 +41,23 @@ type Meaning struct {
 	Hint string
 }
 
+// Explained is an error whose maker knows what it means.
+type Explained struct {
+	Meaning
+	// Message says what happened; no secret is in it.
+	Message string
+	// RetryAfter says for how long another try is pointless; 0: not known.
+	RetryAfter time.Duration
+	// Err is the cause, or nil; its text is not shown.
+	Err error
+}
+
+// Error returns the message.
+func (e *Explained) Error() string { return e.Message }
+
+// Unwrap returns the cause.
+func (e *Explained) Unwrap() error { return e.Err }
+
 // Classify returns the meaning of err, which is not nil. What it does not know
 // is unavailable and retryable.
 func Classify(err error) Meaning {
@@ -50,9 +68,12 @@ func Classify(err error) Meaning {
 		invalidCert x509.CertificateInvalidError
 		record      tls.RecordHeaderError
 		timeout     net.Error
+		explained   *Explained
 	)
 	alert, isAlert := alertOf(err)
 	switch {
+	case errors.As(err, &explained):
+		return explained.Meaning
 	case errors.Is(err, context.Canceled):
 		return Meaning{Reason: pluginv1.Reason_REASON_CANCELED}
 	case errors.As(err, &dns) && dns.IsTimeout:

@@ -4,7 +4,9 @@ package plaintext
 
 import (
 	"fmt"
+	"html"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -20,6 +22,36 @@ func Line(s string, n int) string {
 		s = strings.ToValidUTF8(s[:n], "")
 	}
 	return strings.TrimSpace(Shown(s))
+}
+
+// shortestSecret is how many bytes a secret has, at the least, that Excerpt takes
+// out: a shorter one stands in any text.
+const shortestSecret = 4
+
+// Excerpt returns the beginning of a peer's text as one line: printable, with single
+// spaces, without the secrets given and those of URLs, of a page of HTML the words
+// alone, and at most n bytes long, behind which an ellipsis says that there was more.
+func Excerpt(s string, n int, secrets ...string) string {
+	secrets = slices.DeleteFunc(slices.Clone(secrets), func(s string) bool { return len(s) < shortestSecret })
+	s = RedactURLs(Redact(s, secrets...))
+	if strings.HasPrefix(strings.TrimSpace(s), "<") {
+		s = Redact(withoutMarkup(s), secrets...)
+	}
+	s = strings.Join(strings.Fields(Shown(strings.ToValidUTF8(s, string(unicode.ReplacementChar)))), " ")
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n], "") + "…"
+	}
+	return s
+}
+
+func withoutMarkup(s string) string {
+	var plain strings.Builder
+	for s != "" {
+		text, rest, _ := strings.Cut(s, "<")
+		plain.WriteString(text + " ")
+		_, s, _ = strings.Cut(rest, ">")
+	}
+	return html.UnescapeString(plain.String())
 }
 
 // Shown returns s without what Line takes out, but for the secrets of URLs and in its

@@ -37,7 +37,6 @@ func (c *Config) dial(ctx context.Context, s *settings, req *sdk.Request, port s
 	req.Enter(sdk.StageCredential)
 	token := c.token.get(s, c.TokenTTL)
 
-	req.Enter(sdk.StageConnect)
 	socket, conn, err := c.connect(ctx, s, req)
 	if err != nil {
 		return nil, err
@@ -66,7 +65,7 @@ func (c *Config) connect(ctx context.Context, s *settings, req *sdk.Request) (so
 	if s.via != nil {
 		address = viaAddress(s.via)
 	}
-	socket, err = req.Dialer().DialContext(ctx, "tcp", address)
+	socket, err = req.Connect(ctx, address)
 	if err != nil {
 		return nil, nil, connectFailure(err, address, s.via != nil)
 	}

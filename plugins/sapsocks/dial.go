@@ -124,10 +124,9 @@ func (w words) address(t sdk.Target) (socks5.Address, *sdk.DialError) {
 
 // connect opens the connection to the proxy and does the handshake on it.
 func (h *handshake) connect(ctx context.Context, req *sdk.Request) (net.Conn, error) {
-	req.Enter(sdk.StageConnect)
-	dialer := req.Dialer()
-	dialer.Timeout = h.limits.Connect
-	conn, err := dialer.DialContext(ctx, "tcp", h.settings.proxy)
+	cctx, cancel := h.limits.ConnectContext(ctx)
+	defer cancel()
+	conn, err := req.Connect(cctx, h.settings.proxy)
 	if err != nil {
 		f := h.words.network(ProxyUnreachable, networkDetail(err), err)
 		var dns *net.DNSError

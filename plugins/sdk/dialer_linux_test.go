@@ -41,7 +41,7 @@ func TestDialerSetsOptions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			req := &Request{Options: tc.options}
-			conn, err := req.Dialer().DialContext(t.Context(), "tcp", l.Addr().String())
+			conn, err := req.Connect(t.Context(), l.Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +105,7 @@ func TestDialedSocketsAreWatched(t *testing.T) {
 type dialTo string
 
 func (d dialTo) Dial(ctx context.Context, req *Request) (*Tunnel, error) {
-	conn, err := req.Dialer().DialContext(ctx, "tcp", string(d))
+	conn, err := req.Connect(ctx, string(d))
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ func (a *Acme) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) 
 	req.Enter(sdk.StageConnect)
 	connect, cancel := a.Timeouts.ConnectContext(ctx)
 	defer cancel()
-	conn, err := req.Dialer().DialContext(connect, "tcp", a.Proxy)
+	conn, err := req.Connect(connect, a.Proxy)
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ type tlsDialer struct {
 
 func (d *tlsDialer) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
 	req.Enter(sdk.StageConnect)
-	conn, err := req.Dialer().DialContext(ctx, "tcp", d.Address)
+	conn, err := req.Connect(ctx, d.Address)
 	if err != nil {
 		return nil, err
 	}

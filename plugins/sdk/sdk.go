@@ -7,7 +7,7 @@
 //	}
 //
 //	func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
-//		conn, err := req.Dialer().DialContext(ctx, "tcp", c.Proxy)
+//		conn, err := req.Connect(ctx, c.Proxy)
 //		…
 //		return sdk.Direct(conn, nil), nil
 //	}

@@ -5,6 +5,7 @@ package soht
 
 import (
 	"context"
+	"net"
 	"net/url"
 	"sync"
 
@@ -130,8 +131,6 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 			return nil, err
 		}
 	}
-	dialer := req.Dialer()
-	dialer.Timeout = c.Timeouts.Connect
 	header, host := c.header()
 	cl := &client{
 		url:      u,
@@ -142,7 +141,12 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 		secrets:  c.secrets(via),
 		repeats:  &c.repeats,
 	}
-	dial := dialFunc(dialer.DialContext)
+	out := req.Outbound()
+	dial := dialFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := c.Timeouts.ConnectContext(ctx)
+		defer cancel()
+		return out.DialContext(ctx, network, address)
+	})
 	switch {
 	case via != nil && u.Scheme == "https":
 		// Behind CONNECT the connection is the server's own.

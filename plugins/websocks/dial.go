@@ -40,7 +40,6 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 }
 
 func (c *Config) dial(ctx context.Context, req *sdk.Request, far farEnd, opening []byte) (*sdk.Tunnel, error) {
-	req.Enter(sdk.StageConnect)
 	conn, err := c.connect(ctx, req, far)
 	if err != nil {
 		return nil, err
@@ -56,7 +55,7 @@ func (c *Config) dial(ctx context.Context, req *sdk.Request, far farEnd, opening
 func (c *Config) connect(ctx context.Context, req *sdk.Request, far farEnd) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Connect)
 	defer cancel()
-	conn, err := req.Dialer().DialContext(ctx, "tcp", far.address)
+	conn, err := req.Connect(ctx, far.address)
 	if err != nil {
 		e := failed(sdk.StageConnect, "connect to "+far.address, err)
 		var dns *net.DNSError

@@ -3,14 +3,12 @@ package engine
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/http/httptrace"
 	"net/netip"
-	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/bare"
 	"github.com/tunneld/tunneld/internal/neterr"
+	"github.com/tunneld/tunneld/internal/outbound"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -55,24 +53,15 @@ func (d direct) Dial(ctx context.Context, req tunnel.Dial) (*tunnel.Conn, error)
 // connect returns the connection, or the stage that failed; the times of the
 // stages in any case.
 func (d direct) connect(ctx context.Context, to tunnel.Target) (conn tunnel.Conn, stage pluginv1.Stage, err error) {
-	start := time.Now()
-	if ip, parseErr := netip.ParseAddr(to.Host); parseErr == nil {
-		conn.Socket, err = bare.Dial(ctx, netip.AddrPortFrom(ip, to.Port), d.socket)
-		stage = pluginv1.Stage_STAGE_CONNECT
-		conn.Stages = []tunnel.StageTime{{Stage: stage, Duration: time.Since(start)}}
-		return conn, stage, err
+	var clock stageClock
+	race := outbound.Race[*bare.Socket]{
+		Enter: clock.enter,
+		Attempt: func(ctx context.Context, to netip.AddrPort) (*bare.Socket, error) {
+			return bare.Dial(ctx, to, d.socket)
+		},
+		Discard: (*bare.Socket).Close,
 	}
-	// Several addresses may be tried at once; only net knows how (RFC 8305).
-	clock := stageClock{stage: pluginv1.Stage_STAGE_RESOLVE, entered: start}
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		ConnectStart: func(string, string) { clock.enter(pluginv1.Stage_STAGE_CONNECT) },
-	})
-	conn.Stream, err = d.socket.Dialer().DialContext(traced, "tcp", to.String())
-	if err == nil && !d.socket.Nodelay {
-		if err = conn.Stream.(*net.TCPConn).SetNoDelay(false); err != nil {
-			_ = conn.Stream.Close() // the first error says more
-		}
-	}
+	conn.Socket, err = race.Connect(ctx, to.String())
 	stage, conn.Stages = clock.stop()
 	return conn, stage, err
 }

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"time"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -59,10 +58,7 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 	if req.Target.Port == 0 { // a label: CONNECT cannot carry it, whatever the proxy
 		return nil, &sdk.DialError{Stage: sdk.StageRequest, Reason: sdk.ReasonUnreachable, Message: "the target has no port", Hint: "write the listener's target as host:port"}
 	}
-	req.Enter(sdk.StageConnect) // an error from here on is one of connecting
-	dialer := req.Dialer()      // has the user's socket options
-	dialer.Timeout = c.Timeouts.Connect
-	conn, err := dialer.DialContext(ctx, "tcp", c.Proxy)
+	conn, err := c.reach(ctx, req)
 	if err != nil {
 		return nil, err // the SDK tells refused, timeout and the like apart
 	}
@@ -75,15 +71,22 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 	return sdk.Direct(conn, prefetched), nil
 }
 
+// reach connects to the proxy as the user wants it: with the block's socket
+// options, and by whichever of a name's addresses answers first.
+func (c *Config) reach(ctx context.Context, req *sdk.Request) (net.Conn, error) {
+	ctx, cancel := c.Timeouts.ConnectContext(ctx)
+	defer cancel()
+	return req.Connect(ctx, c.Proxy)
+}
+
 // handshake is bounded in time by the timeout and by ctx, whichever ends first.
 func (c *Config) handshake(ctx context.Context, conn net.Conn, target string) (prefetched []byte, err error) {
 	ctx, cancel := c.Timeouts.HandshakeContext(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	prefetched, err = c.connect(conn, target)
-	if !stop() { // the deadline was set, maybe just now: the socket cannot be used
-		return nil, context.Cause(ctx)
-	}
+	err = sdk.Bound(ctx, conn, func() error {
+		prefetched, err = c.connect(conn, target)
+		return err
+	})
 	return prefetched, err
 }
 

@@ -1,4 +1,4 @@
-package sdk
+package plaintext
 
 import (
 	"encoding/json"
@@ -65,7 +65,7 @@ func FuzzRedact(f *testing.F) {
 	f.Add("GET /?t=a%2Fb&amp;c\\u0026", "a/b&c")
 	f.Fuzz(func(t *testing.T, text, secret string) {
 		got := Redact(text, secret)
-		if secret != "" && strings.Contains(text, secret) && !strings.Contains(got, redacted) {
+		if secret != "" && strings.Contains(text, secret) && !strings.Contains(got, Redacted) {
 			t.Errorf("Redact(%q, %q) = %q", text, secret, got)
 		}
 	})

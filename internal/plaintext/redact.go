@@ -1,12 +1,10 @@
-package sdk
+package plaintext
 
 import (
 	"encoding/hex"
 	"html"
 	"strconv"
 	"strings"
-
-	"github.com/tunneld/tunneld/internal/plaintext"
 )
 
 // shortestStart is how many bytes of a secret the end of a text must be to be
@@ -50,16 +48,11 @@ func Redact(text string, secrets ...string) string {
 		case !hidden[i]:
 			b.WriteByte(text[i])
 		case i == 0 || !hidden[i-1]:
-			b.WriteString(redacted)
+			b.WriteString(Redacted)
 		}
 	}
 	return b.String()
 }
-
-// RedactURLs takes the userinfo and the query out of each URL in a text: both may be
-// secrets. The daemon does the same to whatever a plugin says of itself; here it is for
-// a text that is shortened, or compared, before it gets there.
-func RedactURLs(text string) string { return plaintext.RedactURLs(text) }
 
 // unescaper returns what stands at the beginning of a text that is not empty,
 // unescaped, and how many bytes it takes there; of an escape that the text ends

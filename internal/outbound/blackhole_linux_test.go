@@ -1,0 +1,78 @@
+package outbound
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
+)
+
+// blackHole makes connects to an address hang: the kernel drops what a listener
+// whose queue is full is sent.
+func blackHole(t *testing.T, host, port string) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: netip.MustParseAddr(host).As4(), Port: n}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	full, err := net.Dial("tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = full.Close() })
+}
+
+// TestSearchListIsNotWalkedForIPv6: the first of the search list's domains has the
+// host, with IPv4 alone; the second has another host of that name with IPv6.
+func TestSearchListIsNotWalkedForIPv6(t *testing.T) {
+	const child = "OUTBOUND_TEST_RESOLV_CONF"
+	if conf := os.Getenv(child); conf != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount(conf, "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		port := served(t, "127.0.0.1", "::1")
+		server := serveNames(t, zone{"far.a.test.": "127.0.0.1", "far.b.test.": "::1"}, func(q dnsmessage.Question) bool {
+			return q.Name.String() != "far.a.test." || q.Type != dnsmessage.TypeAAAA
+		})
+		if host := connected(t, &Dialer{Resolver: resolverAt(server)}, "far:"+port, lostTime); host != "127.0.0.1" {
+			t.Errorf("connected to %s", host)
+		}
+		return
+	}
+	conf := t.TempDir() + "/resolv.conf"
+	if err := os.WriteFile(conf, []byte("nameserver 127.0.0.1\nsearch a.test b.test\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSearchListIsNotWalkedForIPv6$", "-test.timeout=1m")
+	cmd.Env = append(os.Environ(), child+"="+conf)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if cmd.Process == nil {
+		t.Skipf("a view of the file system of its own needs root: %v", err)
+	}
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

@@ -1,0 +1,190 @@
+//go:build linux
+
+package outbound
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// zone is what a name server knows: addresses by name, which ends in a dot.
+type zone map[string]string
+
+// nameServer answers from a zone; hold, unless nil, is called with each question
+// before that, and says whether there is an answer at all.
+func nameServer(t *testing.T, z zone, hold func(dnsmessage.Question) bool) *net.Resolver {
+	t.Helper()
+	return resolverAt(serveNames(t, z, hold))
+}
+
+func resolverAt(server string) *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", server)
+	}}
+}
+
+func serveNames(t *testing.T, z zone, hold func(dnsmessage.Question) bool) string {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan struct{})
+	t.Cleanup(func() { _ = pc.Close(); <-stopped })
+	go func() {
+		defer close(stopped)
+		b := make([]byte, 1500)
+		for {
+			n, from, err := pc.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			var q dnsmessage.Message
+			if err := q.Unpack(b[:n]); err != nil || len(q.Questions) != 1 {
+				t.Errorf("a question that is none: %v", err)
+				continue
+			}
+			answer := z.answer(t, q)
+			go func() {
+				if hold == nil || hold(q.Questions[0]) {
+					_, _ = pc.WriteTo(answer, from) // the resolver may have gone
+				}
+			}()
+		}
+	}()
+	return pc.LocalAddr().String()
+}
+
+func (z zone) answer(t *testing.T, q dnsmessage.Message) []byte {
+	asked := q.Questions[0]
+	name := strings.ToLower(asked.Name.String())
+	m := dnsmessage.Message{Header: dnsmessage.Header{ID: q.ID, Response: true, RecursionDesired: q.RecursionDesired, RecursionAvailable: true}, Questions: q.Questions}
+	if _, known := z[name]; !known {
+		m.RCode = dnsmessage.RCodeNameError
+	}
+	for _, ip := range addrs(z[name]) {
+		h := dnsmessage.ResourceHeader{Name: asked.Name, Type: asked.Type, Class: asked.Class, TTL: 1}
+		switch {
+		case asked.Type == dnsmessage.TypeA && ip.Is4():
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: ip.As4()}})
+		case asked.Type == dnsmessage.TypeAAAA && ip.Is6():
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: ip.As16()}})
+		}
+	}
+	b, err := m.Pack()
+	if err != nil {
+		t.Errorf("pack an answer: %v", err)
+	}
+	return b
+}
+
+// served is a listener on each of the addresses with one port, which it returns.
+func served(t *testing.T, hosts ...string) (port string) {
+	t.Helper()
+	for range 20 {
+		var all []net.Listener
+		port = "0"
+		for _, host := range hosts {
+			ln, err := net.Listen("tcp", net.JoinHostPort(host, port))
+			if err != nil {
+				break
+			}
+			_, port, _ = net.SplitHostPort(ln.Addr().String())
+			all = append(all, ln)
+		}
+		if len(all) == len(hosts) {
+			for _, ln := range all {
+				t.Cleanup(func() { _ = ln.Close() })
+			}
+			return port
+		}
+		for _, ln := range all {
+			_ = ln.Close()
+		}
+	}
+	t.Fatalf("no port is free on all of %v", hosts)
+	return ""
+}
+
+// connected dials and returns the host that answered.
+func connected(t *testing.T, d *Dialer, address string, limit time.Duration) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	conn, err := d.Dial(ctx, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+	return host
+}
+
+// lostTime is less than the 5 s that the resolver waits for an answer.
+const lostTime = 4 * time.Second
+
+func TestLostAnswerForIPv6(t *testing.T) {
+	port := served(t, "127.0.0.1")
+	r := nameServer(t, zone{"far.test.": "127.0.0.1 ::1"}, func(q dnsmessage.Question) bool { return q.Type != dnsmessage.TypeAAAA })
+	if host := connected(t, &Dialer{Resolver: r}, "far.test.:"+port, lostTime); host != "127.0.0.1" {
+		t.Errorf("connected to %s", host)
+	}
+}
+
+func TestLateAnswerForIPv6JoinsTheRace(t *testing.T) {
+	port := served(t, "::1")
+	tried := make(chan struct{})
+	r := nameServer(t, zone{"far.test.": "127.0.0.1 ::1"}, func(q dnsmessage.Question) bool {
+		if q.Type == dnsmessage.TypeAAAA {
+			<-tried
+		}
+		return true
+	})
+	// IPv4 hangs until IPv6 is there.
+	blackHole(t, "127.0.0.1", port)
+	race := Race[net.Conn]{
+		Resolver: r,
+		Attempt: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+			if to.Addr().Is4() {
+				close(tried)
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", to.String())
+		},
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), lostTime)
+	defer cancel()
+	conn, err := race.Connect(ctx, "far.test.:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host, _, _ := net.SplitHostPort(conn.RemoteAddr().String()); host != "::1" {
+		t.Errorf("connected to %s", host)
+	}
+	_ = conn.Close()
+}
+
+func TestFirstAddressesHang(t *testing.T) {
+	hanging := []string{"127.0.1.1", "127.0.1.2", "127.0.1.3"}
+	port := served(t, "127.0.1.9")
+	for _, host := range hanging {
+		blackHole(t, host, port)
+	}
+	r := nameServer(t, zone{"far.test.": strings.Join(hanging, " ") + " 127.0.1.9"}, nil)
+	if host := connected(t, &Dialer{Resolver: r}, "far.test.:"+port, time.Minute); host != "127.0.1.9" {
+		t.Errorf("connected to %s", host)
+	}
+}
+
+func TestUnknownName(t *testing.T) {
+	r := nameServer(t, zone{}, nil)
+	_, err := (&Dialer{Resolver: r}).Dial(t.Context(), "far.test.:80", nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "dial tcp: lookup far.test.") || !strings.HasSuffix(err.Error(), ": no such host") {
+		t.Errorf("%v", err)
+	}
+}

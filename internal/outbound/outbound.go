@@ -1,0 +1,80 @@
+// Package outbound makes the connections to a far end: by all addresses of a name
+// (RFC 8305), from an address of this machine that the user chose, and through a
+// proxy. Around that it has what a handshake on such a connection needs: an end
+// with a context, and the meaning of an HTTP refusal. It knows no plugin and no
+// protocol behind the proxy.
+package outbound
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"github.com/tunneld/tunneld/internal/sockopt"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Dialer makes TCP connections. The zero value is useful. It may be used by
+// several goroutines at once.
+type Dialer struct {
+	// Socket is set on each connection, but for Nodelay: it is on.
+	Socket sockopt.Options
+	// Control is called with each socket before it connects; nil: nothing is.
+	Control func(network, address string, c syscall.RawConn) error
+	// Bind is the address that connections are made from; the zero Addr: any.
+	Bind netip.Addr
+	// Via is the proxy to go through.
+	Via Via
+	// TLS returns what TLS is spoken with to a proxy of this name, which is the
+	// caller's to change; nil: the system's authorities hold.
+	TLS func(proxy string) (*tls.Config, error)
+	// Resolver looks names up; nil: net.DefaultResolver.
+	Resolver Resolver
+}
+
+// Dial connects to address, "host:port", and returns once bytes can flow. enter,
+// unless nil, is told the stage that begins: the lookup, then all else as the
+// connect. What is returned is a *net.TCPConn from which nothing that belongs to
+// the caller has been read; behind an https proxy it is a *tls.Conn over one. It
+// has no time limit of its own, and leaves nothing behind when ctx is done.
+func (d *Dialer) Dial(ctx context.Context, address string, enter func(pluginv1.Stage)) (net.Conn, error) {
+	proxy := d.Via.proxyFor(address)
+	if proxy == nil {
+		return d.connect(ctx, address, enter)
+	}
+	return d.dialThrough(ctx, proxy, address, enter)
+}
+
+// connect makes the connection itself.
+func (d *Dialer) connect(ctx context.Context, address string, enter func(pluginv1.Stage)) (net.Conn, error) {
+	dialer := d.netDialer()
+	race := Race[net.Conn]{
+		Resolver: d.Resolver,
+		Bind:     d.Bind,
+		Enter:    enter,
+		Attempt: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", to.String())
+		},
+		Discard: func(c net.Conn) { _ = c.Close() },
+	}
+	return race.Connect(ctx, address)
+}
+
+func (d *Dialer) netDialer() *net.Dialer {
+	dialer := d.Socket.Dialer()
+	if d.Bind.IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.Bind, 0))
+	}
+	if d.Control != nil {
+		options := dialer.Control
+		dialer.Control = func(network, address string, c syscall.RawConn) error {
+			if err := d.Control(network, address, c); err != nil {
+				return err
+			}
+			return options(network, address, c)
+		}
+	}
+	return dialer
+}
