@@ -39,3 +39,25 @@ func listenTCP(ctx context.Context, address string, control func(network, addres
 	}
 	return ln.(*net.TCPListener), nil
 }
+
+// Under is the connection under c's wrappers, which name it by NetConn.
+func Under(c net.Conn) net.Conn {
+	for {
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return c
+		}
+		c = w.NetConn()
+	}
+}
+
+// Reset closes c so that a TCP peer is reset. A wrapper is gone around: closing it
+// may say that the end is a clean one, as TLS does.
+func Reset(c net.Conn) {
+	c = Under(c)
+	// Both fail only on a connection that is gone already.
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Close()
+}

@@ -268,9 +268,13 @@ func zone(name string) uint32 {
 // its peer.
 func (s *Socket) Gone() bool { return gone(s.fd) }
 
-// Gone is the same of a connection that net holds.
-func Gone(c *net.TCPConn) bool {
-	raw, err := c.SyscallConn()
+// Gone is the same of a TCP connection that net holds, also under wrappers.
+func Gone(c net.Conn) bool {
+	tcp, ok := Under(c).(*net.TCPConn)
+	if !ok {
+		return false
+	}
+	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return true
 	}

@@ -99,7 +99,7 @@ func Dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (*Socket,
 func (s *Socket) Gone() bool { return false }
 
 // Gone is not to be known here: false.
-func Gone(*net.TCPConn) bool { return false }
+func Gone(net.Conn) bool { return false }
 
 // Close closes the socket.
 func (s *Socket) Close() {

@@ -68,7 +68,7 @@ var allowed = map[string][]string{
 	// The core.
 	"core/internal/tunnel":     {"internal/bare", "internal/sockopt", "proto/tunneld/plugin/v1"},
 	"core/internal/schema":     {"proto/tunneld/plugin/v1"},
-	"core/internal/config":     {"internal/plaintext", "internal/pluginwire", "core/internal/route", "core/internal/schema", "core/internal/tunnel", "internal/userfile", "proto/tunneld/plugin/v1"},
+	"core/internal/config":     {"internal/plaintext", "internal/pluginwire", "core/internal/listen", "core/internal/route", "core/internal/schema", "core/internal/tunnel", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/route":      {"core/internal/tunnel"},
 	"core/internal/listen":     {"internal/bare", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
 	"core/internal/splice":     {"internal/bare", "internal/sockopt", "core/internal/tunnel"},

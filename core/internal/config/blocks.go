@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/core/internal/schema"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
@@ -219,13 +220,15 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 		p.errorAt(locate(b, "address"), "The listener can be reached from beyond this machine",
 			"Whoever reaches it uses its upstreams, without a password. Listen on 127.0.0.1, [::1] or localhost, or, if it is meant so, write: open = true")
 	}
-	if written, given := v["target"].(string); given && l.Kind == "tcp" {
+	if written, given := v["target"].(string); given {
 		target, problem := parseTarget(written)
 		if problem != "" {
 			p.errorAt(locate(b, "target"), `Wrong value for "target"`, problem)
 		}
 		l.Target = target
 	}
+	kind, _ := listen.FindKind(l.Kind) // the header was checked
+	l.Protocol = kind.New(listen.Settings{Target: l.Target, Values: v})
 	p.cfg.Listeners = append(p.cfg.Listeners, l)
 }
 

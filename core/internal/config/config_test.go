@@ -82,6 +82,12 @@ func TestExampleHasTheDocumentedDefaults(t *testing.T) {
 		l.Timeout, l.Socket = wantListener.Timeout, socket
 		want.Listeners = append(want.Listeners, l)
 	}
+	for i := range example.Listeners {
+		if l := &example.Listeners[i]; l.Protocol == nil || l.Protocol.Asks() != (l.Kind != "tcp") {
+			t.Errorf("listener %s speaks %#v", l.ID(), l.Protocol)
+		}
+		example.Listeners[i].Protocol = nil
+	}
 	for _, field := range []string{"Log", "Metrics", "Control", "Daemon", "Plugins", "Upstreams", "Listeners", "Routes"} {
 		got, want := reflect.ValueOf(*example).FieldByName(field).Interface(), reflect.ValueOf(want).FieldByName(field).Interface()
 		if !reflect.DeepEqual(got, want) {

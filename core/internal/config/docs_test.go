@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/core/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -38,7 +39,14 @@ func TestDocumentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	documented := docRows(string(page))
-	listener := tables["listener.tcp"]
+	var own []*pluginv1.Attribute
+	for _, k := range listen.Kinds() {
+		own = append(own, k.Attributes...)
+		if row := "| `" + k.Name + "` | " + k.Summary + " |"; !strings.Contains(string(page), row) {
+			t.Errorf("the page has no row %s", row)
+		}
+	}
+	listener := listenerTable(own...)
 	blocks := map[string]*pluginv1.Block{
 		"log": tables["log"], "metrics": tables["metrics"], "control": tables["control"], "daemon": tables["daemon"],
 		"plugin": tables["plugin"], "upstream": {Attributes: commonAttributes}, "route": tables["route"], "match": schema.Nested(tables["route"], "match").GetBody(),
@@ -72,7 +80,7 @@ func TestDocumentation(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range slices.Concat(functionNames, laterKinds, listenerKinds) {
+	for _, name := range slices.Concat(functionNames, listen.Later) {
 		if !strings.Contains(string(page), "`"+name) {
 			t.Errorf("%q is not in the page", name)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/core/internal/schema"
 	"github.com/tunneld/tunneld/internal/userfile"
 )
@@ -240,14 +241,18 @@ func (p *parser) identify(b *hclsyntax.Block) (string, bool) {
 
 func (p *parser) listenerKind(b *hclsyntax.Block) bool {
 	kind := b.Labels[0]
+	var known []string
+	for _, k := range listen.Kinds() {
+		known = append(known, k.Name)
+	}
 	switch {
-	case slices.Contains(listenerKinds, kind):
+	case slices.Contains(known, kind):
 		return true
-	case slices.Contains(laterKinds, kind):
-		p.errorAt(b.TypeRange, fmt.Sprintf("Listeners of kind %q are not built yet", kind), "The name is taken for a later version of tunneld. The kinds are "+strings.Join(listenerKinds, ", ")+".")
+	case slices.Contains(listen.Later, kind):
+		p.errorAt(b.TypeRange, fmt.Sprintf("Listeners of kind %q are not built yet", kind), "The name is taken for a later version of tunneld. The kinds are "+strings.Join(known, ", ")+".")
 	default:
-		detail := "The kinds are " + strings.Join(listenerKinds, ", ") + "."
-		if similar := schema.Suggest(kind, listenerKinds); similar != "" {
+		detail := "The kinds are " + strings.Join(known, ", ") + "."
+		if similar := schema.Suggest(kind, known); similar != "" {
 			detail = fmt.Sprintf("Did you mean %q? %s", similar, detail)
 		}
 		p.errorAt(b.TypeRange, "Unknown kind of listener", detail)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/tunneld/tunneld/core/internal/listen"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -28,12 +29,6 @@ var openTypes = map[string]bool{
 	"log": true, "metrics": true, "control": true, "daemon": true, "listener": true, "route": true,
 }
 
-// listenerKinds are the kinds that can be parsed; laterKinds are to come.
-var (
-	listenerKinds = []string{"tcp", "socks5", "http"}
-	laterKinds    = []string{"mixed", "sni", "redirect", "tproxy"}
-)
-
 // later are the names that are taken for what is to come, by block; "match" is
 // the one within route.
 var later = map[string][]string{
@@ -47,13 +42,19 @@ var later = map[string][]string{
 // tableOf returns what a block of the language may hold; nil for one that is
 // unknown or whose body is a plugin's.
 func tableOf(b *hclsyntax.Block) *pluginv1.Block {
-	if b.Type == "listener" || b.Type == "upstream" {
-		if len(b.Labels) == 0 {
-			return nil
-		}
-		return tables[b.Type+"."+b.Labels[0]]
+	switch {
+	case b.Type != "listener" && b.Type != "upstream":
+		return tables[b.Type]
+	case len(b.Labels) == 0:
+		return nil
+	case b.Type == "upstream":
+		return tables["upstream."+b.Labels[0]]
 	}
-	return tables[b.Type]
+	kind, ok := listen.FindKind(b.Labels[0])
+	if !ok {
+		return nil
+	}
+	return listenerTable(kind.Attributes...)
 }
 
 var tables = map[string]*pluginv1.Block{
@@ -79,9 +80,6 @@ var tables = map[string]*pluginv1.Block{
 		sensitive(attr("env", dict(text), `{}`)),
 	}},
 	"upstream.direct": {Attributes: commonAttributes, Blocks: []*pluginv1.NestedBlock{nested("tcp", socketAttributes...)}},
-	"listener.tcp":    listenerTable(required("target", text)),
-	"listener.socks5": listenerTable(),
-	"listener.http":   listenerTable(),
 	"route": {
 		Attributes: []*pluginv1.Attribute{required("upstreams", nil)},
 		Blocks: []*pluginv1.NestedBlock{nested("match",
@@ -107,8 +105,9 @@ var socketAttributes = []*pluginv1.Attribute{
 	attr("user_timeout", duration, `"0s"`),
 }
 
-func listenerTable(target ...*pluginv1.Attribute) *pluginv1.Block {
-	attributes := append([]*pluginv1.Attribute{required("address", text)}, target...)
+// listenerTable is the table of a kind that has attributes of its own.
+func listenerTable(own ...*pluginv1.Attribute) *pluginv1.Block {
+	attributes := append([]*pluginv1.Attribute{required("address", text)}, own...)
 	return &pluginv1.Block{
 		Attributes: append(attributes, attr("open", boolean, `false`)),
 		Blocks: []*pluginv1.NestedBlock{

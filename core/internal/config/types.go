@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -134,12 +135,13 @@ func (u Upstream) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint
 
 // Listener is a listener block.
 type Listener struct {
-	Kind string // "tcp", "socks5" or "http"
+	Kind string // of listen.Kinds
 	Name string
 	// Addresses are each "host:port" as written: one today, of which a name may
 	// stand for several.
 	Addresses []string
 	Target    tunnel.Target // of kind "tcp" only
+	Protocol  listen.Protocol
 	Limits    Limits
 	Timeout   Timeouts
 	Socket    tunnel.SocketOptions

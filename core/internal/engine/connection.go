@@ -57,7 +57,7 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 		target:   l.Target,
 	}
 	ctx, h := e.dialing, (*handshake)(nil)
-	if l.Kind != listen.KindTCP {
+	if l.Protocol.Asks() {
 		h = &handshake{post: l.post, source: peer.Addr(), number: c.id}
 		ctx, h.yield = context.WithCancelCause(ctx)
 	}
@@ -89,7 +89,7 @@ func (c *connection) turnedAway(raw *bare.Socket, over *overLimit) {
 		return
 	}
 	c.engine.metrics.Refused(c.listener.id, over.limit)
-	c.engine.refuse(c.listener.Kind, raw, c.refused(over))
+	c.engine.refuse(c.listener.Protocol, raw, c.refused(over))
 }
 
 // done gives the connection's slot back. It comes before the line of the log:
@@ -109,7 +109,7 @@ func (c *connection) name() string { return "c" + strconv.FormatUint(c.id, 36) }
 // others are reset. They hold no slot, and a word to them takes a while.
 const maxRefusals = 64
 
-func (e *Engine) refuse(kind string, raw *bare.Socket, err *tunnel.DialError) {
+func (e *Engine) refuse(p listen.Protocol, raw *bare.Socket, err *tunnel.DialError) {
 	if e.refusals.Add(1) > maxRefusals {
 		e.refusals.Add(-1)
 		raw.Reset()
@@ -117,7 +117,7 @@ func (e *Engine) refuse(kind string, raw *bare.Socket, err *tunnel.DialError) {
 	}
 	e.connections.Go(func() {
 		defer e.refusals.Add(-1)
-		listen.Refuse(e.dialing, kind, raw, err)
+		listen.Refuse(e.dialing, p, listen.NewConn(raw), err)
 	})
 }
 
@@ -125,9 +125,9 @@ func (e *Engine) refuse(kind string, raw *bare.Socket, err *tunnel.DialError) {
 // off: it does not wait for what a client has to say or to read. h is nil for a
 // client that has nothing to say.
 func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h *handshake) {
-	client, handshakeErr := listen.Handshake(ctx, c.listener.Kind, raw, c.listener.Target, c.listener.Timeout.Handshake)
+	client, handshakeErr := listen.Handshake(ctx, c.listener.Protocol, listen.NewConn(raw), c.listener.Timeout.Handshake)
 	if handshakeErr == nil && h != nil && !c.engine.slots.learned(h) {
-		client.Refuse(&tunnel.DialError{Reason: pluginv1.Reason_REASON_UNAVAILABLE}) // it was reset
+		client.Reset()
 		handshakeErr = errYielded
 	}
 	if handshakeErr != nil {
@@ -142,7 +142,7 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 		if h != nil {
 			c.engine.slots.refused(h)
 		}
-		client.Refuse(dialErr)
+		client.Refuse(ctx, dialErr)
 		c.done(h)
 		c.failed(dialErr)
 		return
@@ -150,7 +150,7 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 	c.path, c.stages = up.Path, up.Stages
 	c.counts = c.engine.metrics.Tunnel(metrics.TunnelKey{Listener: c.listener.id, Route: c.route, Upstream: c.upstream, Path: up.Path})
 	c.counts.Opened()
-	end, ahead, err := client.Accept()
+	end, err := client.Ready(ctx)
 	if err != nil {
 		abandon(up, err.Error())
 		gone := tunnel.CloseClientReset
@@ -161,9 +161,9 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 		return
 	}
 	c.engine.pump.Start(splice.Tunnel{
-		Client:       end.Conn,
+		Client:       end.Stream,
 		ClientSocket: end.Socket,
-		ClientAhead:  ahead,
+		ClientAhead:  end.ReadAhead,
 		Upstream:     up,
 		Timeouts: splice.Timeouts{
 			Idle:      c.listener.Timeout.Idle,
@@ -190,10 +190,9 @@ func abandon(up *tunnel.Conn, reason string) {
 }
 
 // reach dials what the client asks for, as dial does.
-func (c *connection) reach(ctx context.Context, g *generation, client listen.Client) (*tunnel.Conn, time.Duration, *tunnel.DialError) {
-	var denied *tunnel.DialError
-	if c.target, denied = client.Target(); denied != nil {
-		return nil, 0, denied
+func (c *connection) reach(ctx context.Context, g *generation, client *listen.Client) (*tunnel.Conn, time.Duration, *tunnel.DialError) {
+	if c.target = client.Target; client.Denied != nil {
+		return nil, 0, client.Denied
 	}
 	ctx, watch := watchDeparture(ctx, client)
 	defer watch.stop()

@@ -18,7 +18,7 @@ const departureCheck = time.Second
 // departure cancels a dial whose client has left, so that it does not keep its
 // slot, and a far end its connection, for as long as a dial may take.
 type departure struct {
-	client listen.Client
+	client *listen.Client
 	cancel context.CancelCauseFunc
 
 	mu    sync.Mutex
@@ -28,7 +28,7 @@ type departure struct {
 
 // watchDeparture returns a context that ends with errLeft once client has left,
 // and the watch, which is stopped before client is used again.
-func watchDeparture(ctx context.Context, client listen.Client) (context.Context, *departure) {
+func watchDeparture(ctx context.Context, client *listen.Client) (context.Context, *departure) {
 	d := &departure{client: client}
 	ctx, d.cancel = context.WithCancelCause(ctx)
 	d.mu.Lock()

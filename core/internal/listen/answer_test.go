@@ -68,7 +68,7 @@ func TestRefusalPerReason(t *testing.T) {
 				if o.err != nil {
 					t.Fatal(o.err)
 				}
-				o.client.Refuse(&tunnel.DialError{Reason: a.Reason, Message: "m"})
+				o.client.Refuse(t.Context(), &tunnel.DialError{Reason: a.Reason, Message: "m"})
 				b, err := io.ReadAll(c)
 				if err != nil {
 					t.Fatal(err)
@@ -97,7 +97,7 @@ func refuseBeyondALimit(t *testing.T, ctx context.Context, kind string) (c *net.
 	connected, refused := make(chan struct{}), make(chan struct{})
 	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 		<-connected // a reset while the client connects would fail that instead
-		Refuse(ctx, kind, c, &tunnel.DialError{
+		Refuse(ctx, speaking(t, kind), NewConn(c), &tunnel.DialError{
 			Reason:  pluginv1.Reason_REASON_UNAVAILABLE,
 			Message: "limits.max_connections: 7 connections are open on this listener",
 		})

@@ -24,7 +24,7 @@ func (w *written) Write(b []byte) (int, error) { return w.Buffer.Write(b) }
 // fuzz checks of any input: the same is understood whole and byte by byte, no
 // more is read than the bound, what a client sent behind its handshake comes out
 // as it was, and whoever sent a byte is answered in full by a protocol's rules.
-func fuzz(f *testing.F, bound int, cases map[string]handshakeCase, read func(io.ReadWriter) (asked, *failure), wellFormed func(sent, answer []byte) error) {
+func fuzz(f *testing.F, bound int, cases map[string]handshakeCase, read func(io.ReadWriter) (Request, *Failure), wellFormed func(sent, answer []byte) error) {
 	for _, tt := range cases {
 		f.Add([]byte(tt.send[:min(len(tt.send), 4096)]))
 	}
@@ -34,36 +34,36 @@ func fuzz(f *testing.F, bound int, cases map[string]handshakeCase, read func(io.
 		got, fail := read(w)
 		slow := &written{Reader: iotest.OneByteReader(bytes.NewReader(b))}
 		bytewise, slowFail := read(slow)
-		if (fail == nil) != (slowFail == nil) || got.target != bytewise.target {
+		if (fail == nil) != (slowFail == nil) || got.Target != bytewise.Target {
 			t.Fatalf("whole: %+v, %+v; byte by byte: %+v, %+v", got, fail, bytewise, slowFail)
 		}
 		if taken := len(b) - whole.Len(); taken > bound {
 			t.Fatalf("%d bytes were read", taken)
 		}
 		if fail == nil {
-			if got.target.Host == "" || got.target.Port == 0 || len(got.target.Host) > 255 {
-				t.Fatalf("target %+v", got.target)
+			if got.Target.Host == "" || got.Target.Port == 0 || len(got.Target.Host) > 255 {
+				t.Fatalf("target %+v", got.Target)
 			}
 			left, err := io.ReadAll(whole)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if tail := append(got.ahead, left...); !bytes.HasSuffix(b, tail) || len(bytewise.ahead) != 0 {
-				t.Fatalf("ahead %q and left %q are not the end of what was sent; byte by byte %q", got.ahead, left, bytewise.ahead)
+			if tail := append(got.Ahead, left...); !bytes.HasSuffix(b, tail) || len(bytewise.Ahead) != 0 {
+				t.Fatalf("ahead %q and left %q are not the end of what was sent; byte by byte %q", got.Ahead, left, bytewise.Ahead)
 			}
 			return
 		}
-		if fail.err.Error() != slowFail.err.Error() || !bytes.Equal(fail.answer, slowFail.answer) {
-			t.Fatalf("whole: %v, % x; byte by byte: %v, % x", fail.err, fail.answer, slowFail.err, slowFail.answer)
+		if fail.Err.Error() != slowFail.Err.Error() || !bytes.Equal(fail.Answer, slowFail.Answer) {
+			t.Fatalf("whole: %v, % x; byte by byte: %v, % x", fail.Err, fail.Answer, slowFail.Err, slowFail.Answer)
 		}
-		if len(fail.answer) == 0 {
-			if !errors.Is(fail.err, ErrNothing) {
-				t.Fatalf("no answer to %q: %v", b, fail.err)
+		if len(fail.Answer) == 0 {
+			if !errors.Is(fail.Err, ErrNothing) {
+				t.Fatalf("no answer to %q: %v", b, fail.Err)
 			}
 			return
 		}
-		if err := wellFormed(b, append(w.Bytes(), fail.answer...)); err != nil {
-			t.Fatalf("the answer % x to %q: %v", fail.answer, b, err)
+		if err := wellFormed(b, append(w.Bytes(), fail.Answer...)); err != nil {
+			t.Fatalf("the answer % x to %q: %v", fail.Answer, b, err)
 		}
 	})
 }
@@ -95,10 +95,10 @@ func isResponse(r *bufio.Reader) error {
 // isForeign says whether answer is one of another protocol, to a client of it.
 func isForeign(sent, answer []byte) bool {
 	switch sent[0] {
-	case firstSOCKS4:
+	case 0x04: // SOCKS4
 		return len(answer) == 8 && answer[0] == 0 && answer[1] == 0x5b
-	case firstTLS:
-		return bytes.Equal(answer, tlsAlert)
+	case 0x16: // TLS: an alert
+		return bytes.Equal(answer, []byte{0x15, 3, 1, 0, 2, 2, 10})
 	default:
 		return false
 	}
@@ -129,8 +129,7 @@ func FuzzSOCKS5Handshake(f *testing.F) {
 }
 
 func FuzzHTTPHandshake(f *testing.F) {
-	read := func(rw io.ReadWriter) (asked, *failure) { return readHTTP(rw) }
-	fuzz(f, maxHeader, httpCases, read, func(sent, answer []byte) error {
+	fuzz(f, maxHeader, httpCases, readHTTP, func(sent, answer []byte) error {
 		sent = bytes.TrimLeft(sent, "\r\n")
 		if len(sent) == 0 {
 			return readAll(answer, isResponse)

@@ -25,8 +25,17 @@ const (
 
 // outcome is what Handshake returned.
 type outcome struct {
-	client Client
+	client *Client
 	err    error
+}
+
+// speaking is the protocol of a kind.
+func speaking(t *testing.T, kind string) Protocol {
+	k, ok := FindKind(kind)
+	if !ok {
+		t.Fatalf("no kind %q", kind)
+	}
+	return k.New(Settings{Target: tunnel.Target{Host: "db", Port: 1}})
 }
 
 // begin connects a client to a listener of a kind, whose handshake runs.
@@ -39,7 +48,7 @@ func begin(t *testing.T, kind string, timeout time.Duration) (*net.TCPConn, <-ch
 	done := make(chan outcome, 1)
 	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 		go func() {
-			client, err := Handshake(t.Context(), kind, c, tunnel.Target{}, timeout)
+			client, err := Handshake(t.Context(), speaking(t, kind), NewConn(c), timeout)
 			done <- outcome{client, err}
 		}()
 	}, func() {})
@@ -128,7 +137,7 @@ func (h handshakeCase) run(t *testing.T, kind string, how manner) {
 	if o.err != nil {
 		t.Fatal(o.err)
 	}
-	if got, denied := o.client.Target(); got.String() != h.target || denied != nil {
+	if got, denied := o.client.Target, o.client.Denied; got.String() != h.target || denied != nil {
 		t.Errorf("target %q, %v; want %q", got, denied, h.target)
 	}
 	// Not a byte of the answer before the upstream is there.
@@ -136,28 +145,28 @@ func (h handshakeCase) run(t *testing.T, kind string, how manner) {
 	if _, err := io.ReadFull(c, read); err != nil || string(read) != h.answer {
 		t.Fatalf("read % x, %v; want % x", read, err, h.answer)
 	}
-	end, ahead, err := o.client.Accept()
+	end, err := o.client.Ready(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer end.Conn.Close()
-	ready := socksReady
+	defer end.Stream.Close()
+	ready := socksReplies.ready
 	if kind == KindHTTP {
-		ready = httpReady
+		ready = httpReplies.ready
 	}
 	read = make([]byte, len(ready))
 	if _, err := io.ReadFull(c, read); err != nil || !bytes.Equal(read, ready) {
 		t.Fatalf("read %q, %v; want %q", read, err, ready)
 	}
-	if err := end.Conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := end.Stream.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	rest := make([]byte, len(h.ahead)-len(ahead))
-	if _, err := io.ReadFull(end.Conn, rest); err != nil || string(ahead)+string(rest) != h.ahead {
-		t.Fatalf("ahead %q, then %q, %v; want %q", ahead, rest, err, h.ahead)
+	rest := make([]byte, len(h.ahead)-len(end.ReadAhead))
+	if _, err := io.ReadFull(end.Stream, rest); err != nil || string(end.ReadAhead)+string(rest) != h.ahead {
+		t.Fatalf("ahead %q, then %q, %v; want %q", end.ReadAhead, rest, err, h.ahead)
 	}
 	if how == thenEOF {
-		if n, err := end.Conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		if n, err := end.Stream.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 			t.Fatalf("read %d, %v; want the end of file", n, err)
 		}
 	}
@@ -252,7 +261,7 @@ func TestGoneClients(t *testing.T) {
 		})
 		t.Run(kind+", reset", func(t *testing.T) {
 			c, done := begin(t, kind, patience)
-			Reset(c)
+			bare.Reset(c)
 			if o := await(t, done); o.err == nil || errors.Is(o.err, ErrNothing) {
 				t.Fatalf("error %v", o.err)
 			}
@@ -279,7 +288,7 @@ func TestRefusalArrives(t *testing.T) {
 				refused := make(chan struct{})
 				go func() {
 					defer close(refused)
-					o.client.Refuse(&tunnel.DialError{Stage: pluginv1.Stage_STAGE_REQUEST, Reason: pluginv1.Reason_REASON_DENIED, Message: "no"})
+					o.client.Refuse(t.Context(), &tunnel.DialError{Stage: pluginv1.Stage_STAGE_REQUEST, Reason: pluginv1.Reason_REASON_DENIED, Message: "no"})
 				}()
 				// The client reads only after all of it is written.
 				send(t, c, strings.Repeat("x", beyond), inOnePiece)
@@ -311,14 +320,6 @@ func TestAnswerIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// TestUnknownKind: nobody is left waiting by a mistake of the program.
-func TestUnknownKind(t *testing.T) {
-	_, done := begin(t, "gopher", patience)
-	if o := await(t, done); o.err == nil || !strings.Contains(o.err.Error(), "gopher") {
-		t.Fatalf("error %v", o.err)
-	}
-}
-
 // BenchmarkHandshake is what a handshake costs besides its system calls.
 func BenchmarkHandshake(b *testing.B) {
 	for kind, request := range map[string]string{
@@ -331,10 +332,10 @@ func BenchmarkHandshake(b *testing.B) {
 				w := &written{Reader: strings.NewReader(request)}
 				if kind == KindSOCKS5 {
 					if _, fail := readSOCKS5(w); fail != nil {
-						b.Fatal(fail.err)
+						b.Fatal(fail.Err)
 					}
 				} else if _, fail := readHTTP(w); fail != nil {
-					b.Fatal(fail.err)
+					b.Fatal(fail.Err)
 				}
 			}
 		})

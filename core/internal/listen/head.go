@@ -33,7 +33,7 @@ func (e strangerError) Error() string { return fmt.Sprintf("a request begins wit
 // which none matters here, and returns what was read behind them. The error is a
 // strangerError as soon as the first byte is there, io.EOF where there was none,
 // and io.ErrUnexpectedEOF where the client has closed later.
-func readHead(r io.Reader) (req request, ahead []byte, err error) {
+func readHead(r io.Reader) (req requestLine, ahead []byte, err error) {
 	var (
 		h    head
 		size int
@@ -45,17 +45,17 @@ func readHead(r io.Reader) (req request, ahead []byte, err error) {
 		used, ended, foreign := h.take(b[:n])
 		switch {
 		case foreign != nil:
-			return request{}, nil, foreign
+			return requestLine{}, nil, foreign
 		case ended:
-			req, err := h.request()
+			req, err := h.requestLine()
 			return req, bytes.Clone(b[used:n]), err
 		case errors.Is(err, io.EOF) && size > 0:
-			return request{}, nil, io.ErrUnexpectedEOF
+			return requestLine{}, nil, io.ErrUnexpectedEOF
 		case err != nil:
-			return request{}, nil, err
+			return requestLine{}, nil, err
 		}
 	}
-	return request{}, nil, errHeaderTooLarge
+	return requestLine{}, nil, errHeaderTooLarge
 }
 
 // head is what is known of a request's lines so far.
@@ -130,18 +130,18 @@ func (f *field) take(c byte) {
 	f.size++
 }
 
-// request is the first line of a request (RFC 9112, section 3). A target that is
+// requestLine is the first line of a request (RFC 9112, section 3). A target that is
 // too long for a host and a port is not whole.
-type request struct{ method, target, version string }
+type requestLine struct{ method, target, version string }
 
-func (h *head) request() (request, error) {
+func (h *head) requestLine() (requestLine, error) {
 	line := strings.TrimSuffix(string(h.first), "\r")
 	method, rest, _ := strings.Cut(line, " ")
 	i := strings.LastIndexByte(rest, ' ')
 	if h.spaces != 2 || i < 1 || !isToken(method) || !isVersion(rest[i+1:]) {
-		return request{}, fmt.Errorf("%w: its first line is %.*q", errNotHTTP, quoted, line)
+		return requestLine{}, fmt.Errorf("%w: its first line is %.*q", errNotHTTP, quoted, line)
 	}
-	return request{method, rest[:i], rest[i+1:]}, h.wrong
+	return requestLine{method, rest[:i], rest[i+1:]}, h.wrong
 }
 
 // isVersion says whether s is an HTTP-version (RFC 9112, section 2.3).

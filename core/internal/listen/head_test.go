@@ -13,7 +13,7 @@ import (
 )
 
 // wholeHead is what readHead does, of a request that is there as a whole.
-func wholeHead(b []byte) (req request, ahead []byte, err error) {
+func wholeHead(b []byte) (req requestLine, ahead []byte, err error) {
 	rest := bytes.TrimLeft(b, "\r\n")
 	if len(rest) > 0 && (rest[0] < 'A' || rest[0] > 'Z') && len(b)-len(rest) < maxHeader {
 		return req, nil, strangerError(rest[0])
@@ -39,7 +39,7 @@ func wholeHead(b []byte) (req request, ahead []byte, err error) {
 	if len(parts) != 3 || !isToken(parts[0]) || parts[1] == "" || !isVersion(parts[2]) {
 		return req, nil, errNotHTTP
 	}
-	req = request{parts[0], parts[1], parts[2]}
+	req = requestLine{parts[0], parts[1], parts[2]}
 	for line := range strings.Lines(fields) {
 		line = strings.TrimRight(line, "\r\n")
 		if name, _, found := strings.Cut(line, ":"); line != "" && (!found || !isToken(name)) {
@@ -108,7 +108,7 @@ func TestHeadHoldsLittle(t *testing.T) {
 				r, w := io.Pipe()
 				pipes = append(pipes, w)
 				readers.Go(func() {
-					if _, fail := readHTTP(r); fail == nil {
+					if _, fail := readHTTP(&written{Reader: r}); fail == nil {
 						t.Error("half a head was taken for a whole one")
 					}
 				})

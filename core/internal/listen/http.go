@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,59 +16,88 @@ import (
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
-// httpReady is the answer of a successful dial. It has no body and says nothing
-// of one (RFC 9110, section 9.3.6).
-var httpReady = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
+var httpKind = Kind{
+	Name:    KindHTTP,
+	Summary: "HTTP/1, and CONNECT alone (RFC 9110, section 9.3.6), with at most 64 KiB of headers",
+	Speaks:  "HTTP",
+	Begins:  func(first byte) bool { return first >= 'A' && first <= 'Z' },
+	Foreign: func(speaks string) []byte {
+		if speaks == "HTTP" {
+			return httpAnswer(http.StatusBadRequest, requestError, "this is not an HTTP request", false)
+		}
+		return httpAnswer(http.StatusBadRequest, "", "this is a "+speaks+" proxy, not one for HTTP", false)
+	},
+	New: func(Settings) Protocol { return httpProtocol{} },
+}
+
+// httpProtocol is CONNECT (RFC 9110, section 9.3.6).
+type httpProtocol struct{}
+
+func (httpProtocol) Asks() bool { return true }
+
+func (p httpProtocol) Learn(ctx context.Context, c *Conn) (Request, *Failure) {
+	return hear(ctx, p, c, readHTTP)
+}
+
+func (httpProtocol) Refuse(ctx context.Context, c *Conn, err *tunnel.DialError) {
+	c.CloseWith(ctx, httpRefusal(err))
+}
+
+var httpReplies = replies{
+	// It has no body and says nothing of one (RFC 9110, section 9.3.6).
+	ready:   []byte("HTTP/1.1 200 Connection established\r\n\r\n"),
+	refusal: httpRefusal,
+}
 
 // requestError is the Proxy-Status of a request that is wrong in itself (RFC
 // 9209, section 2.3.21).
 const requestError = "Proxy-Status: tunneld; error=http_request_error\r\n"
 
-// readHTTP reads a CONNECT request (RFC 9110, section 9.3.6). What follows its
-// header is the tunnel's, whatever the header says of a body.
-func readHTTP(c io.Reader) (asked, *failure) {
+// readHTTP reads a CONNECT request. What follows its header is the tunnel's,
+// whatever the header says of a body.
+func readHTTP(c io.ReadWriter) (Request, *Failure) {
 	req, ahead, err := readHead(c)
 	if err != nil {
-		return asked{}, badHead(err)
+		return Request{}, badHead(err)
 	}
 	if !strings.HasPrefix(req.version, "HTTP/1.") {
-		return asked{}, &failure{
-			err:    fmt.Errorf("the client speaks %s, and only HTTP/1 is supported", req.version),
-			answer: httpAnswer(http.StatusHTTPVersionNotSupported, requestError, "this proxy speaks HTTP/1.1", false),
+		return Request{}, &Failure{
+			Err:    fmt.Errorf("the client speaks %s, and only HTTP/1 is supported", req.version),
+			Answer: httpAnswer(http.StatusHTTPVersionNotSupported, requestError, "this proxy speaks HTTP/1.1", false),
 		}
 	}
 	if req.method != http.MethodConnect {
-		return asked{}, &failure{
-			err: fmt.Errorf("method %.20q, and only CONNECT is supported", req.method),
-			answer: httpAnswer(http.StatusMethodNotAllowed, "Allow: CONNECT\r\n"+requestError,
+		return Request{}, &Failure{
+			Err: fmt.Errorf("method %.20q, and only CONNECT is supported", req.method),
+			Answer: httpAnswer(http.StatusMethodNotAllowed, "Allow: CONNECT\r\n"+requestError,
 				fmt.Sprintf("this proxy takes CONNECT alone, not %.20q", req.method), req.method == http.MethodHead),
 		}
 	}
 	host, port, err := splitTarget(req.target)
 	if err != nil {
-		return asked{}, &failure{err: err, answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
+		return Request{}, &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
 	}
-	return ask(host, port, ahead), nil
+	return ask(host, port, ahead, httpReplies), nil
 }
 
 // badHead is the answer to a request that has not come as a whole.
-func badHead(err error) *failure {
+func badHead(err error) *Failure {
 	var first strangerError
 	switch {
 	case errors.As(err, &first):
-		return stranger(KindHTTP, byte(first))
+		return stranger(httpKind, byte(first))
 	case errors.Is(err, errNotHTTP):
-		return &failure{err: err, answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
+		return &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
 	case errors.Is(err, errHeaderTooLarge):
-		return &failure{err: err, answer: httpAnswer(http.StatusRequestHeaderFieldsTooLarge, requestError, err.Error(), false)}
+		return &Failure{Err: err, Answer: httpAnswer(http.StatusRequestHeaderFieldsTooLarge, requestError, err.Error(), false)}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &failure{err: err, answer: httpAnswer(http.StatusRequestTimeout, requestError, "the request did not come in time", false)}
+		return &Failure{Err: err, Answer: httpAnswer(http.StatusRequestTimeout, requestError, "the request did not come in time", false)}
 	case errors.Is(err, io.EOF):
-		return &failure{err: ErrNothing}
+		return &Failure{Err: ErrNothing}
 	case broken(err):
-		return &failure{err: err}
+		return &Failure{Err: err}
 	default:
-		return &failure{err: err, answer: httpAnswer(http.StatusBadRequest, requestError, "the request has no end", false)}
+		return &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, "the request has no end", false)}
 	}
 }
 

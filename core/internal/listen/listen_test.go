@@ -106,12 +106,12 @@ func TestRefuseTCPIsReset(t *testing.T) {
 	connected := make(chan struct{})
 	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 		<-connected // a reset while the client connects would fail that instead
-		client, err := Handshake(t.Context(), KindTCP, c, tunnel.Target{Host: "db", Port: 1}, 0)
+		client, err := Handshake(t.Context(), speaking(t, KindTCP), NewConn(c), 0)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		client.Refuse(&tunnel.DialError{})
+		client.Refuse(t.Context(), &tunnel.DialError{})
 	}, func() {})
 	c := dial(t, s.Addr())
 	close(connected)

@@ -2,56 +2,92 @@ package listen
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
+	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/socks5"
 )
+
+var socks5Kind = Kind{
+	Name:    KindSOCKS5,
+	Summary: "SOCKS version 5 (RFC 1928) without a password, and CONNECT alone",
+	Speaks:  "SOCKS5",
+	Begins:  func(first byte) bool { return first == socks5.Version },
+	Foreign: func(string) []byte { return socks5.AppendMethod(nil, socks5.MethodUnacceptable) },
+	New:     func(Settings) Protocol { return socksProtocol{} },
+}
+
+// socksProtocol is RFC 1928. Only "no authentication" and CONNECT are spoken.
+type socksProtocol struct{}
+
+func (socksProtocol) Asks() bool { return true }
+
+func (p socksProtocol) Learn(ctx context.Context, c *Conn) (Request, *Failure) {
+	return hear(ctx, p, c, readSOCKS5)
+}
+
+// Refuse lets the client ask first: SOCKS has a word for this only in the reply to
+// a request.
+func (socksProtocol) Refuse(ctx context.Context, c *Conn, err *tunnel.DialError) {
+	s := c.talkLast(ctx)
+	if err := s.SetDeadline(time.Now().Add(answerTime)); err != nil {
+		c.Reset()
+		return
+	}
+	answer := socksRefusal(err)
+	if _, fail := readSOCKS5(s); fail != nil {
+		answer = fail.Answer
+	}
+	c.CloseWith(ctx, answer)
+}
+
+var socksReplies = replies{ready: socksReply(socks5.Succeeded), refusal: socksRefusal}
+
+func socksRefusal(err *tunnel.DialError) []byte { return socksReply(answerTo(err.Reason).SOCKS) }
 
 // socksBuffer holds the longest request (RFC 1928, section 4) and some of what a
 // client pipelines behind it.
 const socksBuffer = 512
 
-// socksReady is the reply of a successful dial.
-var socksReady = socksReply(socks5.Succeeded)
-
-// readSOCKS5 reads greeting and request of RFC 1928, and answers the greeting.
-// Only "no authentication" and CONNECT are spoken.
-func readSOCKS5(c io.ReadWriter) (asked, *failure) {
+// readSOCKS5 reads greeting and request, and answers the greeting.
+func readSOCKS5(c io.ReadWriter) (Request, *Failure) {
 	r := bufio.NewReaderSize(c, socksBuffer)
 	if fail := readGreeting(r); fail != nil {
-		return asked{}, fail
+		return Request{}, fail
 	}
 	if _, err := c.Write(socks5.AppendMethod(nil, socks5.MethodNone)); err != nil {
-		return asked{}, &failure{err: err}
+		return Request{}, &Failure{Err: err}
 	}
 	req, err := socks5.ReadRequest(r)
 	if err != nil {
-		return asked{}, badRequest(err)
+		return Request{}, badRequest(err)
 	}
 	if req.Command != socks5.Connect {
-		return asked{}, &failure{
-			err:    fmt.Errorf("the client asks for SOCKS command %d, and only CONNECT is supported", req.Command),
-			answer: socksReply(socks5.CommandNotSupported),
+		return Request{}, &Failure{
+			Err:    fmt.Errorf("the client asks for SOCKS command %d, and only CONNECT is supported", req.Command),
+			Answer: socksReply(socks5.CommandNotSupported),
 		}
 	}
 	if req.Address.Port == 0 {
-		return asked{}, &failure{
-			err:    fmt.Errorf("the client asks for %s, and port 0 is no target", req.Address),
-			answer: socksReply(socks5.GeneralFailure),
+		return Request{}, &Failure{
+			Err:    fmt.Errorf("the client asks for %s, and port 0 is no target", req.Address),
+			Answer: socksReply(socks5.GeneralFailure),
 		}
 	}
-	return ask(req.Address.Host, req.Address.Port, buffered(r)), nil
+	return ask(req.Address.Host, req.Address.Port, buffered(r), socksReplies), nil
 }
 
 // readGreeting reads the client's first message, in which it has to offer "no
 // authentication".
-func readGreeting(r *bufio.Reader) *failure {
+func readGreeting(r *bufio.Reader) *Failure {
 	first, err := r.Peek(1)
 	if err == nil && first[0] != socks5.Version {
-		return stranger(KindSOCKS5, first[0])
+		return stranger(socks5Kind, first[0])
 	}
 	var methods []socks5.Method
 	if err == nil {
@@ -60,30 +96,30 @@ func readGreeting(r *bufio.Reader) *failure {
 	none := socks5.AppendMethod(nil, socks5.MethodUnacceptable)
 	switch {
 	case errors.Is(err, io.EOF):
-		return &failure{err: ErrNothing}
+		return &Failure{Err: ErrNothing}
 	case err != nil && broken(err):
-		return &failure{err: err}
+		return &Failure{Err: err}
 	case err != nil:
-		return &failure{err: err, answer: none}
+		return &Failure{Err: err, Answer: none}
 	case !slices.Contains(methods, socks5.MethodNone):
-		return &failure{
-			err:    fmt.Errorf("the client offers no method without authentication (%x)", methods),
-			answer: none,
+		return &Failure{
+			Err:    fmt.Errorf("the client offers no method without authentication (%x)", methods),
+			Answer: none,
 		}
 	}
 	return nil
 }
 
 // badRequest is the answer to a request that cannot be read.
-func badRequest(err error) *failure {
+func badRequest(err error) *Failure {
 	var badType *socks5.AddressTypeError
 	switch {
 	case errors.As(err, &badType):
-		return &failure{err: err, answer: socksReply(socks5.AddressTypeNotSupported)}
+		return &Failure{Err: err, Answer: socksReply(socks5.AddressTypeNotSupported)}
 	case broken(err):
-		return &failure{err: err}
+		return &Failure{Err: err}
 	default:
-		return &failure{err: err, answer: socksReply(socks5.GeneralFailure)}
+		return &Failure{Err: err, Answer: socksReply(socks5.GeneralFailure)}
 	}
 }
 

@@ -79,7 +79,7 @@ func (r refusal) check(t *testing.T, host, why string) {
 	if o.err != nil {
 		t.Fatal(o.err)
 	}
-	_, denied := o.client.Target()
+	denied := o.client.Denied
 	if denied == nil {
 		t.Fatalf("%s: it may be asked for", r.kind)
 	}
@@ -87,7 +87,7 @@ func (r refusal) check(t *testing.T, host, why string) {
 		!strings.Contains(denied.Message, why) || !strings.Contains(denied.Message, host) || denied.Hint == "" {
 		t.Errorf("%s: %+v, want %q", r.kind, denied, why)
 	}
-	o.client.Refuse(denied)
+	o.client.Refuse(t.Context(), denied)
 	got, err := io.ReadAll(c)
 	checkAnswer(t, got, err, r.answer)
 	if r.kind == KindHTTP && !bytes.Contains(got, []byte(denied.Hint)) {
@@ -124,10 +124,10 @@ func TestTargetAsRouted(t *testing.T) {
 		if o.err != nil {
 			t.Fatal(o.err)
 		}
-		if got, denied := o.client.Target(); got.String() != tt.want || denied != nil {
+		if got, denied := o.client.Target, o.client.Denied; got.String() != tt.want || denied != nil {
 			t.Errorf("%q: %s, %v; want %s", tt.send, got, denied, tt.want)
 		}
-		o.client.Refuse(&tunnel.DialError{Reason: pluginv1.Reason_REASON_REFUSED})
+		o.client.Refuse(t.Context(), &tunnel.DialError{Reason: pluginv1.Reason_REASON_REFUSED})
 	}
 }
 

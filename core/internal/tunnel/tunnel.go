@@ -81,6 +81,15 @@ type Conn struct {
 	Relay Relay
 }
 
+// End is the client's side of a tunnel. Whoever holds it closes Socket or Stream,
+// of which it has one, as Conn describes them.
+type End struct {
+	Stream net.Conn
+	Socket *bare.Socket
+	// ReadAhead are bytes from the client that come before the connection's.
+	ReadAhead []byte
+}
+
 // UseStream turns Socket into Stream, for who reads and writes it itself. On an
 // error Socket has been closed, and c has neither.
 func (c *Conn) UseStream() error {

@@ -1,0 +1,101 @@
+package listen
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// The kinds of listeners.
+const (
+	KindTCP    = "tcp"
+	KindSOCKS5 = "socks5"
+	KindHTTP   = "http"
+)
+
+// Kind is a kind of listener, and the protocol that it speaks. All that differs
+// from kind to kind is said here: the configuration, its documentation and the
+// other kinds read it.
+type Kind struct {
+	// Name is the kind's in the configuration. It is empty for a protocol that no
+	// listener speaks, and by which a client is known all the same.
+	Name string
+	// Summary is what it is for, in the documentation.
+	Summary string
+	// Attributes are what its block may hold beside what all listeners have. One
+	// that is called "target" becomes Settings.Target.
+	Attributes []*pluginv1.Attribute
+	// Speaks is the protocol's name; empty: it has none, and no client is known
+	// by it.
+	Speaks string
+	// Begins says whether a client's first byte is one of the protocol.
+	Begins func(first byte) bool
+	// Foreign is what a client reads, in the protocol, on a listener that speaks
+	// another one, or, where it is the protocol's own, that the client does not
+	// speak it.
+	Foreign func(speaks string) []byte
+	// New makes the protocol of one listener.
+	New func(Settings) Protocol
+}
+
+// Settings is what a listener's block says of its protocol.
+type Settings struct {
+	Target tunnel.Target
+	// Values are those of all attributes, by name, with their defaults.
+	Values map[string]any
+}
+
+// kinds is the one list of what listeners speak, and of what else they recognise.
+var kinds = []Kind{tcpKind, socks5Kind, httpKind, socks4Kind, tlsKind}
+
+// Later are names that are taken for kinds to come.
+var Later = []string{"mixed", "sni", "redirect", "tproxy"}
+
+// Kinds returns the kinds that a listener can have.
+func Kinds() []Kind {
+	return slices.DeleteFunc(slices.Clone(kinds), func(k Kind) bool { return k.Name == "" })
+}
+
+// FindKind returns the kind of that name that a listener can have.
+func FindKind(name string) (Kind, bool) {
+	for _, k := range Kinds() {
+		if k.Name == name {
+			return k, true
+		}
+	}
+	return Kind{}, false
+}
+
+// socks4Kind rejects a request as SOCKS4's own document has it.
+var socks4Kind = Kind{
+	Speaks:  "SOCKS4",
+	Begins:  func(first byte) bool { return first == 0x04 },
+	Foreign: func(string) []byte { return []byte{0, 0x5b, 0, 0, 0, 0, 0, 0} },
+}
+
+// tlsKind begins with a handshake record (RFC 8446, section 5.1), and is answered
+// with a fatal unexpected_message, unencrypted, as the first record of a server
+// (section 6).
+var tlsKind = Kind{
+	Speaks:  "TLS",
+	Begins:  func(first byte) bool { return first == 0x16 },
+	Foreign: func(string) []byte { return []byte{0x15, 3, 1, 0, 2, 2, 10} },
+}
+
+// stranger is the answer to a client that does not speak the protocol of its
+// listener's kind, told by its first byte: in the client's own protocol, where that
+// is known, so that its user reads more than that a connection was closed.
+func stranger(on Kind, first byte) *Failure {
+	speaks, answer := fmt.Sprintf("an unknown protocol (its first byte is 0x%02x)", first), on.Foreign
+	for _, k := range kinds {
+		if k.Begins != nil && k.Begins(first) {
+			speaks, answer = k.Speaks, k.Foreign
+		}
+	}
+	return &Failure{
+		Err:    fmt.Errorf("the client speaks %s on a listener of kind %s", speaks, on.Name),
+		Answer: answer(on.Speaks),
+	}
+}

@@ -1,0 +1,162 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+)
+
+// Protocol is what a listener speaks with a client until its target is known. A
+// value serves any number of clients at once.
+type Protocol interface {
+	// Asks says whether clients have something to say before their target is
+	// known. As long as they have not said it they are in their handshake, and may
+	// have to make room for others.
+	Asks() bool
+	// Learn hears a client out. It says nothing good yet. It may block; it returns
+	// soon after ctx is done.
+	Learn(ctx context.Context, c *Conn) (Request, *Failure)
+	// Refuse tells a client that was not heard why it gets no tunnel, and ends c.
+	Refuse(ctx context.Context, c *Conn, err *tunnel.DialError)
+}
+
+// Request is what a client asks for.
+type Request struct {
+	// Target is where the client wants to go. A name is as the client wrote it:
+	// nobody has resolved it. Denied, unless nil, says why no client may name this
+	// target: the client is to be refused with it.
+	Target tunnel.Target
+	Denied *tunnel.DialError
+	// User is who the client has shown to be; empty: nobody.
+	User string
+	// Ahead is what was read behind the handshake, the tunnel's first bytes.
+	Ahead []byte
+	// Responder is how the client is told the outcome.
+	Responder Responder
+}
+
+// Responder tells one client whether it has its tunnel: one of the methods is
+// called, once. Both may block and fail; they return soon after ctx is done.
+type Responder interface {
+	// Ready tells the client that it is connected, and returns its side of the
+	// tunnel without Request.Ahead. It may be another connection than c, which is
+	// the responder's then. On an error c has been ended.
+	Ready(ctx context.Context, c *Conn) (tunnel.End, error)
+	// Refuse tells the client why it is not connected, and ends c.
+	Refuse(ctx context.Context, c *Conn, err *tunnel.DialError)
+}
+
+// Failure is a handshake that has failed.
+type Failure struct {
+	Err error
+	// Answer is the last that the client is told. It is empty where the client is
+	// gone, or, which Told says, was told by somebody else.
+	Answer []byte
+	Told   bool
+}
+
+// ErrNothing is what a client's handshake ends with that has closed before it
+// sent a byte: a probe of the port, or a client that has changed its mind.
+var ErrNothing = errors.New("the client closed without a word")
+
+// Client is a client whose target is known and which waits for the answer. One of
+// Ready, Refuse and Reset is called, once.
+type Client struct {
+	Request
+	conn *Conn
+}
+
+// Handshake learns what a client asks for. timeout bounds what it has to say,
+// from its first byte to its last; 0 means no bound. On an error the client has
+// been answered in its own protocol, and c is closed. ctx breaks off what the
+// client has to say, or to read, until it was answered: it is reset.
+func Handshake(ctx context.Context, p Protocol, c *Conn, timeout time.Duration) (*Client, error) {
+	c.handshake = timeout
+	r, fail := p.Learn(ctx, c)
+	if fail != nil {
+		defer c.forget()
+		if fail.Told {
+			c.Close(ctx)
+		} else {
+			c.CloseWith(ctx, fail.Answer)
+		}
+		return nil, fmt.Errorf("client handshake: %w", fail.Err)
+	}
+	return &Client{r, c}, nil
+}
+
+// Gone says whether the client has left: its connection was reset. The end of
+// what it sends is no such sign, and not every system can tell.
+func (c *Client) Gone() bool { return c.conn.Gone() }
+
+var errBrokenOff = errors.New("answer client: broken off")
+
+// Ready tells the client that it is connected and returns its side of the tunnel.
+// On an error that has been closed.
+func (c *Client) Ready(ctx context.Context) (tunnel.End, error) {
+	end, err := c.Responder.Ready(ctx, c.conn)
+	if !c.conn.forget() && err == nil {
+		err = errBrokenOff
+	}
+	if err != nil {
+		return tunnel.End{}, err
+	}
+	end.ReadAhead = c.Ahead
+	return end, nil
+}
+
+// Refuse tells the client, in its own protocol, why it is not connected, and
+// closes the connection. It blocks until the client has closed its side, but no
+// longer than answerTime and lingerTime.
+func (c *Client) Refuse(ctx context.Context, err *tunnel.DialError) {
+	defer c.conn.forget()
+	c.Responder.Refuse(ctx, c.conn, err)
+}
+
+// Reset breaks the connection off, without a word.
+func (c *Client) Reset() {
+	c.conn.forget()
+	c.conn.Reset()
+}
+
+// Refuse answers a client beyond a limit, whose handshake was not even begun. It
+// blocks as Client's does, and as long as a client takes to ask that hears nothing
+// before, but no longer than answerTime. ctx breaks that off.
+func Refuse(ctx context.Context, p Protocol, c *Conn, err *tunnel.DialError) {
+	defer c.forget()
+	p.Refuse(ctx, c, err)
+}
+
+// replies is a Responder of a protocol that says a few bytes.
+type replies struct {
+	ready   []byte
+	refusal func(*tunnel.DialError) []byte
+}
+
+func (r replies) Ready(_ context.Context, c *Conn) (tunnel.End, error) {
+	if err := c.Say(r.ready); err != nil {
+		return tunnel.End{}, err
+	}
+	return c.End(), nil
+}
+
+func (r replies) Refuse(ctx context.Context, c *Conn, err *tunnel.DialError) {
+	c.CloseWith(ctx, r.refusal(err))
+}
+
+// ask is the Request of a client that names its target.
+func ask(host string, port uint16, ahead []byte, r Responder) Request {
+	target, denied := named(host, port)
+	return Request{Target: target, Denied: denied, Ahead: ahead, Responder: r}
+}
+
+// broken says that err is the connection's own: the client cannot be told.
+func broken(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && !errors.Is(err, os.ErrDeadlineExceeded)
+}
