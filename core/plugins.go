@@ -7,7 +7,8 @@ import (
 	"io"
 
 	"github.com/tunneld/tunneld/core/internal/engine"
-	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/core/internal/hclbody"
+	"github.com/tunneld/tunneld/internal/schema"
 )
 
 // PluginInfo describes a plugin that a configuration may name.
@@ -22,7 +23,7 @@ func Plugins(ctx context.Context, opts Options) ([]PluginInfo, error) {
 }
 
 // SchemaFormats are the formats that WriteSchema knows.
-var SchemaFormats = schema.Formats
+var SchemaFormats = hclbody.Formats
 
 // WriteSchema writes what an upstream of the plugin may be configured with, in
 // one of SchemaFormats.
@@ -40,5 +41,5 @@ func WriteSchema(ctx context.Context, w io.Writer, opts Options, plugin, format 
 	if err := schema.Check(infos[0].Schema); err != nil {
 		return fmt.Errorf("the plugin %q has a broken schema, which its author has to mend: %w", plugin, err)
 	}
-	return schema.Render(w, format, plugin, infos[0].Schema)
+	return hclbody.Render(w, format, plugin, infos[0].Schema)
 }

@@ -9,7 +9,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -22,7 +23,7 @@ func (r *run) ask(ctx context.Context, values []byte) ([]*pluginv1.Diagnostic, e
 	defer cancel()
 	name := r.upstream.Name
 	got, err := r.main.probe.Service().ValidateConfig(ctx, &pluginv1.ValidateConfigRequest{
-		Upstream: &pluginv1.Upstream{Name: name, ConfigJson: values, ConfigHash: schema.Hash(name, values)},
+		Upstream: &pluginv1.Upstream{Name: name, ConfigJson: values, ConfigHash: config.Hash(name, values)},
 	})
 	if err != nil {
 		return nil, err

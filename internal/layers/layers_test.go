@@ -40,11 +40,12 @@ var allowed = map[string][]string{
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},
 	"internal/plaintext":      {},
 	"internal/nodump":         {},
+	"internal/schema":         {"proto/tunneld/plugin/v1"},
 	"internal/outbound":       {"internal/neterr", "internal/plaintext", "internal/sockopt", "internal/socks5", "internal/tlsend", "proto/tunneld/plugin/v1"},
 	"internal/layers":         {},
 
 	// What a plugin's author imports.
-	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "internal/nodump", "internal/outbound", "internal/plaintext", "internal/tlsend", "internal/userfile", "proto/tunneld/plugin/v1"},
+	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "internal/nodump", "internal/outbound", "internal/plaintext", "internal/schema", "internal/tlsend", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/internal/...":    {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest":         {"plugins/sdk", "plugins/sdk/internal/...", "internal/pluginwire", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest/fixture": {"plugins/sdk", "proto/tunneld/plugin/v1"},
@@ -67,8 +68,8 @@ var allowed = map[string][]string{
 
 	// The core.
 	"core/internal/tunnel":     {"internal/bare", "internal/sockopt", "proto/tunneld/plugin/v1"},
-	"core/internal/schema":     {"proto/tunneld/plugin/v1"},
-	"core/internal/config":     {"internal/plaintext", "internal/pluginwire", "core/internal/listen", "core/internal/route", "core/internal/schema", "core/internal/tunnel", "internal/userfile", "proto/tunneld/plugin/v1"},
+	"core/internal/hclbody":    {"internal/schema", "proto/tunneld/plugin/v1"},
+	"core/internal/config":     {"internal/plaintext", "internal/pluginwire", "core/internal/hclbody", "core/internal/listen", "core/internal/route", "core/internal/tunnel", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/route":      {"core/internal/tunnel"},
 	"core/internal/listen":     {"internal/bare", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
 	"core/internal/splice":     {"internal/bare", "internal/sockopt", "core/internal/tunnel"},
@@ -76,19 +77,19 @@ var allowed = map[string][]string{
 	"core/internal/plugintest": {},
 	"core/internal/metrics":    {"core/internal/status", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
 	"core/internal/control":    {"core/internal/status"},
-	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/nodump", "internal/plaintext", "internal/userfile", "proto/tunneld/plugin/v1"},
+	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/nodump", "internal/plaintext", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
 		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost",
 		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/neterr", "internal/outbound", "proto/tunneld/plugin/v1",
 	},
 	"core/conformance": {
-		"core/conformance/internal/...", "core/internal/config", "core/internal/pluginhost", "core/internal/schema", "core/internal/tunnel",
-		"internal/pluginwire", "internal/nodump", "proto/tunneld/plugin/v1",
+		"core/conformance/internal/...", "core/internal/config", "core/internal/pluginhost", "core/internal/tunnel",
+		"internal/pluginwire", "internal/nodump", "internal/schema", "proto/tunneld/plugin/v1",
 	},
 	"core/conformance/internal/...": {"core/conformance/internal/...", "core/internal/tunnel", "internal/plaintext", "proto/tunneld/plugin/v1"},
 	"core": {
 		"core/internal/config", "core/internal/control", "core/internal/engine",
-		"core/internal/schema", "core/internal/status", "internal/logqueue",
+		"core/internal/hclbody", "core/internal/status", "internal/logqueue", "internal/schema",
 	},
 
 	// The program, which alone lists the bundled plugins.

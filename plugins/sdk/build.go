@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"regexp"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -19,18 +18,17 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tunneld/tunneld/internal/pluginwire"
+	"github.com/tunneld/tunneld/internal/schema"
 	"github.com/tunneld/tunneld/plugins/sdk/internal/serve"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
-
-var pluginNameRule = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
 
 // Build checks the plugin, its schema included, and returns it in the form that
 // Serve and package sdktest run. Its error names everything that is wrong.
 func (p Plugin) Build() (serve.Plugin, error) {
 	var errs []error
-	if !pluginNameRule.MatchString(p.Name) {
-		errs = append(errs, fmt.Errorf("name %q does not match %s", p.Name, pluginNameRule))
+	if !schema.IsPluginName(p.Name) {
+		errs = append(errs, fmt.Errorf("name %q: "+schema.PluginNameRule, p.Name))
 	}
 	if p.Version == "" {
 		errs = append(errs, errors.New("no version"))
@@ -38,8 +36,8 @@ func (p Plugin) Build() (serve.Plugin, error) {
 	if p.New == nil {
 		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, errors.Join(append(errs, errors.New("no New"))...))
 	}
-	schema, err := SchemaOf(p.New())
-	errs = append(errs, commonNames(schema)...)
+	block, err := SchemaOf(p.New())
+	errs = append(errs, commonNames(block)...)
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, err)
 	}
@@ -53,24 +51,24 @@ func (p Plugin) Build() (serve.Plugin, error) {
 			Capabilities: p.capabilities(),
 			CommonNames:  pluginwire.CommonTable,
 		},
-		Schema: schema,
+		Schema: block,
 		New: func() serve.Instance {
-			return &instance{dialer: p.New(), noHalfClose: p.NoHalfClose, log: slog.New(slog.DiscardHandler)}
+			return &instance{schema: block, dialer: p.New(), noHalfClose: p.NoHalfClose, log: slog.New(slog.DiscardHandler)}
 		},
 	}, nil
 }
 
 // commonNames are the names of a schema that are the daemon's.
-func commonNames(schema *pluginv1.Block) (errs []error) {
+func commonNames(block *pluginv1.Block) (errs []error) {
 	taken := func(name string) {
 		if pluginwire.CommonNames[name] > 0 {
 			errs = append(errs, fmt.Errorf("%q: every upstream has an attribute of this name, which is the daemon's: choose another", name))
 		}
 	}
-	for _, a := range schema.GetAttributes() {
+	for _, a := range block.GetAttributes() {
 		taken(a.GetName())
 	}
-	for _, b := range schema.GetBlocks() {
+	for _, b := range block.GetBlocks() {
 		taken(b.GetName())
 	}
 	return errs
@@ -98,6 +96,7 @@ func (p Plugin) capabilities() []string {
 
 // instance is an author's struct as package serve knows it.
 type instance struct {
+	schema      *pluginv1.Block
 	dialer      Dialer
 	noHalfClose bool
 	log         *slog.Logger
@@ -105,7 +104,7 @@ type instance struct {
 }
 
 func (i *instance) Decode(config []byte) []*pluginv1.Diagnostic {
-	return wireDiagnostics(decodeConfig(config, i.dialer))
+	return wireDiagnostics(decodeConfig(i.schema, config, i.dialer))
 }
 
 func (i *instance) Validate() []*pluginv1.Diagnostic {

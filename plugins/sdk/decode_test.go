@@ -8,13 +8,22 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/durationpb"
+	"github.com/tunneld/tunneld/internal/schema"
 )
+
+// decodeInto is decodeConfig with the schema of d.
+func decodeInto(t *testing.T, config []byte, d Dialer) []Diagnostic {
+	t.Helper()
+	block, err := SchemaOf(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decodeConfig(block, config, d)
+}
 
 func TestDecodeConfig(t *testing.T) {
 	var got everything
-	ds := decodeConfig([]byte(`{
+	ds := decodeInto(t, []byte(`{
 		"proxy": "h:1", "token": "t", "via": "v", "mode": "slow", "on": false, "count": 7, "long": 9007199254740992,
 		"ratio": 1.25, "wait": "1.5s", "buffer": 1048576, "hosts": [], "waits": ["0s", "2.000000001s"],
 		"headers": {"a": "b"}, "secrets": {"k": "s"}, "nested": {"n": [1, 2]},
@@ -57,7 +66,7 @@ func TestDecodeRefusesControlCharacters(t *testing.T) {
 		Free   string              `tunneld:"free,freetext"`
 		After  string              `tunneld:"after"`
 	}
-	ds := decodeConfig([]byte(`{
+	ds := decodeInto(t, []byte(`{
 		"plain": "a\n", "list": ["a", "b\r\n"], "map": {"k": "a\tb", "l\n": "v"}, "deep": {"k": ["\u0000"]},
 		"block": {"name": "\u0085x"}, "labels": {"a\n": {"name": "\u007f"}},
 		"secret": "a\n", "hidden": {"k\n": "a\n"}, "free": "a\nb\n", "after": "a\n"
@@ -85,7 +94,7 @@ func TestDecodeRefusesControlCharacters(t *testing.T) {
 // What is absent has its default, also in a block that is absent as a whole.
 func TestDecodeDefaults(t *testing.T) {
 	var got everything
-	if ds := decodeConfig([]byte(`{"proxy": "p", "user": {"a": {}}}`), &got); len(ds) != 0 {
+	if ds := decodeInto(t, []byte(`{"proxy": "p", "user": {"a": {}}}`), &got); len(ds) != 0 {
 		t.Fatal(ds)
 	}
 	want := everything{
@@ -106,43 +115,43 @@ func TestDecodeIsStrict(t *testing.T) {
 		json string
 		want string // "path: summary", one a line
 	}{
-		"not JSON":           {`{"proxy": hunter2}`, ": the configuration is not valid JSON"},
-		"two values":         {`{} {}`, ": the configuration is not valid JSON"},
-		"empty":              {``, ": the configuration is not valid JSON"},
-		"not an object":      {`["hunter2"]`, ": must be an object, not an array"},
-		"unknown":            {`{"proxi": "hunter2"}`, "proxi: unknown attribute or block"},
-		"missing":            {`{"proxy": null, "user": {}}`, "proxy: must not be null: leave it out instead\nuser: required block is missing"},
-		"null in a list":     {`{"hosts": ["a", null]}`, "hosts.1: must not be null"},
-		"null in a map":      {`{"headers": {"k": null}}`, "headers.k: must not be null"},
-		"string":             {`{"via": {"x": "hunter2"}}`, "via: must be a string, not an object"},
-		"secret":             {`{"token": ["hunter2"]}`, "token: must be a string, not an array"},
-		"bool":               {`{"on": "hunter2"}`, "on: must be a boolean, not a string"},
-		"int as string":      {`{"count": "hunter2"}`, "count: must be a whole number, not a string"},
-		"int with fraction":  {`{"count": 1.5}`, "count: must be a whole number within ±2^53"},
-		"int too large":      {`{"count": 9007199254740993}`, "count: must be a whole number within ±2^53"},
-		"int far too large":  {`{"count": 1e400}`, "count: must be a whole number within ±2^53"},
-		"float":              {`{"ratio": true}`, "ratio: must be a number, not a boolean"},
-		"float too large":    {`{"ratio": 1e400}`, "ratio: is too large a number"},
-		"duration":           {`{"wait": "hunter2"}`, `wait: must be seconds in decimal with the suffix "s"`},
-		"user's duration":    {`{"wait": "1m"}`, `wait: must be seconds in decimal with the suffix "s"`},
-		"duration's number":  {`{"wait": 5}`, "wait: must be a string, not a number"},
-		"duration too long":  {`{"wait": "99999999999s"}`, "wait: is too long a duration"},
-		"size":               {`{"buffer": "32KiB"}`, "buffer: must be a whole number, not a string"},
-		"negative duration":  {`{"waits": ["1s", "-1s"]}`, "waits.1: must not be negative"},
-		"negative size":      {`{"buffer": -1}`, "buffer: must not be negative"},
-		"list":               {`{"hosts": "hunter2"}`, "hosts: must be an array, not a string"},
-		"element":            {`{"waits": ["1s", "hunter2"]}`, `waits.1: must be seconds in decimal with the suffix "s"`},
-		"map":                {`{"secrets": ["hunter2"]}`, "secrets: must be an object, not an array"},
-		"map's element":      {`{"secrets": {"k": 5}}`, "secrets.k: must be a string, not a number"},
-		"list in a map":      {`{"nested": {"k": [1, "x"]}}`, "nested.k.1: must be a whole number, not a string"},
-		"block":              {`{"oauth": "hunter2"}`, "oauth: must be an object, not a string"},
-		"block is null":      {`{"oauth": null}`, "oauth: must not be null: leave it out instead"},
-		"in a block":         {`{"oauth": {"secret": "hunter2", "x": 1}}`, "oauth.url: required attribute is missing\noauth.x: unknown attribute or block"},
-		"repeated":           {`{"server": {"port": 1}}`, "server: must be an array, not an object"},
-		"in a repeated one":  {`{"server": [{}, {"port": "hunter2"}]}`, "server.1.port: must be a whole number, not a string"},
-		"null in a repeated": {`{"server": [null]}`, "server.0: must be an object, not null"},
-		"labelled":           {`{"user": []}`, "user: must be an object, not an array"},
-		"in a labelled one":  {`{"user": {"bob": {"port": "hunter2"}}}`, "user.bob.port: must be a whole number, not a string"},
+		"not JSON":           {`{"proxy": hunter2}`, ": It must be one object."},
+		"two values":         {`{} {}`, ": It must be one object."},
+		"empty":              {``, ": It must be one object."},
+		"not an object":      {`["hunter2"]`, ": Its JSON must be an object, not an array."},
+		"unknown":            {`{"proxi": "hunter2"}`, "proxi: The schema does not have it."},
+		"missing":            {`{"proxy": null, "user": {}}`, "proxy: It must not be null. Leave it out instead.\nuser: It is required here."},
+		"null in a list":     {`{"hosts": ["a", null]}`, "hosts.1: It must not be null. Leave it out instead."},
+		"null in a map":      {`{"headers": {"k": null}}`, "headers.k: One of its values does not fit. It must not be null. Leave it out instead."},
+		"string":             {`{"via": {"x": "hunter2"}}`, "via: Its JSON must be a string, not an object."},
+		"secret":             {`{"token": ["hunter2"]}`, "token: Its JSON must be a string, not an array."},
+		"bool":               {`{"on": "hunter2"}`, "on: Its JSON must be a boolean, not a string."},
+		"int as string":      {`{"count": "hunter2"}`, "count: Its JSON must be a whole number, not a string."},
+		"int with fraction":  {`{"count": 1.5}`, "count: " + schema.NotWhole},
+		"int too large":      {`{"count": 9007199254740993}`, "count: " + schema.OutsideInt},
+		"int far too large":  {`{"count": 1e400}`, "count: " + schema.OutsideInt},
+		"float":              {`{"ratio": true}`, "ratio: Its JSON must be a number, not a boolean."},
+		"float too large":    {`{"ratio": 1e400}`, "ratio: " + schema.TooLarge},
+		"duration":           {`{"wait": "hunter2"}`, `wait: A duration is seconds in decimal with the suffix "s": "1.5s".`},
+		"user's duration":    {`{"wait": "1m"}`, `wait: A duration is seconds in decimal with the suffix "s": "1.5s".`},
+		"duration's number":  {`{"wait": 5}`, `wait: Its JSON must be a string such as "1.5s", not a number.`},
+		"duration too long":  {`{"wait": "99999999999s"}`, "wait: The duration is too long."},
+		"size":               {`{"buffer": "32KiB"}`, "buffer: Its JSON must be a whole number, not a string."},
+		"negative duration":  {`{"waits": ["1s", "-1s"]}`, "waits.1: A duration cannot be negative. \"0s\" stands for none."},
+		"negative size":      {`{"buffer": -1}`, "buffer: A size cannot be negative."},
+		"list":               {`{"hosts": "hunter2"}`, "hosts: Its JSON must be an array, not a string."},
+		"element":            {`{"waits": ["1s", "hunter2"]}`, `waits.1: A duration is seconds in decimal with the suffix "s": "1.5s".`},
+		"map":                {`{"secrets": ["hunter2"]}`, "secrets: Its JSON must be an object, not an array."},
+		"map's element":      {`{"secrets": {"k": 5}}`, "secrets.k: One of its values does not fit. Its JSON must be a string, not a number."},
+		"list in a map":      {`{"nested": {"k": [1, "x"]}}`, "nested.k.1: One of its values does not fit. Its JSON must be a whole number, not a string."},
+		"block":              {`{"oauth": "hunter2"}`, "oauth: Its JSON must be an object, not a string."},
+		"block is null":      {`{"oauth": null}`, "oauth: It must not be null. Leave it out instead."},
+		"in a block":         {`{"oauth": {"secret": "hunter2", "x": 1}}`, "oauth.url: It is required here.\noauth.x: The schema does not have it."},
+		"repeated":           {`{"server": {"port": 1}}`, "server: Its JSON must be an array, not an object."},
+		"in a repeated one":  {`{"server": [{}, {"port": "hunter2"}]}`, "server.1.port: Its JSON must be a whole number, not a string."},
+		"null in a repeated": {`{"server": [null]}`, "server.0: Its JSON must be an object, not null."},
+		"labelled":           {`{"user": []}`, "user: Its JSON must be an object, not an array."},
+		"in a labelled one":  {`{"user": {"bob": {"port": "hunter2"}}}`, "user.bob.port: Its JSON must be a whole number, not a string."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := tc.json
@@ -155,8 +164,8 @@ func TestDecodeIsStrict(t *testing.T) {
 				}
 			}
 			var lines []string
-			for _, d := range decodeConfig([]byte(config), new(everything)) {
-				lines = append(lines, strings.Join(d.Path, ".")+": "+d.Summary)
+			for _, d := range decodeInto(t, []byte(config), new(everything)) {
+				lines = append(lines, strings.Join(d.Path, ".")+": "+d.Detail)
 				if d.Warning || strings.Contains(fmt.Sprint(d), secret) {
 					t.Errorf("diagnostic is %+v", d)
 				}
@@ -165,47 +174,6 @@ func TestDecodeIsStrict(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", got, tc.want)
 			}
 		})
-	}
-}
-
-func TestDurations(t *testing.T) {
-	for _, d := range []time.Duration{0, 1, -1, time.Second, -90 * time.Second, 1<<63 - 1, -1 << 63, 1500 * time.Millisecond} {
-		text := formatDuration(d)
-		if got, err := parseDuration(text); err != nil || got != d {
-			t.Errorf("%s: %v, %v", text, got, err)
-		}
-		want, err := protojson.Marshal(durationpb.New(d))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var theirs string
-		if err := json.Unmarshal(want, &theirs); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := parseDuration(theirs); err != nil || got != d {
-			t.Errorf("protobuf's %s: %v, %v", theirs, got, err)
-		}
-	}
-}
-
-func TestParseSize(t *testing.T) {
-	for text, want := range map[string]Size{
-		"0": 0, "5": 5, "5B": 5, "64KiB": 64 * KiB, "1MB": 1e6, "1 MiB": MiB, " 2GiB ": 2 * GiB, "3kB": 3000, "3KB": 3000, "3GB": 3e9,
-		"9223372036854775807": 1<<63 - 1,
-	} {
-		if got, err := ParseSize(text); err != nil || got != want {
-			t.Errorf("%q: %d, %v", text, got, err)
-		}
-	}
-	for _, text := range []string{"", "KiB", "-1", "1.5MiB", "1kib", "1 TiB", "99999999999999999999", "9223372036854775807KiB", "٣"} {
-		if got, err := ParseSize(text); err == nil {
-			t.Errorf("%q is %d", text, got)
-		}
-	}
-	for size, want := range map[Size]string{0: "0B", 5: "5B", 1000: "1000B", KiB: "1KiB", 3 * MiB: "3MiB", GiB: "1GiB"} {
-		if got := size.String(); got != want {
-			t.Errorf("%d prints as %s", int64(size), got)
-		}
 	}
 }
 
@@ -231,9 +199,13 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 }
 
 func FuzzDecodeConfig(f *testing.F) {
+	block, err := SchemaOf(new(everything))
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Add([]byte(`{"proxy": "p", "user": {"a": {"port": 5}}, "waits": ["1s"], "nested": {"k": [1]}}`))
 	f.Add([]byte(`{"oauth": null, "server": [[]]}`))
 	f.Fuzz(func(t *testing.T, config []byte) {
-		decodeConfig(config, new(everything))
+		decodeConfig(block, config, new(everything))
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -63,6 +64,7 @@ func TestProtocolPageValues(t *testing.T) {
 		Int      int               `tunneld:"int"`
 		Float    float64           `tunneld:"float"`
 		Single   Timeouts          `tunneld:"single"`
+		Duration time.Duration     `tunneld:"duration"`
 		Size     Size              `tunneld:"size"`
 		List     []string          `tunneld:"list"`
 		Map      map[string]string `tunneld:"map"`
@@ -78,18 +80,14 @@ func TestProtocolPageValues(t *testing.T) {
 	if len(values) != 11 {
 		t.Fatalf("%d values are shown: %s", len(values), values)
 	}
-	if d, err := parseDuration(strings.Trim(string(values["duration"]), `"`)); err != nil || formatDuration(d) != "1.5s" {
-		t.Errorf("duration: %v, %v", d, err)
-	}
-	delete(values, "duration")
 	config, err := json.Marshal(values)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ds := decodeConfig(config, &all); len(ds) != 0 {
+	if ds := decodeInto(t, config, &all); len(ds) != 0 {
 		t.Errorf("%v in %s", ds, config)
 	}
-	if all.Size != 32*KiB || len(all.Repeated) != 2 || all.Labelled["alice"].Port != 1 {
+	if all.Size != 32*KiB || all.Duration != 1500*time.Millisecond || len(all.Repeated) != 2 || all.Labelled["alice"].Port != 1 {
 		t.Errorf("values are %+v", all)
 	}
 }

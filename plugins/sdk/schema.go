@@ -1,14 +1,13 @@
 package sdk
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
-	"regexp"
 	"strings"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -50,19 +49,18 @@ func SchemaOf(d Dialer) (*pluginv1.Block, error) {
 	}
 	t := v.Elem().Type()
 	var b schemaBuilder
-	block := b.block(t, t.Name(), 0)
-	if err := errors.Join(b.errs...); err != nil {
+	block := b.block(t, t.Name(), 1)
+	err := errors.Join(b.errs...)
+	if err == nil {
+		err = schema.Check(block)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("schema of %s: %w", t, err)
 	}
 	return block, nil
 }
 
-// maxDepth bounds nesting, so that a struct that contains itself is an error
-// and not an endless loop.
-const maxDepth = 8
-
 var (
-	nameRule     = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 	secretType   = reflect.TypeFor[Secret]()
 	durationType = reflect.TypeFor[time.Duration]()
 	sizeType     = reflect.TypeFor[Size]()
@@ -76,8 +74,8 @@ func (b *schemaBuilder) failf(where, format string, args ...any) {
 
 func (b *schemaBuilder) block(t reflect.Type, where string, depth int) *pluginv1.Block {
 	block := &pluginv1.Block{}
-	if depth > maxDepth {
-		b.failf(where, "blocks nest deeper than %d: does the struct contain itself?", maxDepth)
+	if depth > schema.MaxDepth { // a struct that contains itself is an error and not an endless loop
+		b.failf(where, "blocks nest deeper than %d: does the struct contain itself?", schema.MaxDepth)
 		return block
 	}
 	seen := make(map[string]string)
@@ -129,7 +127,7 @@ func (b *schemaBuilder) attribute(f field, at string) *pluginv1.Attribute {
 		Doc:        f.doc,
 		Deprecated: f.deprecated,
 	}
-	typ, secret, err := typeOf(f.typ, 0)
+	typ, secret, err := typeOf(f.typ, 1)
 	if err != nil {
 		b.failf(at, "%v", err)
 		return a
@@ -146,17 +144,9 @@ func (b *schemaBuilder) attribute(f field, at string) *pluginv1.Attribute {
 		b.failf(at, "a sensitive attribute has no default")
 		return a
 	}
-	value, err := defaultValue(typ, f.defaultText)
-	if err != nil {
+	if a.DefaultJson, err = schema.TextJSON(typ, f.defaultText); err != nil {
 		b.failf(at, "default %q: %v", f.defaultText, err)
-		return a
 	}
-	text, err := json.Marshal(value)
-	if err != nil {
-		b.failf(at, "default %q: %v", f.defaultText, err)
-		return a
-	}
-	a.DefaultJson = string(text)
 	return a
 }
 
@@ -196,8 +186,8 @@ func fieldOf(sf reflect.StructField) (field, bool, error) {
 	name, options, _ := strings.Cut(tag, ",")
 	f := field{index: sf.Index[0], name: name, typ: sf.Type, doc: sf.Tag.Get("doc"), deprecated: sf.Tag.Get("deprecated")}
 	f.defaultText, f.hasDefault = sf.Tag.Lookup("default")
-	if !nameRule.MatchString(name) {
-		return field{}, false, fmt.Errorf("name %q: use lower-case letters, digits and underscores, a letter first", name)
+	if !schema.IsName(name) {
+		return field{}, false, fmt.Errorf("name %q: "+schema.NameRule, name)
 	}
 	for o := range strings.SplitSeq(options, ",") {
 		switch o {
@@ -235,8 +225,8 @@ func isStruct(t reflect.Type) bool { return t.Kind() == reflect.Struct && t != s
 
 // typeOf returns the schema's type of a Go type, and whether secrets are in it.
 func typeOf(t reflect.Type, depth int) (typ *pluginv1.Type, secret bool, err error) {
-	if depth > maxDepth {
-		return nil, false, fmt.Errorf("lists and maps nest deeper than %d", maxDepth)
+	if depth > schema.MaxDepth {
+		return nil, false, fmt.Errorf("lists and maps nest deeper than %d", schema.MaxDepth)
 	}
 	switch t {
 	case secretType:

@@ -152,10 +152,10 @@ func TestSchemaOfNamesEveryMistake(t *testing.T) {
 		"wrong.Both: a required attribute has no default",
 		"wrong.Secret: a sensitive attribute has no default",
 		`wrong.BadBool: default "yes": not a bool`,
-		`wrong.BadInt: default "1.5": must be a whole number`,
-		`wrong.BadDuration: default "soon": not a duration`,
-		`wrong.BadSize: default "1 acre": not a size`,
-		`wrong.BadList: default "[\"1s\",5]": not a duration`,
+		`wrong.BadInt: default "1.5": It must be a whole number`,
+		`wrong.BadDuration: default "soon": A duration is a number and a unit`,
+		`wrong.BadSize: default "1 acre": A size is a whole number and a unit`,
+		`wrong.BadList: default "[\"1s\",5]": 1: Its JSON must be`,
 		"wrong.Block: a block is neither sensitive",
 		`wrong.NeedsPointer: the block is optional and "url" in it is required`,
 		"blocks nest deeper than 8",
@@ -176,7 +176,7 @@ func TestSchemaOfNamesEveryMistake(t *testing.T) {
 
 func TestBuild(t *testing.T) {
 	_, err := Plugin{Name: "No-Good", New: func() Dialer { return &wrong{} }}.Build()
-	for _, want := range []string{`plugin "No-Good"`, "does not match", "no version", "wrong.Untagged"} {
+	for _, want := range []string{`plugin "No-Good"`, "a lower-case letter first, then up to 31", "no version", "wrong.Untagged"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q: %v", want, err)
 		}

@@ -35,7 +35,7 @@ func keptTLS(t *testing.T) *tlsFiles {
 	}
 	d := new(secured)
 	config := `{"tls": {"ca_file": "` + f.ca + `", "cert_file": "` + f.cert + `", "key_file": "` + f.key + `", "min_version": "1.2"}}`
-	if ds := decodeConfig([]byte(config), d); len(ds) > 0 {
+	if ds := decodeInto(t, []byte(config), d); len(ds) > 0 {
 		t.Fatal(ds)
 	}
 	f.block = d.TLS

@@ -15,15 +15,15 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/tunneld/tunneld/core/internal/hclbody"
 	"github.com/tunneld/tunneld/core/internal/listen"
-	"github.com/tunneld/tunneld/core/internal/schema"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/schema"
 )
 
 var (
-	pluginNameRE = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
-	sha256RE     = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
-	envRE        = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	sha256RE = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
+	envRE    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 var levels = map[string]slog.Level{
@@ -121,7 +121,7 @@ func (p *parser) log(v schema.Values, b *hclsyntax.Block) Log {
 // choice reports a text that is none of the possible ones.
 func (p *parser) choice(b *hclsyntax.Block, name, given string, possible []string) {
 	detail := `It is one of "` + strings.Join(possible, `", "`) + `".`
-	if similar := schema.Suggest(given, possible); similar != "" {
+	if similar := hclbody.Suggest(given, possible); similar != "" {
 		detail = fmt.Sprintf("Did you mean %q? %s", similar, detail)
 	}
 	p.errorAt(locate(b, name), fmt.Sprintf("Wrong value for %q", name), detail)

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tunneld/tunneld/core/internal/schema"
 	"github.com/tunneld/tunneld/internal/pluginwire"
+	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 

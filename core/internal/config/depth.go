@@ -6,7 +6,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
-	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/core/internal/hclbody"
 )
 
 // maxDepth bounds how deep blocks and expressions go, brackets within brackets
@@ -17,12 +17,12 @@ const maxDepth = 100
 
 // depthProblem is the place from which on the tokens go too deep, as a problem;
 // nil: nowhere.
-func depthProblem(tokens hclsyntax.Tokens) *schema.Problem {
+func depthProblem(tokens hclsyntax.Tokens) *hclbody.Problem {
 	at := tooDeep(tokens)
 	if at == nil {
 		return nil
 	}
-	return &schema.Problem{
+	return &hclbody.Problem{
 		Summary: "Nested too deeply",
 		Detail:  fmt.Sprintf("More than %d brackets, operators and blocks contain or follow each other here without an end. Write it in a simpler way.", maxDepth),
 		Range:   *at,

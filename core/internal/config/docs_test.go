@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tunneld/tunneld/core/internal/hclbody"
 	"github.com/tunneld/tunneld/core/internal/listen"
-	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -55,7 +56,7 @@ func TestDocumentation(t *testing.T) {
 	}
 	for name, block := range blocks {
 		var b bytes.Buffer
-		if err := schema.Render(&b, "markdown", "", &pluginv1.Block{Attributes: block.GetAttributes()}); err != nil {
+		if err := hclbody.Render(&b, "markdown", "", &pluginv1.Block{Attributes: block.GetAttributes()}); err != nil {
 			t.Fatal(err)
 		}
 		want := docRows("# `" + name + "`\n" + b.String())[name]

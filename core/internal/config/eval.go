@@ -18,7 +18,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 
-	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/core/internal/hclbody"
 	"github.com/tunneld/tunneld/internal/userfile"
 )
 
@@ -30,7 +30,7 @@ const maxValueFile = 1 << 20
 // where it is written in the source and looks like what it should be.
 type callError struct {
 	summary, detail string
-	machine         bool // see schema.Problem
+	machine         bool // see hclbody.Problem
 }
 
 func (e *callError) Error() string { return e.summary }
@@ -154,13 +154,13 @@ func fileValue(folder, path string) (string, *callError) {
 }
 
 // eval computes an expression, once, and reports what is wrong with it, once.
-func (s *source) eval(expr hclsyntax.Expression) (evaluated, []schema.Problem) {
+func (s *source) eval(expr hclsyntax.Expression) (evaluated, []hclbody.Problem) {
 	if e, done := s.evals[expr]; done {
 		return e, nil
 	}
 	if p := workProblem(expr); p != nil {
 		s.evals[expr] = evaluated{}
-		return evaluated{}, []schema.Problem{*p}
+		return evaluated{}, []hclbody.Problem{*p}
 	}
 	value, diags := expr.Value(s.funcs)
 	e := evaluated{value: value, ok: !diags.HasErrors()}
@@ -168,7 +168,7 @@ func (s *source) eval(expr hclsyntax.Expression) (evaluated, []schema.Problem) {
 	if e.ok {
 		return e, nil
 	}
-	var problems []schema.Problem
+	var problems []hclbody.Problem
 	for _, d := range diags {
 		if d.Severity == hcl.DiagError {
 			problems = append(problems, evalProblem(expr, d))
@@ -179,8 +179,8 @@ func (s *source) eval(expr hclsyntax.Expression) (evaluated, []schema.Problem) {
 
 // evalProblem translates what hcl says about an expression. Its own words are
 // not used: they repeat names, keys and values.
-func evalProblem(expr hclsyntax.Expression, d *hcl.Diagnostic) schema.Problem {
-	p := schema.Problem{Range: expr.StartRange()}
+func evalProblem(expr hclsyntax.Expression, d *hcl.Diagnostic) hclbody.Problem {
+	p := hclbody.Problem{Range: expr.StartRange()}
 	if d.Subject != nil {
 		p.Range = *d.Subject
 	}
@@ -230,7 +230,7 @@ func evalText(d *hcl.Diagnostic, expr hclsyntax.Expression) (summary, detail str
 	case "Unknown variable", "Variables not allowed":
 		return "Text without quotes", `Write a text in double quotes: "text". The only names without quotes are references to blocks, in upstreams and listeners of a route.`
 	case "Call to unknown function":
-		if similar := schema.Suggest(calledName(d.Expression), functionNames); similar != "" {
+		if similar := hclbody.Suggest(calledName(d.Expression), functionNames); similar != "" {
 			return "Unknown function", fmt.Sprintf("Did you mean %q? %s", similar, functions)
 		}
 		return "Unknown function", functions

@@ -15,8 +15,9 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/tunneld/tunneld/core/internal/hclbody"
 	"github.com/tunneld/tunneld/core/internal/listen"
-	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/internal/schema"
 	"github.com/tunneld/tunneld/internal/userfile"
 )
 
@@ -118,22 +119,22 @@ func (p *parser) parse(texts []sourceText, whole bool) (*Config, Diagnostics) {
 	return p.cfg, p.diags
 }
 
-func (p *parser) report(problems ...schema.Problem) {
+func (p *parser) report(problems ...hclbody.Problem) {
 	p.diags = append(p.diags, p.src.diagnostics(problems)...)
 }
 
 func (p *parser) errorAt(at hcl.Range, summary, detail string) {
-	p.report(schema.Problem{Summary: summary, Detail: detail, Range: at})
+	p.report(hclbody.Problem{Summary: summary, Detail: detail, Range: at})
 }
 
 func (p *parser) warnAt(at hcl.Range, summary, detail string) {
-	p.report(schema.Problem{Warning: true, Summary: summary, Detail: detail, Range: at})
+	p.report(hclbody.Problem{Warning: true, Summary: summary, Detail: detail, Range: at})
 }
 
 // defaults fills in what an absent block stands for.
 func (p *parser) defaults() {
 	empty := &hclsyntax.Body{}
-	d := schema.Decoder{}
+	d := hclbody.Decoder{}
 	values, _ := d.Decode(tables["log"], empty, hcl.Range{})
 	p.cfg.Log = p.log(values, nil)
 	values, _ = d.Decode(tables["daemon"], empty, hcl.Range{})
@@ -174,7 +175,7 @@ func (p *parser) block(b *hclsyntax.Block) {
 		}
 		slices.Sort(names)
 		detail := "The blocks are " + strings.Join(names, ", ") + "."
-		if similar := schema.Suggest(b.Type, names); similar != "" {
+		if similar := hclbody.Suggest(b.Type, names); similar != "" {
 			detail = fmt.Sprintf("Did you mean %q?", similar)
 		}
 		p.errorAt(b.TypeRange, fmt.Sprintf("Unknown block %q", b.Type), detail)
@@ -227,7 +228,7 @@ func (p *parser) identify(b *hclsyntax.Block) (string, bool) {
 	case "listener":
 		ok = p.listenerKind(b) && ok
 	case "upstream", "plugin":
-		if !pluginNameRE.MatchString(b.Labels[0]) {
+		if !schema.IsPluginName(b.Labels[0]) {
 			p.errorAt(b.TypeRange, fmt.Sprintf("Wrong plugin name for %s", b.Type), "The name of a plugin is a small letter and then small letters, digits or _, at most 32.")
 			ok = false
 		}
@@ -252,7 +253,7 @@ func (p *parser) listenerKind(b *hclsyntax.Block) bool {
 		p.errorAt(b.TypeRange, fmt.Sprintf("Listeners of kind %q are not built yet", kind), "The name is taken for a later version of tunneld. The kinds are "+strings.Join(known, ", ")+".")
 	default:
 		detail := "The kinds are " + strings.Join(known, ", ") + "."
-		if similar := schema.Suggest(kind, known); similar != "" {
+		if similar := hclbody.Suggest(kind, known); similar != "" {
 			detail = fmt.Sprintf("Did you mean %q? %s", similar, detail)
 		}
 		p.errorAt(b.TypeRange, "Unknown kind of listener", detail)
@@ -269,7 +270,7 @@ func (p *parser) eval(expr hclsyntax.Expression) (cty.Value, bool) {
 
 // values decodes the body of one of the language's own blocks.
 func (p *parser) values(b *hclsyntax.Block) schema.Values {
-	d := schema.Decoder{
+	d := hclbody.Decoder{
 		Eval: p.eval,
 		Fill: true,
 		Later: func(path []string, name string) bool {

@@ -15,7 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
-	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/core/internal/hclbody"
 )
 
 // MaxSize bounds a configuration, all its files together, in bytes: ten thousand
@@ -151,7 +151,7 @@ const maxTold = 100
 
 // diagnostics places problems, and leaves out those beyond maxTold: that there are
 // more is told with the last.
-func (s *source) diagnostics(problems []schema.Problem) (out Diagnostics) {
+func (s *source) diagnostics(problems []hclbody.Problem) (out Diagnostics) {
 	for _, p := range problems {
 		kind := 0
 		switch {
@@ -174,7 +174,7 @@ func (s *source) diagnostics(problems []schema.Problem) (out Diagnostics) {
 
 // diagnostic places a problem: file, line, block, and as much of the source as
 // may be shown.
-func (s *source) diagnostic(p schema.Problem) Diagnostic {
+func (s *source) diagnostic(p hclbody.Problem) Diagnostic {
 	d := Diagnostic{Warning: p.Warning, Machine: p.Machine, Summary: p.Summary, Detail: p.Detail}
 	f := s.files[p.Range.Filename]
 	if f == nil {

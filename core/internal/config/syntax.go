@@ -8,15 +8,15 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
-	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/core/internal/hclbody"
 )
 
 // parseFile parses one file and returns its syntax errors.
-func parseFile(name string, src []byte) (*file, []schema.Problem) {
+func parseFile(name string, src []byte) (*file, []hclbody.Problem) {
 	f := &file{name: name, src: src, body: &hclsyntax.Body{}}
 	if tooManyTokens(src, name) {
 		f.broken = 1
-		return f, []schema.Problem{{
+		return f, []hclbody.Problem{{
 			Summary: "Too much in one file",
 			Detail:  fmt.Sprintf("It has more than %d million words, signs and lines. Look whether it is a configuration at all, or write it in fewer.", maxTokens>>20),
 			Range:   hcl.Range{Filename: name, Start: hcl.InitialPos},
@@ -30,7 +30,7 @@ func parseFile(name string, src []byte) (*file, []schema.Problem) {
 	// own, and these are not kept meanwhile.
 	if p := depthProblem(lex()); p != nil {
 		f.broken, f.tokens = p.Range.Start.Line, lex()
-		return f, []schema.Problem{*p}
+		return f, []hclbody.Problem{*p}
 	}
 	parsed, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	f.body = parsed.Body.(*hclsyntax.Body)
@@ -76,10 +76,10 @@ const (
 // they repeat pieces of the source. Of one line only the first complaint is
 // kept, and none after a text without its end, since from there on text and code
 // have changed places.
-func syntaxProblems(f *file, tokens hclsyntax.Tokens, diags hcl.Diagnostics) []schema.Problem {
-	var problems []schema.Problem
+func syntaxProblems(f *file, tokens hclsyntax.Tokens, diags hcl.Diagnostics) []hclbody.Problem {
+	var problems []hclbody.Problem
 	for _, d := range diags {
-		p := schema.Problem{Range: hcl.Range{Filename: f.name, Start: hcl.InitialPos}}
+		p := hclbody.Problem{Range: hcl.Range{Filename: f.name, Start: hcl.InitialPos}}
 		if d.Subject != nil {
 			p.Range = *d.Subject
 		}
@@ -94,8 +94,8 @@ func syntaxProblems(f *file, tokens hclsyntax.Tokens, diags hcl.Diagnostics) []s
 		}
 		problems = append(problems, p)
 	}
-	slices.SortStableFunc(problems, func(a, b schema.Problem) int { return a.Range.Start.Byte - b.Range.Start.Byte })
-	var kept []schema.Problem
+	slices.SortStableFunc(problems, func(a, b hclbody.Problem) int { return a.Range.Start.Byte - b.Range.Start.Byte })
+	var kept []hclbody.Problem
 	for _, p := range problems {
 		if n := len(kept); n > 0 && (kept[n-1].Range.Start.Line == p.Range.Start.Line || kept[n-1].Summary == summaryNewline || kept[n-1].Summary == summaryTemplate) {
 			continue

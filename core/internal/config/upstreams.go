@@ -1,15 +1,19 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
-	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/core/internal/hclbody"
 	"github.com/tunneld/tunneld/internal/plaintext"
+	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -20,7 +24,7 @@ const maxUpstream = 2 << 20
 // pluginUpstream takes an upstream whose body only its plugin knows. Its
 // expressions need no schema, and are computed at once.
 func (p *parser) pluginUpstream(b *hclsyntax.Block) {
-	defaults, _ := (&schema.Decoder{Fill: true}).Decode(tables["upstream.direct"], &hclsyntax.Body{}, b.DefRange())
+	defaults, _ := (&hclbody.Decoder{Fill: true}).Decode(tables["upstream.direct"], &hclsyntax.Body{}, b.DefRange())
 	p.cfg.Upstreams = append(p.cfg.Upstreams, Upstream{Type: b.Labels[0], Name: b.Labels[1], Socket: socket(defaults.Block("tcp"))})
 	p.evalBody(b.Body)
 }
@@ -86,7 +90,7 @@ func (c *Config) DecodeUpstreams(schemas map[string]PluginSchema) Diagnostics {
 // decodeUpstream decodes one body, and fills in what it says if it is right.
 func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Block) (diags Diagnostics) {
 	evaluated := true
-	d := schema.Decoder{
+	d := hclbody.Decoder{
 		Eval: func(expr hclsyntax.Expression) (cty.Value, bool) {
 			e, _ := c.src.eval(expr)
 			evaluated = evaluated && e.ok
@@ -105,7 +109,7 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 		commonValues[name] = value
 		delete(values, name)
 		for _, detail := range outOfRange(name, value) {
-			problems = append(problems, schema.Problem{Summary: fmt.Sprintf("%q is out of range", name), Detail: detail, Range: locate(b, name)})
+			problems = append(problems, hclbody.Problem{Summary: fmt.Sprintf("%q is out of range", name), Detail: detail, Range: locate(b, name)})
 		}
 	}
 	wrong := !evaluated
@@ -122,9 +126,18 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 		wrong = true
 	}
 	if !wrong {
-		u.Common, u.JSON, u.Hash = common(commonValues), json, schema.Hash(u.Name, json)
+		u.Common, u.JSON, u.Hash = common(commonValues), json, Hash(u.Name, json)
 	}
 	return diags
+}
+
+// Hash returns a hash of an upstream's name and JSON, in hex. It is no secret,
+// but a weak password could be guessed from it: it has no place in a log.
+func Hash(name string, json []byte) string {
+	h := sha256.New()
+	h.Write([]byte(strconv.Itoa(len(name)) + ":" + name))
+	h.Write(json)
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // Undecoded returns a copy of the configuration as it was before DecodeUpstreams,
@@ -209,7 +222,7 @@ func (c *Config) PluginDiagnostic(upstreamID string, d *pluginv1.Diagnostic) Dia
 				}
 			}
 		}
-		out = c.src.diagnostic(schema.Problem{Summary: out.Summary, Detail: out.Detail, Range: locate(b, d.GetPath()...)})
+		out = c.src.diagnostic(hclbody.Problem{Summary: out.Summary, Detail: out.Detail, Range: locate(b, d.GetPath()...)})
 	}
 	out.Warning = d.GetSeverity() == pluginv1.Severity_SEVERITY_WARNING
 	out.Machine = d.GetNotYet()
@@ -230,5 +243,5 @@ func (c *Config) BlockDiagnostic(blockID, attribute, summary, detail string) Dia
 	if attribute != "" {
 		path = strings.Split(attribute, ".")
 	}
-	return c.src.diagnostic(schema.Problem{Summary: summary, Detail: detail, Range: locate(b, path...)})
+	return c.src.diagnostic(hclbody.Problem{Summary: summary, Detail: detail, Range: locate(b, path...)})
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
-	"github.com/tunneld/tunneld/core/internal/schema"
+	"github.com/tunneld/tunneld/core/internal/hclbody"
 )
 
 const (
@@ -22,13 +22,13 @@ const (
 )
 
 // workProblem says which part of an expression computes too much; nil: none.
-func workProblem(expr hclsyntax.Expression) *schema.Problem {
+func workProblem(expr hclsyntax.Expression) *hclbody.Problem {
 	m := workMeter{nodes: []metered{{}}}
 	hclsyntax.Walk(expr, &m) // returns what Enter and Exit do
 	if m.over == nil {
 		return nil
 	}
-	return &schema.Problem{
+	return &hclbody.Problem{
 		Summary: "The value takes too much to compute",
 		Detail:  fmt.Sprintf("Loops, [*] and jsonencode can come to more than %d million steps here. Nest them less, loop over less, or write the values out.", maxWork>>20),
 		Range:   *m.over,

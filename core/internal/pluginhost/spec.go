@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/schema"
 )
 
 // Spec is how a plugin is started. It is not changed once it has been used.
@@ -89,10 +91,7 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("plugin %q not found: looked for %s; %s", e.Name, strings.Join(e.Looked, ", "), e.Hint)
 }
 
-var (
-	pluginName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
-	hexSHA256  = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
-)
+var hexSHA256 = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
 
 // ProgramPrefix precedes a plugin's name in its program's name.
 const ProgramPrefix = "tunneld-plugin-"
@@ -103,8 +102,8 @@ const ProgramPrefix = "tunneld-plugin-"
 // empty. A file that is there and cannot be run is an error, not a reason to
 // look further; a *NotFoundError says that there is none.
 func Find(name string, block *Block, pluginDir string, bundled []string) (Spec, error) {
-	if !pluginName.MatchString(name) {
-		return Spec{}, fmt.Errorf("plugin name %q: a lower-case letter first, then up to 31 of a-z, 0-9 and _", name)
+	if !schema.IsPluginName(name) {
+		return Spec{}, fmt.Errorf("plugin name %q: "+schema.PluginNameRule, name)
 	}
 	if name == "direct" {
 		return Spec{}, fmt.Errorf("plugin name %q: it is taken by the built-in upstream", name)

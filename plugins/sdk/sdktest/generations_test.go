@@ -161,9 +161,9 @@ func TestDiagnostics(t *testing.T) {
 		values map[string]any
 		want   sdk.Diagnostic
 	}{
-		"unknown":  {map[string]any{"adress": "x"}, sdk.Diagnostic{Path: []string{"adress"}, Summary: "unknown attribute or block"}},
-		"type":     {map[string]any{"print": 5}, sdk.Diagnostic{Path: []string{"print"}, Summary: "must be a string, not a number"}},
-		"required": {map[string]any{"fail": map[string]any{}}, sdk.Diagnostic{Path: []string{"fail", "reason"}, Summary: "required attribute is missing"}},
+		"unknown":  {map[string]any{"adress": "x"}, sdk.Diagnostic{Path: []string{"adress"}, Summary: `Unknown attribute or block "adress"`, Detail: "The schema does not have it."}},
+		"type":     {map[string]any{"print": 5}, sdk.Diagnostic{Path: []string{"print"}, Summary: `Wrong value for "print"`, Detail: "Its JSON must be a string, not a number."}},
+		"required": {map[string]any{"fail": map[string]any{}}, sdk.Diagnostic{Path: []string{"fail", "reason"}, Summary: `Missing attribute "reason"`, Detail: "It is required here."}},
 		"validate": {map[string]any{"invalid": "no"}, sdk.Diagnostic{Path: []string{"invalid"}, Summary: "no", Detail: "Leave it out."}},
 		"panic":    {map[string]any{"panic_in": "validate"}, sdk.Diagnostic{Summary: "the plugin failed while it checked the configuration", Detail: "This is a mistake in the plugin; its log has the details."}},
 		"warning":  {map[string]any{"warn": "careful"}, sdk.Diagnostic{Warning: true, Path: []string{"warn"}, Summary: "careful"}},

@@ -1,4 +1,4 @@
-package schema
+package hclbody
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -78,11 +79,11 @@ func decode(t *testing.T, block *pluginv1.Block, source string) (string, string)
 	for _, p := range problems {
 		lines = append(lines, fmt.Sprintf("%d: %s: %s", p.Range.Start.Line, p.Summary, p.Detail))
 	}
-	return string(JSON(values)), strings.Join(lines, "\n")
+	return string(schema.JSON(values)), strings.Join(lines, "\n")
 }
 
 func TestDecodeValues(t *testing.T) {
-	if err := Check(every()); err != nil {
+	if err := schema.Check(every()); err != nil {
 		t.Fatal(err)
 	}
 	const rest = `"def":65536,"secret":"hidden"`
@@ -180,57 +181,5 @@ func TestRequiredBlocks(t *testing.T) {
 1: Missing block "named": It is required here. Write: named "NAME" { … }`
 	if got != want {
 		t.Errorf("got %s\nwant %s", got, want)
-	}
-}
-
-func TestCheckRefuses(t *testing.T) {
-	deep := &pluginv1.Block{}
-	for range maxDepth {
-		deep = &pluginv1.Block{Blocks: []*pluginv1.NestedBlock{{Name: "x", Nesting: pluginv1.Nesting_NESTING_SINGLE, Body: deep}}}
-	}
-	deepType := str
-	for range maxDepth {
-		deepType = typ(pluginv1.Kind_KIND_LIST, deepType)
-	}
-	wide := &pluginv1.Block{}
-	for i := range maxNames + 1 {
-		wide.Attributes = append(wide.Attributes, &pluginv1.Attribute{Name: fmt.Sprintf("a%d", i), Type: str})
-	}
-	attributes := func(a ...*pluginv1.Attribute) *pluginv1.Block { return &pluginv1.Block{Attributes: a} }
-	for name, c := range map[string]struct {
-		block *pluginv1.Block
-		want  string
-	}{
-		"none":              {nil, "there is none"},
-		"bad name":          {attributes(&pluginv1.Attribute{Name: "A b", Type: str}), `"A b": not a name`},
-		"no name":           {attributes(&pluginv1.Attribute{Type: str}), `"": not a name`},
-		"twice":             {attributes(&pluginv1.Attribute{Name: "a", Type: str}, &pluginv1.Attribute{Name: "a", Type: str}), `"a": there twice`},
-		"reserved":          {attributes(&pluginv1.Attribute{Name: "pool", Type: str}), `"pool": the configuration language keeps`},
-		"no type":           {attributes(&pluginv1.Attribute{Name: "a"}), `"a": unknown type`},
-		"unknown type":      {attributes(&pluginv1.Attribute{Name: "a", Type: typ(99)}), `"a": unknown type 99`},
-		"no element":        {attributes(&pluginv1.Attribute{Name: "a", Type: typ(pluginv1.Kind_KIND_MAP)}), "a map without the type"},
-		"element":           {attributes(&pluginv1.Attribute{Name: "a", Type: typ(pluginv1.Kind_KIND_INT, str)}), "a int with elements"},
-		"deep type":         {attributes(&pluginv1.Attribute{Name: "a", Type: deepType}), "the type is nested deeper"},
-		"required default":  {attributes(&pluginv1.Attribute{Name: "a", Type: str, Required: true, DefaultJson: `""`}), "required, and has a default"},
-		"default type":      {attributes(&pluginv1.Attribute{Name: "a", Type: num, DefaultJson: `"1"`}), `default: not the JSON of a int`},
-		"default null":      {attributes(&pluginv1.Attribute{Name: "a", Type: str, DefaultJson: `null`}), `default: not the JSON of a string`},
-		"default duration":  {attributes(&pluginv1.Attribute{Name: "a", Type: dur, DefaultJson: `"1m"`}), `not a duration such as "1.5s"`},
-		"default size":      {attributes(&pluginv1.Attribute{Name: "a", Type: siz, DefaultJson: `-1`}), `not the JSON of a size`},
-		"default list":      {attributes(&pluginv1.Attribute{Name: "a", Type: lists, DefaultJson: `[[1], ["x"]]`}), `element 1: element 0: not the JSON of a int`},
-		"default not JSON":  {attributes(&pluginv1.Attribute{Name: "a", Type: str, DefaultJson: `x`}), "not JSON"},
-		"default twice":     {attributes(&pluginv1.Attribute{Name: "a", Type: num, DefaultJson: `1 2`}), "more than one JSON value"},
-		"sensitive default": {attributes(&pluginv1.Attribute{Name: "a", Type: maps, Sensitive: true, DefaultJson: `{"the-secret": 1}`}), "default: does not fit its type"},
-		"long":              {attributes(&pluginv1.Attribute{Name: "a", Type: str, Doc: strings.Repeat("x", maxText+1)}), "a text of more than"},
-		"deep":              {deep, "blocks are nested deeper"},
-		"wide":              {wide, "more than 256 names"},
-		"no nesting":        {&pluginv1.Block{Blocks: []*pluginv1.NestedBlock{{Name: "x", Body: &pluginv1.Block{}}}}, "unknown nesting 0"},
-		"no body":           {&pluginv1.Block{Blocks: []*pluginv1.NestedBlock{{Name: "x", Nesting: pluginv1.Nesting_NESTING_SINGLE}}}, "the block has no body"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := Check(c.block)
-			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "the-secret") {
-				t.Errorf("got %v, want %q", err, c.want)
-			}
-		})
 	}
 }

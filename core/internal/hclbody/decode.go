@@ -1,4 +1,7 @@
-package schema
+// Package hclbody decodes the body of a block of the configuration against its
+// schema, and prints a schema for people and as HCL. It starts no plugin and knows
+// nothing of the blocks of the configuration language.
+package hclbody
 
 import (
 	"fmt"
@@ -9,8 +12,23 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
+
+// Problem is something that is wrong with a body. Its texts never hold a value
+// of the configuration, only names and types.
+type Problem struct {
+	// Warning makes it a warning; a problem is an error otherwise.
+	Warning bool
+	// Machine says that what is written may be right, but that this machine does
+	// not have it now.
+	Machine bool
+	// Summary says what is wrong, Detail what to do next.
+	Summary, Detail string
+	// Range is the place in the source.
+	Range hcl.Range
+}
 
 // Decoder decodes bodies. It is not safe for concurrent use.
 type Decoder struct {
@@ -32,7 +50,7 @@ type Decoder struct {
 // for what is missing. Attributes without a type are left to the caller. The
 // values are whole only if no problem is an error and Eval always returned
 // true.
-func (d *Decoder) Decode(block *pluginv1.Block, body *hclsyntax.Body, header hcl.Range) (Values, []Problem) {
+func (d *Decoder) Decode(block *pluginv1.Block, body *hclsyntax.Body, header hcl.Range) (schema.Values, []Problem) {
 	d.problems = nil
 	v := d.body(scope{block: block, body: body, header: header})
 	slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Range.Start.Byte - b.Range.Start.Byte })
@@ -51,8 +69,8 @@ func (d *Decoder) problem(at hcl.Range, summary, detail string) {
 	d.problems = append(d.problems, Problem{Summary: summary, Detail: detail, Range: at})
 }
 
-func (d *Decoder) body(s scope) Values {
-	values := Values{}
+func (d *Decoder) body(s scope) schema.Values {
+	values := schema.Values{}
 	for _, spec := range s.block.GetAttributes() {
 		d.attribute(s, spec, values)
 	}
@@ -63,9 +81,9 @@ func (d *Decoder) body(s scope) Values {
 	return values
 }
 
-func (d *Decoder) attribute(s scope, spec *pluginv1.Attribute, values Values) {
+func (d *Decoder) attribute(s scope, spec *pluginv1.Attribute, values schema.Values) {
 	name := spec.GetName()
-	if value, ok := defaultValue(spec); ok {
+	if value, ok := schema.Default(spec); ok {
 		values[name] = value
 	}
 	attr, given := s.body.Attributes[name]
@@ -108,7 +126,7 @@ func (d *Decoder) attribute(s scope, spec *pluginv1.Attribute, values Values) {
 	d.problem(at, summary, bad.detail)
 }
 
-func (d *Decoder) nested(s scope, spec *pluginv1.NestedBlock, values Values) {
+func (d *Decoder) nested(s scope, spec *pluginv1.NestedBlock, values schema.Values) {
 	name := spec.GetName()
 	var found []*hclsyntax.Block
 	for _, b := range s.body.Blocks {
@@ -121,7 +139,7 @@ func (d *Decoder) nested(s scope, spec *pluginv1.NestedBlock, values Values) {
 			d.problem(s.header, fmt.Sprintf("Missing block %q", name), fmt.Sprintf("It is required here. Write: %s { … }", header(spec)))
 		}
 		if d.Fill && spec.GetNesting() == pluginv1.Nesting_NESTING_SINGLE {
-			values[name] = defaults(spec.GetBody())
+			values[name] = schema.Defaults(spec.GetBody())
 		}
 		return
 	}
@@ -184,18 +202,18 @@ func (d *Decoder) labels(b *hclsyntax.Block, want int) bool {
 func (d *Decoder) unknown(s scope) {
 	for name, attr := range s.body.Attributes {
 		switch {
-		case Attribute(s.block, name) != nil:
-		case Nested(s.block, name) != nil:
-			d.problem(attr.NameRange, fmt.Sprintf("%q is a block", name), fmt.Sprintf("Write it without the equals sign: %s { … }", header(Nested(s.block, name))))
+		case schema.Attribute(s.block, name) != nil:
+		case schema.Nested(s.block, name) != nil:
+			d.problem(attr.NameRange, fmt.Sprintf("%q is a block", name), fmt.Sprintf("Write it without the equals sign: %s { … }", header(schema.Nested(s.block, name))))
 		default:
 			d.unknownName(s, attr.NameRange, "attribute", name)
 		}
 	}
 	for _, b := range s.body.Blocks {
 		switch {
-		case Nested(s.block, b.Type) != nil:
-		case Attribute(s.block, b.Type) != nil:
-			d.problem(b.TypeRange, fmt.Sprintf("%q is an attribute", b.Type), fmt.Sprintf("Write it with an equals sign: %s = %s", b.Type, example(Attribute(s.block, b.Type).GetType())))
+		case schema.Nested(s.block, b.Type) != nil:
+		case schema.Attribute(s.block, b.Type) != nil:
+			d.problem(b.TypeRange, fmt.Sprintf("%q is an attribute", b.Type), fmt.Sprintf("Write it with an equals sign: %s = %s", b.Type, example(schema.Attribute(s.block, b.Type).GetType())))
 		default:
 			d.unknownName(s, b.TypeRange, "block", b.Type)
 		}
@@ -206,7 +224,7 @@ func (d *Decoder) unknown(s scope) {
 // then the one complaint is enough.
 func (s scope) misspelt(name string) bool {
 	for given := range s.body.Attributes {
-		if Attribute(s.block, given) == nil && Suggest(given, s.known()) == name {
+		if schema.Attribute(s.block, given) == nil && Suggest(given, s.known()) == name {
 			return true
 		}
 	}

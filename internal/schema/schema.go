@@ -1,17 +1,47 @@
-// Package schema works with the schemas of plugins: it checks that one is sane,
-// decodes the body of a block against it, puts the values into the JSON that a
-// plugin is configured with, and prints a schema for people. It starts no
-// plugin and knows nothing of the blocks of the configuration language.
+// Package schema knows what the body of a block may hold, for the daemon and the
+// SDK alike: names, types, the notation of durations and sizes, and the JSON that
+// carries values. It checks that a schema is sane, and values against one. It
+// knows neither HCL nor Go structs; core/internal/hclbody and plugins/sdk do.
 package schema
 
 import (
+	"regexp"
 	"slices"
 	"time"
 
-	"github.com/hashicorp/hcl/v2"
-
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
+
+// The bounds of a plugin's schema: far beyond what a person would write, and
+// small enough that a broken plugin costs nothing.
+const (
+	// MaxDepth bounds the nesting of blocks and of a type, and so the recursion
+	// over both.
+	MaxDepth = 8
+
+	maxNames    = 256  // in one body
+	maxTotal    = 2048 // in all bodies
+	maxText     = 8192 // bytes of a doc, a default or a deprecation
+	maxProblems = 16   // reported of one schema
+)
+
+var (
+	nameRE       = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
+	pluginNameRE = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+)
+
+// The rules that the names follow, for messages.
+const (
+	NameRule       = "a lower-case letter first, then up to 63 of a-z, 0-9 and _"
+	PluginNameRule = "a lower-case letter first, then up to 31 of a-z, 0-9 and _"
+)
+
+// IsName says whether text can be the name of an attribute or nested block.
+func IsName(text string) bool { return nameRE.MatchString(text) }
+
+// IsPluginName says whether text can be the name of a plugin, and so the type of
+// an upstream.
+func IsPluginName(text string) bool { return pluginNameRE.MatchString(text) }
 
 // Values are the values of a body by name. An attribute is a string, bool,
 // int64 (an int, or a size in bytes), float64, time.Duration, []any or
@@ -19,18 +49,13 @@ import (
 // labelled one map[string]any of Values. What is absent is not there.
 type Values map[string]any
 
-// Problem is something that is wrong with a body. Its texts never hold a value
-// of the configuration, only names and types.
+// Problem is something that is wrong with a body. Its texts never hold a value,
+// only names and types.
 type Problem struct {
-	// Warning makes it a warning; a problem is an error otherwise.
-	Warning bool
-	// Machine says that what is written may be right, but that this machine does
-	// not have it now.
-	Machine bool
+	// Path leads to it from the body: names, the index in a list, a label.
+	Path []string
 	// Summary says what is wrong, Detail what to do next.
 	Summary, Detail string
-	// Range is the place in the source.
-	Range hcl.Range
 }
 
 // Text returns the attribute's text, or "".
@@ -91,4 +116,30 @@ func Nested(block *pluginv1.Block, name string) *pluginv1.NestedBlock {
 		return nil
 	}
 	return block.GetBlocks()[i]
+}
+
+// Defaults returns the values of a body in which nothing is written. Single blocks
+// are filled in.
+func Defaults(block *pluginv1.Block) Values {
+	v := Values{}
+	for _, a := range block.GetAttributes() {
+		if d, ok := Default(a); ok {
+			v[a.GetName()] = d
+		}
+	}
+	for _, b := range block.GetBlocks() {
+		if b.GetNesting() == pluginv1.Nesting_NESTING_SINGLE {
+			v[b.GetName()] = Defaults(b.GetBody())
+		}
+	}
+	return v
+}
+
+// Default returns the attribute's default, of which Check has seen that it is one.
+func Default(a *pluginv1.Attribute) (any, bool) {
+	if a.GetDefaultJson() == "" {
+		return nil, false
+	}
+	v, err := readValue(a.GetType(), []byte(a.GetDefaultJson()))
+	return v, err == nil
 }

@@ -1,4 +1,4 @@
-package schema
+package hclbody
 
 import (
 	"fmt"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2/hclwrite"
 
+	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -211,12 +212,12 @@ func typeText(t *pluginv1.Type) string {
 // defaultText is the default in the user's notation; empty where there is none
 // to show.
 func defaultText(a *pluginv1.Attribute) string {
-	v, ok := defaultValue(a)
+	v, ok := schema.Default(a)
 	if !ok || a.GetSensitive() {
 		return ""
 	}
 	if n, isInt := v.(int64); isInt && a.GetType().GetKind() == pluginv1.Kind_KIND_SIZE {
-		v = sizeText(n)
+		v = schema.FormatSize(n)
 	}
 	return string(hclwrite.TokensForValue(toCty(v)).Bytes())
 }
@@ -234,7 +235,7 @@ func toCty(v any) cty.Value {
 	case float64:
 		return cty.NumberFloatVal(v)
 	case time.Duration:
-		return cty.StringVal(durationText(v))
+		return cty.StringVal(schema.FormatDuration(v))
 	case []any:
 		list := make([]cty.Value, len(v))
 		for i, e := range v {

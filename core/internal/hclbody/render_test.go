@@ -1,4 +1,4 @@
-package schema
+package hclbody
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -66,7 +67,7 @@ func TestRenderedExampleDecodes(t *testing.T) {
 	source := b.String()
 	var uncommented strings.Builder
 	for line := range strings.Lines(source) {
-		if name, _, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "# "), " = "); ok && nameRE.MatchString(name) {
+		if name, _, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "# "), " = "); ok && schema.IsName(name) {
 			line = strings.Replace(line, "# ", "", 1)
 		}
 		uncommented.WriteString(line)

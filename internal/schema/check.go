@@ -3,21 +3,9 @@ package schema
 import (
 	"errors"
 	"fmt"
-	"regexp"
 
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
-
-// The bounds of a plugin's schema: far beyond what a person would write, and
-// small enough that a broken plugin costs nothing.
-const (
-	maxNames    = 256  // in one body
-	maxTotal    = 2048 // in all bodies
-	maxText     = 8192 // bytes of a doc, a default or a deprecation
-	maxProblems = 16   // reported of one schema
-)
-
-var nameRE = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
 
 // reserved are the names at the root of an upstream's body that the
 // configuration language keeps for itself.
@@ -68,8 +56,8 @@ func (c *checker) block(b *pluginv1.Block, path string, depth int) {
 	count := len(b.GetAttributes()) + len(b.GetBlocks())
 	c.total += count
 	switch {
-	case depth > maxDepth:
-		c.errorf("%s: blocks are nested deeper than %d", path, maxDepth)
+	case depth > MaxDepth:
+		c.errorf("%s: blocks are nested deeper than %d", path, MaxDepth)
 		return
 	case count > maxNames:
 		c.errorf("%q: more than %d names in one body", path, maxNames)
@@ -100,8 +88,8 @@ func (c *checker) block(b *pluginv1.Block, path string, depth int) {
 }
 
 func (c *checker) name(name, at string, seen map[string]bool) {
-	if !nameRE.MatchString(name) {
-		c.errorf("%.80q: not a name (%s)", at, nameRE)
+	if !IsName(name) {
+		c.errorf("%.80q: not a name (%s)", at, NameRule)
 	}
 	if seen[name] {
 		c.errorf("%q: there twice", at)
@@ -129,7 +117,7 @@ func (c *checker) attribute(a *pluginv1.Attribute, at string) {
 	if a.GetRequired() {
 		c.errorf("%q: required, and has a default", at)
 	}
-	if _, err := parseJSON(a.GetType(), a.GetDefaultJson()); err != nil {
+	if _, err := readValue(a.GetType(), []byte(a.GetDefaultJson())); err != nil {
 		if a.GetSensitive() {
 			err = errors.New("does not fit its type")
 		}
@@ -138,8 +126,8 @@ func (c *checker) attribute(a *pluginv1.Attribute, at string) {
 }
 
 func checkType(t *pluginv1.Type, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("the type is nested deeper than %d", maxDepth)
+	if depth > MaxDepth {
+		return fmt.Errorf("the type is nested deeper than %d", MaxDepth)
 	}
 	switch t.GetKind() {
 	case pluginv1.Kind_KIND_LIST, pluginv1.Kind_KIND_MAP:
