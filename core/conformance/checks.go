@@ -128,7 +128,7 @@ func (r *run) patience(capability string) time.Duration {
 
 // cannot says whether the plugin names a capability.
 func (r *run) cannot(capability string) bool {
-	return r.main != nil && slices.Contains(r.main.info.GetCapabilities(), capability)
+	return r.main != nil && slices.Contains(r.main.Info().GetCapabilities(), capability)
 }
 
 // CheckInfo describes a check that a run makes.

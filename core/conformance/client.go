@@ -40,7 +40,7 @@ func (r *run) dial1(ctx context.Context, i *instance, generation uint64, target 
 
 // stream dials and makes what the kit reads and writes of it.
 func (r *run) stream(ctx context.Context, i *instance, generation uint64, target tunnel.Target) (*tunnel.Conn, error) {
-	c, err := i.plugin.Dialer(generation, r.upstream.Name).Dial(ctx, tunnel.Dial{
+	c, err := i.Dial(ctx, generation, r.upstream.Name, tunnel.Dial{
 		Target: target, Source: "127.0.0.1:1", Listener: "kit", Route: "kit", Connection: "kit", Socket: r.upstream.Socket,
 	})
 	if err != nil {

@@ -121,7 +121,7 @@ func (r *run) refuse(ctx context.Context) outcome {
 	one, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
 	begun := time.Now()
-	answer, err := r.main.probe.Dial(one, &pluginv1.DialRequest{
+	answer, err := r.main.dialRaw(one, &pluginv1.DialRequest{
 		Generation: firstGeneration, Upstream: r.upstream.Name,
 		Target:        &pluginv1.Target{Host: target.Host, Port: uint32(target.Port)},
 		AcceptedPaths: bothPaths,

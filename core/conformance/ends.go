@@ -20,7 +20,7 @@ var (
 
 // declared is the outcome of a check of what the plugin says it cannot.
 func (r *run) declared() (outcome, bool) {
-	if !r.main.info.GetNoHalfClose() {
+	if !r.main.Info().GetNoHalfClose() {
 		return outcome{}, false
 	}
 	return declare("the plugin says that its protocol cannot end one direction alone (no_half_close)"), true

@@ -23,7 +23,7 @@ func (r *run) settled(ctx context.Context) map[string]string {
 	var err error
 	poll.Until(ctx, r.opts.Timeout, func() bool {
 		var now map[string]string
-		if now, err = proc.Descriptors(r.main.probe.PID()); err != nil {
+		if now, err = proc.Descriptors(r.main.PID()); err != nil {
 			return false
 		}
 		if last != nil && maps.Equal(last, now) {
@@ -48,7 +48,7 @@ func (r *run) grown(ctx context.Context, before map[string]string, limit int) st
 	}
 	var now map[string]string
 	fine := poll.Until(ctx, r.opts.Timeout, func() bool {
-		open, err := proc.Descriptors(r.main.probe.PID())
+		open, err := proc.Descriptors(r.main.PID())
 		now = open
 		return err == nil && len(open)-len(before) < limit
 	})
@@ -112,7 +112,7 @@ func (r *run) many(ctx context.Context, count int) error {
 				errs <- err
 				return
 			}
-			if n%2 == 0 && !r.main.info.GetNoHalfClose() && !r.lacks(LackHalfClose) {
+			if n%2 == 0 && !r.main.Info().GetNoHalfClose() && !r.lacks(LackHalfClose) {
 				if err := c.closeWrite(); err != nil {
 					errs <- err
 					return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -26,7 +27,7 @@ const (
 func (r *run) status(ctx context.Context) outcome {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
-	stream, err := r.main.probe.Service().WatchStatus(ctx, &pluginv1.WatchStatusRequest{})
+	stream, err := r.main.Service().WatchStatus(ctx, &pluginv1.WatchStatusRequest{})
 	if err != nil {
 		return fail("%v", err)
 	}
@@ -67,7 +68,7 @@ func (r *run) request(generation uint64) *pluginv1.DialRequest {
 func (r *run) answers(ctx context.Context, i *instance, req *pluginv1.DialRequest, want codes.Code) error {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
-	got, err := i.probe.Dial(ctx, req)
+	got, err := i.dialRaw(ctx, req)
 	switch {
 	case err == nil && got.GetError() != nil:
 		return fmt.Errorf("it answers with a DialError (%s), not %s", got.GetError().GetMessage(), want)
@@ -85,7 +86,7 @@ func (r *run) generations(ctx context.Context) outcome {
 		return fail("%v", err)
 	}
 	defer r.retire(i)
-	service := i.probe.Service()
+	service := i.Service()
 	old, err := r.dial1(ctx, i, firstGeneration, r.dest)
 	if err != nil {
 		return fail("dial under generation 1: %v", err)
@@ -109,7 +110,7 @@ func (r *run) generations(ctx context.Context) outcome {
 			return fail("%v", err)
 		}
 	}
-	if err := i.plugin.Release(ctx, firstGeneration); err != nil {
+	if err := i.release(ctx, firstGeneration); err != nil {
 		return fail("release generation 1: %v", err)
 	}
 	if err := r.answers(ctx, i, r.request(firstGeneration), codes.NotFound); err != nil {
@@ -138,7 +139,7 @@ func (r *run) generations(ctx context.Context) outcome {
 }
 
 func (r *run) configureWhole(ctx context.Context) outcome {
-	service := r.main.probe.Service()
+	service := r.main.Service()
 	name, values := "kit_broken", []byte(`{"kit_unknown_name":1}`)
 	got, err := service.Configure(ctx, &pluginv1.ConfigureRequest{Generation: brokenGeneration, Upstreams: []*pluginv1.Upstream{
 		r.up, {Name: name, ConfigJson: values, ConfigHash: config.Hash(name, values)},
@@ -194,7 +195,7 @@ func (r *run) drain(ctx context.Context) outcome {
 func (r *run) drainTooShort(ctx context.Context, i *instance) (got *pluginv1.DrainResponse, err error) {
 	for _, d := range []time.Duration{time.Second, 5 * time.Second, 5 * time.Second} {
 		one, cancel := context.WithTimeout(ctx, d)
-		got, err = i.probe.Service().Drain(one, &pluginv1.DrainRequest{})
+		got, err = i.Service().Drain(one, &pluginv1.DrainRequest{})
 		cancel()
 		if status.Code(err) != codes.DeadlineExceeded {
 			break
@@ -213,7 +214,7 @@ func (r *run) drained(ctx context.Context, i *instance, c *client) outcome {
 	defer cancel()
 	returned := make(chan result, 1)
 	go func() {
-		got, err := i.probe.Service().Drain(long, &pluginv1.DrainRequest{})
+		got, err := i.Service().Drain(long, &pluginv1.DrainRequest{})
 		returned <- result{got, err}
 	}()
 	defer func() { cancel(); c.drop() }()
@@ -250,9 +251,9 @@ func (r *run) kill(ctx context.Context) outcome {
 	if err := carries(c, "the tunnel"); err != nil {
 		return fail("%v", err)
 	}
-	i.probe.Kill()
+	i.Signal(syscall.SIGKILL)
 	select {
-	case <-i.probe.Exited():
+	case <-i.Exited():
 	case <-time.After(r.opts.Timeout):
 		return fail("it is still there %s after SIGKILL", r.opts.Timeout)
 	}
@@ -288,7 +289,7 @@ func (r *run) killTarget(ctx context.Context) outcome {
 		return fail("%v", err)
 	}
 	defer r.retire(i)
-	return r.broken(ctx, i, func(*client) { i.probe.Kill() })
+	return r.broken(ctx, i, func(*client) { i.Signal(syscall.SIGKILL) })
 }
 
 func (r *run) lifeline(ctx context.Context) outcome {
@@ -297,15 +298,15 @@ func (r *run) lifeline(ctx context.Context) outcome {
 		return fail("%v", err)
 	}
 	defer r.retire(i)
-	family := proc.Family(i.probe.PID())
+	family := proc.Family(i.PID())
 	watched := outcome{result: Pass}
 	var took time.Duration
 	ended := true
 	hangUp := func() {
 		begun := time.Now()
-		i.probe.HangUp()
+		i.Abandon()
 		select {
-		case <-i.probe.Exited():
+		case <-i.Exited():
 		case <-time.After(r.opts.hangUp):
 			ended = false
 		}

@@ -113,7 +113,7 @@ func (p *Report) finish(r *run, took time.Duration) {
 	if r.main == nil {
 		return
 	}
-	info := r.main.info
+	info := r.main.Info()
 	p.Plugin.Version, p.Plugin.Summary, p.Plugin.NoHalfClose = info.GetVersion(), info.GetSummary(), info.GetNoHalfClose()
 	p.Plugin.Capabilities = info.GetCapabilities()
 	if r.level >= levelDialed {

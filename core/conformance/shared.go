@@ -103,13 +103,13 @@ func (r *run) release(ctx context.Context) outcome {
 		return fail("dial under generation 2, whose upstream has another hash: %v", err)
 	}
 	defer second.drop()
-	if err := i.plugin.Release(ctx, firstGeneration); err != nil {
+	if err := i.release(ctx, firstGeneration); err != nil {
 		return fail("release generation 1: %v", err)
 	}
 	if err := live(ctx, first, "the tunnel of an upstream that another hash has replaced"); err != nil {
 		return fail("%v", err)
 	}
-	if err := i.plugin.Release(ctx, secondGeneration); err != nil {
+	if err := i.release(ctx, secondGeneration); err != nil {
 		return fail("release generation 2: %v", err)
 	}
 	if err := live(ctx, second, "the tunnel of an upstream that no generation has any more"); err != nil {

@@ -34,9 +34,8 @@ func (r *run) handshake(ctx context.Context) outcome {
 
 func (r *run) information(ctx context.Context) outcome {
 	var wrong []string
-	info := r.main.info
-	for _, what := range []string{"version", "summary"} {
-		text := r.said.told(what)
+	info := r.main.Info()
+	line := func(what, text string) {
 		if strings.TrimSpace(text) == "" {
 			wrong = append(wrong, "no "+what)
 		}
@@ -44,7 +43,10 @@ func (r *run) information(ctx context.Context) outcome {
 			wrong = append(wrong, "the "+what+" is not one short line")
 		}
 	}
-	again, err := r.main.probe.Service().GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: r.opts.Version, Capabilities: []string{"kit.unknown"}})
+	raw := r.said.rawInfo()
+	line("version", raw.GetVersion())
+	line("summary", raw.GetSummary())
+	again, err := r.main.Service().GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: r.opts.Version, Capabilities: []string{"kit.unknown"}})
 	switch {
 	case err != nil:
 		wrong = append(wrong, "asked again, with a capability that nobody knows: "+err.Error())
@@ -55,8 +57,8 @@ func (r *run) information(ctx context.Context) outcome {
 }
 
 func (r *run) schema(ctx context.Context) outcome {
-	spec := r.main.plugin.Schema()
-	common := config.PluginSchema{Block: spec, CommonNames: r.main.info.GetCommonNames()}
+	spec := r.main.Schema()
+	common := config.PluginSchema{Block: spec, CommonNames: r.main.Info().GetCommonNames()}
 	if err := common.Check(); err != nil {
 		return fail("%v", err)
 	}
@@ -66,7 +68,7 @@ func (r *run) schema(ctx context.Context) outcome {
 	}
 	r.level = levelDecoded
 	wrong := undocumented(spec, "")
-	again, err := r.main.probe.Service().GetSchema(ctx, &pluginv1.GetSchemaRequest{})
+	again, err := r.main.Service().GetSchema(ctx, &pluginv1.GetSchemaRequest{})
 	switch {
 	case err != nil:
 		wrong = append(wrong, "asked again: "+err.Error())

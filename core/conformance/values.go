@@ -22,7 +22,7 @@ func (r *run) ask(ctx context.Context, values []byte) ([]*pluginv1.Diagnostic, e
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
 	name := r.upstream.Name
-	got, err := r.main.probe.Service().ValidateConfig(ctx, &pluginv1.ValidateConfigRequest{
+	got, err := r.main.Service().ValidateConfig(ctx, &pluginv1.ValidateConfigRequest{
 		Upstream: &pluginv1.Upstream{Name: name, ConfigJson: values, ConfigHash: config.Hash(name, values)},
 	})
 	if err != nil {
@@ -76,7 +76,7 @@ func (r *run) missing(ctx context.Context) outcome {
 		count++
 		wrong = append(wrong, r.refuses(ctx, append(path, name), "without it", func(body map[string]any) { delete(body, name) })...)
 	}
-	walk(r.main.plugin.Schema(), nil, func(path []string, b *pluginv1.Block) {
+	walk(r.main.Schema(), nil, func(path []string, b *pluginv1.Block) {
 		for _, a := range b.GetAttributes() {
 			if a.GetRequired() {
 				try(slices.Clone(path), a.GetName())
@@ -102,7 +102,7 @@ func (r *run) types(ctx context.Context) outcome {
 		wrong = append(wrong, r.refuses(ctx, append(slices.Clone(path), name), what, func(body map[string]any) { body[name] = value })...)
 	}
 	try(nil, "kit_unknown_name", "with a name that the schema does not have", 1)
-	walk(r.main.plugin.Schema(), nil, func(path []string, b *pluginv1.Block) {
+	walk(r.main.Schema(), nil, func(path []string, b *pluginv1.Block) {
 		for _, a := range b.GetAttributes() {
 			value, what := misfit(a.GetType())
 			try(path, a.GetName(), what, value)
@@ -135,7 +135,7 @@ func misfit(t *pluginv1.Type) (any, string) {
 func (r *run) refuses(ctx context.Context, path []string, what string, change func(body map[string]any)) []string {
 	at := strings.Join(path, ".")
 	root := r.values()
-	body := descend(r.main.plugin.Schema(), root, path[:len(path)-1])
+	body := descend(r.main.Schema(), root, path[:len(path)-1])
 	change(body)
 	values, err := json.Marshal(root)
 	if err != nil {

@@ -33,82 +33,78 @@ var bounds = map[protoreflect.Name]map[protoreflect.Name]int{
 	"Connected":       {"local_address": maxAddress, "remote_address": maxAddress},
 }
 
-// texts cleans what the answers of one plugin's calls say.
-type texts struct {
-	tap func(field, text string) // see Options.OnText; may be nil
+// Cleaned makes of what a plugin says in calls texts that are fit to be shown.
+func Cleaned() []grpc.DialOption {
+	return []grpc.DialOption{grpc.WithChainUnaryInterceptor(cleanUnary), grpc.WithChainStreamInterceptor(cleanStream)}
 }
 
-// unary is a grpc.UnaryClientInterceptor.
-func (t texts) unary(ctx context.Context, method string, req, answer any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+// cleanUnary is a grpc.UnaryClientInterceptor.
+func cleanUnary(ctx context.Context, method string, req, answer any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	err := invoke(ctx, method, req, answer, cc, opts...)
-	t.answer(answer)
-	return t.error(err)
+	cleanAnswer(answer)
+	return cleanStatus(err)
 }
 
-// stream is a grpc.StreamClientInterceptor.
-func (t texts) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+// cleanStream is a grpc.StreamClientInterceptor.
+func cleanStream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	s, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
-		return nil, t.error(err)
+		return nil, cleanStatus(err)
 	}
-	return textStream{s, t}, nil
+	return textStream{s}, nil
 }
 
 // textStream is a stream whose messages are cleaned.
-type textStream struct {
-	grpc.ClientStream
-	texts texts
-}
+type textStream struct{ grpc.ClientStream }
 
 // RecvMsg receives a message.
 func (s textStream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
-	s.texts.answer(m)
-	return s.texts.error(err)
+	cleanAnswer(m)
+	return cleanStatus(err)
 }
 
-// error cleans the message of a gRPC status.
-func (t texts) error(err error) error {
+// cleanStatus cleans the message of a gRPC status.
+func cleanStatus(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
 	s := status.Convert(err)
-	t.tell("", s.Message())
 	return status.Error(s.Code(), clean(s.Message(), maxText))
 }
 
-// answer cleans a message of the plugin protocol; others are go-plugin's own.
-func (t texts) answer(m any) {
+// cleanAnswer cleans a message of the plugin protocol; others are go-plugin's own.
+func cleanAnswer(m any) {
 	pm, ok := m.(proto.Message)
 	if !ok || pm.ProtoReflect().Descriptor().ParentFile() != pluginv1.File_tunneld_plugin_v1_plugin_proto {
 		return
 	}
-	t.message(pm.ProtoReflect())
+	cleanMessage(pm.ProtoReflect())
 }
 
-// message cleans every text in m and below.
-func (t texts) message(m protoreflect.Message) {
+// cleanMessage cleans every text in m and below.
+func cleanMessage(m protoreflect.Message) {
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch list := f.IsList(); {
 		case f.Kind() == protoreflect.MessageKind && list:
 			for i := range v.List().Len() {
-				t.message(v.List().Get(i).Message())
+				cleanMessage(v.List().Get(i).Message())
 			}
 		case f.Kind() == protoreflect.MessageKind:
-			t.message(v.Message())
+			cleanMessage(v.Message())
 		case f.Kind() == protoreflect.StringKind && list:
 			for i := range v.List().Len() {
-				v.List().Set(i, protoreflect.ValueOfString(t.text(f, v.List().Get(i).String())))
+				v.List().Set(i, protoreflect.ValueOfString(cleanField(f, v.List().Get(i).String())))
 			}
 		case f.Kind() == protoreflect.StringKind:
-			m.Set(f, protoreflect.ValueOfString(t.text(f, v.String())))
+			m.Set(f, protoreflect.ValueOfString(cleanField(f, v.String())))
 		}
 		return true
 	})
 }
 
-// text cleans one text.
-func (t texts) text(f protoreflect.FieldDescriptor, s string) string {
+// cleanField cleans one text.
+func cleanField(f protoreflect.FieldDescriptor, s string) string {
 	of := f.ContainingMessage().Name()
 	switch of {
 	case "Block", "Attribute", "NestedBlock":
@@ -119,14 +115,7 @@ func (t texts) text(f protoreflect.FieldDescriptor, s string) string {
 		}
 		return plaintext.Shown(s)
 	}
-	t.tell(string(of+"."+f.Name()), s)
 	return clean(s, cmp.Or(bounds[of][f.Name()], maxText))
-}
-
-func (t texts) tell(field, s string) {
-	if t.tap != nil && s != "" {
-		t.tap(field, s)
-	}
 }
 
 // clean makes a plugin's text fit for a line of at most n bytes.

@@ -177,8 +177,7 @@ func TestEveryTextIsCleaned(t *testing.T) {
 			} else {
 				m.Set(f, text)
 			}
-			told := 0
-			texts{tap: func(string, string) { told++ }}.answer(m.Interface())
+			cleanAnswer(m.Interface())
 			got := m.Get(f).String()
 			if f.IsList() {
 				got = m.Get(f).List().Get(0).String()
@@ -186,10 +185,6 @@ func TestEveryTextIsCleaned(t *testing.T) {
 			switch messages.Get(i).Name() {
 			case "Block", "Attribute", "NestedBlock": // documentation: its URLs are examples
 				got = strings.ReplaceAll(got, "s3cret", "example")
-			default:
-				if told != 1 {
-					t.Errorf("%s was told %d times", f.FullName(), told)
-				}
 			}
 			if bad := unfit(got); bad != "" || got == "" {
 				t.Errorf("%s has %s: %q", f.FullName(), bad, got)

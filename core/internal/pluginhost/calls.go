@@ -23,7 +23,7 @@ func (p *Plugin) Validate(ctx context.Context, u *pluginv1.Upstream) (*pluginv1.
 	if err != nil {
 		return nil, p.callFailed(fmt.Sprintf("check upstream %q", u.GetName()), err)
 	}
-	r, err := proc.plugin.ValidateConfig(ctx, &pluginv1.ValidateConfigRequest{Upstream: u})
+	r, err := proc.service.ValidateConfig(ctx, &pluginv1.ValidateConfigRequest{Upstream: u})
 	if err != nil {
 		return nil, p.callFailed(fmt.Sprintf("check upstream %q", u.GetName()), proc.explain(ctx, err))
 	}
@@ -61,7 +61,7 @@ func (p *Plugin) Configure(ctx context.Context, generation uint64, upstreams []*
 
 // acquireLocked returns the running process with config held, so that it stays
 // the one that a restart has to match.
-func (p *Plugin) acquireLocked(ctx context.Context) (*process, error) {
+func (p *Plugin) acquireLocked(ctx context.Context) (*Process, error) {
 	for {
 		proc, err := p.acquire(ctx)
 		if err != nil {
@@ -102,7 +102,7 @@ func (p *Plugin) Release(ctx context.Context, generation uint64) error {
 		// The next process is not told of it.
 		return nil
 	}
-	_, err := proc.plugin.Release(ctx, &pluginv1.ReleaseRequest{Generation: generation})
+	_, err := proc.service.Release(ctx, &pluginv1.ReleaseRequest{Generation: generation})
 	if err = proc.explain(ctx, err); err == nil || errors.Is(err, tunnel.ErrPluginDied) {
 		return nil
 	}
@@ -119,7 +119,7 @@ func (p *Plugin) Drain(ctx context.Context) error {
 	if proc == nil {
 		return nil
 	}
-	r, err := proc.plugin.Drain(ctx, &pluginv1.DrainRequest{})
+	r, err := proc.service.Drain(ctx, &pluginv1.DrainRequest{})
 	switch err = proc.explain(ctx, err); {
 	case errors.Is(err, tunnel.ErrPluginDied):
 		return nil
@@ -135,10 +135,10 @@ func (p *Plugin) callFailed(what string, err error) error {
 	return fmt.Errorf("plugin %q: %s: %w", p.spec.Name, what, err)
 }
 
-func (p *process) configure(ctx context.Context, bound time.Duration, generation uint64, upstreams []*pluginv1.Upstream) ([]*pluginv1.Diagnostic, error) {
+func (p *Process) configure(ctx context.Context, bound time.Duration, generation uint64, upstreams []*pluginv1.Upstream) ([]*pluginv1.Diagnostic, error) {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
-	r, err := p.plugin.Configure(ctx, &pluginv1.ConfigureRequest{Generation: generation, Upstreams: upstreams})
+	r, err := p.service.Configure(ctx, &pluginv1.ConfigureRequest{Generation: generation, Upstreams: upstreams})
 	if err != nil {
 		return nil, p.explain(ctx, err)
 	}
@@ -147,7 +147,7 @@ func (p *process) configure(ctx context.Context, bound time.Duration, generation
 
 // explain says why a call failed: by the process's end, where that is why. It
 // returns nil for nil.
-func (p *process) explain(ctx context.Context, err error) error {
+func (p *Process) explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}

@@ -9,20 +9,16 @@ import (
 
 // receive reads the descriptor channel until its end. A plugin that closes it,
 // without having been asked to end, can make no connection any more.
-func (p *process) receive() {
+func (p *Process) receive() {
 	defer close(p.tokens.gone)
-	strange := allowance{rate: 1, burst: 10}
 	for {
 		r, err := p.channel.Receive()
 		var bad *pluginwire.BadRecordError
-		if p.record != nil && (err == nil || errors.As(err, &bad)) {
-			p.record(p.spec.Name, r.Record, err)
+		if err == nil || errors.As(err, &bad) {
+			p.watcher.Sent(r.Record, err)
 		}
 		switch {
 		case errors.As(err, &bad):
-			if strange.take(time.Now()) {
-				p.log.Warn("plugin sent a bad record", "err", bad.Err)
-			}
 			if r.Token != 0 {
 				p.tokens.spoil(r.Token, bad.Err)
 			}
@@ -36,10 +32,7 @@ func (p *process) receive() {
 			if !p.tokens.deliver(r) {
 				p.reject(r.Token, r.Path, r.Descriptor, "nobody waits for this tunnel")
 			}
-		case r.Kind == pluginwire.Abort:
-			if strange.take(time.Now()) {
-				p.log.Warn("plugin sent an ABORT, which is the daemon's to send")
-			}
+		case r.Kind == pluginwire.Abort: // which is the daemon's to send
 		default:
 			p.tokens.announce(r.Record)
 		}
@@ -48,7 +41,7 @@ func (p *process) receive() {
 
 // reject closes a descriptor that cannot be used. A relay is told first: the
 // end of file alone would be a clean end.
-func (p *process) reject(token uint64, path uint8, d *pluginwire.Descriptor, reason string) {
+func (p *Process) reject(token uint64, path uint8, d *pluginwire.Descriptor, reason string) {
 	if d == nil {
 		return
 	}
@@ -60,7 +53,7 @@ func (p *process) reject(token uint64, path uint8, d *pluginwire.Descriptor, rea
 
 // send writes a record. A plugin that does not read its channel would hold up
 // the tunnels of all others: it is ended instead.
-func (p *process) send(r pluginwire.Record) error {
+func (p *Process) send(r pluginwire.Record) error {
 	t := time.AfterFunc(p.waits.send, func() {
 		p.log.Error("plugin does not read its descriptor channel and is replaced", "pid", p.child.ID())
 		p.end("did not read its descriptor channel")

@@ -27,9 +27,9 @@ var errNoAnswer = errors.New("it passed a descriptor and did not answer")
 
 // upstream is a tunnel.Dialer.
 type upstream struct {
+	upstreamName
 	p          *Plugin
 	generation uint64
-	name       string
 	dials      chan struct{} // one for each that is under way
 }
 
@@ -50,10 +50,10 @@ func (u *upstream) Dial(ctx context.Context, d tunnel.Dial) (*tunnel.Conn, error
 	}
 	defer leave(u.dials)
 	if !enter(ctx, u.p.dials) {
-		return nil, u.crowded(ctx, u.p.dials, fmt.Sprintf("plugin %q", u.p.spec.Name))
+		return nil, u.crowded(ctx, u.p.dials, fmt.Sprintf("plugin %q", u.plugin))
 	}
 	defer leave(u.p.dials)
-	return u.through(ctx, p, d)
+	return p.Dial(ctx, u.generation, u.name, d)
 }
 
 // enter takes a place among the dials under way, unless ctx ends first.
@@ -72,8 +72,10 @@ func (u *upstream) crowded(ctx context.Context, dials chan struct{}, whose strin
 	return u.fromContext(ctx, fmt.Sprintf("%d dials of %s are under way already", cap(dials), whose))
 }
 
-// through makes the connection with a running process.
-func (u *upstream) through(ctx context.Context, p *process, d tunnel.Dial) (_ *tunnel.Conn, err error) {
+// Dial makes one connection through an upstream of a generation that the process was
+// given. An error is a *tunnel.DialError.
+func (p *Process) Dial(ctx context.Context, generation uint64, name string, d tunnel.Dial) (_ *tunnel.Conn, err error) {
+	u := upstreamName{p.spec.Name, name}
 	callCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	k := p.tokens.issue(p.waits.handoff, func() { cancel(errNoAnswer) })
@@ -84,7 +86,9 @@ func (u *upstream) through(ctx context.Context, p *process, d tunnel.Dial) (_ *t
 			p.reject(k.token, k.path, d, "the dial was given up")
 		}
 	}()
-	answer, err := p.tunnel.Dial(callCtx, u.request(k.token, d))
+	req := request(d)
+	req.Generation, req.Upstream, req.Token = generation, name, k.token
+	answer, err := p.tunnels.Dial(callCtx, req)
 	if err != nil {
 		return nil, u.fromCall(callCtx, ctx, p, err)
 	}
@@ -105,13 +109,13 @@ func (u *upstream) through(ctx context.Context, p *process, d tunnel.Dial) (_ *t
 	case len(h.GetPrefetched()) > pluginwire.MaxPrefetched:
 		return nil, u.broken(fmt.Sprintf("it prefetched %d bytes, and %d are allowed", len(h.GetPrefetched()), pluginwire.MaxPrefetched), nil)
 	}
-	socket, err := u.take(ctx, p, k, h.GetPath())
+	socket, err := p.take(ctx, u, k, h.GetPath())
 	if err != nil {
 		return nil, err
 	}
 	c := &tunnel.Conn{
 		Socket:    socket,
-		Plugin:    u.p.spec.Name,
+		Plugin:    u.plugin,
 		ReadAhead: h.GetPrefetched(),
 		Path:      h.GetPath(),
 		Local:     h.GetConnected().GetLocalAddress(),
@@ -125,12 +129,10 @@ func (u *upstream) through(ctx context.Context, p *process, d tunnel.Dial) (_ *t
 	return c, nil
 }
 
-func (u *upstream) request(token uint64, d tunnel.Dial) *pluginv1.DialRequest {
+// request is a dial as a plugin is asked for it.
+func request(d tunnel.Dial) *pluginv1.DialRequest {
 	return &pluginv1.DialRequest{
-		Generation: u.generation,
-		Upstream:   u.name,
 		Target:     &pluginv1.Target{Host: d.Target.Host, Port: uint32(d.Target.Port)},
-		Token:      token,
 		Source:     d.Source,
 		Listener:   d.Listener,
 		Route:      d.Route,
@@ -148,7 +150,7 @@ func (u *upstream) request(token uint64, d tunnel.Dial) *pluginv1.DialRequest {
 }
 
 // take waits for the descriptor of an answered dial and checks it.
-func (u *upstream) take(ctx context.Context, p *process, k *ticket, path pluginv1.DataPath) (*bare.Socket, error) {
+func (p *Process) take(ctx context.Context, u upstreamName, k *ticket, path pluginv1.DataPath) (*bare.Socket, error) {
 	t := time.NewTimer(p.waits.handoff)
 	defer t.Stop()
 	select {

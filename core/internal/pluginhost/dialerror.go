@@ -33,8 +33,11 @@ const (
 	goneHint  = "the far end broke the connection off right after the handshake: see its log"
 )
 
+// upstreamName is what a dial's errors call the upstream.
+type upstreamName struct{ plugin, name string }
+
 // fromPlugin is a failure that the plugin reports of the far end.
-func (u *upstream) fromPlugin(e *pluginv1.DialError) error {
+func (u upstreamName) fromPlugin(e *pluginv1.DialError) error {
 	message := cmp.Or(e.GetMessage(), "the plugin gives no reason")
 	stage, reason := e.GetStage(), e.GetReason()
 	if _, known := pluginv1.Stage_name[int32(stage)]; !known || stage == pluginv1.Stage_STAGE_PLUGIN {
@@ -56,7 +59,7 @@ func (u *upstream) fromPlugin(e *pluginv1.DialError) error {
 }
 
 // fromCall is a dial that was not answered.
-func (u *upstream) fromCall(callCtx, ctx context.Context, p *process, err error) error {
+func (u upstreamName) fromCall(callCtx, ctx context.Context, p *Process, err error) error {
 	if errors.Is(context.Cause(callCtx), errNoAnswer) && ctx.Err() == nil {
 		return u.broken(fmt.Sprintf("%v within %s", errNoAnswer, p.waits.handoff), errNoAnswer)
 	}
@@ -77,7 +80,7 @@ func (u *upstream) fromCall(callCtx, ctx context.Context, p *process, err error)
 }
 
 // fromContext is a dial that was given up.
-func (u *upstream) fromContext(ctx context.Context, while string) error {
+func (u upstreamName) fromContext(ctx context.Context, while string) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return u.timeout(while, ctx.Err())
 	}
@@ -86,12 +89,12 @@ func (u *upstream) fromContext(ctx context.Context, while string) error {
 	return e
 }
 
-func (u *upstream) timeout(message string, err error) error {
+func (u upstreamName) timeout(message string, err error) error {
 	return u.failure(pluginv1.Reason_REASON_TIMEOUT, message, timeoutHint, err)
 }
 
 // unavailable is a plugin that cannot dial now.
-func (u *upstream) unavailable(ctx context.Context, err error) error {
+func (u upstreamName) unavailable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return u.fromContext(ctx, err.Error())
 	}
@@ -104,18 +107,18 @@ func (u *upstream) unavailable(ctx context.Context, err error) error {
 }
 
 // lost is a connection that was made and did not get here.
-func (u *upstream) lost(what, hint string, err error) error {
+func (u upstreamName) lost(what, hint string, err error) error {
 	return u.failure(pluginv1.Reason_REASON_UNAVAILABLE, u.says(what), hint, err)
 }
 
 // broken is a plugin that does not keep to the protocol. Another upstream may
 // well do.
-func (u *upstream) broken(what string, err error) error {
+func (u upstreamName) broken(what string, err error) error {
 	return u.failure(pluginv1.Reason_REASON_PROTOCOL, u.says(what), pluginHint, err)
 }
 
 // failure is the plugin's own, after which another upstream is worth a try.
-func (u *upstream) failure(r pluginv1.Reason, message, hint string, err error) *tunnel.DialError {
+func (u upstreamName) failure(r pluginv1.Reason, message, hint string, err error) *tunnel.DialError {
 	return &tunnel.DialError{
 		Upstream:  u.id(),
 		Stage:     pluginv1.Stage_STAGE_PLUGIN,
@@ -127,9 +130,9 @@ func (u *upstream) failure(r pluginv1.Reason, message, hint string, err error) *
 	}
 }
 
-func (u *upstream) says(what string) string { return fmt.Sprintf("plugin %q: %s", u.p.spec.Name, what) }
+func (u upstreamName) says(what string) string { return fmt.Sprintf("plugin %q: %s", u.plugin, what) }
 
-func (u *upstream) id() string { return u.p.spec.Name + "." + u.name }
+func (u upstreamName) id() string { return u.plugin + "." + u.name }
 
 // stages converts what a plugin measured.
 func stages(in []*pluginv1.StageTime) []tunnel.StageTime {

@@ -18,9 +18,16 @@ import (
 	"github.com/tunneld/tunneld/internal/pluginwire"
 )
 
+type clientOptions struct {
+	dir     string // for the plugin's socket
+	log     *slog.Logger
+	calls   []grpc.DialOption
+	prepare func(cmd *exec.Cmd, socketDir string) error
+}
+
 // clientConfig is how go-plugin is used: for its handshake, its gRPC connection
 // and the plugin's redirected output. The process is c's.
-func clientConfig(c *child, dir string, log *slog.Logger, prepare func(cmd *exec.Cmd, socketDir string) error) *goplugin.ClientConfig {
+func clientConfig(c *child, o clientOptions) *goplugin.ClientConfig {
 	return &goplugin.ClientConfig{
 		HandshakeConfig: goplugin.HandshakeConfig{
 			ProtocolVersion:  pluginwire.ProtocolVersion,
@@ -30,14 +37,14 @@ func clientConfig(c *child, dir string, log *slog.Logger, prepare func(cmd *exec
 		Plugins:          goplugin.PluginSet{pluginwire.ServiceName: services{}},
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		SkipHostEnv:      true,
-		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir},
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: o.dir},
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, socketDir string) (runner.Runner, error) {
-			return c, prepare(cmd, socketDir)
+			return c, o.prepare(cmd, socketDir)
 		},
 		SyncStdout: c.out.writer("stdout"),
 		SyncStderr: c.out.writer("stderr"),
-		Logger:     hclogTo(log),
-		GRPCDialOptions: []grpc.DialOption{
+		Logger:     hclogTo(o.log),
+		GRPCDialOptions: append([]grpc.DialOption{
 			grpc.WithDefaultCallOptions(
 				grpc.MaxCallRecvMsgSize(pluginwire.MaxMessage),
 				grpc.MaxCallSendMsgSize(pluginwire.MaxMessage),
@@ -45,9 +52,8 @@ func clientConfig(c *child, dir string, log *slog.Logger, prepare func(cmd *exec
 			// The socket's path says nothing about where a proxy leads.
 			grpc.WithNoProxy(),
 			grpc.WithIdleTimeout(0),
-			grpc.WithChainUnaryInterceptor(c.out.said.unary),
-			grpc.WithChainStreamInterceptor(tameStreams, c.out.said.stream),
-		},
+			grpc.WithChainStreamInterceptor(tameStreams),
+		}, o.calls...),
 	}
 }
 

@@ -20,8 +20,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/tunneld/tunneld/internal/pluginwire"
 )
 
 // Options are what a host needs to know. Only Log is required.
@@ -54,18 +52,6 @@ type Options struct {
 	// time, from the host's goroutines. It must not block and must not call the
 	// plugin's Stop or the host's Close. May be nil.
 	OnState func(State)
-	// OnLine is told each line that a plugin prints after its handshake, at most
-	// 16 KiB of it, before the log leaves anything out. It is called from several
-	// goroutines, must not keep the line, and may be nil.
-	OnLine func(plugin string, line []byte)
-	// OnText is told each text of a plugin's answers before it is cleaned, with the
-	// field that it is in ("GetInfoResponse.version"), and those of its calls' errors,
-	// with none. It is called from several goroutines and may be nil.
-	OnText func(field, text string)
-	// OnRecord is told each record that a plugin sends, with what is wrong with
-	// one that cannot be used. It is called in their order, must not block, and
-	// may be nil.
-	OnRecord func(plugin string, r pluginwire.Record, err error)
 }
 
 // Backoff is how long a dead plugin waits for its restart. The first is at

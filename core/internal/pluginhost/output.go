@@ -4,14 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
 const (
@@ -20,36 +16,20 @@ const (
 	maxLine = 16 << 10
 	// maxTail is how much of a plugin's stderr an error shows, in bytes.
 	maxTail = 4 << 10
-	// maxLogDepth and maxLogAttrs bound what one log line may hold.
-	maxLogDepth = 4
-	maxLogAttrs = 64
 )
 
-// output takes what a plugin prints. Lines in the form of the SDK's log are
-// logged at their level, all others as warnings, both within bounds: a plugin
-// that prints without end fills neither the log nor the daemon's memory, and is
-// not slowed down either.
+// output takes what a plugin prints, by lines. Of what was printed last it keeps as
+// much as an error shows.
 type output struct {
-	log *slog.Logger
-	tap func(line []byte) // see Options.OnLine; may be nil
-	// said is what the plugin says in calls.
-	said texts
+	log     *slog.Logger
+	watcher Watcher
 
-	mu      sync.Mutex
-	tail    []byte    // of what was printed, log lines as people read them
-	told    string    // the line that says most about an end: see telling
-	plain   allowance // lines that nobody formatted for the log
-	logged  allowance // lines of the SDK's log
-	dropped int
+	mu   sync.Mutex
+	tail []byte // of what was printed, log lines as people read them
+	told string // the line that says most about an end: see telling
 }
 
-func newOutput(log *slog.Logger) *output {
-	return &output{
-		log:    log,
-		plain:  allowance{rate: 20, burst: 100},
-		logged: allowance{rate: 1000, burst: 5000},
-	}
-}
+func newOutput(log *slog.Logger, w Watcher) *output { return &output{log: log, watcher: w} }
 
 // copy takes the lines of r until its end. stream names it.
 func (o *output) copy(r io.Reader, stream string) {
@@ -67,11 +47,7 @@ func (o *output) copy(r io.Reader, stream string) {
 			break
 		}
 	}
-	o.mu.Lock()
-	dropped := o.dropped
-	o.dropped = 0
-	o.mu.Unlock()
-	o.report(dropped)
+	o.watcher.Silent()
 }
 
 // line takes one line of stream.
@@ -80,50 +56,17 @@ func (o *output) line(line []byte, stream string) {
 	if len(line) == 0 {
 		return
 	}
-	if o.tap != nil {
-		o.tap(line)
-	}
-	r, isLog := parseLog(line)
-	var plain string
-	now := time.Now()
+	l := readLine(line, stream)
+	o.watcher.Printed(l)
 	o.mu.Lock()
-	a := &o.plain
-	wanted := true
-	if isLog {
-		a = &o.logged
-		wanted = o.log.Enabled(context.Background(), r.level)
-		// What only debug would show is not to drive the cause of an end out.
-		if wanted || r.level >= slog.LevelInfo {
-			o.keep(r.text())
-		}
-	} else {
-		plain = clean(string(line), maxLine)
-		o.keep(plain)
-		o.tell(plain)
-	}
-	if !wanted {
-		o.mu.Unlock()
-		return
-	}
-	if !a.take(now) {
-		o.dropped++
-		o.mu.Unlock()
-		return
-	}
-	dropped := o.dropped
-	o.dropped = 0
-	o.mu.Unlock()
-	o.report(dropped)
-	if isLog {
-		o.log.LogAttrs(context.Background(), r.level, r.message, r.attrs...)
-		return
-	}
-	o.log.Warn("plugin printed", "stream", stream, "line", plain)
-}
-
-func (o *output) report(dropped int) {
-	if dropped > 0 {
-		o.log.Warn("plugin prints too much: lines were dropped", "lines", dropped)
+	defer o.mu.Unlock()
+	switch {
+	case !l.IsLog:
+		o.keep(l.Message)
+		o.tell(l.Message)
+	// What only debug would show is not to drive the cause of an end out.
+	case l.Level >= slog.LevelInfo || o.log.Enabled(context.Background(), l.Level):
+		o.keep(l.Text())
 	}
 }
 
@@ -193,126 +136,4 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 		}
 	}
 	return n, nil
-}
-
-// allowance is a token bucket: rate a second, burst at once. It starts full.
-type allowance struct {
-	rate, burst float64
-	used        float64
-	at          time.Time
-}
-
-func (a *allowance) take(now time.Time) bool {
-	a.used = max(0, a.used-a.rate*now.Sub(a.at).Seconds())
-	a.at = now
-	if a.used+1 > a.burst {
-		return false
-	}
-	a.used++
-	return true
-}
-
-// logLine is a line of the SDK's log.
-type logLine struct {
-	level   slog.Level
-	message string
-	attrs   []slog.Attr
-}
-
-// text is the line for people: what happened, and why.
-func (l logLine) text() string {
-	for _, a := range l.attrs {
-		if slices.Contains(causes, a.Key) {
-			return l.message + ": " + a.Value.String()
-		}
-	}
-	return l.message
-}
-
-// causes are the attributes that say why: an error, a panic, and what was
-// printed, as the SDK logs them.
-var causes = []string{"err", "panic", "text"}
-
-// ErrorText returns the text of a line of the SDK's log at level error, and
-// nothing for any other line.
-func ErrorText(line []byte) string {
-	if l, ok := parseLog(line); ok && l.level >= slog.LevelError {
-		return l.text()
-	}
-	return ""
-}
-
-// parseLog reads a line that slog's JSON handler wrote: an object with strings
-// "level" and "msg". Anything else is not a log line.
-func parseLog(line []byte) (logLine, bool) {
-	if line[0] != '{' || !json.Valid(line) {
-		return logLine{}, false
-	}
-	var head struct {
-		Level *slog.Level `json:"level"`
-		Msg   *string     `json:"msg"`
-	}
-	if err := json.Unmarshal(line, &head); err != nil || head.Level == nil || head.Msg == nil {
-		return logLine{}, false
-	}
-	r := logLine{level: *head.Level, message: clean(*head.Msg, maxLine)}
-	for _, a := range attributes(line, maxLogDepth) {
-		switch a.Key {
-		// The daemon's own handler writes the first three; "plugin" is what the
-		// line is logged with and not the plugin's to say.
-		case slog.TimeKey, slog.LevelKey, slog.MessageKey, "plugin":
-		default:
-			r.attrs = append(r.attrs, a)
-		}
-	}
-	return r, true
-}
-
-// attributes turns the members of a JSON object, which is valid, into
-// attributes in their order.
-func attributes(object []byte, depth int) []slog.Attr {
-	d := json.NewDecoder(bytes.NewReader(object))
-	d.UseNumber()
-	if _, err := d.Token(); err != nil {
-		return nil
-	}
-	var attrs []slog.Attr
-	for d.More() && len(attrs) < maxLogAttrs {
-		key, err := d.Token()
-		if err != nil {
-			break
-		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			break
-		}
-		attrs = append(attrs, slog.Attr{Key: clean(fmt.Sprint(key), maxName), Value: attributeValue(value, depth)})
-	}
-	return attrs
-}
-
-func attributeValue(raw json.RawMessage, depth int) slog.Value {
-	if len(raw) > 0 && raw[0] == '{' && depth > 1 {
-		return slog.GroupValue(attributes(raw, depth-1)...)
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	var v any
-	if err := d.Decode(&v); err != nil {
-		return slog.StringValue(clean(string(raw), maxLine))
-	}
-	switch v := v.(type) {
-	case string:
-		return slog.StringValue(clean(v, maxLine))
-	case bool:
-		return slog.BoolValue(v)
-	case json.Number:
-		if n, err := v.Int64(); err == nil {
-			return slog.Int64Value(n)
-		}
-		if f, err := v.Float64(); err == nil {
-			return slog.Float64Value(f)
-		}
-	}
-	return slog.StringValue(clean(string(raw), maxLine))
 }

@@ -15,7 +15,8 @@ import (
 
 func testOutput() (*output, *bytes.Buffer) {
 	var b bytes.Buffer
-	return newOutput(slog.New(slog.NewJSONHandler(&b, nil))), &b
+	log := slog.New(slog.NewJSONHandler(&b, nil))
+	return newOutput(log, newLogged(log, nil)), &b
 }
 
 func TestOutputBounds(t *testing.T) {
@@ -66,12 +67,12 @@ func TestAllowance(t *testing.T) {
 			}
 		}
 		flood(1000)
-		if n := strings.Count(b.String(), `"line"`); n != int(o.plain.burst) {
+		if n := strings.Count(b.String(), `"line"`); n != int(newLogged(nil, nil).plain.burst) {
 			t.Errorf("%d lines at once", n)
 		}
 		time.Sleep(time.Second)
 		flood(1000)
-		if n := strings.Count(b.String(), `"line":"line`); n != int(o.plain.burst+o.plain.rate) {
+		if n := strings.Count(b.String(), `"line":"line`); n != int(newLogged(nil, nil).plain.burst+newLogged(nil, nil).plain.rate) {
 			t.Errorf("%d lines after a second", n)
 		}
 		if !strings.Contains(b.String(), `"lines":900`) {
@@ -85,13 +86,13 @@ func TestAllowance(t *testing.T) {
 		time.Sleep(time.Hour)
 		b.Reset()
 		flood(1000)
-		if n := strings.Count(b.String(), `"line":"line`); n != int(o.plain.burst) {
+		if n := strings.Count(b.String(), `"line":"line`); n != int(newLogged(nil, nil).plain.burst) {
 			t.Errorf("%d lines after an hour", n)
 		}
 	})
 }
 
-func TestParseLog(t *testing.T) {
+func TestReadLine(t *testing.T) {
 	for line, want := range map[string]string{
 		`{"level":"INFO","msg":"m"}`:                                            `level=INFO msg=m`,
 		`{"time":"x","level":"WARN+1","msg":"m","a":1,"b":1.5,"c":null}`:        `level=WARN+1 msg=m a=1 b=1.5 c=null`,
@@ -108,8 +109,8 @@ func TestParseLog(t *testing.T) {
 		`[]`:                                                                    "",
 		`null`:                                                                  "",
 	} {
-		r, ok := parseLog([]byte(line))
-		if !ok {
+		l := readLine([]byte(line), "stderr")
+		if !l.IsLog {
 			if want != "" {
 				t.Errorf("%s: not a log line", line)
 			}
@@ -122,7 +123,7 @@ func TestParseLog(t *testing.T) {
 			}
 			return a
 		}})
-		slog.New(h).LogAttrs(t.Context(), r.level, r.message, r.attrs...)
+		slog.New(h).LogAttrs(t.Context(), l.Level, l.Message, l.Attrs...)
 		if got := strings.TrimSpace(b.String()); got != want {
 			t.Errorf("%s: logged %q, want %q", line, got, want)
 		}
@@ -132,7 +133,8 @@ func TestParseLog(t *testing.T) {
 // TestTailIsForPeople: what an error shows is there whatever the log takes, and
 // as people read it.
 func TestTailIsForPeople(t *testing.T) {
-	o := newOutput(slog.New(slog.DiscardHandler))
+	log := slog.New(slog.DiscardHandler)
+	o := newOutput(log, newLogged(log, nil))
 	o.copy(strings.NewReader(`{"time":"x","level":"ERROR","msg":"the plugin cannot be served","err":"schema: type uint16"}
 {"level":"ERROR","msg":"the plugin panicked","doing":"dial","panic":"oops","stack":"goroutine 1"}
 {"level":"WARN","msg":"printed by the plugin","text":"hello"}
@@ -170,25 +172,12 @@ func TestTelling(t *testing.T) {
 // the allowance of what it does not.
 func TestUnwantedLinesCostNothing(t *testing.T) {
 	o, b := testOutput() // at info
-	for range 2 * int(o.logged.burst) {
+	for range 2 * int(newLogged(nil, nil).lines.burst) {
 		o.line([]byte(`{"level":"DEBUG","msg":"a detail"}`), "stderr")
 	}
 	o.line([]byte(`{"level":"INFO","msg":"wanted"}`), "stderr")
 	if got := b.String(); !strings.Contains(got, "wanted") || strings.Contains(got, "dropped") || strings.Contains(got, "detail") {
 		t.Errorf("log %.300s", got)
-	}
-}
-
-// TestErrorText: only what the plugin logged as an error.
-func TestErrorText(t *testing.T) {
-	for line, want := range map[string]string{
-		`{"level":"ERROR","msg":"m","err":"e"}`: "m: e",
-		`{"level":"WARN","msg":"m","err":"e"}`:  "",
-		"panic: oops":                           "",
-	} {
-		if got := ErrorText([]byte(line)); got != want {
-			t.Errorf("%s: %q", line, got)
-		}
 	}
 }
 

@@ -37,7 +37,7 @@ type Plugin struct {
 	failures        int // processes in a row that did not last; the supervisor's own
 
 	mu          sync.Mutex
-	proc        *process // nil while there is none that takes calls
+	proc        *Process // nil while there is none that takes calls
 	identity    string   // of the last process
 	epoch       int      // of the process whose reports count
 	info        *pluginv1.GetInfoResponse
@@ -125,7 +125,7 @@ func (p *Plugin) EndsHalfClosed() bool {
 
 // Dialer returns an upstream of a generation that was configured.
 func (p *Plugin) Dialer(generation uint64, name string) tunnel.Dialer {
-	return &upstream{p: p, generation: generation, name: name, dials: make(chan struct{}, max(cap(p.dials)/2, 1))}
+	return &upstream{upstreamName: upstreamName{p.spec.Name, name}, p: p, generation: generation, dials: make(chan struct{}, max(cap(p.dials)/2, 1))}
 }
 
 // Stop ends the plugin: SIGTERM to its process group, SIGKILL after StopTimeout

@@ -43,18 +43,18 @@ type waits struct {
 	send time.Duration
 }
 
-// process is one process of a plugin, from its start to its end.
-type process struct {
+// Process is one process of a plugin, from its start to its end.
+type Process struct {
 	spec    Spec
 	log     *slog.Logger
 	waits   waits
 	child   *child
 	client  *goplugin.Client
 	channel *pluginwire.Channel
-	record  func(plugin string, r pluginwire.Record, err error) // see Options.OnRecord
+	watcher Watcher
 	tokens  *tokens
-	plugin  pluginv1.PluginServiceClient
-	tunnel  pluginv1.TunnelServiceClient
+	service pluginv1.PluginServiceClient
+	tunnels pluginv1.TunnelServiceClient
 	info    *pluginv1.GetInfoResponse
 	schema  *pluginv1.Block
 	started time.Time
@@ -76,10 +76,33 @@ type process struct {
 	reason string // why the host ended it
 }
 
-// launch starts a process and asks it who it is. On an error nothing is left of
-// it. changed is told what the plugin reports of its upstreams; it must not
-// block.
-func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed func([]*pluginv1.UpstreamStatus)) (*process, error) {
+// Watcher is told what a process says, as it says it. Its methods are called by the
+// process's goroutines and must not block.
+type Watcher interface {
+	// Printed takes a line of its output; several may come at once. Silent says
+	// that one of its streams has ended.
+	Printed(Line)
+	Silent()
+	// Sent takes a record of the descriptor channel, in their order, and what is
+	// wrong with one that cannot be used.
+	Sent(pluginwire.Record, error)
+	// Reported takes what the plugin says of its upstreams.
+	Reported([]*pluginv1.UpstreamStatus)
+}
+
+// Launch is a process to be started.
+type Launch struct {
+	Spec    Spec
+	Log     *slog.Logger
+	Watcher Watcher
+	// Calls are how the plugin is called, besides what go-plugin needs: see Cleaned.
+	Calls []grpc.DialOption
+}
+
+// Launch starts a process that nobody supervises, and asks it who it is. On an error,
+// a *StartError, nothing is left of it; otherwise the caller ends it by Terminate.
+func (h *Host) Launch(ctx context.Context, l Launch) (*Process, error) {
+	spec := l.Spec
 	ctx, stop := context.WithTimeoutCause(ctx, h.opts.StartTimeout, fmt.Errorf("not ready after %s", h.opts.StartTimeout))
 	defer stop()
 	run, err := h.runPath()
@@ -96,18 +119,13 @@ func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed 
 		program.close()
 		return nil, &StartError{Plugin: spec.Name, Err: err}
 	}
-	out := newOutput(log)
-	if h.opts.OnLine != nil {
-		out.tap = func(line []byte) { h.opts.OnLine(spec.Name, line) }
-	}
-	out.said.tap = h.opts.OnText
-	p := &process{
+	p := &Process{
 		spec:     spec,
 		identity: identity,
-		log:      log,
+		log:      l.Log,
 		waits:    h.waits,
-		child:    newChild(program, far, out),
-		record:   h.opts.OnRecord,
+		child:    newChild(program, far, newOutput(l.Log, l.Watcher)),
+		watcher:  l.Watcher,
 		channel:  channel,
 		tokens:   newTokens(),
 		done:     make(chan struct{}),
@@ -115,11 +133,11 @@ func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed 
 	}
 	defer p.child.release()
 	p.dir = filepath.Join(run, strconv.FormatUint(h.starts.Add(1)%100000, 10))
-	p.client = goplugin.NewClient(clientConfig(p.child, run, log, p.prepare))
+	p.client = goplugin.NewClient(clientConfig(p.child, clientOptions{run, l.Log, l.Calls, p.prepare}))
 	p.started = time.Now()
 	conn, err := p.connect(ctx)
 	if err == nil {
-		p.plugin, p.tunnel = pluginv1.NewPluginServiceClient(conn), pluginv1.NewTunnelServiceClient(conn)
+		p.service, p.tunnels = pluginv1.NewPluginServiceClient(conn), pluginv1.NewTunnelServiceClient(conn)
 		err = p.introduce(ctx, h.opts.CoreVersion)
 	}
 	if err != nil {
@@ -130,7 +148,7 @@ func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed 
 	life, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
 	p.group.Go(p.receive)
-	p.group.Go(func() { p.watch(life, changed) })
+	p.group.Go(func() { p.watch(life) })
 	p.group.Go(func() { p.ping(life, h.opts.PingInterval, h.opts.CallTimeout, h.opts.CoreVersion) })
 	go p.finish()
 	return p, nil
@@ -138,7 +156,7 @@ func (h *Host) launch(ctx context.Context, spec Spec, log *slog.Logger, changed 
 
 // prepare makes go-plugin's half-made command ours. Its socket directory gets a
 // shorter name, since the whole path has to fit into a socket's address.
-func (p *process) prepare(cmd *exec.Cmd, socketDir string) error {
+func (p *Process) prepare(cmd *exec.Cmd, socketDir string) error {
 	if err := os.Rename(socketDir, p.dir); err != nil {
 		return errors.Join(err, os.RemoveAll(socketDir))
 	}
@@ -152,7 +170,7 @@ func (p *process) prepare(cmd *exec.Cmd, socketDir string) error {
 }
 
 // connect starts the process, within ctx: what hangs is killed.
-func (p *process) connect(ctx context.Context) (*grpc.ClientConn, error) {
+func (p *Process) connect(ctx context.Context) (*grpc.ClientConn, error) {
 	type result struct {
 		conn *grpc.ClientConn
 		err  error
@@ -178,8 +196,8 @@ func (p *process) connect(ctx context.Context) (*grpc.ClientConn, error) {
 }
 
 // introduce asks who the plugin is and what it takes.
-func (p *process) introduce(ctx context.Context, version string) error {
-	info, err := p.plugin.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version})
+func (p *Process) introduce(ctx context.Context, version string) error {
+	info, err := p.service.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version})
 	if err != nil {
 		return fmt.Errorf("ask who it is: %w", callError(err))
 	}
@@ -189,7 +207,7 @@ func (p *process) introduce(ctx context.Context, version string) error {
 	if err := takes(info.GetDataPaths()); err != nil {
 		return err
 	}
-	schema, err := p.plugin.GetSchema(ctx, &pluginv1.GetSchemaRequest{})
+	schema, err := p.service.GetSchema(ctx, &pluginv1.GetSchemaRequest{})
 	if err != nil {
 		return fmt.Errorf("ask for its schema: %w", callError(err))
 	}
@@ -215,13 +233,13 @@ func takes(paths []pluginv1.DataPath) error {
 
 // discard ends a process that never came to work. It returns once nothing is
 // left of it.
-func (p *process) discard() {
+func (p *Process) discard() {
 	p.child.signal(syscall.SIGKILL)
 	p.dispose()
 }
 
 // dispose frees what a process holds, once it has been told to end.
-func (p *process) dispose() {
+func (p *Process) dispose() {
 	if p.child.ID() != "" && !p.child.wait(killWait) {
 		p.log.Error("plugin process cannot be killed: it hangs in the kernel", "pid", p.child.ID())
 		_ = p.channel.Close()
@@ -238,7 +256,7 @@ func (p *process) dispose() {
 }
 
 // finish waits for the end of the process and clears up behind it.
-func (p *process) finish() {
+func (p *Process) finish() {
 	defer close(p.done)
 	<-p.child.exited
 	// What it sent before its end counts; what somebody else could still send
@@ -255,7 +273,7 @@ func (p *process) finish() {
 }
 
 // end ends the process for a reason, which its exit is then explained with.
-func (p *process) end(reason string) {
+func (p *Process) end(reason string) {
 	p.mu.Lock()
 	if p.reason == "" && !closed(p.child.exited) {
 		p.reason = reason
@@ -265,7 +283,7 @@ func (p *process) end(reason string) {
 }
 
 // exit says how the process ended.
-func (p *process) exit() string {
+func (p *Process) exit() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.reason != "" {
@@ -276,14 +294,45 @@ func (p *process) exit() string {
 
 // died returns the error of what was under way when the process ended. Its end
 // is often noticed a moment before its cause.
-func (p *process) died() error {
+func (p *Process) died() error {
 	p.child.wait(drainWait)
 	return fmt.Errorf("%w: %s", tunnel.ErrPluginDied, p.exit())
 }
 
-// terminate ends the process: SIGTERM to its group, and SIGKILL once it has not
+// PID returns the process's number, which is its group's as well.
+func (p *Process) PID() int { return p.child.number() }
+
+// Info returns what the plugin says of itself, and Schema what an upstream's body may
+// hold. Both are shared and not to be changed.
+func (p *Process) Info() *pluginv1.GetInfoResponse { return p.info }
+
+// Schema: see Info.
+func (p *Process) Schema() *pluginv1.Block { return p.schema }
+
+// Service and Tunnels call the process as it is.
+func (p *Process) Service() pluginv1.PluginServiceClient { return p.service }
+
+// Tunnels: see Service.
+func (p *Process) Tunnels() pluginv1.TunnelServiceClient { return p.tunnels }
+
+// Exited is closed once the process has ended.
+func (p *Process) Exited() <-chan struct{} { return p.child.exited }
+
+// Signal sends a signal to the process and its group, if it has not ended.
+func (p *Process) Signal(s syscall.Signal) { p.child.signal(s) }
+
+// Abandon closes the descriptor channel, as the daemon's death does, and leaves the
+// process and its group to themselves: what outlives the process is the caller's to
+// end.
+func (p *Process) Abandon() {
+	p.tellOnce.Do(func() { close(p.told) })
+	p.child.spareGroup()
+	_ = p.channel.Close()
+}
+
+// Terminate ends the process: SIGTERM to its group, and SIGKILL once it has not
 // ended for a while or ctx is done. It returns once nothing is left of it.
-func (p *process) terminate(ctx context.Context, patience time.Duration) error {
+func (p *Process) Terminate(ctx context.Context, patience time.Duration) error {
 	p.tellOnce.Do(func() { close(p.told) })
 	p.child.signal(syscall.SIGTERM)
 	t := time.NewTimer(patience)
@@ -309,7 +358,7 @@ func (p *process) terminate(ctx context.Context, patience time.Duration) error {
 
 // ping ends the process once it no longer answers: stopped, deadlocked, or
 // without its server.
-func (p *process) ping(life context.Context, every, patience time.Duration, version string) {
+func (p *Process) ping(life context.Context, every, patience time.Duration, version string) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	failed := 0
@@ -320,7 +369,7 @@ func (p *process) ping(life context.Context, every, patience time.Duration, vers
 		case <-tick.C:
 		}
 		ctx, cancel := context.WithTimeout(life, patience)
-		_, err := p.plugin.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version})
+		_, err := p.service.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version})
 		cancel()
 		switch {
 		case err == nil:
@@ -339,13 +388,13 @@ func (p *process) ping(life context.Context, every, patience time.Duration, vers
 }
 
 // watch follows what the plugin reports of its upstreams.
-func (p *process) watch(life context.Context, changed func([]*pluginv1.UpstreamStatus)) {
+func (p *Process) watch(life context.Context) {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
-		stream, err := p.plugin.WatchStatus(life, &pluginv1.WatchStatusRequest{})
+		stream, err := p.service.WatchStatus(life, &pluginv1.WatchStatusRequest{})
 		for err == nil {
 			var r *pluginv1.WatchStatusResponse
 			if r, err = stream.Recv(); err == nil {
-				changed(r.GetUpstreams())
+				p.watcher.Reported(r.GetUpstreams())
 			}
 		}
 		if life.Err() != nil || status.Code(err) == codes.Unimplemented {

@@ -29,13 +29,13 @@ var errAborted = errors.New("the tunnel was broken off on this side")
 
 // relay implements tunnel.Relay for one token of a process.
 type relay struct {
-	p       *process
+	p       *Process
 	k       *ticket
 	abort   sync.Once
 	aborted chan struct{} // closed by Abort
 }
 
-func newRelay(p *process, k *ticket) *relay {
+func newRelay(p *Process, k *ticket) *relay {
 	return &relay{p: p, k: k, aborted: make(chan struct{})}
 }
 

@@ -13,7 +13,7 @@ import (
 
 // restore gives a new process all live generations. It returns those that it
 // did not take, with the reason. It is called with config held.
-func (p *Plugin) restore(proc *process) (map[uint64]string, error) {
+func (p *Plugin) restore(proc *Process) (map[uint64]string, error) {
 	refused := make(map[uint64]string)
 	for _, g := range p.State().Generations {
 		why, err := p.offer(proc, g)
@@ -30,7 +30,7 @@ func (p *Plugin) restore(proc *process) (map[uint64]string, error) {
 
 // offer gives a process a generation that another has taken. It returns why the
 // process does not take it, if it does not. It is called with config held.
-func (p *Plugin) offer(proc *process, generation uint64) (refusal string, err error) {
+func (p *Plugin) offer(proc *Process, generation uint64) (refusal string, err error) {
 	diagnostics, err := p.configure(p.stopping, proc, generation, p.generations[generation])
 	if err != nil {
 		return "", err
@@ -49,7 +49,7 @@ func (p *Plugin) offer(proc *process, generation uint64) (refusal string, err er
 
 // offerAgain gives a process what it refused at its start: the plugin may have met
 // a file in the middle of its rotation.
-func (p *Plugin) offerAgain(proc *process) {
+func (p *Plugin) offerAgain(proc *Process) {
 	if p.lock(p.stopping) != nil {
 		return
 	}
@@ -74,13 +74,13 @@ func (p *Plugin) offerAgain(proc *process) {
 
 // configure gives a process a generation, and sees to it that it has none after an
 // error.
-func (p *Plugin) configure(ctx context.Context, proc *process, generation uint64, upstreams []*pluginv1.Upstream) ([]*pluginv1.Diagnostic, error) {
+func (p *Plugin) configure(ctx context.Context, proc *Process, generation uint64, upstreams []*pluginv1.Upstream) ([]*pluginv1.Diagnostic, error) {
 	diagnostics, err := proc.configure(ctx, p.host.opts.CallTimeout, generation, upstreams)
 	if err != nil && p.stopping.Err() == nil && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)) {
 		// Whether the plugin has it is not known: it may have answered too late.
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_, _ = proc.plugin.Release(late, &pluginv1.ReleaseRequest{Generation: generation})
+		_, _ = proc.service.Release(late, &pluginv1.ReleaseRequest{Generation: generation})
 	}
 	return diagnostics, err
 }

@@ -44,7 +44,7 @@ var (
 
 // startError says why a start failed, as far as it can be told, and ends the
 // process so that what it printed is complete.
-func (p *process) startError(ctx context.Context, err error) error {
+func (p *Process) startError(ctx context.Context, err error) error {
 	e := &StartError{Plugin: p.spec.Name, Err: cleanError{err}}
 	if p.child.ID() == "" {
 		// There never was a process, and the cause is the system's.

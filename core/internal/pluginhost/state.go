@@ -86,7 +86,7 @@ func (p *Plugin) State() State {
 		Refused:    maps.Clone(p.refused),
 	}
 	if p.proc != nil {
-		s.PID, s.Open = p.proc.child.number(), p.proc.tokens.len()
+		s.PID, s.Open = p.proc.PID(), p.proc.tokens.len()
 	}
 	live := make(map[upstreamKey]bool)
 	for g, upstreams := range p.generations {

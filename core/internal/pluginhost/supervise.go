@@ -22,7 +22,7 @@ func (e *downError) Error() string { return e.what }
 
 // supervise keeps the plugin running until it is stopped, or ends while it
 // drains.
-func (p *Plugin) supervise(proc *process) {
+func (p *Plugin) supervise(proc *Process) {
 	defer close(p.finished)
 	defer p.host.forget(p)
 	defer p.rush()
@@ -37,23 +37,23 @@ func (p *Plugin) supervise(proc *process) {
 		case <-again:
 			p.offerAgain(proc)
 			tries++
-		case <-proc.child.exited:
+		case <-proc.Exited():
 			done := proc.done
 			p.past.Go(func() { <-done })
 			p.lost(proc)
 			proc, tries = p.revive(proc), firstTry
 		case <-p.stopping.Done():
 			p.turn(StatusStopped, time.Time{})
-			p.err = proc.terminate(p.hurry, p.host.opts.StopTimeout)
+			p.err = proc.Terminate(p.hurry, p.host.opts.StopTimeout)
 			p.lost(proc)
-			p.log.Info("plugin stopped", "pid", proc.child.number(), "exit", proc.exit())
+			p.log.Info("plugin stopped", "pid", proc.PID(), "exit", proc.exit())
 			return
 		}
 	}
 }
 
 // revive starts processes until one runs, or none is wanted.
-func (p *Plugin) revive(dead *process) *process {
+func (p *Plugin) revive(dead *Process) *Process {
 	if time.Since(dead.started) >= p.host.opts.Backoff.Reset {
 		p.failures = 0
 	}
@@ -105,7 +105,7 @@ func (p *Plugin) unwanted() bool {
 
 // restart starts a process, configures it like the one before and puts it in
 // its place.
-func (p *Plugin) restart() (*process, error) {
+func (p *Plugin) restart() (*Process, error) {
 	proc, err := p.launch(p.stopping)
 	if err != nil {
 		return nil, err
@@ -128,36 +128,41 @@ func (p *Plugin) restart() (*process, error) {
 }
 
 // abandon ends a process that is not put to use.
-func (p *Plugin) abandon(proc *process) error {
+func (p *Plugin) abandon(proc *Process) error {
 	proc.end("could not be configured")
 	// It has no time to end by itself.
 	now, cancel := context.WithCancel(p.hurry)
 	cancel()
-	return proc.terminate(now, p.host.opts.StopTimeout)
+	return proc.Terminate(now, p.host.opts.StopTimeout)
 }
 
-func (p *Plugin) launch(ctx context.Context) (*process, error) {
+func (p *Plugin) launch(ctx context.Context) (*Process, error) {
 	p.mu.Lock()
 	epoch := p.epoch
 	p.mu.Unlock()
-	return p.host.launch(ctx, p.spec, p.log, func(u []*pluginv1.UpstreamStatus) { p.report(epoch, u) })
+	return p.host.Launch(ctx, Launch{
+		Spec:    p.spec,
+		Log:     p.log,
+		Watcher: newLogged(p.log, func(u []*pluginv1.UpstreamStatus) { p.report(epoch, u) }),
+		Calls:   Cleaned(),
+	})
 }
 
 // publish puts a process in charge.
-func (p *Plugin) publish(proc *process) {
+func (p *Plugin) publish(proc *Process) {
 	p.mu.Lock()
-	changed := p.schema != nil && !proto.Equal(p.schema, proc.schema)
-	p.proc, p.info, p.schema, p.identity = proc, proc.info, proc.schema, proc.identity
+	changed := p.schema != nil && !proto.Equal(p.schema, proc.Schema())
+	p.proc, p.info, p.schema, p.identity = proc, proc.Info(), proc.Schema(), proc.identity
 	p.mu.Unlock()
 	p.turn(StatusRunning, time.Time{})
-	p.log.Info("plugin started", "pid", proc.child.number(), "version", proc.info.GetVersion())
+	p.log.Info("plugin started", "pid", proc.PID(), "version", proc.Info().GetVersion())
 	if changed {
 		p.log.Warn("restarted plugin has another schema: its program was replaced; reload the configuration to check it again")
 	}
 }
 
 // lost takes a process that has ended out of charge.
-func (p *Plugin) lost(proc *process) {
+func (p *Plugin) lost(proc *Process) {
 	// What it printed last is often why it ended.
 	proc.child.read(drainWait / 4)
 	exit, output, told := proc.exit(), proc.child.out.last(), proc.child.out.telling()
@@ -169,7 +174,7 @@ func (p *Plugin) lost(proc *process) {
 	p.lastExit, p.lastOutput, p.lastTold = exit, output, told
 	p.mu.Unlock()
 	if p.stopping.Err() == nil {
-		p.log.Error("plugin died", "pid", proc.child.number(), "exit", exit, "lived", time.Since(proc.started).Round(time.Millisecond))
+		p.log.Error("plugin died", "pid", proc.PID(), "exit", exit, "lived", time.Since(proc.started).Round(time.Millisecond))
 	}
 }
 
@@ -209,7 +214,7 @@ func (p *Plugin) Down() bool {
 }
 
 // acquire returns the running process. It waits for one that is about to run.
-func (p *Plugin) acquire(ctx context.Context) (*process, error) {
+func (p *Plugin) acquire(ctx context.Context) (*Process, error) {
 	for {
 		p.mu.Lock()
 		proc, status, next, changed := p.proc, p.status, p.next, p.changed
@@ -217,7 +222,7 @@ func (p *Plugin) acquire(ctx context.Context) (*process, error) {
 		p.mu.Unlock()
 		again := max(time.Until(next), 0)
 		switch {
-		case status == StatusRunning && proc != nil && !closed(proc.child.exited):
+		case status == StatusRunning && proc != nil && !closed(proc.Exited()):
 			return proc, nil
 		case status == StatusStopped || status == StatusDraining:
 			return nil, &downError{what: "it is " + string(status)}
