@@ -3,6 +3,7 @@ package soht
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 )
@@ -75,8 +76,14 @@ func TestLargestFormIsUnderTheLimit(t *testing.T) {
 
 func TestEncodingAllocatesNothing(t *testing.T) {
 	data, dst := make([]byte, 32<<10), make([]byte, 0, 100<<10)
-	if n := testing.AllocsPerRun(10, func() { dst = appendWrite(dst[:0], "write", "17", data) }); n != 0 {
-		t.Errorf("%v allocations a write", n)
+	// The whole process is counted: what an earlier test left to be collected or
+	// closed allocates now and then, an allocation of the code's own each time.
+	least := math.Inf(1)
+	for range 10 {
+		least = min(least, testing.AllocsPerRun(10, func() { dst = appendWrite(dst[:0], "write", "17", data) }))
+	}
+	if least != 0 {
+		t.Errorf("%v allocations a write", least)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -355,7 +356,7 @@ func TestConcurrent(t *testing.T) {
 func TestHotPathAllocatesNothing(t *testing.T) {
 	m := populated()
 	stages := []tunnel.StageTime{{Stage: pluginv1.Stage_STAGE_CONNECT, Duration: time.Millisecond}}
-	if n := testing.AllocsPerRun(100, func() {
+	pass := func() {
 		m.Accepted("tcp.db")
 		m.Dialed("direct.x", time.Millisecond, stages, nil)
 		c := m.Tunnel(direct)
@@ -363,8 +364,15 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		c.Traffic().Up.Spliced.Add(1)
 		c.Ended(tunnel.CloseIdle, time.Second)
 		m.Closed("tcp.db")
-	}); n > 1 { // the key of a sync.Map
-		t.Errorf("%v allocations", n)
+	}
+	// The whole process is counted, what earlier tests left behind included: the
+	// least of several counts is the code's own.
+	least := math.Inf(1)
+	for range 10 {
+		least = min(least, testing.AllocsPerRun(100, pass))
+	}
+	if least > 1 { // the key of a sync.Map
+		t.Errorf("%v allocations", least)
 	}
 }
 

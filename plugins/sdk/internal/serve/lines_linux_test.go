@@ -130,7 +130,11 @@ func TestSlowReaderIsNoDeadLine(t *testing.T) {
 		_, err := client.Write(sent)
 		written <- err
 	}()
-	<-twice
+	select {
+	case <-twice:
+	case err := <-written:
+		t.Fatalf("before the far end has read anything the write is over: %v", err)
+	}
 	got := make([]byte, len(sent))
 	if n, err := io.ReadFull(far, got); err != nil || !bytes.Equal(got, sent) {
 		t.Errorf("%d of %d bytes, %v", n, len(sent), err)
