@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -86,8 +85,8 @@ type Engine struct {
 
 	// turn is held, by one element, by whoever starts, reloads or stops.
 	turn          chan struct{}
-	number        uint64                  // the last generation's
-	listeners     map[string][]*listening // by ID
+	number        uint64 // the last generation's
+	sockets       socketTable
 	running       []*pluginhost.Plugin
 	retired       []retired      // those that dials may hold
 	metricsServer *metricsServer // nil: not configured
@@ -154,7 +153,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		connections: newCrew(),
 		repeats:     newRepeats(opts.Log),
 		turn:        make(chan struct{}, 1),
-		listeners:   map[string][]*listening{},
+		sockets:     socketTable{},
 		lookup:      opts.Lookup,
 	}
 	if e.lookup == nil {
@@ -286,16 +285,16 @@ func (e *Engine) Stop(ctx context.Context) error {
 
 func (e *Engine) stop(ctx context.Context) error {
 	e.announceStop()
-	e.turn <- struct{}{}
-	listeners := e.listeners
-	e.listeners = map[string][]*listening{}
-	<-e.turn
 	e.log.Info("stopping", "tunnels", e.pump.Active())
 	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)
 	defer cancel()
 	var errs []error
-	for _, l := range slices.Concat(slices.Collect(maps.Values(listeners))...) {
-		errs = append(errs, l.socket.Close())
+	for block, sockets := range e.sockets { // nobody changes it any more
+		if kind(block) == listenerBlocks {
+			for _, s := range sockets {
+				errs = append(errs, s.close())
+			}
+		}
 	}
 	if err := e.settle(drain); err != nil && e.pump.Active() > 0 {
 		why := "the time for draining is over"

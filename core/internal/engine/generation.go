@@ -76,7 +76,7 @@ func newUpstream(u config.Upstream, g *gate, dialer tunnel.Dialer) upstream {
 
 // newGeneration puts the limits of the upstreams in force: it is the one that
 // is swapped in.
-func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets map[string][]*listening, gates *gates) *generation {
+func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets socketTable, gates *gates) *generation {
 	g := &generation{
 		number:    number,
 		cfg:       cfg,
@@ -90,7 +90,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	for _, l := range cfg.Listeners {
 		on := &listener{Listener: l, id: l.ID(), access: cfg.Log.Access}
 		var addresses []string
-		for _, s := range sockets[l.ID()] {
+		for _, s := range of[*listening](sockets, listenerBlock(l.ID())) {
 			g.listeners[s] = on
 			addresses = append(addresses, s.bound().String())
 		}

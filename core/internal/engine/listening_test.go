@@ -19,7 +19,8 @@ func TestLostListenerComesBack(t *testing.T) {
 	}
 	address := socket.Addr().String()
 	block.Addresses = []string{address}
-	old := &listening{spot: &spot{block: "listener.tcp.a", written: address, closed: true}, socket: socket, serving: true}
+	e := &Engine{log: slog.New(slog.DiscardHandler), lookup: systemLookup}
+	old := &listening{claim: claim{block: "listener.tcp.a", written: address, serving: true, displaced: true}, engine: e, socket: socket}
 	if err := socket.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -27,18 +28,21 @@ func TestLostListenerComesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Engine{log: slog.New(slog.DiscardHandler), lookup: systemLookup, listeners: map[string][]*listening{block.ID(): {old}}}
+	e.sockets = socketTable{"listener.tcp.a": {old}}
 	e.current.Store(&generation{listeners: map[*listening]*listener{old: {Listener: block, id: block.ID()}}})
-	e.unbind(t.Context(), e.newBinding())
+	cfg := &config.Config{Listeners: []config.Listener{block}}
+	if err := e.newBinding(cfg).undo(t.Context()); err != nil {
+		t.Error(err)
+	}
 	if err := taken.Close(); err != nil {
 		t.Fatal(err)
 	}
 
-	b := e.newBinding()
-	if diags := e.bindSockets(t.Context(), b, &config.Config{Listeners: []config.Listener{block}}); diags.HasErrors() {
+	b := e.newBinding(cfg)
+	if diags := b.bind(t.Context()); diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	defer b.next[block.ID()][0].socket.Close()
+	defer b.next["listener.tcp.a"][0].close()
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)

@@ -2,21 +2,13 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 )
 
 // names is what the resolver of a test says.
@@ -37,55 +29,6 @@ func (n *names) lookup(_ context.Context, host string) ([]netip.Addr, error) {
 	return ips, nil
 }
 
-// rig is an engine whose names the test resolves. Its clients reach an echo
-// service.
-type rig struct {
-	*Engine
-	names *names
-	path  string
-	echo  string
-}
-
-const patience = 30 * time.Second
-
-func start(t *testing.T, n map[string][]string, config func(echo string) string) *rig {
-	t.Helper()
-	r := &rig{names: &names{}, path: filepath.Join(t.TempDir(), "tunneld.hcl"), echo: startEcho(t)}
-	r.names.set(n)
-	r.write(t, config(r.echo))
-	e, diags, err := Start(t.Context(), Options{ConfigPath: r.path, Lookup: r.names.lookup, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err, diags)
-	}
-	r.Engine = e
-	t.Cleanup(func() {
-		now, cancel := context.WithCancel(context.Background())
-		cancel()
-		if err := e.Stop(now); err != nil {
-			t.Error(err)
-		}
-	})
-	return r
-}
-
-func (r *rig) write(t *testing.T, config string) {
-	t.Helper()
-	if err := os.WriteFile(r.path, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// reload puts config in force, and returns what its author is told.
-func (r *rig) reload(t *testing.T, config string) string {
-	t.Helper()
-	r.write(t, config)
-	out := r.Reload(t.Context())
-	if out.Error != "" {
-		t.Fatalf("reload: %s\n%s", out.Error, out.Diagnostics)
-	}
-	return out.Diagnostics
-}
-
 // listeners is a configuration with a listener at each address, "a" and so on,
 // and one with more blocks.
 func listeners(echo, more string, addresses ...string) string {
@@ -94,98 +37,6 @@ func listeners(echo, more string, addresses ...string) string {
 		text += fmt.Sprintf("listener \"tcp\" %q {\n address = %q\n target = %q\n open = true\n}\n", string(rune('a'+i)), a, echo)
 	}
 	return text
-}
-
-func startEcho(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return // closed
-			}
-			go func() {
-				_, _ = io.Copy(c, c) // the client sees what is missing
-				c.Close()
-			}()
-		}
-	}()
-	return ln.Addr().String()
-}
-
-// visit has something echoed.
-func visit(t *testing.T, address string) {
-	t.Helper()
-	c, err := net.DialTimeout("tcp", address, patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	b := make([]byte, 5)
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Write([]byte("hello")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello" {
-		t.Fatalf("%s: %q, %v", address, b, err)
-	}
-}
-
-func wantRefused(t *testing.T, address string) {
-	t.Helper()
-	c, err := net.DialTimeout("tcp", address, patience)
-	if err == nil {
-		c.Close()
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("%s: %v, want that it is refused", address, err)
-	}
-}
-
-func needIPv6(t *testing.T) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "[::1]:0")
-	if err != nil {
-		t.Skip("this machine has no IPv6: ", err)
-	}
-	_ = ln.Close()
-}
-
-// at returns the addresses of a listener, which have one port.
-func (r *rig) at(t *testing.T, id string) (addresses []string, port string) {
-	t.Helper()
-	for _, l := range r.Status().Listeners {
-		if l.ID != id {
-			continue
-		}
-		for _, a := range l.Addresses {
-			_, p, err := net.SplitHostPort(a)
-			if err != nil || port != "" && p != port {
-				t.Fatalf("addresses %q, %v", l.Addresses, err)
-			}
-			port = p
-		}
-		if l.Address != l.Addresses[0] {
-			t.Errorf("address %q of %q", l.Address, l.Addresses)
-		}
-		return l.Addresses, port
-	}
-	t.Fatalf("there is no listener %s", id)
-	return nil, ""
-}
-
-// sockets are those that serve a listener.
-func (r *rig) sockets(id string) []*listening {
-	r.turn <- struct{}{}
-	defer func() { <-r.turn }()
-	return slices.Clone(r.listeners[id])
 }
 
 var both = map[string][]string{"localhost": {"::1", "127.0.0.1", "127.0.0.1"}}
@@ -210,7 +61,7 @@ func TestLocalhostIsAllItsAddresses(t *testing.T) {
 	if r.Status().Listeners[0].Connections > 2 {
 		t.Errorf("%+v", r.Status().Listeners)
 	}
-	metrics := r.metricsServer.all()
+	metrics := r.metricsSockets()
 	if len(metrics) != 2 || metrics[0].bound().Port() != metrics[1].bound().Port() {
 		t.Fatalf("%d sockets of the metrics", len(metrics))
 	}
@@ -224,7 +75,7 @@ func TestLocalhostIsAllItsAddresses(t *testing.T) {
 	if now := r.sockets("tcp.a"); !slices.Equal(now, before) {
 		t.Errorf("the sockets are others")
 	}
-	if now := r.metricsServer.all(); !slices.Equal(now, metrics) {
+	if now := r.metricsSockets(); !slices.Equal(now, metrics) {
 		t.Errorf("the metrics have other sockets")
 	}
 	// So does one that names what the system has picked, or one of the two.
@@ -243,18 +94,6 @@ func TestLocalhostIsAllItsAddresses(t *testing.T) {
 	visit(t, "127.0.0.1:"+port)
 }
 
-func scrape(t *testing.T, at netip.AddrPort) {
-	t.Helper()
-	res, err := http.Get("http://" + at.String() + "/healthz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		t.Errorf("%s: %s", at, res.Status)
-	}
-}
-
 // TestNameThatChanges: a reload follows the name, and the sockets that stay are
 // the same ones. A name that cannot be resolved now costs nothing that is there.
 func TestNameThatChanges(t *testing.T) {
@@ -265,7 +104,7 @@ func TestNameThatChanges(t *testing.T) {
 	r := start(t, both, func(echo string) string { return listeners(echo, metrics, "localhost:0") })
 	r.names.set(one)
 	r.reload(t, listeners(r.echo, metrics, "localhost:0"))
-	before, metricsBefore := r.sockets("tcp.a"), r.metricsServer.all()
+	before, metricsBefore := r.sockets("tcp.a"), r.metricsSockets()
 	_, port := r.at(t, "tcp.a")
 	wantRefused(t, "[::1]:"+port)
 	for range 3 {
@@ -275,7 +114,7 @@ func TestNameThatChanges(t *testing.T) {
 			t.Fatalf("%d sockets, or the first is another", len(now))
 		}
 		visit(t, "[::1]:"+port)
-		now := r.metricsServer.all()
+		now := r.metricsSockets()
 		if len(now) != 2 || now[0] != metricsBefore[0] {
 			t.Fatalf("the metrics have %d sockets, or the first is another", len(now))
 		}
@@ -350,7 +189,7 @@ func TestEachSocketMakesRoom(t *testing.T) {
 	metrics := func(address string) string { return fmt.Sprintf("metrics {\n address = %q\n}\n", address) }
 	r := start(t, both, func(echo string) string { return listeners(echo, metrics("localhost:0"), "localhost:0") })
 	_, port := r.at(t, "tcp.a")
-	metricsPort := fmt.Sprint(r.metricsServer.all()[0].bound().Port())
+	metricsPort := fmt.Sprint(r.metricsSockets()[0].bound().Port())
 	check := func(hosts ...string) {
 		t.Helper()
 		for _, host := range hosts {
@@ -409,34 +248,34 @@ func TestObstaclesAreBounded(t *testing.T) {
 func TestPickedPortIsFreeOnAll(t *testing.T) {
 	needIPv6(t)
 	tries := 0
-	s, err := survey(t.Context(), func(context.Context, string) ([]netip.Addr, error) {
+	s, err := resolve(t.Context(), func(context.Context, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}, nil
 	}, "listener.tcp.a", "localhost:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b binding
-	lacking, err := s.occupy(&b, func(at netip.AddrPort, on *spot) (tenant, error) {
+	lacking, err := s.bind(t.Context(), &b, func(ctx context.Context, at netip.AddrPort, c claim) (boundSocket, error) {
 		if at.Addr().Is6() {
 			if tries++; tries < 3 {
-				taken, err := listenTCP(t.Context(), at)
+				taken, err := listenTCP(ctx, at)
 				if err != nil {
 					return nil, err
 				}
 				defer taken.Close()
 			}
 		}
-		ln, err := listenTCP(t.Context(), at)
-		return &metricsSocket{spot: on, ln: ln}, err
+		ln, err := listenTCP(ctx, at)
+		return &metricsSocket{claim: c, ln: ln}, err
 	})
-	if err != nil || len(lacking) > 0 || len(b.bound) != 2 || tries < 3 {
-		t.Fatalf("%v, %v, %d bound in %d tries", lacking, err, len(b.bound), tries)
+	if err != nil || len(lacking) > 0 || len(b.fresh) != 2 || tries < 3 {
+		t.Fatalf("%v, %v, %d bound in %d tries", lacking, err, len(b.fresh), tries)
 	}
-	if b.bound[0].bound().Port() != b.bound[1].bound().Port() {
-		t.Errorf("bound to %s and %s", b.bound[0].bound(), b.bound[1].bound())
+	if b.fresh[0].bound().Port() != b.fresh[1].bound().Port() {
+		t.Errorf("bound to %s and %s", b.fresh[0].bound(), b.fresh[1].bound())
 	}
-	for _, bound := range b.bound {
-		if err := bound.discard(); err != nil {
+	for _, bound := range b.fresh {
+		if err := bound.close(); err != nil {
 			t.Error(err)
 		}
 	}

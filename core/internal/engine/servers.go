@@ -11,52 +11,61 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/tunneld/tunneld/core/internal/config"
-	"github.com/tunneld/tunneld/core/internal/control"
 )
 
 // metricsServer serves the metrics and the health of the daemon, on one or several
-// sockets. A reload that leaves one of these alone leaves the server alone.
+// sockets.
 type metricsServer struct {
-	sockets []*metricsSocket
 	http    *http.Server
 	serving sync.WaitGroup
 }
 
 // metricsSocket is a socket of it.
 type metricsSocket struct {
-	*spot
-	ln net.Listener
+	claim
+	engine *Engine
+	ln     net.Listener
 }
 
 func (m *metricsSocket) bound() netip.AddrPort { return unmapped(m.ln.Addr().(*net.TCPAddr)) }
 
-func (m *metricsSocket) vacate() error {
-	m.closed = true
-	return m.ln.Close()
+func (m *metricsSocket) serve() {
+	server, ln := m.engine.metricsServer, m.ln
+	// It ends by the close of the socket or of the server, which has its error.
+	server.serving.Go(func() { _ = server.http.Serve(ln) })
 }
 
-func (m *metricsSocket) discard() error { return m.ln.Close() }
+func (m *metricsSocket) adapt() error { return nil }
+
+func (m *metricsSocket) close() error { return unlessClosed(m.ln.Close()) }
+
+func (m *metricsSocket) rebind(ctx context.Context) error {
+	ln, err := listenTCP(ctx, m.bound())
+	if err == nil {
+		m.ln = ln
+	}
+	return err
+}
+
+func (m *metricsSocket) tell(serves bool) {
+	what := "serving metrics"
+	if !serves {
+		what = "no longer serving metrics"
+	}
+	m.engine.log.Info(what, "address", m.bound().String())
+}
+
+// unlessClosed drops an error that says that a socket is closed already: the server
+// and the table of sockets both close it.
+func unlessClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
 
 // metricsGrace is what a scrape under way gets when its server is closed.
 const metricsGrace = 5 * time.Second
-
-// bindControl binds the control socket, as cfg has it.
-func (e *Engine) bindControl(b *binding, cfg *config.Config) config.Diagnostics {
-	address := control.Address(cfg.Control.Address, cfg.Daemon.RunDir)
-	commit, undo, err := e.control.Prepare(address)
-	switch {
-	case err == nil:
-		b.commitControl, b.undoControl = commit, undo
-	case cfg.Control.Address != "":
-		return config.Diagnostics{obstacle(cfg, "control", "address", "the control socket cannot be bound", err.Error())}
-	default:
-		// Nobody asked for it.
-		e.log.Warn("no control socket: tunneld reload and tunneld status will not find this daemon", "address", address, "err", err)
-	}
-	return nil
-}
 
 func listenTCP(ctx context.Context, address netip.AddrPort) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", address.String())
@@ -100,88 +109,25 @@ func (e *Engine) newMetricsServer() *metricsServer {
 	}}
 }
 
-// restoreMetrics serves the metrics where they were served.
-func (e *Engine) restoreMetrics(ctx context.Context) {
-	old := e.metricsServer
-	lost := func(s *metricsSocket) bool {
-		if !s.closed {
-			return false
-		}
-		ln, err := listenTCP(ctx, s.bound())
-		if err != nil {
-			e.log.Error("the metrics are lost: their address cannot be bound again", "address", s.written, "err", err)
-			return true
-		}
-		s.ln, s.closed = ln, false
-		old.serve(s)
-		return false
-	}
-	if old == nil {
+// replaceSockets makes t the table of what the daemon listens on. The server of the
+// metrics lives as long as one of its sockets.
+func (e *Engine) replaceSockets(t socketTable) {
+	old, before, now := e.metricsServer, e.sockets[metricsBlock], t[metricsBlock]
+	e.sockets = t
+	if slices.ContainsFunc(now, func(s boundSocket) bool { return slices.Contains(before, s) }) {
 		return
 	}
-	if old.sockets = slices.DeleteFunc(old.sockets, lost); len(old.sockets) == 0 {
-		e.metricsServer = nil
-		e.retireMetrics(old)
-	}
-}
-
-// commitServers serves the new ones and closes those that are gone.
-func (e *Engine) commitServers(b *binding) {
-	b.commitControl()
-	old := e.metricsServer
-	before := old.all()
-	stays := slices.ContainsFunc(b.metrics, func(s *metricsSocket) bool { return slices.Contains(before, s) })
-	switch {
-	case len(b.metrics) == 0:
-		e.metricsServer = nil
-	case !stays:
+	e.metricsServer = nil
+	if len(now) > 0 {
 		e.metricsServer = e.newMetricsServer()
 	}
-	for _, s := range b.metrics {
-		if !slices.Contains(before, s) {
-			e.metricsServer.serve(s)
-			e.log.Info("serving metrics", "address", s.bound().String())
-		}
-	}
-	if m := e.metricsServer; m != nil {
-		m.sockets = b.metrics
-	}
-	switch {
-	case old == nil:
-	case !stays:
-		e.retireMetrics(old)
-	default:
-		for _, s := range before {
-			if slices.Contains(b.metrics, s) || s.closed {
-				continue
+	if old != nil {
+		e.retiring.Go(func() {
+			if err := old.close(); err != nil {
+				e.log.Warn("close of the metrics server", "err", err)
 			}
-			if err := s.ln.Close(); err != nil {
-				e.log.Warn("close of a socket of the metrics", "address", s.bound().String(), "err", err)
-			}
-		}
+		})
 	}
-}
-
-func (e *Engine) retireMetrics(old *metricsServer) {
-	e.retiring.Go(func() {
-		if err := old.close(); err != nil {
-			e.log.Warn("close of the metrics server", "err", err)
-		}
-	})
-}
-
-// all are the server's sockets; none of no server.
-func (m *metricsServer) all() []*metricsSocket {
-	if m == nil {
-		return nil
-	}
-	return m.sockets
-}
-
-func (m *metricsServer) serve(s *metricsSocket) {
-	ln := s.ln
-	// It ends by the close of the socket or of the server, which has its error.
-	m.serving.Go(func() { _ = m.http.Serve(ln) })
 }
 
 // close ends the server; a scrape under way has metricsGrace.
@@ -193,7 +139,7 @@ func (m *metricsServer) close() error {
 		err = m.http.Close()
 	}
 	m.serving.Wait()
-	if err != nil {
+	if err = unlessClosed(err); err != nil {
 		return fmt.Errorf("close metrics server: %w", err)
 	}
 	return nil

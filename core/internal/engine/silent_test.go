@@ -208,7 +208,7 @@ func TestSilentScrapes(t *testing.T) {
 	r := start(t, nil, func(echo string) string {
 		return listeners(echo, "metrics {\n address = \"127.0.0.1:0\"\n}\n", "127.0.0.1:0")
 	})
-	at := r.metricsServer.all()[0].bound()
+	at := r.metricsSockets()[0].bound()
 	var silent []net.Conn
 	for i := range 3 * maxScrapes {
 		c := dialFrom(t, "127.0.0.1", at.String())

@@ -39,7 +39,7 @@ func TestReloadDuringTheStart(t *testing.T) {
 	answers := make(chan answer, 1)
 	asked := false
 	log := logFunc(func(line string) {
-		if !asked && strings.Contains(line, "serving metrics") { // after the control socket, and still in the start
+		if !asked && strings.Contains(line, "serving metrics") { // the control socket is bound, and it is still the start
 			asked = true
 			go func() {
 				r, err := c.Reload(t.Context(), status.ReloadOptions{})

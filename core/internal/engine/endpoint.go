@@ -13,37 +13,13 @@ import (
 	"syscall"
 )
 
-// tenant is a bound socket of the generation in force, a listener's or one of the
-// metrics, or one that the next generation is to have.
-type tenant interface {
-	// site is for which address of which block it was bound.
-	site() *spot
-	bound() netip.AddrPort
-	// vacate closes the socket before its successors are in force. An undo binds
-	// it again.
-	vacate() error
-	// discard closes a socket that has not served yet.
-	discard() error
-}
-
-// spot is one address of what a block's address comes to: of a name, for
-// instance, that has several.
-type spot struct {
-	block   string // "listener.tcp.orders"
-	written string // "localhost:5432"
-	asked   netip.AddrPort
-	closed  bool // by vacate
-}
-
-func (s *spot) site() *spot { return s }
-
-// site is an address as a block has it, and what serves it.
-type site struct {
+// endpoint is an address as a block has it, and the sockets that it comes to.
+type endpoint struct {
 	block   string
 	written string
 	named   bool             // its host is a name, of which the machine may lack an address
 	addrs   []netip.AddrPort // port 0: any, the same for all
-	tenants []tenant         // by the position in addrs; nil: not bound
+	sockets []boundSocket    // by the position in addrs; nil: not bound
 }
 
 // lookup returns the addresses of a name.
@@ -53,9 +29,9 @@ func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
-// survey finds out what an address comes to: "host:port", as the configuration
+// resolve finds out what an address comes to: "host:port", as the configuration
 // has checked it.
-func survey(ctx context.Context, find lookup, block, written string) (*site, error) {
+func resolve(ctx context.Context, find lookup, block, written string) (*endpoint, error) {
 	host, text, err := net.SplitHostPort(written)
 	if err != nil {
 		return nil, err
@@ -64,7 +40,7 @@ func survey(ctx context.Context, find lookup, block, written string) (*site, err
 	if err != nil {
 		return nil, err
 	}
-	s := &site{block: block, written: written}
+	s := &endpoint{block: block, written: written}
 	ips := []netip.Addr{netip.IPv4Unspecified()} // of both families, for net
 	if host != "" {
 		ip, parseErr := netip.ParseAddr(host)
@@ -78,23 +54,23 @@ func survey(ctx context.Context, find lookup, block, written string) (*site, err
 	for _, ip := range ips {
 		s.addrs = append(s.addrs, netip.AddrPortFrom(ip.Unmap(), uint16(port)))
 	}
-	s.tenants = make([]tenant, len(s.addrs))
+	s.sockets = make([]boundSocket, len(s.addrs))
 	return s, nil
 }
 
-// asBound is the site of those of the old sockets that the block has for the
+// asBound is the endpoint of those of the old sockets that the block has for the
 // address already; nil: there are none.
-func asBound(old []tenant, block, written string) *site {
-	s := &site{block: block, written: written}
+func asBound(old []boundSocket, block, written string) *endpoint {
+	s := &endpoint{block: block, written: written}
 	for _, t := range old {
-		if t.site().block == block && t.site().written == written {
+		if c := t.claimed(); c.block == block && c.written == written {
 			s.addrs = append(s.addrs, t.bound())
 		}
 	}
 	if s.addrs == nil {
 		return nil
 	}
-	s.tenants = make([]tenant, len(s.addrs))
+	s.sockets = make([]boundSocket, len(s.addrs))
 	return s
 }
 
@@ -118,10 +94,10 @@ func addresses(ctx context.Context, find lookup, host string) ([]netip.Addr, err
 	return ips, nil
 }
 
-// reuse takes those of the old sockets that serve the site as well, and returns
+// reuse takes those of the old sockets that serve the endpoint as well, and returns
 // the others: a socket for the same address, whatever was written, and of a port
 // that the system picked one that the same block asked for.
-func (s *site) reuse(old []tenant) []tenant {
+func (s *endpoint) reuse(old []boundSocket) []boundSocket {
 	for i, addr := range s.addrs {
 		if addr.Port() != 0 {
 			break
@@ -131,9 +107,9 @@ func (s *site) reuse(old []tenant) []tenant {
 		}
 	}
 	for i, addr := range s.addrs {
-		same := func(t tenant) bool { return sameAddress(t.bound(), addr) || sameAddress(t.site().asked, addr) }
+		same := func(t boundSocket) bool { return sameAddress(t.bound(), addr) || sameAddress(t.claimed().asked, addr) }
 		if j := slices.IndexFunc(old, same); addr.Port() != 0 && j >= 0 {
-			s.tenants[i] = old[j]
+			s.sockets[i] = old[j]
 			old = slices.Delete(old, j, j+1)
 		}
 	}
@@ -146,21 +122,24 @@ func sameAddress(a, b netip.AddrPort) bool {
 	return a == b || a.Port() == b.Port() && a.Addr().IsUnspecified() && b.Addr().IsUnspecified()
 }
 
+// opener binds a socket.
+type opener func(context.Context, netip.AddrPort, claim) (boundSocket, error)
+
 // portTries bounds how often the system picks a port anew that is to be free on
 // several addresses.
 const portTries = 16
 
-// occupy binds what nobody serves yet. lacking are the addresses of a name that
+// bind binds what nobody serves yet. lacking are the addresses of a name that
 // this machine does not have, while it has another.
-func (s *site) occupy(b *binding, open func(netip.AddrPort, *spot) (tenant, error)) (lacking []netip.Addr, err error) {
+func (s *endpoint) bind(ctx context.Context, b *binding, open opener) (lacking []netip.Addr, err error) {
 	for range portTries {
-		var fresh []tenant
-		if fresh, lacking, err = s.bind(b, open); err == nil {
-			b.bound = append(b.bound, fresh...)
+		var fresh []boundSocket
+		if fresh, lacking, err = s.try(ctx, b, open); err == nil {
+			b.fresh = append(b.fresh, fresh...)
 			return lacking, nil
 		}
 		for _, t := range fresh {
-			err = errors.Join(err, t.discard())
+			err = errors.Join(err, t.close())
 		}
 		if s.addrs[0].Port() != 0 || len(fresh) == 0 || !errors.Is(err, syscall.EADDRINUSE) {
 			break
@@ -169,28 +148,28 @@ func (s *site) occupy(b *binding, open func(netip.AddrPort, *spot) (tenant, erro
 	return nil, err
 }
 
-// bind is one try of occupy. Where it fails the site is as it was, and fresh are
-// to be closed.
-func (s *site) bind(b *binding, open func(netip.AddrPort, *spot) (tenant, error)) (fresh []tenant, lacking []netip.Addr, err error) {
-	tenants := slices.Clone(s.tenants)
+// try is one try of bind. Where it fails the endpoint is as it was, and fresh are to
+// be closed.
+func (s *endpoint) try(ctx context.Context, b *binding, open opener) (fresh []boundSocket, lacking []netip.Addr, err error) {
+	sockets := slices.Clone(s.sockets)
 	var lackErr error
 	for i, asked := range s.addrs {
-		if tenants[i] != nil {
+		if sockets[i] != nil {
 			continue
 		}
 		at := asked
 		if asked.Port() == 0 && len(fresh) > 0 {
 			at = netip.AddrPortFrom(asked.Addr(), fresh[0].bound().Port())
 		}
-		err := b.inRoom(at, func() (err error) {
-			tenants[i], err = open(at, &spot{block: s.block, written: s.written, asked: asked})
+		err := b.displacing(at, func() (err error) {
+			sockets[i], err = open(ctx, at, claim{block: s.block, written: s.written, asked: asked})
 			return err
 		})
 		switch {
 		case err == nil:
-			fresh = append(fresh, tenants[i])
+			fresh = append(fresh, sockets[i])
 		case s.named && (errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)):
-			tenants[i], lackErr = nil, err
+			sockets[i], lackErr = nil, err
 			lacking = append(lacking, asked.Addr())
 		default:
 			return fresh, nil, err
@@ -199,6 +178,6 @@ func (s *site) bind(b *binding, open func(netip.AddrPort, *spot) (tenant, error)
 	if len(lacking) == len(s.addrs) {
 		return nil, nil, lackErr
 	}
-	s.tenants = tenants
+	s.sockets = sockets
 	return fresh, lacking, nil
 }

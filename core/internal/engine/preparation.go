@@ -1,0 +1,177 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/pluginhost"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// preparation is what a configuration needs of its plugins before it can be put in
+// force.
+type preparation struct {
+	host    *pluginhost.Host
+	opts    Options
+	cfg     *config.Config
+	diags   config.Diagnostics
+	running []*pluginhost.Plugin // only read
+	fresh   string               // see renewal
+	number  uint64               // of the generation; only configure and release want it
+
+	plugins    map[string]*pluginhost.Plugin // by type
+	started    []*pluginhost.Plugin
+	configured []*pluginhost.Plugin
+}
+
+// check starts the plugins that are not running yet, decodes the upstreams'
+// bodies against their schemas and lets them validate the values.
+func (p *preparation) check(ctx context.Context) error {
+	p.plugins = map[string]*pluginhost.Plugin{}
+	schemas := map[string]config.PluginSchema{}
+	for _, name := range p.cfg.PluginTypes() {
+		plugin := p.plugin(ctx, name)
+		if plugin == nil {
+			continue
+		}
+		p.plugins[name] = plugin
+		schemas[name] = config.PluginSchema{Block: plugin.Schema(), CommonNames: plugin.Info().GetCommonNames()}
+	}
+	p.diags = append(p.diags, p.cfg.DecodeUpstreams(schemas)...)
+	for i, u := range p.cfg.Upstreams {
+		plugin := p.plugins[u.Type]
+		if plugin == nil || u.Hash == "" {
+			continue
+		}
+		found, err := plugin.Validate(ctx, wire(u))
+		if err != nil {
+			return fmt.Errorf("validate upstream %q: %w", u.ID(), err)
+		}
+		p.diags = append(p.diags, defaultNotes(p.cfg, u, found.GetDefaults())...)
+		p.cfg.Upstreams[i].Common = u.Common.Or(found.GetDefaults())
+		for _, d := range found.GetDiagnostics() {
+			p.diags = append(p.diags, p.cfg.PluginDiagnostic(u.ID(), d))
+		}
+	}
+	// The parser's, the decoder's and the plugins', as the user reads the file.
+	p.diags.Sort()
+	return verdict(p.diags)
+}
+
+func wire(u config.Upstream) *pluginv1.Upstream {
+	return &pluginv1.Upstream{Name: u.Name, ConfigJson: u.JSON, ConfigHash: u.Hash}
+}
+
+// plugin finds the running plugin for an upstream type, or starts it; nil where
+// that fails. One that keeps dying is started beside the old: it may die of the
+// configuration that is now to be mended.
+func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugin {
+	blockID, told := "upstream."+p.firstOf(name), false
+	if b := pluginBlock(p.cfg, name); b != nil {
+		blockID, told = "plugin."+name, b.Wrong
+	}
+	fail := func(d config.Diagnostic) *pluginhost.Plugin {
+		if !told {
+			p.diags = append(p.diags, d)
+		}
+		return nil
+	}
+	spec, err := findPlugin(name, p.cfg, p.opts)
+	if err != nil {
+		return fail(p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("there is no plugin %q", name), err.Error()))
+	}
+	if err := pluginhost.Exposed(spec); err != nil && !spec.Vouched() {
+		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("others can change the plugin %q", name), err.Error()+". Whoever does has what they wrote run with the daemon's rights.")
+		d.Warning = true
+		p.diags = append(p.diags, d)
+	}
+	identity := pluginhost.Identity(ctx, spec)
+	for _, plugin := range p.running {
+		if plugin.Identity() == identity && name != p.fresh && !plugin.Down() {
+			return plugin
+		}
+	}
+	plugin, err := p.host.Start(ctx, spec)
+	if err != nil {
+		return fail(obstacle(p.cfg, blockID, "", fmt.Sprintf("the plugin %q does not start", name), err.Error()))
+	}
+	p.started = append(p.started, plugin)
+	return plugin
+}
+
+func (p *preparation) firstOf(pluginType string) string {
+	for _, u := range p.cfg.Upstreams {
+		if u.Type == pluginType {
+			return u.ID()
+		}
+	}
+	return pluginType
+}
+
+// configure gives each plugin its upstreams under the new generation's number.
+func (p *preparation) configure(ctx context.Context) error {
+	for name, plugin := range p.plugins {
+		var upstreams []*pluginv1.Upstream
+		for _, u := range p.cfg.Upstreams {
+			if u.Type == name {
+				upstreams = append(upstreams, wire(u))
+			}
+		}
+		p.configured = append(p.configured, plugin)
+		found, err := plugin.Configure(ctx, p.number, upstreams)
+		if err != nil {
+			return fmt.Errorf("configure plugin %q: %w", name, err)
+		}
+		for _, d := range found {
+			// Warnings were told by the validation.
+			if d.GetSeverity() == pluginv1.Severity_SEVERITY_ERROR {
+				p.diags = append(p.diags, p.cfg.PluginDiagnostic(name+"."+d.GetUpstream(), d))
+			}
+		}
+	}
+	return verdict(p.diags)
+}
+
+// release takes the new generation out of the plugins again.
+func (p *preparation) release(ctx context.Context) error {
+	var errs []error
+	for _, plugin := range p.configured {
+		errs = append(errs, plugin.Release(ctx, p.number))
+	}
+	return errors.Join(errs...)
+}
+
+// stop ends the plugins that were started.
+func (p *preparation) stop(ctx context.Context) error {
+	var errs []error
+	for _, plugin := range p.started {
+		errs = append(errs, plugin.Stop(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// verdict is the error that diagnostics come to, or nil. An error of the
+// configuration itself counts most: another try does not help against it.
+func verdict(diags config.Diagnostics) error {
+	var err error
+	for _, d := range diags {
+		switch {
+		case d.Warning:
+		case !d.Machine:
+			return ErrInvalid
+		default:
+			err = errUnavailable
+		}
+	}
+	return err
+}
+
+// obstacle makes an error about a block, or an attribute in it, that asks for what
+// the machine does not give.
+func obstacle(cfg *config.Config, blockID, attribute, summary, detail string) config.Diagnostic {
+	d := cfg.BlockDiagnostic(blockID, attribute, summary, detail)
+	d.Machine = true
+	return d
+}

@@ -1,0 +1,258 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tunneld/tunneld/core/internal/plugintest"
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// TestMain lets the test's binary be the toy plugins as well.
+func TestMain(m *testing.M) {
+	plugintest.Serve(map[string]func() int{
+		toyName:      func() int { return sdk.Serve(toyPlugin(toyName)) },
+		otherToyName: func() int { return sdk.Serve(toyPlugin(otherToyName)) },
+	})
+	goleak.VerifyTestMain(m)
+}
+
+// patience bounds what a test waits for; nothing is asserted about the time.
+const patience = 30 * time.Second
+
+// rig is an engine in the test's process, whose plugins are processes of the test's
+// binary. Its clients reach an echo service. The test resolves the names that it
+// listens on.
+type rig struct {
+	*Engine
+	names *names
+	log   *journal
+	path  string
+	echo  string
+}
+
+// start runs the configuration that config returns until the test ends.
+func start(t *testing.T, n map[string][]string, config func(echo string) string) *rig {
+	t.Helper()
+	r := &rig{names: &names{}, log: &journal{}, path: filepath.Join(t.TempDir(), "tunneld.hcl"), echo: startEcho(t)}
+	r.names.set(n)
+	r.write(t, config(r.echo))
+	e, diags, err := Start(t.Context(), Options{
+		ConfigPath: r.path,
+		Lookup:     r.names.lookup,
+		Log:        slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	})
+	if err != nil {
+		t.Fatal(err, diags)
+	}
+	r.Engine = e
+	t.Cleanup(func() {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := e.Stop(now); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("log:\n%s", r.log)
+		}
+	})
+	return r
+}
+
+func (r *rig) write(t *testing.T, config string) {
+	t.Helper()
+	if err := os.WriteFile(r.path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reload puts config in force, and returns what its author is told.
+func (r *rig) reload(t *testing.T, config string) string {
+	t.Helper()
+	r.write(t, config)
+	out := r.Reload(t.Context())
+	if out.Error != "" {
+		t.Fatalf("reload: %s\n%s", out.Error, out.Diagnostics)
+	}
+	return out.Diagnostics
+}
+
+// reloadFails expects that config is not put in force, for a reason that has the text.
+func (r *rig) reloadFails(t *testing.T, config, want string) {
+	t.Helper()
+	r.write(t, config)
+	out := r.Reload(t.Context())
+	if out.Error == "" || !strings.Contains(out.Error+"\n"+out.Diagnostics, want) {
+		t.Fatalf("reload: %q\n%s\nwant %q", out.Error, out.Diagnostics, want)
+	}
+}
+
+// at returns the addresses of a listener, which have one port.
+func (r *rig) at(t *testing.T, id string) (addresses []string, port string) {
+	t.Helper()
+	for _, l := range r.Status().Listeners {
+		if l.ID != id {
+			continue
+		}
+		for _, a := range l.Addresses {
+			_, p, err := net.SplitHostPort(a)
+			if err != nil || port != "" && p != port {
+				t.Fatalf("addresses %q, %v", l.Addresses, err)
+			}
+			port = p
+		}
+		if l.Address != l.Addresses[0] {
+			t.Errorf("address %q of %q", l.Address, l.Addresses)
+		}
+		return l.Addresses, port
+	}
+	t.Fatalf("there is no listener %s", id)
+	return nil, ""
+}
+
+// sockets are those that serve a listener.
+func (r *rig) sockets(id string) []*listening {
+	r.turn <- struct{}{}
+	defer func() { <-r.turn }()
+	return of[*listening](r.Engine.sockets, listenerBlock(id))
+}
+
+// metricsSockets are those that serve the metrics.
+func (r *rig) metricsSockets() []*metricsSocket {
+	r.turn <- struct{}{}
+	defer func() { <-r.turn }()
+	return of[*metricsSocket](r.Engine.sockets, metricsBlock)
+}
+
+func startEcho(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var open []net.Conn
+	var all sync.WaitGroup
+	t.Cleanup(func() {
+		ln.Close()
+		mu.Lock()
+		for _, c := range open {
+			c.Close()
+		}
+		mu.Unlock()
+		all.Wait()
+	})
+	all.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return // closed
+			}
+			mu.Lock()
+			open = append(open, c)
+			mu.Unlock()
+			all.Go(func() {
+				_, _ = io.Copy(c, c) // the client sees what is missing
+				c.Close()
+			})
+		}
+	})
+	return ln.Addr().String()
+}
+
+// visit has something echoed.
+func visit(t *testing.T, address string) {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b := make([]byte, 5)
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello" {
+		t.Fatalf("%s: %q, %v", address, b, err)
+	}
+}
+
+func wantRefused(t *testing.T, address string) {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", address, patience)
+	if err == nil {
+		c.Close()
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%s: %v, want that it is refused", address, err)
+	}
+}
+
+func needIPv6(t *testing.T) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skip("this machine has no IPv6: ", err)
+	}
+	_ = ln.Close()
+}
+
+func scrape(t *testing.T, at netip.AddrPort) {
+	t.Helper()
+	if code, _ := get(t, at, "/healthz"); code != http.StatusOK {
+		t.Errorf("%s: %d", at, code)
+	}
+}
+
+// get asks the metrics' server. It keeps no connection.
+func get(t *testing.T, at netip.AddrPort, path string) (code int, text string) {
+	t.Helper()
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Get("http://" + at.String() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+// journal keeps an engine's log.
+type journal struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+// Write takes what the log's handler writes.
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.all.Write(b)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.all.String()
+}

@@ -1,0 +1,281 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+)
+
+// boundSocket is a socket that the daemon listens on: a listener's, or one of the
+// metrics.
+type boundSocket interface {
+	claimed() *claim
+	bound() netip.AddrPort
+	// serve accepts on the socket. It is called with the generation in force that has
+	// the socket, and again after a rebind.
+	serve()
+	// adapt gives a socket that serves what the configuration now says of it.
+	adapt() error
+	// close ends it; what it has accepted lives on.
+	close() error
+	// rebind binds a socket that was closed again, where it was.
+	rebind(ctx context.Context) error
+	// tell logs that the socket begins to serve, or that it does not any more.
+	tell(serves bool)
+}
+
+// claim is what a socket was bound for: one address of what a block's address comes
+// to; of a name, for instance, that has several.
+type claim struct {
+	block   string // "listener.tcp.orders"; "metrics"
+	written string // "localhost:5432"
+	asked   netip.AddrPort
+
+	serving   bool
+	displaced bool // closed, for another whose address overlaps
+}
+
+func (c *claim) claimed() *claim { return c }
+
+// The blocks that sockets are bound for: that of the metrics, and the kind of a
+// listener's.
+const (
+	metricsBlock   = "metrics"
+	listenerBlocks = "listener"
+)
+
+func listenerBlock(id string) string { return listenerBlocks + "." + id }
+
+// kind is what sort of socket a block has: one of another cannot take its place.
+func kind(block string) string {
+	name, _, _ := strings.Cut(block, ".")
+	return name
+}
+
+// socketTable is the sockets that the daemon listens on, by their block. A reload
+// takes from it what stays.
+type socketTable map[string][]boundSocket
+
+// of returns the sockets of one type that a block has.
+func of[T boundSocket](t socketTable, block string) []T {
+	var out []T
+	for _, s := range t[block] {
+		out = append(out, s.(T))
+	}
+	return out
+}
+
+// binding is how the sockets of one configuration become those of the next.
+type binding struct {
+	engine *Engine
+	cfg    *config.Config
+	old    socketTable // the engine's, which only commit and undo change
+	next   socketTable
+	fresh  []boundSocket
+	// leaving are the old ones that the next configuration does not use and that are
+	// not closed.
+	leaving map[boundSocket]bool
+}
+
+func (e *Engine) newBinding(cfg *config.Config) *binding {
+	return &binding{engine: e, cfg: cfg, old: e.sockets, next: socketTable{}, leaving: map[boundSocket]bool{}}
+}
+
+// wanted is what a block listens on.
+type wanted struct {
+	block     string
+	addresses []string
+	open      opener
+	endpoints []*endpoint
+}
+
+// wants lists what the configuration listens on.
+func (b *binding) wants() []*wanted {
+	var all []*wanted
+	for _, l := range b.cfg.Listeners {
+		all = append(all, &wanted{
+			block:     listenerBlock(l.ID()),
+			addresses: l.Addresses,
+			open: func(ctx context.Context, at netip.AddrPort, c claim) (boundSocket, error) {
+				socket, err := bind(ctx, at, l)
+				return &listening{claim: c, engine: b.engine, socket: socket}, err
+			},
+		})
+	}
+	return append(all, &wanted{
+		block:     metricsBlock,
+		addresses: b.cfg.Metrics.Addresses,
+		open: func(ctx context.Context, at netip.AddrPort, c claim) (boundSocket, error) {
+			ln, err := listenTCP(ctx, at)
+			return &metricsSocket{claim: c, engine: b.engine, ln: ln}, err
+		},
+	})
+}
+
+// maxObstacles bounds how many addresses that cannot be bound are told of: where the
+// descriptors are used up, it is all that are left.
+const maxObstacles = 100
+
+// bind finds or binds the sockets. A diagnostic names the block.
+func (b *binding) bind(ctx context.Context) (diags config.Diagnostics) {
+	all := b.wants()
+	// What is kept is known before anything has to make room.
+	unused := map[string][]boundSocket{} // by kind
+	for _, block := range slices.Sorted(maps.Keys(b.old)) {
+		unused[kind(block)] = append(unused[kind(block)], b.old[block]...)
+	}
+	for _, w := range all {
+		told, rest := b.plan(ctx, w, unused[kind(w.block)])
+		diags, unused[kind(w.block)] = append(diags, told...), rest
+	}
+	for _, rest := range unused {
+		for _, s := range rest {
+			b.leaving[s] = true
+		}
+	}
+	obstacles := 0
+	for _, w := range all {
+		for _, s := range w.endpoints {
+			told := b.take(ctx, s, w.open)
+			diags = append(diags, told...)
+			if told.HasErrors() {
+				obstacles++
+			}
+			if obstacles == maxObstacles || ctx.Err() != nil {
+				return diags // it has failed, or is broken off
+			}
+			for _, socket := range s.sockets {
+				if socket != nil {
+					b.next[w.block] = append(b.next[w.block], socket)
+				}
+			}
+		}
+	}
+	return diags
+}
+
+// plan finds out what the addresses of a block come to, and which of the old sockets
+// serve them; rest are the others.
+func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags config.Diagnostics, rest []boundSocket) {
+	for _, address := range w.addresses {
+		s, err := resolve(ctx, b.engine.lookup, w.block, address)
+		if known := asBound(old, w.block, address); err != nil && known != nil {
+			b.engine.log.Warn("the name of an address cannot be resolved: its sockets stay", "block", w.block, "address", address, "err", err)
+			s, err = known, nil
+		}
+		if err != nil {
+			diags = append(diags, cannotBind(b.cfg, w.block, fmt.Errorf("listen on %s: %w", address, err)))
+			continue
+		}
+		old = s.reuse(old)
+		w.endpoints = append(w.endpoints, s)
+	}
+	return diags, old
+}
+
+// take binds what is left of an endpoint, and says what is in its way.
+func (b *binding) take(ctx context.Context, s *endpoint, open opener) config.Diagnostics {
+	lacking, err := s.bind(ctx, b, open)
+	if err != nil {
+		return config.Diagnostics{cannotBind(b.cfg, s.block, err)}
+	}
+	var diags config.Diagnostics
+	for _, ip := range lacking {
+		diags = append(diags, isLacking(b.cfg, s, ip))
+	}
+	return diags
+}
+
+// displacing calls open, which binds address. Where an old socket that the next
+// configuration does not use overlaps with it (127.0.0.1:P and 0.0.0.0:P), that one
+// is closed first.
+func (b *binding) displacing(address netip.AddrPort, open func() error) error {
+	err := open()
+	for old := range b.leaving {
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			break // what is left is not in the way
+		}
+		if !overlap(old.bound(), address) {
+			continue
+		}
+		delete(b.leaving, old)
+		old.claimed().displaced = true
+		if closeErr := old.close(); closeErr != nil {
+			return errors.Join(err, closeErr)
+		}
+		err = open()
+	}
+	return err
+}
+
+// overlap says whether the one may be in the way of the other. The unspecified
+// address takes both families: that is how Go listens on it.
+func overlap(bound, address netip.AddrPort) bool {
+	return bound.Port() == address.Port() &&
+		(address.Addr().IsUnspecified() || bound.Addr().IsUnspecified() || address.Addr() == bound.Addr())
+}
+
+// undo closes the new sockets, and binds those again that were displaced.
+func (b *binding) undo(ctx context.Context) error {
+	var errs []error
+	for _, s := range b.fresh {
+		errs = append(errs, s.close())
+	}
+	kept := socketTable{}
+	for block, sockets := range b.old {
+		for _, s := range sockets {
+			if c := s.claimed(); c.displaced {
+				if err := s.rebind(ctx); err != nil {
+					// The next reload is not to take a closed socket for one that serves.
+					b.engine.log.Error("an address is lost: it cannot be bound again", "block", block, "address", c.written, "err", err)
+					continue
+				}
+				c.displaced = false
+				s.serve()
+			}
+			kept[block] = append(kept[block], s)
+		}
+	}
+	b.engine.replaceSockets(kept)
+	return errors.Join(errs...)
+}
+
+// commit serves the new sockets and closes those that are gone.
+func (b *binding) commit() {
+	log := b.engine.log
+	b.engine.replaceSockets(b.next)
+	kept := map[boundSocket]bool{}
+	for block, sockets := range b.next {
+		for _, s := range sockets {
+			c := s.claimed()
+			kept[s], c.block = true, block // it may have been another's
+			if !c.serving {
+				c.serving = true
+				s.serve()
+				s.tell(true)
+			} else if err := s.adapt(); err != nil {
+				log.Warn("socket options", "block", block, "err", err)
+			}
+		}
+	}
+	for block, sockets := range b.old {
+		for _, s := range sockets {
+			if kept[s] {
+				continue
+			}
+			if !s.claimed().displaced {
+				if err := s.close(); err != nil {
+					log.Warn("close of a listening socket", "block", block, "err", err)
+				}
+			}
+			s.tell(false)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
+)
+
+// The toy plugin has two names, so that a configuration can use two of it.
+const (
+	toyName      = "toy"
+	otherToyName = "othertoy"
+)
+
+// toyPlugin connects to the target, or does what the test says at that moment.
+func toyPlugin(name string) sdk.Plugin {
+	return sdk.Plugin{
+		Name:    name,
+		Version: "1.0.0",
+		Summary: "a toy for the engine's tests",
+		New:     func() sdk.Dialer { return &toyUpstream{} },
+	}
+}
+
+// toyBlocks are the plugin blocks of the toys. With the race detector an end takes a
+// second unless the environment says otherwise.
+func toyBlocks(t *testing.T) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := ""
+	for _, name := range []string{toyName, otherToyName} {
+		text += fmt.Sprintf("plugin %q {\n command = [%q, \"plugin\", \"serve\", %q]\n env = { GORACE = \"atexit_sleep_ms=0\" }\n}\n", name, exe, name)
+	}
+	return text
+}
+
+// toyUpstream is an upstream's body, and the upstream.
+type toyUpstream struct {
+	Remote    string `tunneld:"remote" doc:"where to fetch orders: the address of the test"`
+	Note      string `tunneld:"note" doc:"of no meaning: another value makes another upstream"`
+	FailStart string `tunneld:"fail_start" doc:"the error to fail the start with"`
+
+	env  *sdk.Env
+	conn net.Conn
+	done chan struct{}
+	mu   sync.Mutex
+	now  toyOrder
+}
+
+// toyOrder is what an upstream does until the next one. The zero order has it dial, and
+// says nothing of its health.
+type toyOrder struct {
+	// Fail fails each dial, retryably, with the text, and with RetryAfter.
+	Fail       string
+	RetryAfter time.Duration
+	// Health is reported at once: "ok" or "failing"; empty: nothing is.
+	Health string
+}
+
+type toyError string
+
+func (e toyError) Error() string { return string(e) }
+
+// Start connects to the test.
+func (u *toyUpstream) Start(env *sdk.Env) error {
+	u.env = env
+	if u.FailStart != "" {
+		return toyError(u.FailStart)
+	}
+	if u.Remote == "" {
+		return nil
+	}
+	var err error
+	if u.conn, err = net.Dial("tcp", u.Remote); err != nil {
+		return err
+	}
+	u.done = make(chan struct{})
+	go u.obey()
+	return nil
+}
+
+func (u *toyUpstream) obey() {
+	defer close(u.done)
+	in, out := json.NewDecoder(bufio.NewReader(u.conn)), json.NewEncoder(u.conn)
+	for {
+		var next toyOrder
+		if in.Decode(&next) != nil {
+			return
+		}
+		u.mu.Lock()
+		u.now = next
+		u.mu.Unlock()
+		switch next.Health {
+		case "ok":
+			u.env.Report(sdk.Status{Health: sdk.HealthOK})
+		case "failing":
+			u.env.Report(sdk.Status{Health: sdk.HealthFailing, Message: next.Fail})
+		}
+		if out.Encode("done") != nil {
+			return
+		}
+	}
+}
+
+// Close ends the connection to the test.
+func (u *toyUpstream) Close() error {
+	if u.conn == nil {
+		return nil
+	}
+	err := u.conn.Close()
+	<-u.done
+	return err
+}
+
+// Dial connects to the target.
+func (u *toyUpstream) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
+	u.mu.Lock()
+	now := u.now
+	u.mu.Unlock()
+	req.Enter(sdk.StageConnect)
+	if now.Fail != "" {
+		return nil, &sdk.DialError{Reason: sdk.ReasonUnavailable, Retryable: true, Message: now.Fail, RetryAfter: now.RetryAfter}
+	}
+	conn, err := req.Outbound().DialContext(ctx, "tcp", req.Target.String())
+	if err != nil {
+		return nil, err
+	}
+	return sdk.Direct(conn, nil), nil
+}

@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/control"
+)
+
+// transition is a configuration on its way to being in force: what its steps know of
+// each other.
+type transition struct {
+	engine    *Engine
+	plugins   *preparation
+	sockets   *binding
+	old, next *generation // old is nil at the start; next is made last
+
+	commitControl, undoControl func()
+}
+
+// replace puts a configuration in force, or changes nothing. With errors among the
+// parser's diagnostics it is only checked further, so that the user is told of all
+// problems at once. It returns what has changed. It is called with turn held.
+func (e *Engine) replace(ctx context.Context, n renewal) (config.Diagnostics, []string, error) {
+	t := e.newTransition(n)
+	if err := transact(ctx, t.steps()); err != nil {
+		return t.plugins.diags, nil, err
+	}
+	if t.old == nil {
+		return t.plugins.diags, nil, nil
+	}
+	return t.plugins.diags, changes(t.old, t.next), nil
+}
+
+func (e *Engine) newTransition(n renewal) *transition {
+	e.number++
+	return &transition{
+		engine:  e,
+		plugins: &preparation{host: e.host, opts: e.opts, cfg: n.cfg, diags: n.diags, running: e.running, fresh: n.fresh, number: e.number},
+		sockets: e.newBinding(n.cfg),
+		old:     e.current.Load(),
+	}
+}
+
+// steps are what puts a configuration in force, in this order. The check comes first:
+// no other step has to do with a configuration that has errors. From the commit of the
+// generation on, connections go by the new one; so it comes before that of the
+// sockets, which accept them. What the old generation alone needed is retired last.
+func (t *transition) steps() []step {
+	return []step{
+		{name: "plugins", prepare: t.plugins.check, undo: t.plugins.stop},
+		{name: "upstreams", prepare: t.plugins.configure, undo: t.plugins.release},
+		{name: "generation", commit: t.swap},
+		{name: "sockets", prepare: t.bind, undo: t.sockets.undo, commit: t.sockets.commit},
+		{name: "control socket", prepare: t.bindControl, undo: t.unbindControl, commit: func() { t.commitControl() }},
+		{name: "retirement", commit: t.retire},
+	}
+}
+
+func (t *transition) bind(ctx context.Context) error {
+	told := t.sockets.bind(ctx)
+	t.plugins.diags = append(t.plugins.diags, told...)
+	return verdict(told)
+}
+
+// bindControl binds the control socket.
+func (t *transition) bindControl(context.Context) error {
+	cfg := t.plugins.cfg
+	t.commitControl = func() {}
+	address := control.Address(cfg.Control.Address, cfg.Daemon.RunDir)
+	commit, undo, err := t.engine.control.Prepare(address)
+	switch {
+	case err == nil:
+		t.commitControl, t.undoControl = commit, undo
+	case cfg.Control.Address != "":
+		told := config.Diagnostics{obstacle(cfg, "control", "address", "the control socket cannot be bound", err.Error())}
+		t.plugins.diags = append(t.plugins.diags, told...)
+		return verdict(told)
+	default:
+		// Nobody asked for it.
+		t.engine.log.Warn("no control socket: tunneld reload and tunneld status will not find this daemon", "address", address, "err", err)
+	}
+	return nil
+}
+
+func (t *transition) unbindControl(context.Context) error {
+	if t.undoControl != nil {
+		t.undoControl()
+	}
+	return nil
+}
+
+// swap makes the new generation the one in force.
+func (t *transition) swap() {
+	e, cfg := t.engine, t.plugins.cfg
+	e.opts.SetLog(cfg.Log)
+	t.next = newGeneration(t.plugins.number, cfg, t.plugins.plugins, t.sockets.next, e.gates)
+	t.next.limit.warn(e.log)
+	t.next.place(e.slots)
+	e.current.Store(t.next)
+}
+
+// retire lets go of what only the old generation has.
+func (t *transition) retire() {
+	e := t.engine
+	listeners, routes, upstreams := t.next.names()
+	e.metrics.Retain(listeners, routes, upstreams)
+	e.gates.retain(upstreams)
+	e.running = append(e.running, t.plugins.started...)
+	if t.old == nil {
+		return
+	}
+	e.retire(t.old)
+	e.retirePlugins(t.next.plugins, t.next.cfg.Daemon.DrainTimeout)
+}
