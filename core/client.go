@@ -18,7 +18,9 @@ type (
 	Status         = status.Status
 	StatusListener = status.Listener
 	StatusUpstream = status.Upstream
-	StatusPlugin   = status.Plugin
+	// StatusCertificate is a certificate of an upstream.
+	StatusCertificate = status.Certificate
+	StatusPlugin      = status.Plugin
 )
 
 // ReloadOutcome is how a reload went, ReloadOptions what it may do.

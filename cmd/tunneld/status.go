@@ -125,17 +125,30 @@ func writeUpstreams(w io.Writer, upstreams []core.StatusUpstream, now time.Time)
 	for _, u := range upstreams {
 		var credential []string
 		if !u.CredentialExpires.IsZero() {
-			verb := "ends"
-			if u.CredentialExpires.Before(now) {
-				verb = "ENDED"
-			}
-			credential = append(credential, verb+" "+moment(u.CredentialExpires, now))
+			credential = append(credential, ends(u.CredentialExpires, now))
 		}
 		if !u.CredentialRenewed.IsZero() {
 			credential = append(credential, "renewed "+moment(u.CredentialRenewed, now))
 		}
+		for _, c := range u.Certificates {
+			credential = append(credential, "certificate "+ends(c.NotAfter, now))
+		}
 		row(w, u.ID, u.Health, upstreamConnections(u), strings.Join(credential, ", "), u.Message)
 	}
+	for _, u := range upstreams {
+		if u.FileProblem != "" {
+			fmt.Fprintf(w, "upstream %s, FILE NOT USABLE, its old content stays in use: %s\n", u.ID, printable(u.FileProblem))
+		}
+	}
+}
+
+// ends says when something of an upstream's does, or did.
+func ends(at, now time.Time) string {
+	verb := "ends "
+	if at.Before(now) {
+		verb = "ENDED "
+	}
+	return verb + moment(at, now)
 }
 
 func upstreamConnections(u core.StatusUpstream) string {

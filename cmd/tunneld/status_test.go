@@ -33,7 +33,8 @@ func daemonStatus(now time.Time) core.Status {
 			{ID: "sapsocks.onprem", Health: "ok", CredentialExpires: now.Add(42 * time.Minute), CredentialRenewed: now.Add(-18 * time.Minute)},
 			{ID: "soht.legacy", Health: "ok", Connections: 100, MaxConnections: 100, Waiting: 7, Unreleased: 2},
 			{ID: "websocks.web", Health: "failing", Connections: 12, Message: "the gateway refuses\x1b[31m the token", CredentialExpires: now.Add(-5 * time.Second)},
-			{ID: "direct.local", Health: "ok"},
+			{ID: "direct.local", Health: "ok", FileProblem: "tls: ca_file: no certificate in /etc/ca\x1b.pem", Certificates: []core.StatusCertificate{
+				{File: "/etc/a.pem", NotAfter: now.Add(-5 * time.Second)}, {File: "/etc/b.pem", NotAfter: now.Add(42 * time.Minute)}}},
 		},
 		Plugins: []core.StatusPlugin{
 			{Name: "sapsocks", Version: "0.3.0", Source: "bundled", Status: "running", Since: now.Add(-3 * time.Hour), PID: 813, Restarts: 1, Open: 12, LastExit: "signal: killed"},
@@ -62,11 +63,12 @@ LISTENER     ADDRESS                     TARGET               CONNECTIONS  TUNNE
 tcp.orders   127.0.0.1:5432              orders-db.corp:5432  13           direct 10, relay 2
 socks5.apps  127.0.0.1:1080, [::1]:1080  -                    0            -
 
-UPSTREAM         HEALTH   CONNECTIONS                                           CREDENTIAL                                          MESSAGE
-sapsocks.onprem  ok       0                                                     ends 12:41:30 (in 42m), renewed 11:41:30 (18m ago)  -
-soht.legacy      ok       100 of 100, 7 waiting, 2 not released by the far end  -                                                   -
-websocks.web     failing  12                                                    ENDED 11:59:25 (5s ago)                             the gateway refuses�[31m the token
-direct.local     ok       0                                                     -                                                   -
+UPSTREAM         HEALTH   CONNECTIONS                                           CREDENTIAL                                                               MESSAGE
+sapsocks.onprem  ok       0                                                     ends 12:41:30 (in 42m), renewed 11:41:30 (18m ago)                       -
+soht.legacy      ok       100 of 100, 7 waiting, 2 not released by the far end  -                                                                        -
+websocks.web     failing  12                                                    ENDED 11:59:25 (5s ago)                                                  the gateway refuses�[31m the token
+direct.local     ok       0                                                     certificate ENDED 11:59:25 (5s ago), certificate ends 12:41:30 (in 42m)  -
+upstream direct.local, FILE NOT USABLE, its old content stays in use: tls: ca_file: no certificate in /etc/ca�.pem
 
 PLUGIN    VERSION  STATUS                                               PROCESS  RESTARTS  OPEN  SOURCE
 sapsocks  0.3.0    running for 3h0m                                     813      1         12    bundled

@@ -16,7 +16,7 @@ import (
 	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/plaintext"
 	"github.com/tunneld/tunneld/internal/socks5"
-	"github.com/tunneld/tunneld/internal/tlsend"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -74,7 +74,7 @@ func (d *Dialer) secure(ctx context.Context, p *Proxy, conn net.Conn) (net.Conn,
 			return nil, err
 		}
 	}
-	c := tls.Client(tlsend.Strict(conn), config)
+	c := tls.Client(tlsconf.Strict(conn), config)
 	return c, c.HandshakeContext(ctx)
 }
 

@@ -62,23 +62,27 @@ func (s *tokenService) fetch(ctx context.Context, t sdk.TLS, limits sdk.Timeouts
 
 func (s *tokenService) words() words { return words{tokenURL: sdk.RedactURLs(s.url)} }
 
-// transport is made anew for each fetch, which is once in hours: files that were
-// rotated are read, and no idle connection is left.
+// transport is made anew for each fetch, which is once in hours: no idle connection
+// is left.
 func (s *tokenService) transport(t sdk.TLS, limits sdk.Timeouts) (*http.Transport, error) {
 	u, err := url.Parse(s.url)
 	if err != nil {
 		return nil, errors.New("the token service's address is no URL")
 	}
+	if s.certFile != "" {
+		t.CertFile, t.KeyFile = s.certFile, s.keyFile
+	}
 	config, err := t.Config(u.Hostname())
 	if err != nil {
 		return nil, err
 	}
-	if s.x509() {
+	if s.certFile == "" && s.x509() {
 		pair, err := s.keyPair()
 		if err != nil {
 			return nil, fmt.Errorf("the client's certificate: %w", err)
 		}
-		config.Certificates = []tls.Certificate{pair}
+		// A session that is resumed would be of the certificate that began it.
+		config.Certificates, config.GetClientCertificate, config.ClientSessionCache = []tls.Certificate{pair}, nil, nil
 	}
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,

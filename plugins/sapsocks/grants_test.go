@@ -55,7 +55,7 @@ func TestX509(t *testing.T) {
 		reach(t, configure(t, values{"proxy": emu.Proxy(), "tls": trust(t, emu), "oauth": values{
 			"token_url": emu.TokenService(), "client_id": emu.ClientID(), "cert_file": certFile, "key_file": keyFile}}), "echo.corp:7")
 	})
-	t.Run("files are read anew for each token", func(t *testing.T) {
+	t.Run("files are followed", func(t *testing.T) {
 		other := emulate(t, sapsocksemu.Options{Grant: sapsocksemu.GrantX509})
 		certFile, keyFile := keyPair(t, other)
 		u := configure(t, values{"proxy": emu.Proxy(), "tls": trust(t, emu), "oauth": values{
@@ -63,7 +63,14 @@ func TestX509(t *testing.T) {
 		fails(t, u, "echo.corp:7", sapsocks.TokenRefused)
 		write(t, certFile, emu.Credentials()["certificate"])
 		write(t, keyFile, emu.Credentials()["key"])
-		reach(t, u, "echo.corp:7")
+		for ctx := within(t); ; {
+			c, err := u.Dial(ctx, "echo.corp:7")
+			if err == nil {
+				exchange(t, c, "hello")
+				break
+			}
+			isKind(t, err, sapsocks.TokenRefused) // as long as it is the old one
+		}
 	})
 	t.Run("the token service is not trusted", func(t *testing.T) {
 		e := fails(t, configure(t, values{"vcap_services": vcap}), "echo.corp:7", sapsocks.TokenUnreachable)
@@ -83,7 +90,7 @@ func keyPair(t *testing.T, emu *sapsocksemu.Server) (certFile, keyFile string) {
 	return certFile, keyFile
 }
 
-// Files that go away between two tokens fail the dial, not the plugin.
+// Files that go away between two tokens leave what they held in use.
 func TestCertificateGone(t *testing.T) {
 	emu := emulate(t, sapsocksemu.Options{Grant: sapsocksemu.GrantX509})
 	certFile, keyFile := keyPair(t, emu)
@@ -93,8 +100,13 @@ func TestCertificateGone(t *testing.T) {
 	if err := os.Remove(keyFile); err != nil {
 		t.Fatal(err)
 	}
+	u.AwaitFileProblem(within(t), t, keyFile)
+	issued := emu.TokensIssued()
 	emu.RevokeTokens()
-	fails(t, u, "echo.corp:7", sapsocks.BindingUnreadable)
+	reach(t, u, "echo.corp:7")
+	if emu.TokensIssued() == issued {
+		t.Error("no token was asked for")
+	}
 }
 
 // Notes: "IAS: POST {url}/oauth2/token with

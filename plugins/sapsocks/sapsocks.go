@@ -49,8 +49,8 @@ type OAuth struct {
 	TokenURL     string     `tunneld:"token_url" doc:"the token service's address; /oauth/token (/oauth2/token with resource) is added where it has no path. For a token of another subscriber, write its subdomain here"`
 	ClientID     string     `tunneld:"client_id" doc:"the client's id"`
 	ClientSecret sdk.Secret `tunneld:"client_secret" doc:"the client's secret"`
-	CertFile     string     `tunneld:"cert_file" doc:"PEM file with the client's certificate chain, instead of a secret; read anew for each token"`
-	KeyFile      string     `tunneld:"key_file" doc:"PEM file with the certificate's private key; read anew for each token"`
+	CertFile     string     `tunneld:"cert_file" doc:"PEM file with the client's certificate chain, instead of a secret; followed when it is rotated"`
+	KeyFile      string     `tunneld:"key_file" doc:"PEM file with the certificate's private key; followed when it is rotated"`
 	Resource     string     `tunneld:"resource" doc:"for SAP Cloud Identity Services: urn:sap:identity:application:service:id:<instance_guid>"`
 }
 

@@ -33,8 +33,8 @@ type tokenService struct {
 	clientID     string
 	clientSecret sdk.Secret
 	resource     string
-	// An X.509 client has one of these pairs instead of a secret: files, read
-	// anew for each token, or PEM text.
+	// An X.509 client has one of these pairs instead of a secret: files, which are
+	// followed, or PEM text.
 	certFile, keyFile string
 	certificate       string
 	key               sdk.Secret

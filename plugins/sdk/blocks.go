@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
 // Timeouts is the timeouts block that plugins share. As a plain struct field
@@ -111,24 +112,24 @@ type TLS struct {
 	MinVersion         string `tunneld:"min_version" default:"1.2" doc:"the oldest version to accept: 1.2 or 1.3"`
 	InsecureSkipVerify bool   `tunneld:"insecure_skip_verify" default:"false" doc:"accept any certificate: whoever answers can read and change everything"`
 
-	kept *tlsKept // of a block that a user wrote; nil: files are read at each use
+	kept *tlsKept // of an upstream in use; nil: files are read at each use
 }
 
-var tlsVersions = map[string]uint16{"": tls.VersionTLS12, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
-
 // Config returns the configuration for a connection to host, a name or IP
-// literal without port. Call it for each dial: a block that a user wrote reads
-// and parses its files at the first call, and again after they have changed, so
-// that a rotated certificate is followed. A changed file that cannot be used is an
-// error. The result is the caller's to change, its certificates and authorities
-// excepted. Several goroutines may call it at once.
+// literal without port. Call it for each dial. In an upstream that has started the
+// files of a block that a user wrote are followed: once they have changed, and been
+// still for a second, handshakes take what they hold; where that cannot be used, what
+// they held before stays in use, with a warning in the log. Sessions are resumed, as
+// long as the files stay as they are. Anywhere else the files are read by each call.
+//
+// The result is the caller's to change, its authorities excepted; who sets
+// Certificates sets GetClientCertificate and ClientSessionCache to nil. Several
+// goroutines may call Config at once.
 func (t TLS) Config(host string) (*tls.Config, error) {
-	base, err := t.base()
+	c, err := t.client().Config(cmp.Or(t.ServerName, host))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("tls: %w", err)
 	}
-	c := base.Clone()
-	c.ServerName = cmp.Or(t.ServerName, host)
 	return c, nil
 }
 
@@ -155,11 +156,11 @@ func (t TLS) Client(ctx context.Context, conn net.Conn, host string) (*tls.Conn,
 func (t TLS) Validate(path ...string) []Diagnostic {
 	at := func(name string) []string { return append(slices.Clone(path), name) }
 	var ds []Diagnostic
-	if _, ok := tlsVersions[t.MinVersion]; !ok {
+	if !tlsconf.IsVersion(t.MinVersion) {
 		ds = append(ds, Diagnostic{Summary: "unknown TLS version", Detail: `Write "1.2" or "1.3".`, Path: at("min_version")})
 	}
 	if t.CAFile != "" {
-		if _, err := readPool(t.CAFile); err != nil {
+		if _, err := tlsconf.LoadPool(t.CAFile); err != nil {
 			ds = append(ds, Diagnostic{NotYet: errors.Is(err, fs.ErrNotExist), Summary: "cannot use the authorities: " + err.Error(), Detail: "Name a readable PEM file with at least one certificate.", Path: at("ca_file")})
 		}
 	}
@@ -178,16 +179,4 @@ func (t TLS) Validate(path ...string) []Diagnostic {
 		ds = append(ds, Diagnostic{Warning: true, Summary: "the far end's certificate is not checked", Detail: "Whoever answers can read and change everything. Set ca_file instead.", Path: at("insecure_skip_verify")})
 	}
 	return ds
-}
-
-func readPool(file string) (*x509.CertPool, error) {
-	pem, err := ReadFile(file, maxPEM)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("no certificate in %s", file)
-	}
-	return pool, nil
 }

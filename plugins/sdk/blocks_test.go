@@ -122,7 +122,7 @@ func TestTLSConfig(t *testing.T) {
 	}
 	all := TLS{CAFile: certFile, CertFile: certFile, KeyFile: keyFile, ServerName: "other.example", MinVersion: "1.3", InsecureSkipVerify: true}
 	c, err = all.Config("far.example")
-	if err != nil || c.ServerName != "other.example" || c.MinVersion != tls.VersionTLS13 || c.RootCAs == nil || len(c.Certificates) != 1 || !c.InsecureSkipVerify {
+	if err != nil || c.ServerName != "other.example" || c.MinVersion != tls.VersionTLS13 || c.RootCAs == nil || c.GetClientCertificate == nil || !c.InsecureSkipVerify {
 		t.Errorf("with everything: %+v, %v", c, err)
 	}
 	for _, bad := range []TLS{{MinVersion: "1.1"}, {CAFile: keyFile}, {CAFile: "/nowhere"}, {CertFile: certFile}, {CertFile: keyFile, KeyFile: keyFile}} {

@@ -8,17 +8,18 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"reflect"
 	"runtime/debug"
 	"slices"
 	"syscall"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/pluginwire"
 	"github.com/tunneld/tunneld/internal/schema"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 	"github.com/tunneld/tunneld/plugins/sdk/internal/serve"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -41,6 +42,7 @@ func (p Plugin) Build() (serve.Plugin, error) {
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, err)
 	}
+	follower := new(follow.Follower)
 	return serve.Plugin{
 		Info: &pluginv1.GetInfoResponse{
 			Name:         p.Name,
@@ -53,7 +55,7 @@ func (p Plugin) Build() (serve.Plugin, error) {
 		},
 		Schema: block,
 		New: func() serve.Instance {
-			return &instance{schema: block, dialer: p.New(), noHalfClose: p.NoHalfClose, log: slog.New(slog.DiscardHandler)}
+			return &instance{schema: block, dialer: p.New(), noHalfClose: p.NoHalfClose, follower: follower, log: slog.New(slog.DiscardHandler)}
 		},
 	}, nil
 }
@@ -99,6 +101,8 @@ type instance struct {
 	schema      *pluginv1.Block
 	dialer      Dialer
 	noHalfClose bool
+	follower    *follow.Follower
+	tls         *tlsKept // of one that has started
 	log         *slog.Logger
 	watch       func(remote string, c syscall.RawConn) // nil: nobody watches
 }
@@ -144,18 +148,28 @@ func (i *instance) Defaults() *pluginv1.CommonDefaults {
 
 func (i *instance) Start(env serve.Env) error {
 	i.log, i.watch = env.Log, env.Watch
+	r := &reporter{send: env.Report}
+	i.tls = &tlsKept{follower: i.follower, log: env.Log, changed: r.again, clients: map[TLS]*tlsconf.Client{}, problems: map[TLS]string{}}
+	r.tls = i.tls
+	tlsBlocks(reflect.ValueOf(i.dialer), func(t *TLS) {
+		t.kept = i.tls
+		t.client()
+	})
 	s, ok := i.dialer.(Starter)
 	if !ok {
 		return nil
 	}
-	return s.Start(&Env{
-		Upstream: env.Upstream,
-		Log:      env.Log,
-		Report:   func(st Status) { env.Report(wireStatus(st)) },
-	})
+	err := s.Start(&Env{Upstream: env.Upstream, Log: env.Log, Report: r.report})
+	if err != nil {
+		i.tls.close()
+	}
+	return err
 }
 
 func (i *instance) Close() error {
+	if i.tls != nil {
+		defer i.tls.close()
+	}
 	if c, ok := i.dialer.(io.Closer); ok {
 		return c.Close()
 	}
@@ -164,7 +178,7 @@ func (i *instance) Close() error {
 
 func (i *instance) Dial(ctx context.Context, wire *pluginv1.DialRequest) (serve.Dialed, error) {
 	req := newRequest(wire)
-	req.watch = i.watch
+	req.watch, req.kept = i.watch, i.tls
 	t, err, fault := i.dial(ctx, req)
 	stage, times := req.finish()
 	out := serve.Dialed{Stages: make([]*pluginv1.StageTime, len(times))}
@@ -262,21 +276,4 @@ func wireDiagnostics(ds []Diagnostic) []*pluginv1.Diagnostic {
 		out[i] = &pluginv1.Diagnostic{Severity: severity, Summary: d.Summary, Detail: d.Detail, Path: d.Path, NotYet: d.NotYet}
 	}
 	return out
-}
-
-func wireStatus(st Status) *pluginv1.UpstreamStatus {
-	return &pluginv1.UpstreamStatus{
-		Health:            st.Health,
-		Message:           st.Message,
-		CredentialExpires: wireTime(st.CredentialExpires),
-		CredentialRenewed: wireTime(st.CredentialRenewed),
-		Unreleased:        uint32(max(st.Unreleased, 0)),
-	}
-}
-
-func wireTime(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }

@@ -36,9 +36,6 @@ type decoder struct {
 func step(path []string, name string) []string { return append(slices.Clone(path), name) }
 
 func (d *decoder) block(spec *pluginv1.Block, values schema.Values, dst reflect.Value, path []string) {
-	if b, ok := dst.Addr().Interface().(*TLS); ok {
-		b.keep()
-	}
 	t := dst.Type()
 	for i := range t.NumField() {
 		f, ok, err := fieldOf(t.Field(i))

@@ -3,12 +3,9 @@ package sdk
 import (
 	"crypto/tls"
 
+	"github.com/tunneld/tunneld/internal/tlsconf"
 	"github.com/tunneld/tunneld/internal/userfile"
 )
-
-// maxPEM bounds a file of certificates or of a key, in bytes. A system's
-// authorities together are some 200 KB.
-const maxPEM = 4 << 20
 
 // ReadFile reads a file that the user named, of at most limit bytes. Unlike
 // os.ReadFile it never waits: a FIFO, a device, a socket or a folder is an error,
@@ -22,13 +19,5 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 // LoadKeyPair is tls.LoadX509KeyPair for files that the user named: it reads them
 // as ReadFile does.
 func LoadKeyPair(certFile, keyFile string) (tls.Certificate, error) {
-	cert, err := ReadFile(certFile, maxPEM)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	key, err := ReadFile(keyFile, maxPEM)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.X509KeyPair(cert, key)
+	return tlsconf.LoadKeyPair(certFile, keyFile)
 }

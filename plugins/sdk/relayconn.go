@@ -5,7 +5,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/tlsend"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
 // RelayConn is Relay for a connection that carries the tunnel's bytes as they
@@ -105,4 +105,4 @@ func innermost(c net.Conn) net.Conn {
 // 8446, section 6.1, wants a close_notify for that: with the wrapper it is
 // io.ErrUnexpectedEOF. A crashed far end then does not look like a finished
 // one.
-func StrictEOF(conn net.Conn) net.Conn { return tlsend.Strict(conn) }
+func StrictEOF(conn net.Conn) net.Conn { return tlsconf.Strict(conn) }

@@ -43,6 +43,7 @@ type Request struct {
 	Traceparent, Tracestate string
 
 	watch func(remote string, c syscall.RawConn) // takes each socket of Dialer; nil: nobody watches
+	kept  *tlsKept                               // nil: the upstream has not started
 
 	mu      sync.Mutex
 	stage   Stage

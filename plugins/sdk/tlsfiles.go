@@ -1,135 +1,151 @@
 package sdk
 
 import (
-	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
-	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
-	"github.com/tunneld/tunneld/internal/userfile"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tunneld/tunneld/internal/follow"
+	"github.com/tunneld/tunneld/internal/tlsconf"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// tlsKept is what was made of the files of a tls block. Copies of a block share
-// it, and may differ: each form has an entry of its own.
+// tlsKept is what was made of the tls blocks of an upstream while it is in use: files
+// are followed, and sessions resumed. Copies of a block share it, and may differ: each
+// form has a client of its own.
 type tlsKept struct {
-	mu    sync.Mutex
-	forms map[TLS]*tlsForm
+	follower *follow.Follower
+	log      *slog.Logger
+	changed  func() // what state returns may be another
+
+	mu       sync.Mutex
+	clients  map[TLS]*tlsconf.Client
+	problems map[TLS]string // why what the files hold now is not in use
+	closed   bool
 }
 
-// tlsForm is the one configuration of a block and a state of its files.
-type tlsForm struct {
-	config *tls.Config
-	files  []tlsFile
-}
-
-// tlsFile is a file as it was read. Its content is not kept, which may be a key.
-type tlsFile struct {
-	path  string
-	stamp userfile.Stamp
-	sum   [sha256.Size]byte
-}
-
-// keep makes the block remember what it made of its files. It comes before any
-// copy of the block.
-func (t *TLS) keep() {
-	if t.kept == nil {
-		t.kept = &tlsKept{forms: map[TLS]*tlsForm{}}
-	}
-}
-
-// base returns the configuration that is the same for every host. It is shared,
-// and not to be changed. The files are read where they may have changed, and
-// parsed where they have.
-func (t TLS) base() (*tls.Config, error) {
+// client returns the one of a block; the name of the server is of no matter to it.
+func (t TLS) client() *tlsconf.Client {
 	t.ServerName = ""
-	if t.kept == nil {
-		form, err := t.read(nil)
-		if err != nil {
-			return nil, err
-		}
-		return form.config, nil
+	k := t.kept
+	if k == nil {
+		return t.newClient()
 	}
-	t.kept.mu.Lock()
-	defer t.kept.mu.Unlock()
-	form := t.kept.forms[t]
-	if form == nil || !form.current() {
-		var err error
-		if form, err = t.read(form); err != nil {
-			return nil, err
+	k.mu.Lock()
+	c := k.clients[t]
+	made := c == nil
+	if made {
+		c = t.newClient()
+		k.clients[t] = c
+		if !k.closed {
+			k.follow(t, c)
 		}
-		t.kept.forms[t] = form
 	}
-	return form.config, nil
+	k.mu.Unlock()
+	if made {
+		k.changed()
+	}
+	return c
 }
 
-// current says whether no file has changed since it was read.
-func (f *tlsForm) current() bool {
-	for _, file := range f.files {
-		now, err := userfile.Look(file.path)
-		if err != nil || !file.stamp.Same(now) {
-			return false
-		}
+// TLS returns the tls block that block points to, or that of a user who has written
+// none: sessions are resumed there, too. It is for blocks that are a pointer.
+func (r *Request) TLS(block *TLS) TLS {
+	if block != nil {
+		return *block
 	}
-	return true
+	return TLS{kept: r.kept}
 }
 
-// read reads the block's files. Where they hold what they held before, the
-// configuration is still that one; before may be nil.
-func (t TLS) read(before *tlsForm) (*tlsForm, error) {
-	form := new(tlsForm)
-	load := func(attribute, path string) ([]byte, error) {
-		f, err := userfile.Read(path, maxPEM)
+func (t TLS) newClient() *tlsconf.Client {
+	return tlsconf.NewClient(tlsconf.ClientOptions{
+		CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile,
+		MinVersion: t.MinVersion, InsecureSkipVerify: t.InsecureSkipVerify,
+	})
+}
+
+// follow is called with mu held.
+func (k *tlsKept) follow(t TLS, c *tlsconf.Client) {
+	err := c.Follow(k.follower, func(err error) {
+		k.mu.Lock()
+		delete(k.problems, t)
 		if err != nil {
-			return nil, fmt.Errorf("tls: %s: %w", attribute, err)
+			k.problems[t] = "tls: " + err.Error()
 		}
-		form.files = append(form.files, tlsFile{path, f.Stamp, sha256.Sum256(f.Data)})
-		return f.Data, nil
-	}
-	var authorities, cert, key []byte
-	var err error
-	if t.CAFile != "" {
-		authorities, err = load("ca_file", t.CAFile)
-	}
-	if err == nil && t.clientCertificate() {
-		if cert, err = load("cert_file", t.CertFile); err == nil {
-			key, err = load("key_file", t.KeyFile)
+		k.mu.Unlock()
+		if err != nil {
+			k.log.Warn("a file of the tls block has changed and cannot be used: what it held before stays in use", "err", err)
+		} else {
+			k.log.Info("the files of the tls block have changed, and are in use")
 		}
-	}
+		k.changed()
+	})
 	if err != nil {
-		return nil, err
+		k.log.Warn("the files of the tls block are not followed, but read for each connection", "err", err)
 	}
-	if before != nil && slices.EqualFunc(form.files, before.files, func(a, b tlsFile) bool { return a.sum == b.sum }) {
-		form.config = before.config
-		return form, nil
-	}
-	form.config, err = t.parse(authorities, cert, key)
-	return form, err
 }
 
-// clientCertificate says whether the block has one.
-func (t TLS) clientCertificate() bool { return t.CertFile != "" || t.KeyFile != "" }
+// state adds to an upstream's state what the blocks know.
+func (k *tlsKept) state(to *pluginv1.UpstreamStatus) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ends := map[string]time.Time{}
+	for _, c := range k.clients {
+		for _, cert := range c.Certificates() {
+			ends[cert.File] = cert.NotAfter
+		}
+	}
+	for _, file := range slices.Sorted(maps.Keys(ends)) {
+		to.Certificates = append(to.Certificates, &pluginv1.Certificate{File: file, NotAfter: timestamppb.New(ends[file])})
+	}
+	to.FileProblem = strings.Join(slices.Compact(slices.Sorted(maps.Values(k.problems))), "; ")
+}
 
-// parse makes the configuration of what the files hold.
-func (t TLS) parse(authorities, cert, key []byte) (*tls.Config, error) {
-	version, ok := tlsVersions[t.MinVersion]
-	if !ok {
-		return nil, fmt.Errorf("tls: min_version is neither 1.2 nor 1.3")
+// close ends the following. Connections that are still made read the files.
+func (k *tlsKept) close() {
+	k.mu.Lock()
+	k.closed = true
+	clients := slices.Collect(maps.Values(k.clients))
+	k.mu.Unlock()
+	for _, c := range clients {
+		c.Stop()
 	}
-	c := &tls.Config{MinVersion: version, InsecureSkipVerify: t.InsecureSkipVerify}
-	if t.CAFile != "" {
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(authorities) {
-			return nil, fmt.Errorf("tls: ca_file: no certificate in %s", t.CAFile)
+}
+
+// tlsBlocks finds the tls blocks of a struct that an author's configuration is, or is
+// part of.
+func tlsBlocks(v reflect.Value, found func(*TLS)) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			tlsBlocks(v.Elem(), found)
+		}
+	case reflect.Struct:
+		if t, ok := v.Addr().Interface().(*TLS); ok {
+			found(t)
+			return
+		}
+		for i := range v.NumField() {
+			if f, ok, err := fieldOf(v.Type().Field(i)); ok && err == nil && f.nesting != pluginv1.Nesting_NESTING_UNSPECIFIED {
+				tlsBlocks(v.Field(i), found)
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			tlsBlocks(v.Index(i), found)
+		}
+	case reflect.Map: // its values have no address
+		for _, label := range v.MapKeys() {
+			e := reflect.New(v.Type().Elem()).Elem()
+			e.Set(v.MapIndex(label))
+			tlsBlocks(e, found)
+			v.SetMapIndex(label, e)
 		}
 	}
-	if t.clientCertificate() {
-		pair, err := tls.X509KeyPair(cert, key)
-		if err != nil {
-			return nil, fmt.Errorf("tls: cert_file and key_file: %w", err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
 }

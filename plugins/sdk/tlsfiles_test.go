@@ -1,216 +1,255 @@
 package sdk
 
 import (
-	"bytes"
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk/internal/serve"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// secured is a plugin with a tls block.
+// secured is a plugin with tls blocks in all places that a block may have.
 type secured struct {
 	noDial `tunneld:"-"`
-	TLS    TLS `tunneld:"tls"`
+	TLS    TLS            `tunneld:"tls"`
+	Absent *TLS           `tunneld:"absent"`
+	Inner  *inner         `tunneld:"inner"`
+	List   []inner        `tunneld:"list"`
+	ByName map[string]TLS `tunneld:"by_name"`
 }
 
-// tlsFiles are a block with all its files, as a user wrote it.
-type tlsFiles struct {
-	t               *testing.T
-	block           TLS
-	ca, cert, key   string
-	certPEM, keyPEM []byte
+type inner struct {
+	TLS *TLS `tunneld:"tls"`
 }
 
-func keptTLS(t *testing.T) *tlsFiles {
+// started is an upstream in use.
+type started struct {
+	t       *testing.T
+	dialer  *secured
+	reports chan *pluginv1.UpstreamStatus
+	log     chan string
+}
+
+// Write takes a line of the log.
+func (s *started) Write(line []byte) (int, error) {
+	s.log <- string(line)
+	return len(line), nil
+}
+
+func startSecured(t *testing.T, config string) *started {
 	t.Helper()
-	f := &tlsFiles{t: t}
-	f.cert, f.key = pemFiles(t, selfSigned(t))
-	f.ca, _ = pemFiles(t, selfSigned(t))
-	f.certPEM, f.keyPEM = f.content(f.cert), f.content(f.key)
-	for _, file := range []string{f.ca, f.cert, f.key} {
-		f.age(file)
+	built, err := Plugin{Name: "secured", Version: "1", New: func() Dialer { return new(secured) }}.Build()
+	if err != nil {
+		t.Fatal(err)
 	}
-	d := new(secured)
-	config := `{"tls": {"ca_file": "` + f.ca + `", "cert_file": "` + f.cert + `", "key_file": "` + f.key + `", "min_version": "1.2"}}`
-	if ds := decodeInto(t, []byte(config), d); len(ds) > 0 {
+	s := &started{t: t, reports: make(chan *pluginv1.UpstreamStatus, 99), log: make(chan string, 99)}
+	i := built.New().(*instance)
+	s.dialer = i.dialer.(*secured)
+	if ds := i.Decode([]byte(config)); len(ds) > 0 {
 		t.Fatal(ds)
 	}
-	f.block = d.TLS
-	return f
-}
-
-func (f *tlsFiles) content(file string) []byte {
-	f.t.Helper()
-	b, err := os.ReadFile(file)
+	err = i.Start(serve.Env{
+		Upstream: "x",
+		Log:      slog.New(slog.NewTextHandler(s, nil)),
+		Report:   func(st *pluginv1.UpstreamStatus) { s.reports <- st },
+	})
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
-	return b
+	t.Cleanup(func() {
+		if err := i.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
-// age makes a file one that was changed an hour ago.
-func (f *tlsFiles) age(file string) {
-	f.t.Helper()
-	hour := time.Now().Add(-time.Hour).Truncate(time.Hour)
-	if err := os.Chtimes(file, hour, hour); err != nil {
-		f.t.Fatal(err)
-	}
-}
-
-// write changes a file in place.
-func (f *tlsFiles) write(file string, content []byte) {
-	f.t.Helper()
-	if err := os.WriteFile(file, content, 0o600); err != nil {
-		f.t.Fatal(err)
-	}
-}
-
-// replace puts a new file in a file's place.
-func (f *tlsFiles) replace(file string, content []byte) {
-	f.t.Helper()
-	f.write(file+".new", content)
-	if err := os.Rename(file+".new", file); err != nil {
-		f.t.Fatal(err)
+// await returns the first report that is as wanted.
+func (s *started) await(wanted func(*pluginv1.UpstreamStatus) bool) *pluginv1.UpstreamStatus {
+	s.t.Helper()
+	late := time.After(30 * time.Second)
+	for {
+		select {
+		case st := <-s.reports:
+			if wanted(st) {
+				return st
+			}
+		case <-late:
+			s.t.Fatal("no such report")
+		}
 	}
 }
 
-func (f *tlsFiles) config() *tls.Config {
-	f.t.Helper()
-	c, err := f.block.Config("far.example")
+// logged waits for a line with all the words.
+func (s *started) logged(words ...string) {
+	s.t.Helper()
+	late := time.After(30 * time.Second)
+next:
+	for {
+		select {
+		case line := <-s.log:
+			for _, w := range words {
+				if !strings.Contains(line, w) {
+					continue next
+				}
+			}
+			return
+		case <-late:
+			s.t.Fatalf("no line with %q", words)
+		}
+	}
+}
+
+func config(t *testing.T, block TLS) *tls.Config {
+	t.Helper()
+	c, err := block.Config("far.example")
 	if err != nil {
-		f.t.Fatal(err)
-	}
-	if c.ServerName != "far.example" || c.MinVersion != tls.VersionTLS12 || c.RootCAs == nil || len(c.Certificates) != 1 {
-		f.t.Errorf("configuration %+v", c)
+		t.Fatal(err)
 	}
 	return c
 }
 
-// same says whether nothing was parsed between two configurations.
-func same(a, b *tls.Config) bool {
-	return a.RootCAs == b.RootCAs && &a.Certificates[0] == &b.Certificates[0]
+// replace puts another file in a file's place.
+func replace(t *testing.T, file, by string) {
+	t.Helper()
+	content, err := os.ReadFile(by)
+	if err == nil {
+		err = os.WriteFile(file+".new", content, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(file+".new", file)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
-// TestTLSFilesAreReadOnce garbles the files in a way that no look at them
-// shows: who reads them again fails.
-func TestTLSFilesAreReadOnce(t *testing.T) {
-	f := keptTLS(t)
-	first := f.config()
-	for _, file := range []string{f.ca, f.cert, f.key} {
-		f.write(file, bytes.Repeat([]byte("x"), len(f.content(file))))
-		f.age(file)
+func pool(t *testing.T, file string) *x509.CertPool {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
 	}
-	var wait sync.WaitGroup
-	for range 8 {
-		wait.Go(func() {
-			if c, err := f.block.Config("far.example"); err != nil || !same(first, c) {
-				t.Errorf("read again: %v", err)
+	p := x509.NewCertPool()
+	p.AppendCertsFromPEM(content)
+	return p
+}
+
+// TestTLSFilesAreFollowed while the upstream is in use, wherever the block stands: what
+// cannot be used leaves what was, and is told in log and state.
+func TestTLSFilesAreFollowed(t *testing.T) {
+	one, key := pemFiles(t, selfSigned(t))
+	two, otherKey := pemFiles(t, selfSigned(t))
+	file, _ := pemFiles(t, selfSigned(t))
+	replace(t, file, one)
+	body := fmt.Sprintf(`{"ca_file": %q, "min_version": "1.2"}`, file)
+	s := startSecured(t, fmt.Sprintf(`{"tls": {"ca_file": %q, "cert_file": %q, "key_file": %q, "min_version": "1.2"},
+		"inner": {"tls": %s}, "list": [{"tls": %s}], "by_name": {"a": %s}}`, file, one, key, body, body, body))
+	blocks := map[string]TLS{"tls": s.dialer.TLS, "inner": *s.dialer.Inner.TLS, "list": *s.dialer.List[0].TLS, "by_name": s.dialer.ByName["a"]}
+	trust := func(ca string) {
+		t.Helper()
+		for name, block := range blocks {
+			if !config(t, block).RootCAs.Equal(pool(t, ca)) {
+				t.Errorf("%s: other authorities", name)
 			}
-		})
+		}
 	}
-	wait.Wait()
-	// A copy is the same block, and one without some files another.
-	other := f.block
-	other.ServerName = "other.example"
-	if c, err := other.Config("far.example"); err != nil || !same(first, c) || c.ServerName != "other.example" {
-		t.Errorf("a copy: %+v, %v", c, err)
+	trust(one)
+	st := s.await(func(st *pluginv1.UpstreamStatus) bool { return len(st.GetCertificates()) > 0 })
+	if c := st.GetCertificates()[0]; c.GetFile() != one || time.Until(c.GetNotAfter().AsTime()) > time.Hour || len(st.GetCertificates()) > 1 {
+		t.Errorf("state %v", st)
 	}
-	other.CAFile, other.CertFile, other.KeyFile = "", "", ""
-	if c, err := other.Config("far.example"); err != nil || c.RootCAs != nil || c.Certificates != nil {
-		t.Errorf("a copy without files: %+v, %v", c, err)
+	healthy := func(st *pluginv1.UpstreamStatus) bool { return st.GetFileProblem() == "" }
+	replace(t, file, key)
+	st = s.await(func(st *pluginv1.UpstreamStatus) bool { return st.GetFileProblem() != "" })
+	if st.GetFileProblem() != "tls: ca_file: no certificate in "+file {
+		t.Errorf("state %v", st)
 	}
+	for range 2 { // the forms of the block: with a certificate, and without
+		s.logged("WARN", "stays in use", "no certificate in "+file)
+	}
+	trust(one)
+	replace(t, file, two)
+	s.await(healthy)
+	for range 2 {
+		s.logged("INFO", "are in use")
+	}
+	trust(two)
+	replace(t, key, otherKey)
+	s.await(func(st *pluginv1.UpstreamStatus) bool { return strings.Contains(st.GetFileProblem(), key) })
+	config(t, s.dialer.TLS)
 }
 
 // TestTLSConfigIsTheCallers changes what Config returned.
 func TestTLSConfigIsTheCallers(t *testing.T) {
-	f := keptTLS(t)
-	c := f.config()
-	c.NextProtos, c.RootCAs, c.MinVersion = []string{"h2"}, nil, tls.VersionTLS13
-	if c := f.config(); c.NextProtos != nil {
+	s := startSecured(t, `{}`)
+	c := config(t, s.dialer.TLS)
+	c.NextProtos, c.MinVersion = []string{"h2"}, tls.VersionTLS13
+	if c := config(t, s.dialer.TLS); c.NextProtos != nil || c.MinVersion != tls.VersionTLS12 || c.ServerName != "far.example" {
 		t.Errorf("configuration %+v", c)
 	}
 }
 
-// TestTLSFilesAreReadAgain once they have changed, and only then.
-func TestTLSFilesAreReadAgain(t *testing.T) {
-	t.Run("replaced", func(t *testing.T) {
-		f := keptTLS(t)
-		first := f.config()
-		caFile, _ := pemFiles(t, selfSigned(t))
-		f.replace(f.ca, f.content(caFile))
-		second := f.config()
-		if second.RootCAs.Equal(first.RootCAs) {
-			t.Error("the new authorities are not used")
-		}
-		if third := f.config(); !same(second, third) {
-			t.Error("parsed again, though nothing had changed")
-		}
-	})
-	t.Run("touched", func(t *testing.T) {
-		f := keptTLS(t)
-		first := f.config()
-		f.replace(f.cert, f.certPEM)
-		if second := f.config(); !same(first, second) {
-			t.Error("parsed again, though the content is the same")
-		}
-	})
-	t.Run("within the file system's step of time", func(t *testing.T) {
-		f := keptTLS(t)
-		// Not past while the test runs, however slow.
-		at := time.Now().Add(time.Minute)
-		stamp := func() {
-			if err := os.Chtimes(f.ca, at, at); err != nil {
-				t.Fatal(err)
-			}
-		}
-		// All of one length.
-		padded := func(file string) []byte {
-			b := f.content(file)
-			return append(b, bytes.Repeat([]byte("\n"), 4096-len(b))...)
-		}
-		f.write(f.ca, padded(f.ca))
-		stamp()
-		first := f.config()
-		other, _ := pemFiles(t, selfSigned(t))
-		f.write(f.ca, padded(other))
-		stamp()
-		if second := f.config(); second.RootCAs.Equal(first.RootCAs) {
-			t.Error("a change in the same instant is not seen")
-		}
-	})
-	t.Run("half rotated", func(t *testing.T) {
-		f := keptTLS(t)
-		first := f.config()
-		cert, key := pemFiles(t, selfSigned(t))
-		f.replace(f.cert, f.content(cert))
-		if _, err := f.block.Config("far.example"); err == nil || !strings.Contains(err.Error(), "cert_file and key_file") {
-			t.Errorf("a certificate without its key: %v", err)
-		}
-		f.replace(f.key, f.content(key))
-		if second := f.config(); bytes.Equal(second.Certificates[0].Certificate[0], first.Certificates[0].Certificate[0]) {
-			t.Error("the new certificate is not used")
-		}
-	})
-	t.Run("lost", func(t *testing.T) {
-		f := keptTLS(t)
-		first := f.config()
-		if err := os.Remove(f.ca); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.block.Config("far.example"); err == nil || !strings.Contains(err.Error(), f.ca) {
-			t.Errorf("without the file: %v", err)
-		}
-		f.replace(f.ca, []byte("no certificate"))
-		if _, err := f.block.Config("far.example"); err == nil || !strings.Contains(err.Error(), "no certificate in "+f.ca) {
-			t.Errorf("without a certificate: %v", err)
-		}
-		caFile, _ := pemFiles(t, selfSigned(t))
-		f.replace(f.ca, f.content(caFile))
-		if second := f.config(); second.RootCAs.Equal(first.RootCAs) {
-			t.Error("the new authorities are not used")
-		}
-	})
+// TestTLSSessionsAreShared among the dials of an upstream, also where the user wrote no
+// block, and not with a block that differs.
+func TestTLSSessionsAreShared(t *testing.T) {
+	s := startSecured(t, `{}`)
+	req := &Request{kept: s.dialer.TLS.kept}
+	first := config(t, req.TLS(s.dialer.Absent)).ClientSessionCache
+	if first != config(t, req.TLS(nil)).ClientSessionCache {
+		t.Error("two dials share no sessions")
+	}
+	named := TLS{ServerName: "other.example"}
+	named.kept = req.kept
+	if first != config(t, req.TLS(&named)).ClientSessionCache {
+		t.Error("another name has sessions of its own")
+	}
+	careless := TLS{InsecureSkipVerify: true}
+	careless.kept = req.kept
+	if first == config(t, req.TLS(&careless)).ClientSessionCache {
+		t.Error("a block that checks no certificate shares its sessions")
+	}
+	first.Put("x", new(tls.ClientSessionState))
+	if _, ok := first.Get("x"); !ok {
+		t.Error("sessions are not kept")
+	}
+}
+
+// TestTLSOfAnUpstreamThatIsNotInUse reads the files at each use.
+func TestTLSOfAnUpstreamThatIsNotInUse(t *testing.T) {
+	one, key := pemFiles(t, selfSigned(t))
+	two, _ := pemFiles(t, selfSigned(t))
+	block := TLS{CAFile: one}
+	if !config(t, block).RootCAs.Equal(pool(t, one)) {
+		t.Error("other authorities")
+	}
+	replace(t, one, two)
+	if !config(t, block).RootCAs.Equal(pool(t, two)) {
+		t.Error("the old authorities")
+	}
+	replace(t, one, key)
+	if _, err := block.Config("x"); err == nil || !strings.Contains(err.Error(), "tls: ca_file: no certificate in "+one) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestReportKeepsWhatTheSDKKnows: an author's report does not wipe it out.
+func TestReportKeepsWhatTheSDKKnows(t *testing.T) {
+	cert, key := pemFiles(t, selfSigned(t))
+	s := startSecured(t, fmt.Sprintf(`{"tls": {"cert_file": %q, "key_file": %q, "min_version": "1.2"}}`, cert, key))
+	kept := s.dialer.TLS.kept
+	r := &reporter{tls: kept, send: func(st *pluginv1.UpstreamStatus) { s.reports <- st }}
+	r.report(Status{Health: HealthFailing, Message: "why"})
+	r.again()
+	for range 2 {
+		s.await(func(st *pluginv1.UpstreamStatus) bool {
+			return st.GetHealth() == HealthFailing && st.GetMessage() == "why" && len(st.GetCertificates()) == 1
+		})
+	}
 }

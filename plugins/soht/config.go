@@ -1,7 +1,6 @@
 package soht
 
 import (
-	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -134,28 +133,6 @@ func (c *Config) header() (h http.Header, host string) {
 		h.Set(name, value)
 	}
 	return h, host
-}
-
-// tlsConfig returns what https connections to host are made with. The client's
-// certificate is asked for by each, so that tunnels follow a rotated one, too.
-func (c *Config) tlsConfig(host string) (*tls.Config, error) {
-	settings := sdk.TLS{}
-	if c.TLS != nil {
-		settings = *c.TLS
-	}
-	conf, err := settings.Config(host)
-	if err != nil || settings.CertFile == "" {
-		return conf, err
-	}
-	conf.Certificates = nil
-	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		now, err := settings.Config(host)
-		if err != nil {
-			return nil, err
-		}
-		return &now.Certificates[0], nil
-	}
-	return conf, nil
 }
 
 // credentials are the login at the SOHT server; the user name is empty where

@@ -52,10 +52,11 @@ func (c *client) neverReuse() {
 	c.changeTransport(func(t *http.Transport) { t.DisableKeepAlives = true })
 }
 
-// follow makes connections from here on be made with conf, where the authorities
-// to trust have changed: those that were made with the old ones are not used again.
+// follow makes connections from here on be made with conf, where the files of the tls
+// block have changed: each state of them has sessions of its own. Connections that were
+// made with what they held before are not used again.
 func (c *client) follow(conf *tls.Config) {
-	if c.transport.Load().TLSClientConfig.RootCAs != conf.RootCAs {
+	if c.transport.Load().TLSClientConfig.ClientSessionCache != conf.ClientSessionCache {
 		c.changeTransport(func(t *http.Transport) { t.TLSClientConfig = conf })
 	}
 }

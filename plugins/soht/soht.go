@@ -117,7 +117,7 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := c.tlsConfig(u.Hostname())
+	tlsConfig, err := req.TLS(c.TLS).Config(u.Hostname())
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/socks5"
-	"github.com/tunneld/tunneld/internal/tlsend"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/websocks/internal/wire"
 )
@@ -102,7 +102,7 @@ func (c *Config) handshake(ctx context.Context, req *sdk.Request, far farEnd, co
 	h := &handshake{config: c, far: far, socket: conn, stream: conn}
 	if far.secure {
 		req.Enter(sdk.StageTLS)
-		if err := h.secure(ctx); err != nil {
+		if err := h.secure(ctx, req.TLS(c.TLS)); err != nil {
 			return nil, err
 		}
 	}
@@ -123,7 +123,7 @@ func (c *Config) handshake(ctx context.Context, req *sdk.Request, far farEnd, co
 		return nil, failed(sdk.StageRequest, "finish the handshake", context.Cause(ctx))
 	}
 	ahead, _ := h.in.Peek(h.in.Buffered())
-	if t, ok := h.stream.(tlsend.FIN); ok {
+	if t, ok := h.stream.(tlsconf.FIN); ok {
 		return sdk.RelayConn(&aheadConn{FIN: t, ahead: ahead}), nil
 	}
 	return sdk.Direct(conn, ahead), nil
@@ -131,7 +131,7 @@ func (c *Config) handshake(ctx context.Context, req *sdk.Request, far farEnd, co
 
 // aheadConn is a TLS connection of which some bytes were read already.
 type aheadConn struct {
-	tlsend.FIN
+	tlsconf.FIN
 	ahead []byte
 }
 

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/socks5"
-	"github.com/tunneld/tunneld/internal/tlsend"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/websocks/internal/wire"
 )
@@ -63,11 +63,7 @@ func refused(stage sdk.Stage, message, hint string) *sdk.DialError {
 }
 
 // secure does the TLS handshake.
-func (h *handshake) secure(ctx context.Context) error {
-	block := sdk.TLS{}
-	if h.config.TLS != nil {
-		block = *h.config.TLS
-	}
+func (h *handshake) secure(ctx context.Context, block sdk.TLS) error {
 	config, err := block.Config(h.far.host)
 	if err != nil {
 		return &sdk.DialError{Stage: sdk.StageTLS, Reason: sdk.ReasonUnavailable, Message: err.Error(), Hint: "check the files of the tls block", Err: err}
@@ -76,11 +72,11 @@ func (h *handshake) secure(ctx context.Context) error {
 	config.NextProtos = []string{"http/1.1"}
 	socket := h.socket
 	if h.config.RequireCloseNotify {
-		socket = tlsend.Strict(socket)
+		socket = tlsconf.Strict(socket)
 	}
 	// The original takes a close_notify for an error, and throws away what it has
 	// not yet passed on.
-	t := tlsend.FIN{Conn: tls.Client(socket, config)}
+	t := tlsconf.FIN{Conn: tls.Client(socket, config)}
 	if err := t.HandshakeContext(ctx); err != nil {
 		return h.failed(ctx, sdk.StageTLS, "TLS handshake with "+h.far.address, err,
 			`check the url's scheme and port; an old server falls silent where tls.min_version is "1.3"`)

@@ -150,15 +150,15 @@ func TestServerName(t *testing.T) {
 	has(t, "request", e.Request, "\r\nHost: app.paas.example\r\n")
 }
 
-// TestTLSFilesAreFollowed dials, and dials again: ca_file is not read for each dial,
-// and is once it has changed.
+// TestTLSFilesAreFollowed dials until ca_file's change has been noticed, and dials on
+// where it cannot be used.
 func TestTLSFilesAreFollowed(t *testing.T) {
 	s := emulate(t, websocksemu.Options{TLS: true})
 	stranger := emulate(t, websocksemu.Options{TLS: true})
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	put := func(ca []byte, at time.Time) {
+	put := func(ca []byte) {
 		t.Helper()
-		if err := errors.Join(os.WriteFile(file, ca, 0o600), os.Chtimes(file, at, at)); err != nil {
+		if err := os.WriteFile(file, ca, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -170,8 +170,7 @@ func TestTLSFilesAreFollowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hour := time.Now().Add(-time.Hour).Truncate(time.Hour)
-	put(ca, hour)
+	put(ca)
 	u := sdktest.Start(t, Plugin()).Configure(t, "test", towards(s, values{"tls": values{"ca_file": file}}))
 	dial := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -185,17 +184,44 @@ func TestTLSFilesAreFollowed(t *testing.T) {
 	if err := dial(); err != nil {
 		t.Fatal(err)
 	}
-	put(bytes.Repeat([]byte("x"), len(ca)), hour) // which no look at the file shows
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	put([]byte("x"))
+	u.AwaitFileProblem(ctx, t, "no certificate in "+file)
 	if err := dial(); err != nil {
-		t.Errorf("the file was read again: %v", err)
+		t.Errorf("with a file that cannot be used: %v", err)
 	}
-	put(other, time.Now())
-	if e := dialError(t, dial()); e.Stage != sdk.StageTLS || e.Reason != sdk.ReasonProtocol {
+	put(other)
+	for err = nil; err == nil && ctx.Err() == nil; {
+		err = dial()
+	}
+	if e := dialError(t, err); e.Stage != sdk.StageTLS || e.Reason != sdk.ReasonProtocol {
 		t.Errorf("by another authority: %+v", e)
 	}
-	put(ca, time.Now())
-	if err := dial(); err != nil {
+	put(ca)
+	for err != nil && ctx.Err() == nil {
+		err = dial()
+	}
+	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTLSSessionsAreResumed from the second dial on.
+func TestTLSSessionsAreResumed(t *testing.T) {
+	s := emulate(t, websocksemu.Options{TLS: true})
+	u := sdktest.Start(t, Plugin()).Configure(t, "test", towards(s, values{"tls": values{"ca_file": s.CAFile()}}))
+	for range 3 {
+		c, err := u.Dial(t.Context(), websocksemu.EchoTarget)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+	}
+	for i, e := range s.Exchanges() {
+		if e.Resumed != (i > 0) {
+			t.Errorf("connection %d: resumed %v", i, e.Resumed)
+		}
 	}
 }
 

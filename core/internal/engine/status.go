@@ -124,6 +124,10 @@ func upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStatus, now gate
 		MaxConnections: now.limit,
 		Waiting:        now.waiting,
 		Unreleased:     int(report.GetUnreleased()),
+		FileProblem:    report.GetFileProblem(),
+	}
+	for _, c := range report.GetCertificates() {
+		s.Certificates = append(s.Certificates, status.Certificate{File: c.GetFile(), NotAfter: c.GetNotAfter().AsTime()})
 	}
 	if u.Type == config.DirectType {
 		s.Health = pluginv1.Health_HEALTH_OK.Text()

@@ -43,7 +43,8 @@ func full() status.Status {
 		Upstreams: []status.Upstream{
 			{ID: "direct.x", Health: "ok"},
 			{ID: "soht.x", Health: "failing", Connections: 98, MaxConnections: 100, Waiting: 3, Unreleased: 4},
-			{ID: "soht.y", Health: "unknown", CredentialExpires: now.Add(time.Hour), CredentialRenewed: now},
+			{ID: "soht.y", Health: "unknown", CredentialExpires: now.Add(time.Hour), CredentialRenewed: now, FileProblem: "tls: broken",
+				Certificates: []status.Certificate{{File: "/a", NotAfter: now.Add(time.Hour)}, {File: "/b", NotAfter: now}}},
 		},
 		Plugins: []status.Plugin{
 			{Name: "soht", Status: "running", Restarts: 3, LastExit: "signal: killed (core dumped)", Open: 2},
@@ -170,6 +171,9 @@ func TestScrape(t *testing.T) {
 		`tunneld_upstream_unreleased_tunnels{upstream="soht.x"} 4`,
 		`tunneld_log_lines_dropped_total 21`,
 		`tunneld_upstream_credential_expires_timestamp_seconds{upstream="soht.y"} 1.767326645e+09`,
+		`tunneld_upstream_certificate_expires_timestamp_seconds{upstream="soht.y"} 1.767323045e+09`,
+		`tunneld_upstream_file_problem{upstream="soht.y"} 1`,
+		`tunneld_upstream_file_problem{upstream="soht.x"} 0`,
 		`tunneld_plugin_up{plugin="soht"} 1`,
 		`tunneld_plugin_up{plugin="acme"} 0`,
 		`tunneld_plugin_up{plugin="websocks"} 0`,

@@ -24,6 +24,8 @@ var (
 	upstreamUp  = desc("upstream_healthy", "1 if the upstream's plugin reports it healthy, 0 if failing; absent where it is not known.", "upstream")
 	credExpires = desc("upstream_credential_expires_timestamp_seconds", "When the credential in use ends; absent where there is none.", "upstream")
 	credRenewed = desc("upstream_credential_renewed_timestamp_seconds", "When the credential was last renewed; absent where there is none.", "upstream")
+	certExpires = desc("upstream_certificate_expires_timestamp_seconds", "When the first of the certificates ends that the upstream proves itself with, from files; absent where there is none.", "upstream")
+	fileProblem = desc("upstream_file_problem", "1 while a followed file of the upstream holds what cannot be used, and what it held before stays in use, else 0.", "upstream")
 	upConns     = desc("upstream_connections", "Connections that are open through the upstream, dials under way included.", "upstream")
 	upLimit     = desc("upstream_max_connections", "The upstream's max_connections; absent where there is no limit.", "upstream")
 	upWaiting   = desc("upstream_waiting_dials", "Dials that wait for a place among the upstream's max_connections.", "upstream")
@@ -51,7 +53,7 @@ var (
 func (c statusCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		generation, reloads, lastReloadOK, lastReloadAt, lastReloadDur, logDropped,
-		upstreamUp, credExpires, credRenewed, upConns, upLimit, upWaiting, unreleased,
+		upstreamUp, credExpires, credRenewed, certExpires, fileProblem, upConns, upLimit, upWaiting, unreleased,
 		pluginUp, pluginStatus, pluginRestarts, pluginExit, pluginOpen, pluginRetired,
 		pumpWorkers, pipesInUse, pipesIdle, pipesMade, pipesRefused, pipesSmall, buffersInUse, buffersMade,
 	} {
@@ -78,6 +80,14 @@ func (c statusCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		w.time(credExpires, u.CredentialExpires, u.ID)
 		w.time(credRenewed, u.CredentialRenewed, u.ID)
+		var first time.Time
+		for _, c := range u.Certificates {
+			if first.IsZero() || c.NotAfter.Before(first) {
+				first = c.NotAfter
+			}
+		}
+		w.time(certExpires, first, u.ID)
+		w.gauge(fileProblem, truth(u.FileProblem != ""), u.ID)
 		w.gauge(upConns, float64(u.Connections), u.ID)
 		if u.MaxConnections > 0 {
 			w.gauge(upLimit, float64(u.MaxConnections), u.ID)

@@ -90,6 +90,18 @@ type Upstream struct {
 	// Unreleased tunnels have ended here, and the far end may still hold them,
 	// since it has not answered to their end.
 	Unreleased int `json:"unreleased,omitempty"`
+	// Certificates are those from files that the upstream proves itself with.
+	Certificates []Certificate `json:"certificates,omitempty"`
+	// FileProblem is why what a followed file holds now is not in use, and what it
+	// held before still is; empty where all are.
+	FileProblem string `json:"file_problem,omitempty"`
+}
+
+// Certificate is one that is in use.
+type Certificate struct {
+	File string `json:"file"`
+	// NotAfter is the earliest of those of its chain.
+	NotAfter time.Time `json:"not_after"`
 }
 
 // Plugin is a plugin's process, or what has become of it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -109,7 +110,32 @@ func (u *Upstream) Release(t testing.TB) {
 
 // AwaitStatus waits until the upstream's state is as wanted and returns it. It
 // fails the test when ctx is done before.
-func (u *Upstream) AwaitStatus(ctx context.Context, t testing.TB, want func(sdk.Status) bool) sdk.Status {
+func (u *Upstream) AwaitStatus(ctx context.Context, t testing.TB, want func(sdk.Status) bool) (last sdk.Status) {
+	t.Helper()
+	u.await(ctx, t, func(st *pluginv1.UpstreamStatus) bool {
+		last = sdk.Status{Health: st.GetHealth(), Message: st.GetMessage(), Unreleased: int(st.GetUnreleased())}
+		if e := st.GetCredentialExpires(); e != nil {
+			last.CredentialExpires = e.AsTime()
+		}
+		if r := st.GetCredentialRenewed(); r != nil {
+			last.CredentialRenewed = r.AsTime()
+		}
+		return want(last)
+	})
+	return last
+}
+
+// AwaitFileProblem waits until a file of a tls block has changed and cannot be used,
+// for a reason that holds text; what it held before then stays in use. It fails the
+// test when ctx is done before.
+func (u *Upstream) AwaitFileProblem(ctx context.Context, t testing.TB, text string) {
+	t.Helper()
+	u.await(ctx, t, func(st *pluginv1.UpstreamStatus) bool {
+		return st.GetFileProblem() != "" && strings.Contains(st.GetFileProblem(), text)
+	})
+}
+
+func (u *Upstream) await(ctx context.Context, t testing.TB, want func(*pluginv1.UpstreamStatus) bool) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -117,25 +143,18 @@ func (u *Upstream) AwaitStatus(ctx context.Context, t testing.TB, want func(sdk.
 	if err != nil {
 		t.Fatalf("watch status: %v", err)
 	}
-	var last sdk.Status
+	var last *pluginv1.UpstreamStatus
 	for {
 		resp, err := stream.Recv()
 		if err != nil {
-			t.Fatalf("status of upstream %q was last %+v: %v", u.name, last, err)
+			t.Fatalf("status of upstream %q was last %v: %v", u.name, last, err)
 		}
 		for _, st := range resp.GetUpstreams() {
 			if st.GetName() != u.name || st.GetConfigHash() != u.hash {
 				continue
 			}
-			last = sdk.Status{Health: st.GetHealth(), Message: st.GetMessage(), Unreleased: int(st.GetUnreleased())}
-			if e := st.GetCredentialExpires(); e != nil {
-				last.CredentialExpires = e.AsTime()
-			}
-			if r := st.GetCredentialRenewed(); r != nil {
-				last.CredentialRenewed = r.AsTime()
-			}
-			if want(last) {
-				return last
+			if last = st; want(st) {
+				return
 			}
 		}
 	}

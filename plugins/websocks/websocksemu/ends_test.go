@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/tlsend"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
 // The tests of this file are the protocol notes about how connections end.
@@ -46,7 +46,7 @@ func secured(t *testing.T, o Options) secureClient {
 	o.TLS, o.Targets = true, map[string]string{EchoTarget: l.Addr().String()}
 	s := start(t, o)
 	g := &gather{Conn: dial(t, s).Conn}
-	conn := tls.Client(tlsend.Strict(g), &tls.Config{InsecureSkipVerify: true})
+	conn := tls.Client(tlsconf.Strict(g), &tls.Config{InsecureSkipVerify: true})
 	c := client{conn, t}
 	c.send(upgradeRequest())
 	c.head()

@@ -107,6 +107,8 @@ type Exchange struct {
 	ServerName string
 	Protocols  []string
 	TLSVersion uint16
+	// Resumed: it is a session of an earlier connection.
+	Resumed bool
 	// Request is the last request's head as it came, the empty line included.
 	Request string
 	// Status is what it was answered with.

@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
 // Certificate is a server's certificate in PEM files, and the authority that
@@ -88,8 +90,9 @@ func writePEM(file, kind string, der []byte) error {
 // identity is a certificate in a folder of its own, and loaded.
 type identity struct {
 	Certificate
-	dir    string
-	loaded tls.Certificate
+	dir     string
+	loaded  tls.Certificate
+	tickets [32]byte // of all connections, so that sessions can be resumed
 }
 
 func newIdentity(names []string) (*identity, error) {
@@ -98,8 +101,9 @@ func newIdentity(names []string) (*identity, error) {
 		return nil, err
 	}
 	i := &identity{dir: dir}
+	_, _ = rand.Read(i.tickets[:]) // never fails
 	if i.Certificate, err = WriteCertificate(dir, names...); err == nil {
-		i.loaded, err = tls.LoadX509KeyPair(i.CertFile, i.KeyFile)
+		i.loaded, err = tlsconf.LoadKeyPair(i.CertFile, i.KeyFile)
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))

@@ -157,6 +157,7 @@ func (c *conn) secure() error {
 		return nil
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{id.loaded}, NextProtos: []string{"http/1.1"}}
+	config.SetSessionTicketKeys([][32]byte{id.tickets})
 	if !c.faults.TLS13 {
 		config.MaxVersion = tls.VersionTLS12
 	}
@@ -178,7 +179,8 @@ func (c *conn) secure() error {
 	if err := t.Handshake(); err != nil {
 		return err
 	}
-	c.server.note(func() { c.seen.TLSVersion = t.ConnectionState().Version })
+	state := t.ConnectionState()
+	c.server.note(func() { c.seen.TLSVersion, c.seen.Resumed = state.Version, state.DidResume })
 	return nil
 }
 

@@ -1579,7 +1579,12 @@ type UpstreamStatus struct {
 	CredentialRenewed *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=credential_renewed,json=credentialRenewed,proto3" json:"credential_renewed,omitempty"`
 	// Tunnels that have ended here and that the far end may still hold, since it
 	// has not answered to their end.
-	Unreleased    uint32 `protobuf:"varint,7,opt,name=unreleased,proto3" json:"unreleased,omitempty"`
+	Unreleased uint32 `protobuf:"varint,7,opt,name=unreleased,proto3" json:"unreleased,omitempty"`
+	// The certificates that it proves itself with, from files.
+	Certificates []*Certificate `protobuf:"bytes,8,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// Why what a file holds now is not in use, and what it held before still is;
+	// empty where all are. No secret in it.
+	FileProblem   string `protobuf:"bytes,9,opt,name=file_problem,json=fileProblem,proto3" json:"file_problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1663,6 +1668,75 @@ func (x *UpstreamStatus) GetUnreleased() uint32 {
 	return 0
 }
 
+func (x *UpstreamStatus) GetCertificates() []*Certificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *UpstreamStatus) GetFileProblem() string {
+	if x != nil {
+		return x.FileProblem
+	}
+	return ""
+}
+
+// Certificate is one that is in use.
+type Certificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file's path as the user wrote it.
+	File string `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	// When the first certificate of its chain ends.
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Certificate) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *Certificate) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
 type DrainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1671,7 +1745,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1757,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1770,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{20}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{21}
 }
 
 type DrainResponse struct {
@@ -1709,7 +1783,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1795,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1808,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{21}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DrainResponse) GetRemaining() uint32 {
@@ -1777,7 +1851,7 @@ type DialRequest struct {
 
 func (x *DialRequest) Reset() {
 	*x = DialRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +1863,7 @@ func (x *DialRequest) String() string {
 func (*DialRequest) ProtoMessage() {}
 
 func (x *DialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +1876,7 @@ func (x *DialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialRequest.ProtoReflect.Descriptor instead.
 func (*DialRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{22}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DialRequest) GetGeneration() uint64 {
@@ -1909,7 +1983,7 @@ type CommonSettings struct {
 
 func (x *CommonSettings) Reset() {
 	*x = CommonSettings{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +1995,7 @@ func (x *CommonSettings) String() string {
 func (*CommonSettings) ProtoMessage() {}
 
 func (x *CommonSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2008,7 @@ func (x *CommonSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommonSettings.ProtoReflect.Descriptor instead.
 func (*CommonSettings) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{23}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CommonSettings) GetHalfClose() *durationpb.Duration {
@@ -1958,7 +2032,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2044,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2057,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{24}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Target) GetHost() string {
@@ -2016,7 +2090,7 @@ type SocketOptions struct {
 
 func (x *SocketOptions) Reset() {
 	*x = SocketOptions{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2102,7 @@ func (x *SocketOptions) String() string {
 func (*SocketOptions) ProtoMessage() {}
 
 func (x *SocketOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2115,7 @@ func (x *SocketOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOptions.ProtoReflect.Descriptor instead.
 func (*SocketOptions) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{25}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SocketOptions) GetNodelay() bool {
@@ -2093,7 +2167,7 @@ type DialResponse struct {
 
 func (x *DialResponse) Reset() {
 	*x = DialResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2179,7 @@ func (x *DialResponse) String() string {
 func (*DialResponse) ProtoMessage() {}
 
 func (x *DialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2192,7 @@ func (x *DialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialResponse.ProtoReflect.Descriptor instead.
 func (*DialResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{26}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DialResponse) GetResult() isDialResponse_Result {
@@ -2195,7 +2269,7 @@ type Handoff struct {
 
 func (x *Handoff) Reset() {
 	*x = Handoff{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2281,7 @@ func (x *Handoff) String() string {
 func (*Handoff) ProtoMessage() {}
 
 func (x *Handoff) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2294,7 @@ func (x *Handoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Handoff.ProtoReflect.Descriptor instead.
 func (*Handoff) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{27}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Handoff) GetToken() uint64 {
@@ -2262,7 +2336,7 @@ type StreamHandle struct {
 
 func (x *StreamHandle) Reset() {
 	*x = StreamHandle{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2348,7 @@ func (x *StreamHandle) String() string {
 func (*StreamHandle) ProtoMessage() {}
 
 func (x *StreamHandle) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2361,7 @@ func (x *StreamHandle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamHandle.ProtoReflect.Descriptor instead.
 func (*StreamHandle) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{28}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StreamHandle) GetToken() uint64 {
@@ -2318,7 +2392,7 @@ type Connected struct {
 
 func (x *Connected) Reset() {
 	*x = Connected{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2404,7 @@ func (x *Connected) String() string {
 func (*Connected) ProtoMessage() {}
 
 func (x *Connected) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2417,7 @@ func (x *Connected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connected.ProtoReflect.Descriptor instead.
 func (*Connected) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{29}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Connected) GetLocalAddress() string {
@@ -2377,7 +2451,7 @@ type StageTime struct {
 
 func (x *StageTime) Reset() {
 	*x = StageTime{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2463,7 @@ func (x *StageTime) String() string {
 func (*StageTime) ProtoMessage() {}
 
 func (x *StageTime) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2476,7 @@ func (x *StageTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageTime.ProtoReflect.Descriptor instead.
 func (*StageTime) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{30}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StageTime) GetStage() Stage {
@@ -2439,7 +2513,7 @@ type DialError struct {
 
 func (x *DialError) Reset() {
 	*x = DialError{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2451,7 +2525,7 @@ func (x *DialError) String() string {
 func (*DialError) ProtoMessage() {}
 
 func (x *DialError) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2538,7 @@ func (x *DialError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialError.ProtoReflect.Descriptor instead.
 func (*DialError) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{31}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DialError) GetStage() Stage {
@@ -2531,7 +2605,7 @@ type TunnelRequest struct {
 
 func (x *TunnelRequest) Reset() {
 	*x = TunnelRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2617,7 @@ func (x *TunnelRequest) String() string {
 func (*TunnelRequest) ProtoMessage() {}
 
 func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2630,7 @@ func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
 func (*TunnelRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{32}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TunnelRequest) GetMessage() isTunnelRequest_Message {
@@ -2648,7 +2722,7 @@ type TunnelResponse struct {
 
 func (x *TunnelResponse) Reset() {
 	*x = TunnelResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2660,7 +2734,7 @@ func (x *TunnelResponse) String() string {
 func (*TunnelResponse) ProtoMessage() {}
 
 func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2673,7 +2747,7 @@ func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
 func (*TunnelResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{33}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TunnelResponse) GetMessage() isTunnelResponse_Message {
@@ -2744,7 +2818,7 @@ type HalfClose struct {
 
 func (x *HalfClose) Reset() {
 	*x = HalfClose{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2756,7 +2830,7 @@ func (x *HalfClose) String() string {
 func (*HalfClose) ProtoMessage() {}
 
 func (x *HalfClose) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2769,7 +2843,7 @@ func (x *HalfClose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HalfClose.ProtoReflect.Descriptor instead.
 func (*HalfClose) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{34}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{35}
 }
 
 type Abort struct {
@@ -2781,7 +2855,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[35]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2793,7 +2867,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[35]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2806,7 +2880,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{35}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Abort) GetReason() string {
@@ -2826,7 +2900,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[36]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2838,7 +2912,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[36]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2851,7 +2925,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{36}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *End) GetError() string {
@@ -2944,7 +3018,7 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x0fReleaseResponse\"\x14\n" +
 	"\x12WatchStatusRequest\"V\n" +
 	"\x13WatchStatusResponse\x12?\n" +
-	"\tupstreams\x18\x01 \x03(\v2!.tunneld.plugin.v1.UpstreamStatusR\tupstreams\"\xc8\x02\n" +
+	"\tupstreams\x18\x01 \x03(\v2!.tunneld.plugin.v1.UpstreamStatusR\tupstreams\"\xaf\x03\n" +
 	"\x0eUpstreamStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vconfig_hash\x18\x02 \x01(\tR\n" +
@@ -2955,7 +3029,12 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x12credential_renewed\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x11credentialRenewed\x12\x1e\n" +
 	"\n" +
 	"unreleased\x18\a \x01(\rR\n" +
-	"unreleased\"\x0e\n" +
+	"unreleased\x12B\n" +
+	"\fcertificates\x18\b \x03(\v2\x1e.tunneld.plugin.v1.CertificateR\fcertificates\x12!\n" +
+	"\ffile_problem\x18\t \x01(\tR\vfileProblem\"Z\n" +
+	"\vCertificate\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x127\n" +
+	"\tnot_after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"\x0e\n" +
 	"\fDrainRequest\"-\n" +
 	"\rDrainResponse\x12\x1c\n" +
 	"\tremaining\x18\x01 \x01(\rR\tremaining\"\x86\x04\n" +
@@ -3116,7 +3195,7 @@ func file_tunneld_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_tunneld_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_tunneld_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_tunneld_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_tunneld_plugin_v1_plugin_proto_goTypes = []any{
 	(DataPath)(0),                  // 0: tunneld.plugin.v1.DataPath
 	(Kind)(0),                      // 1: tunneld.plugin.v1.Kind
@@ -3145,25 +3224,26 @@ var file_tunneld_plugin_v1_plugin_proto_goTypes = []any{
 	(*WatchStatusRequest)(nil),     // 24: tunneld.plugin.v1.WatchStatusRequest
 	(*WatchStatusResponse)(nil),    // 25: tunneld.plugin.v1.WatchStatusResponse
 	(*UpstreamStatus)(nil),         // 26: tunneld.plugin.v1.UpstreamStatus
-	(*DrainRequest)(nil),           // 27: tunneld.plugin.v1.DrainRequest
-	(*DrainResponse)(nil),          // 28: tunneld.plugin.v1.DrainResponse
-	(*DialRequest)(nil),            // 29: tunneld.plugin.v1.DialRequest
-	(*CommonSettings)(nil),         // 30: tunneld.plugin.v1.CommonSettings
-	(*Target)(nil),                 // 31: tunneld.plugin.v1.Target
-	(*SocketOptions)(nil),          // 32: tunneld.plugin.v1.SocketOptions
-	(*DialResponse)(nil),           // 33: tunneld.plugin.v1.DialResponse
-	(*Handoff)(nil),                // 34: tunneld.plugin.v1.Handoff
-	(*StreamHandle)(nil),           // 35: tunneld.plugin.v1.StreamHandle
-	(*Connected)(nil),              // 36: tunneld.plugin.v1.Connected
-	(*StageTime)(nil),              // 37: tunneld.plugin.v1.StageTime
-	(*DialError)(nil),              // 38: tunneld.plugin.v1.DialError
-	(*TunnelRequest)(nil),          // 39: tunneld.plugin.v1.TunnelRequest
-	(*TunnelResponse)(nil),         // 40: tunneld.plugin.v1.TunnelResponse
-	(*HalfClose)(nil),              // 41: tunneld.plugin.v1.HalfClose
-	(*Abort)(nil),                  // 42: tunneld.plugin.v1.Abort
-	(*End)(nil),                    // 43: tunneld.plugin.v1.End
-	(*durationpb.Duration)(nil),    // 44: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 45: google.protobuf.Timestamp
+	(*Certificate)(nil),            // 27: tunneld.plugin.v1.Certificate
+	(*DrainRequest)(nil),           // 28: tunneld.plugin.v1.DrainRequest
+	(*DrainResponse)(nil),          // 29: tunneld.plugin.v1.DrainResponse
+	(*DialRequest)(nil),            // 30: tunneld.plugin.v1.DialRequest
+	(*CommonSettings)(nil),         // 31: tunneld.plugin.v1.CommonSettings
+	(*Target)(nil),                 // 32: tunneld.plugin.v1.Target
+	(*SocketOptions)(nil),          // 33: tunneld.plugin.v1.SocketOptions
+	(*DialResponse)(nil),           // 34: tunneld.plugin.v1.DialResponse
+	(*Handoff)(nil),                // 35: tunneld.plugin.v1.Handoff
+	(*StreamHandle)(nil),           // 36: tunneld.plugin.v1.StreamHandle
+	(*Connected)(nil),              // 37: tunneld.plugin.v1.Connected
+	(*StageTime)(nil),              // 38: tunneld.plugin.v1.StageTime
+	(*DialError)(nil),              // 39: tunneld.plugin.v1.DialError
+	(*TunnelRequest)(nil),          // 40: tunneld.plugin.v1.TunnelRequest
+	(*TunnelResponse)(nil),         // 41: tunneld.plugin.v1.TunnelResponse
+	(*HalfClose)(nil),              // 42: tunneld.plugin.v1.HalfClose
+	(*Abort)(nil),                  // 43: tunneld.plugin.v1.Abort
+	(*End)(nil),                    // 44: tunneld.plugin.v1.End
+	(*durationpb.Duration)(nil),    // 45: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 46: google.protobuf.Timestamp
 }
 var file_tunneld_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 0: tunneld.plugin.v1.GetInfoResponse.data_paths:type_name -> tunneld.plugin.v1.DataPath
@@ -3178,62 +3258,64 @@ var file_tunneld_plugin_v1_plugin_proto_depIdxs = []int32{
 	15, // 9: tunneld.plugin.v1.ValidateConfigRequest.upstream:type_name -> tunneld.plugin.v1.Upstream
 	19, // 10: tunneld.plugin.v1.ValidateConfigResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
 	18, // 11: tunneld.plugin.v1.ValidateConfigResponse.defaults:type_name -> tunneld.plugin.v1.CommonDefaults
-	44, // 12: tunneld.plugin.v1.CommonDefaults.half_close:type_name -> google.protobuf.Duration
+	45, // 12: tunneld.plugin.v1.CommonDefaults.half_close:type_name -> google.protobuf.Duration
 	3,  // 13: tunneld.plugin.v1.Diagnostic.severity:type_name -> tunneld.plugin.v1.Severity
 	15, // 14: tunneld.plugin.v1.ConfigureRequest.upstreams:type_name -> tunneld.plugin.v1.Upstream
 	19, // 15: tunneld.plugin.v1.ConfigureResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
 	26, // 16: tunneld.plugin.v1.WatchStatusResponse.upstreams:type_name -> tunneld.plugin.v1.UpstreamStatus
 	4,  // 17: tunneld.plugin.v1.UpstreamStatus.health:type_name -> tunneld.plugin.v1.Health
-	45, // 18: tunneld.plugin.v1.UpstreamStatus.credential_expires:type_name -> google.protobuf.Timestamp
-	45, // 19: tunneld.plugin.v1.UpstreamStatus.credential_renewed:type_name -> google.protobuf.Timestamp
-	31, // 20: tunneld.plugin.v1.DialRequest.target:type_name -> tunneld.plugin.v1.Target
-	32, // 21: tunneld.plugin.v1.DialRequest.socket_options:type_name -> tunneld.plugin.v1.SocketOptions
-	0,  // 22: tunneld.plugin.v1.DialRequest.accepted_paths:type_name -> tunneld.plugin.v1.DataPath
-	30, // 23: tunneld.plugin.v1.DialRequest.common:type_name -> tunneld.plugin.v1.CommonSettings
-	44, // 24: tunneld.plugin.v1.CommonSettings.half_close:type_name -> google.protobuf.Duration
-	44, // 25: tunneld.plugin.v1.SocketOptions.keepalive_idle:type_name -> google.protobuf.Duration
-	44, // 26: tunneld.plugin.v1.SocketOptions.keepalive_interval:type_name -> google.protobuf.Duration
-	44, // 27: tunneld.plugin.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	34, // 28: tunneld.plugin.v1.DialResponse.handoff:type_name -> tunneld.plugin.v1.Handoff
-	35, // 29: tunneld.plugin.v1.DialResponse.stream:type_name -> tunneld.plugin.v1.StreamHandle
-	38, // 30: tunneld.plugin.v1.DialResponse.error:type_name -> tunneld.plugin.v1.DialError
-	0,  // 31: tunneld.plugin.v1.Handoff.path:type_name -> tunneld.plugin.v1.DataPath
-	36, // 32: tunneld.plugin.v1.Handoff.connected:type_name -> tunneld.plugin.v1.Connected
-	36, // 33: tunneld.plugin.v1.StreamHandle.connected:type_name -> tunneld.plugin.v1.Connected
-	37, // 34: tunneld.plugin.v1.Connected.stages:type_name -> tunneld.plugin.v1.StageTime
-	5,  // 35: tunneld.plugin.v1.StageTime.stage:type_name -> tunneld.plugin.v1.Stage
-	44, // 36: tunneld.plugin.v1.StageTime.duration:type_name -> google.protobuf.Duration
-	5,  // 37: tunneld.plugin.v1.DialError.stage:type_name -> tunneld.plugin.v1.Stage
-	6,  // 38: tunneld.plugin.v1.DialError.reason:type_name -> tunneld.plugin.v1.Reason
-	44, // 39: tunneld.plugin.v1.DialError.retry_after:type_name -> google.protobuf.Duration
-	37, // 40: tunneld.plugin.v1.DialError.stages:type_name -> tunneld.plugin.v1.StageTime
-	41, // 41: tunneld.plugin.v1.TunnelRequest.half_close:type_name -> tunneld.plugin.v1.HalfClose
-	42, // 42: tunneld.plugin.v1.TunnelRequest.abort:type_name -> tunneld.plugin.v1.Abort
-	41, // 43: tunneld.plugin.v1.TunnelResponse.half_close:type_name -> tunneld.plugin.v1.HalfClose
-	43, // 44: tunneld.plugin.v1.TunnelResponse.end:type_name -> tunneld.plugin.v1.End
-	7,  // 45: tunneld.plugin.v1.PluginService.GetInfo:input_type -> tunneld.plugin.v1.GetInfoRequest
-	9,  // 46: tunneld.plugin.v1.PluginService.GetSchema:input_type -> tunneld.plugin.v1.GetSchemaRequest
-	16, // 47: tunneld.plugin.v1.PluginService.ValidateConfig:input_type -> tunneld.plugin.v1.ValidateConfigRequest
-	20, // 48: tunneld.plugin.v1.PluginService.Configure:input_type -> tunneld.plugin.v1.ConfigureRequest
-	22, // 49: tunneld.plugin.v1.PluginService.Release:input_type -> tunneld.plugin.v1.ReleaseRequest
-	24, // 50: tunneld.plugin.v1.PluginService.WatchStatus:input_type -> tunneld.plugin.v1.WatchStatusRequest
-	27, // 51: tunneld.plugin.v1.PluginService.Drain:input_type -> tunneld.plugin.v1.DrainRequest
-	29, // 52: tunneld.plugin.v1.TunnelService.Dial:input_type -> tunneld.plugin.v1.DialRequest
-	39, // 53: tunneld.plugin.v1.TunnelService.Tunnel:input_type -> tunneld.plugin.v1.TunnelRequest
-	8,  // 54: tunneld.plugin.v1.PluginService.GetInfo:output_type -> tunneld.plugin.v1.GetInfoResponse
-	10, // 55: tunneld.plugin.v1.PluginService.GetSchema:output_type -> tunneld.plugin.v1.GetSchemaResponse
-	17, // 56: tunneld.plugin.v1.PluginService.ValidateConfig:output_type -> tunneld.plugin.v1.ValidateConfigResponse
-	21, // 57: tunneld.plugin.v1.PluginService.Configure:output_type -> tunneld.plugin.v1.ConfigureResponse
-	23, // 58: tunneld.plugin.v1.PluginService.Release:output_type -> tunneld.plugin.v1.ReleaseResponse
-	25, // 59: tunneld.plugin.v1.PluginService.WatchStatus:output_type -> tunneld.plugin.v1.WatchStatusResponse
-	28, // 60: tunneld.plugin.v1.PluginService.Drain:output_type -> tunneld.plugin.v1.DrainResponse
-	33, // 61: tunneld.plugin.v1.TunnelService.Dial:output_type -> tunneld.plugin.v1.DialResponse
-	40, // 62: tunneld.plugin.v1.TunnelService.Tunnel:output_type -> tunneld.plugin.v1.TunnelResponse
-	54, // [54:63] is the sub-list for method output_type
-	45, // [45:54] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	46, // 18: tunneld.plugin.v1.UpstreamStatus.credential_expires:type_name -> google.protobuf.Timestamp
+	46, // 19: tunneld.plugin.v1.UpstreamStatus.credential_renewed:type_name -> google.protobuf.Timestamp
+	27, // 20: tunneld.plugin.v1.UpstreamStatus.certificates:type_name -> tunneld.plugin.v1.Certificate
+	46, // 21: tunneld.plugin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	32, // 22: tunneld.plugin.v1.DialRequest.target:type_name -> tunneld.plugin.v1.Target
+	33, // 23: tunneld.plugin.v1.DialRequest.socket_options:type_name -> tunneld.plugin.v1.SocketOptions
+	0,  // 24: tunneld.plugin.v1.DialRequest.accepted_paths:type_name -> tunneld.plugin.v1.DataPath
+	31, // 25: tunneld.plugin.v1.DialRequest.common:type_name -> tunneld.plugin.v1.CommonSettings
+	45, // 26: tunneld.plugin.v1.CommonSettings.half_close:type_name -> google.protobuf.Duration
+	45, // 27: tunneld.plugin.v1.SocketOptions.keepalive_idle:type_name -> google.protobuf.Duration
+	45, // 28: tunneld.plugin.v1.SocketOptions.keepalive_interval:type_name -> google.protobuf.Duration
+	45, // 29: tunneld.plugin.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	35, // 30: tunneld.plugin.v1.DialResponse.handoff:type_name -> tunneld.plugin.v1.Handoff
+	36, // 31: tunneld.plugin.v1.DialResponse.stream:type_name -> tunneld.plugin.v1.StreamHandle
+	39, // 32: tunneld.plugin.v1.DialResponse.error:type_name -> tunneld.plugin.v1.DialError
+	0,  // 33: tunneld.plugin.v1.Handoff.path:type_name -> tunneld.plugin.v1.DataPath
+	37, // 34: tunneld.plugin.v1.Handoff.connected:type_name -> tunneld.plugin.v1.Connected
+	37, // 35: tunneld.plugin.v1.StreamHandle.connected:type_name -> tunneld.plugin.v1.Connected
+	38, // 36: tunneld.plugin.v1.Connected.stages:type_name -> tunneld.plugin.v1.StageTime
+	5,  // 37: tunneld.plugin.v1.StageTime.stage:type_name -> tunneld.plugin.v1.Stage
+	45, // 38: tunneld.plugin.v1.StageTime.duration:type_name -> google.protobuf.Duration
+	5,  // 39: tunneld.plugin.v1.DialError.stage:type_name -> tunneld.plugin.v1.Stage
+	6,  // 40: tunneld.plugin.v1.DialError.reason:type_name -> tunneld.plugin.v1.Reason
+	45, // 41: tunneld.plugin.v1.DialError.retry_after:type_name -> google.protobuf.Duration
+	38, // 42: tunneld.plugin.v1.DialError.stages:type_name -> tunneld.plugin.v1.StageTime
+	42, // 43: tunneld.plugin.v1.TunnelRequest.half_close:type_name -> tunneld.plugin.v1.HalfClose
+	43, // 44: tunneld.plugin.v1.TunnelRequest.abort:type_name -> tunneld.plugin.v1.Abort
+	42, // 45: tunneld.plugin.v1.TunnelResponse.half_close:type_name -> tunneld.plugin.v1.HalfClose
+	44, // 46: tunneld.plugin.v1.TunnelResponse.end:type_name -> tunneld.plugin.v1.End
+	7,  // 47: tunneld.plugin.v1.PluginService.GetInfo:input_type -> tunneld.plugin.v1.GetInfoRequest
+	9,  // 48: tunneld.plugin.v1.PluginService.GetSchema:input_type -> tunneld.plugin.v1.GetSchemaRequest
+	16, // 49: tunneld.plugin.v1.PluginService.ValidateConfig:input_type -> tunneld.plugin.v1.ValidateConfigRequest
+	20, // 50: tunneld.plugin.v1.PluginService.Configure:input_type -> tunneld.plugin.v1.ConfigureRequest
+	22, // 51: tunneld.plugin.v1.PluginService.Release:input_type -> tunneld.plugin.v1.ReleaseRequest
+	24, // 52: tunneld.plugin.v1.PluginService.WatchStatus:input_type -> tunneld.plugin.v1.WatchStatusRequest
+	28, // 53: tunneld.plugin.v1.PluginService.Drain:input_type -> tunneld.plugin.v1.DrainRequest
+	30, // 54: tunneld.plugin.v1.TunnelService.Dial:input_type -> tunneld.plugin.v1.DialRequest
+	40, // 55: tunneld.plugin.v1.TunnelService.Tunnel:input_type -> tunneld.plugin.v1.TunnelRequest
+	8,  // 56: tunneld.plugin.v1.PluginService.GetInfo:output_type -> tunneld.plugin.v1.GetInfoResponse
+	10, // 57: tunneld.plugin.v1.PluginService.GetSchema:output_type -> tunneld.plugin.v1.GetSchemaResponse
+	17, // 58: tunneld.plugin.v1.PluginService.ValidateConfig:output_type -> tunneld.plugin.v1.ValidateConfigResponse
+	21, // 59: tunneld.plugin.v1.PluginService.Configure:output_type -> tunneld.plugin.v1.ConfigureResponse
+	23, // 60: tunneld.plugin.v1.PluginService.Release:output_type -> tunneld.plugin.v1.ReleaseResponse
+	25, // 61: tunneld.plugin.v1.PluginService.WatchStatus:output_type -> tunneld.plugin.v1.WatchStatusResponse
+	29, // 62: tunneld.plugin.v1.PluginService.Drain:output_type -> tunneld.plugin.v1.DrainResponse
+	34, // 63: tunneld.plugin.v1.TunnelService.Dial:output_type -> tunneld.plugin.v1.DialResponse
+	41, // 64: tunneld.plugin.v1.TunnelService.Tunnel:output_type -> tunneld.plugin.v1.TunnelResponse
+	56, // [56:65] is the sub-list for method output_type
+	47, // [47:56] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_tunneld_plugin_v1_plugin_proto_init() }
@@ -3242,18 +3324,18 @@ func file_tunneld_plugin_v1_plugin_proto_init() {
 		return
 	}
 	file_tunneld_plugin_v1_plugin_proto_msgTypes[11].OneofWrappers = []any{}
-	file_tunneld_plugin_v1_plugin_proto_msgTypes[26].OneofWrappers = []any{
+	file_tunneld_plugin_v1_plugin_proto_msgTypes[27].OneofWrappers = []any{
 		(*DialResponse_Handoff)(nil),
 		(*DialResponse_Stream)(nil),
 		(*DialResponse_Error)(nil),
 	}
-	file_tunneld_plugin_v1_plugin_proto_msgTypes[32].OneofWrappers = []any{
+	file_tunneld_plugin_v1_plugin_proto_msgTypes[33].OneofWrappers = []any{
 		(*TunnelRequest_Open)(nil),
 		(*TunnelRequest_Data)(nil),
 		(*TunnelRequest_HalfClose)(nil),
 		(*TunnelRequest_Abort)(nil),
 	}
-	file_tunneld_plugin_v1_plugin_proto_msgTypes[33].OneofWrappers = []any{
+	file_tunneld_plugin_v1_plugin_proto_msgTypes[34].OneofWrappers = []any{
 		(*TunnelResponse_Data)(nil),
 		(*TunnelResponse_HalfClose)(nil),
 		(*TunnelResponse_End)(nil),
@@ -3264,7 +3346,7 @@ func file_tunneld_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tunneld_plugin_v1_plugin_proto_rawDesc), len(file_tunneld_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -1,4 +1,4 @@
-package tlsend
+package tlsconf
 
 import (
 	"crypto/tls"

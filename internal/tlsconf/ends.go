@@ -1,7 +1,4 @@
-// Package tlsend is how a direction of a TLS connection ends: by the close_notify
-// alert, as RFC 8446, section 6.1, wants it, or by TCP's end of file alone, as the
-// peers of some protocols want it. It does no handshake.
-package tlsend
+package tlsconf
 
 import (
 	"crypto/tls"

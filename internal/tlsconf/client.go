@@ -1,0 +1,156 @@
+package tlsconf
+
+import (
+	"crypto/tls"
+	"fmt"
+
+	"github.com/tunneld/tunneld/internal/follow"
+)
+
+// maxSessions bounds what one client keeps to resume sessions with: one for each
+// name of a far end. An upstream has one, or its proxy's beside it.
+const maxSessions = 16
+
+// ClientOptions is the client's side of TLS. The zero value is that of a client that
+// trusts the system's authorities.
+type ClientOptions struct {
+	CAFile            string // the authorities to trust instead of the system's
+	CertFile, KeyFile string // the client's certificate and its key
+	MinVersion        string // see IsVersion
+	// InsecureSkipVerify accepts any certificate.
+	InsecureSkipVerify bool
+}
+
+// Client makes configurations for the client's side. It may be used by several
+// goroutines at once.
+type Client struct {
+	options ClientOptions
+	kept    kept[clientState]
+}
+
+// clientState is what the files held at one time. Sessions are of that time, too: one
+// that is resumed is not asked for its certificate again, and the client's is the one
+// that began it.
+type clientState struct {
+	config      *tls.Config
+	certificate *tls.Certificate // nil: none
+	sessions    tls.ClientSessionCache
+}
+
+// NewClient reads nothing yet. Until Follow, the files are read by each Config, and no
+// session is resumed.
+func NewClient(o ClientOptions) *Client {
+	c := &Client{options: o}
+	c.kept.make = c.load
+	for _, file := range []string{o.CAFile, o.CertFile, o.KeyFile} {
+		if file != "" {
+			c.kept.files = append(c.kept.files, file)
+		}
+	}
+	return c
+}
+
+// Follow reads the files, and again when they have changed: handshakes that begin
+// then use what they hold. Where that is of no use, what they held before stays; told
+// is called with the reason, and with nil when they are of use. It is a failure of
+// the follower alone. Stop ends it.
+func (c *Client) Follow(by *follow.Follower, told func(error)) error { return c.kept.follow(by, told) }
+
+// Stop ends Follow. It may be called more than once.
+func (c *Client) Stop() { c.kept.stop() }
+
+// Config returns the configuration for a connection to a server of this name. It is
+// the caller's to change, its authorities excepted. While it is used its certificate
+// is the newest of the followed files; its authorities stay.
+func (c *Client) Config(serverName string) (*tls.Config, error) {
+	now, err := c.kept.get()
+	if err != nil {
+		return nil, err
+	}
+	config := now.config.Clone()
+	config.ServerName = serverName
+	config.ClientSessionCache = sessions{c, now}
+	if c.hasCertificate() {
+		config.GetClientCertificate = c.present
+	}
+	return config, nil
+}
+
+// Certificates are those that are in use. There is none where it cannot be read.
+func (c *Client) Certificates() []Certificate {
+	if !c.hasCertificate() {
+		return nil
+	}
+	now, err := c.kept.get()
+	if err != nil {
+		return nil
+	}
+	return []Certificate{{File: c.options.CertFile, NotAfter: notAfter(*now.certificate)}}
+}
+
+func (c *Client) hasCertificate() bool { return c.options.CertFile != "" || c.options.KeyFile != "" }
+
+// present gives the client's certificate, where the server may take it.
+func (c *Client) present(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	now, err := c.kept.get()
+	if err != nil {
+		return nil, err
+	}
+	if asked.SupportsCertificate(now.certificate) != nil {
+		return new(tls.Certificate), nil // none: the server says what follows from that
+	}
+	return now.certificate, nil
+}
+
+func (c *Client) load(r reading) (*clientState, error) {
+	o := c.options
+	version, ok := versions[o.MinVersion]
+	if !ok {
+		return nil, fmt.Errorf("min_version is neither 1.2 nor 1.3")
+	}
+	s := &clientState{
+		config:   &tls.Config{MinVersion: version, InsecureSkipVerify: o.InsecureSkipVerify},
+		sessions: tls.NewLRUClientSessionCache(maxSessions),
+	}
+	if o.CAFile != "" {
+		var err error
+		if s.config.RootCAs, err = r.pool(o.CAFile); err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+	}
+	if c.hasCertificate() {
+		pair, err := r.keyPair(o.CertFile, o.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("cert_file and key_file: %w", err)
+		}
+		s.certificate = &pair
+	}
+	return s, nil
+}
+
+// sessions are those of one state, as long as it is the newest.
+type sessions struct {
+	client *Client
+	of     *clientState
+}
+
+func (s sessions) current() bool {
+	f := s.client.kept.following.Load()
+	return f != nil && f.now.Load().value == s.of
+}
+
+// Get implements tls.ClientSessionCache.
+func (s sessions) Get(key string) (*tls.ClientSessionState, bool) {
+	if !s.current() {
+		return nil, false
+	}
+	return s.of.sessions.Get(key)
+}
+
+// Put implements tls.ClientSessionCache. A session that began with an older
+// certificate is not kept, though it ends with a newer one.
+func (s sessions) Put(key string, session *tls.ClientSessionState) {
+	if s.current() {
+		s.of.sessions.Put(key, session)
+	}
+}

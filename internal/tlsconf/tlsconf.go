@@ -1,0 +1,172 @@
+// Package tlsconf is TLS as daemon and plugins have it: configurations of files that
+// a user named and that are followed, sessions that are resumed, when certificates
+// end, and how a direction of a connection ends: by the close_notify alert, as RFC
+// 8446, section 6.1, wants it, or by TCP's end of file alone, as the peers of some
+// protocols want it. It does no handshake.
+package tlsconf
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/follow"
+	"github.com/tunneld/tunneld/internal/userfile"
+)
+
+// MaxPEM bounds a file of certificates or of a key, in bytes. A system's authorities
+// together are some 200 KB.
+const MaxPEM = 4 << 20
+
+// versions are those that can be asked for; "" is the oldest.
+var versions = map[string]uint16{"": tls.VersionTLS12, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
+// IsVersion says whether text names a TLS version that can be asked for: "1.2",
+// "1.3", or "" for the oldest of them.
+func IsVersion(text string) bool { return versions[text] != 0 }
+
+// Certificate is one that is in use, and when it ends.
+type Certificate struct {
+	File string
+	// NotAfter is the earliest of those of its chain.
+	NotAfter time.Time
+}
+
+// LoadKeyPair is tls.LoadX509KeyPair for files that the user named: regular ones, of
+// at most MaxPEM bytes each. It never waits.
+func LoadKeyPair(certFile, keyFile string) (tls.Certificate, error) {
+	return reading{}.keyPair(certFile, keyFile)
+}
+
+// LoadPool reads a file of authorities.
+func LoadPool(file string) (*x509.CertPool, error) { return reading{}.pool(file) }
+
+// reading remembers what it has read; a nil one does not.
+type reading map[string]userfile.Sum
+
+func (r reading) file(path string) ([]byte, error) {
+	f, err := userfile.Read(path, MaxPEM)
+	if err != nil {
+		return nil, err
+	}
+	if r != nil {
+		r[path] = f.Sum()
+	}
+	return f.Data, nil
+}
+
+func (r reading) pool(file string) (*x509.CertPool, error) {
+	pem, err := r.file(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("no certificate in %s", file)
+	}
+	return pool, nil
+}
+
+func (r reading) keyPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := r.file(certFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := r.file(keyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("%s and %s: %w", certFile, keyFile, err)
+	}
+	return pair, nil
+}
+
+// notAfter is when the first certificate of a chain ends.
+func notAfter(chain tls.Certificate) (end time.Time) {
+	for _, der := range chain.Certificate {
+		c, err := x509.ParseCertificate(der)
+		if err == nil && (end.IsZero() || c.NotAfter.Before(end)) {
+			end = c.NotAfter
+		}
+	}
+	return end
+}
+
+// kept is a value that is made of files. While they are followed it is made again
+// when they change; what cannot be made leaves the one before.
+type kept[T any] struct {
+	files []string
+	make  func(reading) (*T, error)
+
+	following atomic.Pointer[following[T]] // nil: it is made at each use
+	mu        sync.Mutex                   // held by who begins and ends the following
+}
+
+type following[T any] struct {
+	watch *follow.Watch // nil: there are no files
+	now   atomic.Pointer[made[T]]
+}
+
+// made is a value, or why there is none.
+type made[T any] struct {
+	value *T
+	err   error
+}
+
+// get returns the value. An error is of files that are not followed, or that were
+// of no use from the beginning.
+func (k *kept[T]) get() (*T, error) {
+	if f := k.following.Load(); f != nil {
+		m := f.now.Load()
+		return m.value, m.err
+	}
+	return k.make(nil)
+}
+
+// follow begins to follow the files. told is called with each change: with nil once
+// the new value is in use, else with the reason why it is not. See follow.Follower
+// for the calls.
+func (k *kept[T]) follow(by *follow.Follower, told func(error)) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.following.Load() != nil {
+		return nil
+	}
+	sums := reading{}
+	value, err := k.make(sums)
+	f := &following[T]{}
+	f.now.Store(&made[T]{value, err})
+	files := make([]follow.File, len(k.files))
+	for i, path := range k.files {
+		files[i] = follow.File{Path: path, Sum: sums[path]}
+	}
+	if len(files) == 0 {
+		k.following.Store(f)
+		return nil
+	}
+	f.watch, err = by.Follow(files, func() {
+		value, err := k.make(nil)
+		if err == nil || f.now.Load().value == nil {
+			f.now.Store(&made[T]{value, err})
+		}
+		told(err)
+	})
+	if err == nil {
+		k.following.Store(f)
+	}
+	return err
+}
+
+// stop ends the following: from then on the value is made at each use.
+func (k *kept[T]) stop() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if f := k.following.Swap(nil); f != nil && f.watch != nil {
+		f.watch.Stop()
+	}
+}
