@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/plugins/azrelay/azrelaycmd"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
@@ -21,6 +22,9 @@ const stdinName = "standard input"
 
 // usageError is a command line that cannot be understood.
 type usageError struct{ error }
+
+// Usage: see usage.
+func (usageError) Usage() {}
 
 func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
@@ -45,7 +49,7 @@ a process of its own. Start with:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), reloadCommand(), statusCommand(), validateCommand(), fmtCommand(), pluginCommand(), versionCommand(), demoCommand(), azrelayCommand(), emulateCommand())
+	root.AddCommand(runCommand(), reloadCommand(), statusCommand(), validateCommand(), fmtCommand(), pluginCommand(), versionCommand(), demoCommand(), azrelaycmd.Command(), emulateCommand())
 	for _, c := range append(root.Commands(), root) {
 		checkArgs(c)
 	}

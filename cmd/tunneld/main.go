@@ -35,6 +35,12 @@ type statusError int
 
 func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
+// usage is a command line that cannot be understood, also one of a plugin's command.
+type usage interface {
+	error
+	Usage()
+}
+
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	cmd := newRoot(stdin, stdout, stderr)
 	cmd.SetArgs(args)
@@ -47,9 +53,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return int(status)
 	}
 	fmt.Fprintf(stderr, "tunneld: %v\n", err)
-	var usage usageError
+	var wrong usage
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &wrong):
 		return exitUsage
 	case errors.Is(err, core.ErrInvalid):
 		return exitInvalid

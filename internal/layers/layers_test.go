@@ -64,6 +64,7 @@ var allowed = map[string][]string{
 	"plugins/azrelay":                              {"plugins/sdk", "plugins/azrelay/internal/...", "internal/socks5", "internal/neterr"},
 	"plugins/azrelay/internal/...":                 {"plugins/azrelay/internal/..."},
 	"plugins/azrelay/azrelayemu":                   {"plugins/azrelay/internal/..."},
+	"plugins/azrelay/azrelaycmd":                   {"plugins/azrelay", "plugins/azrelay/azrelayemu", "plugins/sdk", "internal/logqueue", "internal/userfile"},
 	"plugins/azrelay/cmd/tunneld-plugin-azrelay":   {"plugins/azrelay", "plugins/sdk"},
 
 	// The core.

@@ -125,3 +125,30 @@ func TestEmulateAzrelayAnonymous(t *testing.T) {
 		t.Errorf("logged %s", log)
 	}
 }
+
+// TestAzrelayUsage: a command of a plugin ends with the statuses of the others.
+func TestAzrelayUsage(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	token := []string{"azrelay", "token", "--namespace", "n", "--hybrid-connection", "h", "--key-name", "k", "--key-file"}
+	for name, tc := range map[string]struct {
+		args []string
+		want int
+		says string
+	}{
+		"an empty key":     {append(token, empty), exitUsage, "holds no key"},
+		"no key":           {append(token, empty+".none"), exitFailed, "read key"},
+		"two framings":     {[]string{"emulate", "azrelay", "--forward", "a:1", "--bridge", "x=a:1"}, exitUsage, "--forward or --bridge"},
+		"nobody can come":  {[]string{"emulate", "azrelay"}, exitUsage, "--key-file"},
+		"an argument more": {[]string{"emulate", "azrelay", "x"}, exitUsage, "--help"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stderr bytes.Buffer
+			if got := run(t.Context(), tc.args, strings.NewReader(""), io.Discard, &stderr); got != tc.want || !strings.Contains(stderr.String(), tc.says) {
+				t.Errorf("exit status %d, %s", got, stderr.String())
+			}
+		})
+	}
+}
