@@ -46,13 +46,6 @@ const (
 // CommonSettings.half_close is over.
 const HalfCloseClock = "half_close_clock"
 
-// CommonNames are the attributes of every upstream that are the daemon's, by
-// name, with the first table that has them; CommonTable is the newest.
-var CommonNames = map[string]uint32{"max_connections": 1, "half_close": 1}
-
-// CommonTable numbers the newest table of common names.
-const CommonTable = 1
-
 // MaxMessage bounds a gRPC message of either side, in bytes.
 const MaxMessage = 4 << 20
 

@@ -3,17 +3,10 @@ package schema
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
-
-// reserved are the names at the root of an upstream's body that the
-// configuration language keeps for itself.
-var reserved = map[string]bool{"pool": true, "bandwidth": true}
-
-// Reserved says that the language keeps the name at the root of an upstream's
-// body for what is to come.
-func Reserved(name string) bool { return reserved[name] }
 
 // Check says whether a plugin's schema is sane: names, bounds, types, defaults
 // that are of their types. The error names all that is wrong.
@@ -47,7 +40,7 @@ func (c *checker) errorf(format string, args ...any) {
 }
 
 func (c *checker) reserved(name string) {
-	if reserved[name] {
+	if IsReserved(Upstreams, name) {
 		c.errorf("%q: the configuration language keeps this name for itself", name)
 	}
 }
@@ -72,6 +65,7 @@ func (c *checker) block(b *pluginv1.Block, path string, depth int) {
 		at := path + a.GetName()
 		c.name(a.GetName(), at, seen)
 		c.attribute(a, at)
+		c.partners(b, path, a.GetName(), a)
 	}
 	for _, n := range b.GetBlocks() {
 		at := path + n.GetName()
@@ -83,6 +77,8 @@ func (c *checker) block(b *pluginv1.Block, path string, depth int) {
 			c.errorf("%q: the block has no body", at)
 			continue
 		}
+		c.text(at, n.GetDeprecated())
+		c.partners(b, path, n.GetName(), n)
 		c.block(n.GetBody(), at+".", depth+1)
 	}
 }
@@ -117,11 +113,38 @@ func (c *checker) attribute(a *pluginv1.Attribute, at string) {
 	if a.GetRequired() {
 		c.errorf("%q: required, and has a default", at)
 	}
-	if _, err := readValue(a.GetType(), []byte(a.GetDefaultJson())); err != nil {
-		if a.GetSensitive() {
-			err = errors.New("does not fit its type")
-		}
+	if err := checkDefault(a); err != nil {
 		c.errorf("%q: default: %w", at, err)
+	}
+}
+
+// checkDefault says whether an attribute's default could be given as its value.
+func checkDefault(a *pluginv1.Attribute) error {
+	v, err := readValue(a.GetType(), []byte(a.GetDefaultJson()))
+	if err == nil {
+		var limits validator
+		limits.value(a.GetType(), v, place{what: "it"}, a.GetSensitive())
+		if len(limits.problems) > 0 {
+			err = errors.New(limits.problems[0].Summary + ": " + limits.problems[0].Detail)
+		}
+	}
+	if err != nil && a.GetSensitive() {
+		err = errors.New("does not fit its type")
+	}
+	return err
+}
+
+// partners checks the names of what excludes or needs each other in a body.
+func (c *checker) partners(b *pluginv1.Block, path, name string, p partners) {
+	own := Attribute(b, name)
+	for _, other := range slices.Concat(p.GetConflictsWith(), p.GetRequiredWith()) {
+		a := Attribute(b, other)
+		switch {
+		case other == name || a == nil && Nested(b, other) == nil:
+			c.errorf("%q: the body has no other %.80q to exclude or need", path+name, other)
+		case own.GetDefaultJson() != "" || a.GetDefaultJson() != "":
+			c.errorf("%q: it cannot exclude or need %q where one of the two has a default, which is always there", path+name, other)
+		}
 	}
 }
 
@@ -134,13 +157,16 @@ func checkType(t *pluginv1.Type, depth int) error {
 		if t.GetElement() == nil {
 			return fmt.Errorf("a %s without the type of its elements", t.GetKind().Text())
 		}
+		if err := checkLimits(t); err != nil {
+			return err
+		}
 		return checkType(t.GetElement(), depth+1)
 	case pluginv1.Kind_KIND_STRING, pluginv1.Kind_KIND_BOOL, pluginv1.Kind_KIND_INT, pluginv1.Kind_KIND_FLOAT,
 		pluginv1.Kind_KIND_DURATION, pluginv1.Kind_KIND_SIZE:
 		if t.GetElement() != nil {
 			return fmt.Errorf("a %s with elements", t.GetKind().Text())
 		}
-		return nil
+		return checkLimits(t)
 	}
 	return fmt.Errorf("unknown type %d", t.GetKind())
 }

@@ -76,3 +76,45 @@ func TestCheckRefuses(t *testing.T) {
 		})
 	}
 }
+
+func TestCheckRefusesLimits(t *testing.T) {
+	kinds := []pluginv1.Kind{pluginv1.Kind_KIND_STRING, pluginv1.Kind_KIND_INT, pluginv1.Kind_KIND_DURATION, pluginv1.Kind_KIND_SIZE}
+	one := func(kind int, change func(*pluginv1.Attribute)) *pluginv1.Block {
+		a := &pluginv1.Attribute{Name: "a", Type: typ(kinds[kind])}
+		change(a)
+		return &pluginv1.Block{Attributes: []*pluginv1.Attribute{a, {Name: "with", Type: str, DefaultJson: `"x"`}, {Name: "b", Type: str}}}
+	}
+	for name, c := range map[string]struct {
+		block *pluginv1.Block
+		want  string
+	}{
+		"minimum of another type": {one(1, func(a *pluginv1.Attribute) { a.Type.MinimumJson = `"x"` }), "must be a whole number"},
+		"minimum of a bool":       {one(0, func(a *pluginv1.Attribute) { a.Type = typ(pluginv1.Kind_KIND_BOOL); a.Type.MinimumJson = `1` }), "a bool has no minimum"},
+		"a user's duration":       {one(2, func(a *pluginv1.Attribute) { a.Type.MinimumJson = `"1m"` }), "A duration is seconds"},
+		"negative length":         {one(0, func(a *pluginv1.Attribute) { a.Type.MaximumJson = `-1` }), "a length is not negative"},
+		"turned round":            {one(3, func(a *pluginv1.Attribute) { a.Type.MinimumJson, a.Type.MaximumJson = `2`, `1` }), "the minimum is above the maximum"},
+		"zero of a text":          {one(0, func(a *pluginv1.Attribute) { a.Type.MinimumJson, a.Type.OrZero = `2`, true }), "zero is allowed beside a minimum"},
+		"zero without a minimum":  {one(1, func(a *pluginv1.Attribute) { a.Type.OrZero = true }), "zero is allowed beside a minimum"},
+		"one of numbers":          {one(1, func(a *pluginv1.Attribute) { a.Type.OneOf = []string{"x"} }), "what is asked of a text"},
+		"one of two that are one": {one(0, func(a *pluginv1.Attribute) { a.Type.OneOf = []string{"x", "x"} }), "there twice"},
+		"no regular expression":   {one(0, func(a *pluginv1.Attribute) { a.Type.Pattern = "(" }), "is not a regular expression"},
+		"out of its group":        {one(0, func(a *pluginv1.Attribute) { a.Type.Pattern = "a)|(b" }), "is not a regular expression"},
+		"a long one":              {one(0, func(a *pluginv1.Attribute) { a.Type.Pattern = strings.Repeat("x", maxPattern+1) }), "a pattern of more than"},
+		"path of an int":          {one(1, func(a *pluginv1.Attribute) { a.Type.Path = pluginv1.PathUse_PATH_USE_FILE }), "what is asked of a text"},
+		"in a list":               {one(0, func(a *pluginv1.Attribute) { a.Type = List(&pluginv1.Type{Kind: kinds[1], Pattern: "x"}) }), "what is asked of a text"},
+		"default below":           {one(1, func(a *pluginv1.Attribute) { a.Type.MinimumJson, a.DefaultJson = `2`, `1` }), "default: it is out of range"},
+		"default beside":          {one(0, func(a *pluginv1.Attribute) { a.Type.OneOf, a.DefaultJson = []string{"x"}, `"y"` }), "default: Wrong value for it: It is one of"},
+		"excludes nobody":         {one(0, func(a *pluginv1.Attribute) { a.ConflictsWith = []string{"nobody"} }), `no other "nobody"`},
+		"needs itself":            {one(0, func(a *pluginv1.Attribute) { a.RequiredWith = []string{"a"} }), `no other "a"`},
+		"excludes a default":      {one(0, func(a *pluginv1.Attribute) { a.ConflictsWith = []string{"with"} }), "has a default"},
+		"has a default itself":    {one(0, func(a *pluginv1.Attribute) { a.RequiredWith, a.DefaultJson = []string{"b"}, `"x"` }), "has a default"},
+	} {
+		if err := Check(c.block); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+	// A newer plugin's way to use a path is none that matters here.
+	if err := Check(one(0, func(a *pluginv1.Attribute) { a.Type.Path = 99 })); err != nil {
+		t.Error(err)
+	}
+}

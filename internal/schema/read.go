@@ -25,7 +25,7 @@ func Decode(block *pluginv1.Block, text []byte) (Values, []Problem) {
 	}
 	var r reader
 	v := r.body(block, raw, place{what: "the configuration"})
-	return v, r.problems
+	return v, append(r.problems, Validate(block, v)...)
 }
 
 // readValue reads the JSON of a value of the type.
@@ -139,8 +139,8 @@ func (r *reader) attribute(a *pluginv1.Attribute, given map[string]any, v Values
 		}
 		return
 	}
-	if value := r.value(a.GetType(), raw, at.step(name)); value != nil {
-		v[name] = value
+	if v[name] = r.value(a.GetType(), raw, at.step(name)); v[name] == nil {
+		v[name] = Wrong{}
 	}
 }
 

@@ -38,7 +38,9 @@ func (p Plugin) Build() (serve.Plugin, error) {
 		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, errors.Join(append(errs, errors.New("no New"))...))
 	}
 	block, err := SchemaOf(p.New())
-	errs = append(errs, commonNames(block)...)
+	for _, c := range schema.OwnNames(block) {
+		errs = append(errs, fmt.Errorf("%q: every upstream has an attribute of this name, which is the daemon's: choose another", c.Name()))
+	}
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, err)
 	}
@@ -51,29 +53,13 @@ func (p Plugin) Build() (serve.Plugin, error) {
 			NoHalfClose:  p.NoHalfClose,
 			DataPaths:    []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_DIRECT, pluginv1.DataPath_DATA_PATH_RELAY},
 			Capabilities: p.capabilities(),
-			CommonNames:  pluginwire.CommonTable,
+			CommonNames:  schema.CommonTable(),
 		},
 		Schema: block,
 		New: func() serve.Instance {
 			return &instance{schema: block, dialer: p.New(), noHalfClose: p.NoHalfClose, follower: follower, log: slog.New(slog.DiscardHandler)}
 		},
 	}, nil
-}
-
-// commonNames are the names of a schema that are the daemon's.
-func commonNames(block *pluginv1.Block) (errs []error) {
-	taken := func(name string) {
-		if pluginwire.CommonNames[name] > 0 {
-			errs = append(errs, fmt.Errorf("%q: every upstream has an attribute of this name, which is the daemon's: choose another", name))
-		}
-	}
-	for _, a := range block.GetAttributes() {
-		taken(a.GetName())
-	}
-	for _, b := range block.GetBlocks() {
-		taken(b.GetName())
-	}
-	return errs
 }
 
 // capabilities names what the protocol cannot do, and what the SDK does.

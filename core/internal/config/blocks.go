@@ -7,9 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
@@ -38,10 +36,9 @@ func (p *parser) decode(b *hclsyntax.Block) {
 	}
 	before := len(p.diags)
 	v := p.values(b)
-	p.bounds(v, b)
 	switch b.Type {
 	case "log":
-		p.cfg.Log = p.log(v, b)
+		p.cfg.Log = logBlock(v)
 	case "metrics":
 		p.cfg.Metrics.Addresses = []string{v.Text("address")}
 		p.address(b, "metrics", v)
@@ -69,62 +66,8 @@ func (p *parser) decode(b *hclsyntax.Block) {
 	}
 }
 
-// bounds checks whole numbers and durations, also those of inner blocks.
-func (p *parser) bounds(v schema.Values, b *hclsyntax.Block) {
-	for name, value := range v {
-		if inner, ok := value.(schema.Values); ok {
-			if i := slices.IndexFunc(b.Body.Blocks, func(b *hclsyntax.Block) bool { return b.Type == name }); i >= 0 {
-				p.bounds(inner, b.Body.Blocks[i])
-			}
-			continue
-		}
-		if b.Body.Attributes[name] == nil {
-			continue
-		}
-		for _, detail := range outOfRange(name, value) {
-			p.errorAt(locate(b, name), fmt.Sprintf("%q is out of range", name), detail)
-		}
-	}
-}
-
-// outOfRange says what range the value of a whole number or duration leaves.
-func outOfRange(name string, value any) (details []string) {
-	limit, bounded := bounds[name]
-	switch value := value.(type) {
-	case int64:
-		if bounded && (value < limit.least || value > limit.most) {
-			details = append(details, fmt.Sprintf("It must lie between %d and %d.", limit.least, limit.most))
-		}
-	case time.Duration:
-		if bounded && value != 0 && (value < time.Duration(limit.least)*time.Second || value > time.Duration(limit.most)*time.Second) {
-			details = append(details, fmt.Sprintf(`It must be "0s", or lie between "%d%s" and "%d%s".`, limit.least, limit.unit, limit.most, limit.unit))
-		}
-		if value > 0 && value < time.Millisecond {
-			details = append(details, `It must be "0s" or at least a millisecond: "1ms".`)
-		}
-	}
-	return details
-}
-
-func (p *parser) log(v schema.Values, b *hclsyntax.Block) Log {
-	level, ok := levels[v.Text("level")]
-	if !ok {
-		p.choice(b, "level", v.Text("level"), []string{"debug", "info", "warn", "error"})
-	}
-	format := v.Text("format")
-	if format != "text" && format != "json" {
-		p.choice(b, "format", format, []string{"text", "json"})
-	}
-	return Log{Level: level, Format: format, Access: v.Bool("access")}
-}
-
-// choice reports a text that is none of the possible ones.
-func (p *parser) choice(b *hclsyntax.Block, name, given string, possible []string) {
-	detail := `It is one of "` + strings.Join(possible, `", "`) + `".`
-	if similar := hclbody.Suggest(given, possible); similar != "" {
-		detail = fmt.Sprintf("Did you mean %q? %s", similar, detail)
-	}
-	p.errorAt(locate(b, name), fmt.Sprintf("Wrong value for %q", name), detail)
+func logBlock(v schema.Values) Log {
+	return Log{Level: levels[v.Text("level")], Format: v.Text("format"), Access: v.Bool("access")}
 }
 
 func (p *parser) daemon(v schema.Values, b *hclsyntax.Block) Daemon {
@@ -232,42 +175,7 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 	p.cfg.Listeners = append(p.cfg.Listeners, l)
 }
 
-// locate returns the place of what a path of names leads to within a block: an
-// attribute, an element of a list that is written out, an inner block. A path
-// that leads nowhere ends at the last block on it.
+// locate returns the place of what a path of names leads to within a block.
 func locate(b *hclsyntax.Block, path ...string) hcl.Range {
-	for len(path) > 0 {
-		if a := b.Body.Attributes[path[0]]; a != nil {
-			if list, ok := a.Expr.(*hclsyntax.TupleConsExpr); ok && len(path) > 1 {
-				if i, ok := index(path[1], len(list.Exprs)); ok {
-					return list.Exprs[i].StartRange()
-				}
-			}
-			return a.NameRange
-		}
-		var same []*hclsyntax.Block
-		for _, inner := range b.Body.Blocks {
-			if inner.Type == path[0] {
-				same = append(same, inner)
-			}
-		}
-		if len(same) == 0 {
-			break
-		}
-		b, path = same[0], path[1:]
-		if len(path) == 0 {
-			break
-		}
-		if i := slices.IndexFunc(same, func(b *hclsyntax.Block) bool { return len(b.Labels) == 1 && b.Labels[0] == path[0] }); i >= 0 {
-			b, path = same[i], path[1:]
-		} else if i, ok := index(path[0], len(same)); ok {
-			b, path = same[i], path[1:]
-		}
-	}
-	return b.TypeRange
-}
-
-func index(s string, length int) (int, bool) {
-	i, err := strconv.Atoi(s)
-	return i, err == nil && i >= 0 && i < length
+	return hclbody.Locate(b.Body, b.TypeRange, path...)
 }

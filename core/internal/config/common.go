@@ -2,10 +2,8 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/pluginwire"
 	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -22,36 +20,12 @@ func (s PluginSchema) Check() error {
 	if err := schema.Check(s.Block); err != nil {
 		return err
 	}
-	for _, name := range s.own() {
-		if pluginwire.CommonNames[name] <= s.CommonNames {
-			return fmt.Errorf("check schema: %q: every upstream has an attribute of this name, which is the daemon's", name)
+	for _, c := range schema.OwnNames(s.Block) {
+		if c.Table <= s.CommonNames {
+			return fmt.Errorf("check schema: %q: every upstream has an attribute of this name, which is the daemon's", c.Name())
 		}
 	}
 	return nil
-}
-
-// own are the common names that the plugin's schema has.
-func (s PluginSchema) own() (names []string) {
-	for _, a := range commonAttributes {
-		if schema.Attribute(s.Block, a.GetName()) != nil || schema.Nested(s.Block, a.GetName()) != nil {
-			names = append(names, a.GetName())
-		}
-	}
-	return names
-}
-
-// withCommon is the plugin's block with the common attributes that it does not
-// have itself.
-func (s PluginSchema) withCommon() (b *pluginv1.Block, added []string) {
-	own := s.own()
-	b = &pluginv1.Block{Attributes: slices.Clip(s.Block.GetAttributes()), Blocks: s.Block.GetBlocks()}
-	for _, a := range commonAttributes {
-		if !slices.Contains(own, a.GetName()) {
-			b.Attributes = append(b.Attributes, a)
-			added = append(added, a.GetName())
-		}
-	}
-	return b, added
 }
 
 // common reads the common attributes.

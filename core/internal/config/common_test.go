@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -9,18 +10,21 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/tunneld/tunneld/internal/pluginwire"
+	"github.com/tunneld/tunneld/core/internal/listen"
+	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// TestCommonNames: the daemon and the SDK know the same names.
-func TestCommonNames(t *testing.T) {
-	if len(commonAttributes) != len(pluginwire.CommonNames) {
-		t.Errorf("%d attributes, %d names", len(commonAttributes), len(pluginwire.CommonNames))
+// TestTablesAreSane: what is asked of a plugin's schema holds for the language's own.
+func TestTablesAreSane(t *testing.T) {
+	all := maps.Clone(tables)
+	for _, k := range listen.Kinds() {
+		all["listener."+k.Name] = listenerTable(k.Attributes...)
 	}
-	for _, a := range commonAttributes {
-		if n := pluginwire.CommonNames[a.GetName()]; n == 0 || n > pluginwire.CommonTable {
-			t.Errorf("%q is of table %d", a.GetName(), n)
+	delete(all, "route") // has attributes without a type
+	for name, table := range all {
+		if err := schema.Check(table); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -83,7 +87,7 @@ func TestCommonAttributesThatAreWrong(t *testing.T) {
 		got := printed(t, append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: &pluginv1.Block{}}})...))
 		for _, want := range []string{
 			"line 2", `"max_connections" is out of range`, "It must lie between 0 and",
-			"line 3", `"half_close" is out of range`, "at least a millisecond",
+			"line 3", `"half_close" is out of range`, `at least "1ms"`,
 		} {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s: %q is not in\n%s", kind, want, got)
@@ -95,7 +99,7 @@ func TestCommonAttributesThatAreWrong(t *testing.T) {
 // TestCommonNameInASchema: a plugin that was built before the name was the
 // daemon's keeps it, and one that was built since is refused.
 func TestCommonNameInASchema(t *testing.T) {
-	spec := &pluginv1.Block{Attributes: []*pluginv1.Attribute{attr("half_close", text, ``)}}
+	spec := &pluginv1.Block{Attributes: []*pluginv1.Attribute{schema.Attr("half_close", schema.Text, ``)}}
 	const source = `
 upstream "acme" "a" { half_close = "whenever" }
 upstream "acme" "b" { max_connections = 3 }

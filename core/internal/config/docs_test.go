@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -48,9 +49,10 @@ func TestDocumentation(t *testing.T) {
 		}
 	}
 	listener := listenerTable(own...)
+	common, _ := schema.WithCommon(schema.Upstreams, &pluginv1.Block{})
 	blocks := map[string]*pluginv1.Block{
 		"log": tables["log"], "metrics": tables["metrics"], "control": tables["control"], "daemon": tables["daemon"],
-		"plugin": tables["plugin"], "upstream": {Attributes: commonAttributes}, "route": tables["route"], "match": schema.Nested(tables["route"], "match").GetBody(),
+		"plugin": tables["plugin"], "upstream": common, "route": tables["route"], "match": schema.Nested(tables["route"], "match").GetBody(),
 		"listener": listener, "limits": schema.Nested(listener, "limits").GetBody(),
 		"timeouts": schema.Nested(listener, "timeouts").GetBody(), "tcp": schema.Nested(listener, "tcp").GetBody(),
 	}
@@ -74,7 +76,15 @@ func TestDocumentation(t *testing.T) {
 	if len(documented) > 0 {
 		t.Errorf("tables of blocks that the language does not have: %q", documented)
 	}
-	for block, names := range later {
+	taken := maps.Clone(later)
+	for block, owner := range owners {
+		for _, c := range schema.CommonOf(owner) {
+			if c.IsReserved() {
+				taken[block] = append(taken[block], c.Name())
+			}
+		}
+	}
+	for block, names := range taken {
 		for _, name := range names {
 			if !strings.Contains(string(page), "`"+name+"`") {
 				t.Errorf("%s: %q is taken for later, and the page does not say so", block, name)

@@ -19,6 +19,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 
 	"github.com/tunneld/tunneld/core/internal/hclbody"
+	"github.com/tunneld/tunneld/internal/schema"
 	"github.com/tunneld/tunneld/internal/userfile"
 )
 
@@ -230,7 +231,7 @@ func evalText(d *hcl.Diagnostic, expr hclsyntax.Expression) (summary, detail str
 	case "Unknown variable", "Variables not allowed":
 		return "Text without quotes", `Write a text in double quotes: "text". The only names without quotes are references to blocks, in upstreams and listeners of a route.`
 	case "Call to unknown function":
-		if similar := hclbody.Suggest(calledName(d.Expression), functionNames); similar != "" {
+		if similar := schema.Suggest(calledName(d.Expression), functionNames); similar != "" {
 			return "Unknown function", fmt.Sprintf("Did you mean %q? %s", similar, functions)
 		}
 		return "Unknown function", functions

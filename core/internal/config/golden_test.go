@@ -34,18 +34,18 @@ route "rest" {
 // acme is the schema of the plugin that the tests configure.
 var acme = &pluginv1.Block{
 	Attributes: []*pluginv1.Attribute{
-		{Name: "url", Type: text, Required: true},
-		{Name: "token", Type: text, Sensitive: true},
-		{Name: "old", Type: text, Deprecated: `Use "url".`},
-		{Name: "headers", Type: dict(text)},
-		{Name: "hosts", Type: list(text)},
+		{Name: "url", Type: schema.Text, Required: true},
+		{Name: "token", Type: schema.Text, Sensitive: true},
+		{Name: "old", Type: schema.Text, Deprecated: `Use "url".`},
+		{Name: "headers", Type: schema.Map(schema.Text)},
+		{Name: "hosts", Type: schema.List(schema.Text)},
 		{Name: "size", Type: &pluginv1.Type{Kind: pluginv1.Kind_KIND_SIZE}, DefaultJson: "32768"},
-		{Name: "wait", Type: duration, DefaultJson: `"10s"`},
-		{Name: "count", Type: integer},
+		{Name: "wait", Type: schema.Duration, DefaultJson: `"10s"`},
+		{Name: "count", Type: &pluginv1.Type{Kind: pluginv1.Kind_KIND_INT}},
 	},
 	Blocks: []*pluginv1.NestedBlock{
-		nested("oauth", required("client_id", text), sensitive(attr("client_secret", text, ``))),
-		{Name: "mapping", Nesting: pluginv1.Nesting_NESTING_LABELLED, Body: &pluginv1.Block{Attributes: []*pluginv1.Attribute{required("to", text)}}},
+		schema.Single("oauth", schema.Required("client_id", schema.Text), schema.Sensitive(schema.Attr("client_secret", schema.Text, ``))),
+		{Name: "mapping", Nesting: pluginv1.Nesting_NESTING_LABELLED, Body: &pluginv1.Block{Attributes: []*pluginv1.Attribute{schema.Required("to", schema.Text)}}},
 	},
 }
 

@@ -136,7 +136,7 @@ func (p *parser) defaults() {
 	empty := &hclsyntax.Body{}
 	d := hclbody.Decoder{}
 	values, _ := d.Decode(tables["log"], empty, hcl.Range{})
-	p.cfg.Log = p.log(values, nil)
+	p.cfg.Log = logBlock(values)
 	values, _ = d.Decode(tables["daemon"], empty, hcl.Range{})
 	p.cfg.Daemon = p.daemon(values, nil)
 }
@@ -175,7 +175,7 @@ func (p *parser) block(b *hclsyntax.Block) {
 		}
 		slices.Sort(names)
 		detail := "The blocks are " + strings.Join(names, ", ") + "."
-		if similar := hclbody.Suggest(b.Type, names); similar != "" {
+		if similar := schema.Suggest(b.Type, names); similar != "" {
 			detail = fmt.Sprintf("Did you mean %q?", similar)
 		}
 		p.errorAt(b.TypeRange, fmt.Sprintf("Unknown block %q", b.Type), detail)
@@ -253,7 +253,7 @@ func (p *parser) listenerKind(b *hclsyntax.Block) bool {
 		p.errorAt(b.TypeRange, fmt.Sprintf("Listeners of kind %q are not built yet", kind), "The name is taken for a later version of tunneld. The kinds are "+strings.Join(known, ", ")+".")
 	default:
 		detail := "The kinds are " + strings.Join(known, ", ") + "."
-		if similar := hclbody.Suggest(kind, known); similar != "" {
+		if similar := schema.Suggest(kind, known); similar != "" {
 			detail = fmt.Sprintf("Did you mean %q? %s", similar, detail)
 		}
 		p.errorAt(b.TypeRange, "Unknown kind of listener", detail)
@@ -274,11 +274,11 @@ func (p *parser) values(b *hclsyntax.Block) schema.Values {
 		Eval: p.eval,
 		Fill: true,
 		Later: func(path []string, name string) bool {
-			in := b.Type
 			if len(path) > 0 {
-				in = path[len(path)-1]
+				return slices.Contains(later[path[len(path)-1]], name)
 			}
-			return slices.Contains(later[in], name)
+			owner, hasCommon := owners[b.Type]
+			return slices.Contains(later[b.Type], name) || hasCommon && schema.IsReserved(owner, name)
 		},
 	}
 	values, problems := d.Decode(tableOf(b), b.Body, b.DefRange())

@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
-	"github.com/tunneld/tunneld/core/internal/hclbody"
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/internal/schema"
 )
@@ -228,7 +227,7 @@ func (p *parser) danglingReference(ref reference) {
 	}
 	slices.Sort(known)
 	detail := fmt.Sprintf("There is no %s at all. Add one.", blockType)
-	similar := hclbody.Suggest(ref.id, known)
+	similar := schema.Suggest(ref.id, known)
 	name := ref.id[strings.LastIndexByte(ref.id, '.'):]
 	if i := slices.IndexFunc(known, func(id string) bool { return strings.HasSuffix(id, name) }); i >= 0 {
 		similar = known[i]

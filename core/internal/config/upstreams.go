@@ -75,9 +75,9 @@ func (c *Config) DecodeUpstreams(schemas map[string]PluginSchema) Diagnostics {
 			diags = append(diags, c.BlockDiagnostic("upstream."+u.ID(), "", fmt.Sprintf("The plugin %q has a broken schema", u.Type), "The plugin's author has to mend it: "+err.Error()))
 			continue
 		}
-		if own := spec.own(); len(own) > 0 && !told[u.Type] {
+		if own := schema.OwnNames(spec.Block); len(own) > 0 && !told[u.Type] {
 			told[u.Type] = true
-			d := c.BlockDiagnostic("upstream."+u.ID(), "", fmt.Sprintf("The plugin %q has a %q of its own", u.Type, own[0]), "It was built before every upstream had one, which cannot be set here. Build it with a newer SDK.")
+			d := c.BlockDiagnostic("upstream."+u.ID(), "", fmt.Sprintf("The plugin %q has a %q of its own", u.Type, own[0].Name()), "It was built before every upstream had one, which cannot be set here. Build it with a newer SDK.")
 			d.Warning = true
 			diags = append(diags, d)
 		}
@@ -96,20 +96,17 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 			evaluated = evaluated && e.ok
 			return e.value, e.ok
 		},
-		Later: func(path []string, name string) bool { return len(path) == 0 && schema.Reserved(name) },
+		Later: func(path []string, name string) bool {
+			return len(path) == 0 && schema.IsReserved(schema.Upstreams, name)
+		},
 	}
-	block, added := spec.withCommon()
+	block, added := schema.WithCommon(schema.Upstreams, spec.Block)
 	values, problems := d.Decode(block, b.Body, b.DefRange())
 	commonValues := schema.Values{}
 	for _, name := range added {
-		value, given := values[name]
-		if !given {
-			continue
-		}
-		commonValues[name] = value
-		delete(values, name)
-		for _, detail := range outOfRange(name, value) {
-			problems = append(problems, hclbody.Problem{Summary: fmt.Sprintf("%q is out of range", name), Detail: detail, Range: locate(b, name)})
+		if value, given := values[name]; given {
+			commonValues[name] = value
+			delete(values, name)
 		}
 	}
 	wrong := !evaluated

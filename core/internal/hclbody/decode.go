@@ -43,6 +43,13 @@ type Decoder struct {
 	Fill bool
 
 	problems []Problem
+	// wrong are the attributes that are given and have no value.
+	wrong []wrong
+}
+
+type wrong struct {
+	in   schema.Values
+	name string
 }
 
 // Decode decodes the body against block, which Check has found sane, and
@@ -51,8 +58,14 @@ type Decoder struct {
 // values are whole only if no problem is an error and Eval always returned
 // true.
 func (d *Decoder) Decode(block *pluginv1.Block, body *hclsyntax.Body, header hcl.Range) (schema.Values, []Problem) {
-	d.problems = nil
+	d.problems, d.wrong = nil, nil
 	v := d.body(scope{block: block, body: body, header: header})
+	for _, p := range schema.Validate(block, v) {
+		d.problem(Locate(body, header, p.Path...), p.Summary, p.Detail)
+	}
+	for _, w := range d.wrong {
+		delete(w.in, w.name)
+	}
 	slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Range.Start.Byte - b.Range.Start.Byte })
 	return v, d.problems
 }
@@ -102,6 +115,7 @@ func (d *Decoder) attribute(s scope, spec *pluginv1.Attribute, values schema.Val
 	if given {
 		var ok bool
 		if v, ok = d.Eval(attr.Expr); !ok {
+			d.spoil(values, name)
 			return
 		}
 	}
@@ -116,6 +130,7 @@ func (d *Decoder) attribute(s scope, spec *pluginv1.Attribute, values schema.Val
 		values[name] = value
 		return
 	}
+	d.spoil(values, name)
 	at, summary := attr.Expr.StartRange(), fmt.Sprintf("Wrong value for %q", name)
 	if bad.index >= 0 {
 		summary = fmt.Sprintf("Wrong value for element %d of %q", bad.index+1, name)
@@ -124,6 +139,12 @@ func (d *Decoder) attribute(s scope, spec *pluginv1.Attribute, values schema.Val
 		}
 	}
 	d.problem(at, summary, bad.detail)
+}
+
+// spoil remembers that an attribute is given whose value cannot be told.
+func (d *Decoder) spoil(values schema.Values, name string) {
+	values[name] = schema.Wrong{}
+	d.wrong = append(d.wrong, wrong{values, name})
 }
 
 func (d *Decoder) nested(s scope, spec *pluginv1.NestedBlock, values schema.Values) {
@@ -142,6 +163,13 @@ func (d *Decoder) nested(s scope, spec *pluginv1.NestedBlock, values schema.Valu
 			values[name] = schema.Defaults(spec.GetBody())
 		}
 		return
+	}
+	if spec.GetDeprecated() != "" {
+		for _, b := range found {
+			d.problems = append(d.problems, Problem{
+				Warning: true, Summary: fmt.Sprintf("Deprecated block %q", name), Detail: spec.GetDeprecated(), Range: b.TypeRange,
+			})
+		}
 	}
 	switch spec.GetNesting() {
 	case pluginv1.Nesting_NESTING_SINGLE:
@@ -224,7 +252,7 @@ func (d *Decoder) unknown(s scope) {
 // then the one complaint is enough.
 func (s scope) misspelt(name string) bool {
 	for given := range s.body.Attributes {
-		if schema.Attribute(s.block, given) == nil && Suggest(given, s.known()) == name {
+		if schema.Attribute(s.block, given) == nil && schema.Suggest(given, s.known()) == name {
 			return true
 		}
 	}
@@ -250,7 +278,7 @@ func (d *Decoder) unknownName(s scope, at hcl.Range, what, name string) {
 	}
 	known := s.known()
 	detail := "Nothing can be set here. Remove it."
-	if similar := Suggest(name, known); similar != "" {
+	if similar := schema.Suggest(name, known); similar != "" {
 		detail = fmt.Sprintf("Did you mean %q?", similar)
 	} else if len(known) > 0 {
 		slices.Sort(known)

@@ -71,22 +71,22 @@ func textBody(w io.Writer, block *pluginv1.Block, indent string) {
 		fmt.Fprintf(w, "%s%s\t%s\t%s\n", indent, a.GetName(), strings.Join(facts, ", "), docText(a))
 	}
 	for _, n := range block.GetBlocks() {
-		fmt.Fprintf(w, "%s%s { … }\t%s\t%s\n", indent, header(n), nestingText(n), clean(n.GetBody().GetDoc()))
+		fmt.Fprintf(w, "%s%s { … }\t%s\t%s\n", indent, header(n), nestingText(n), blockText(n))
 		textBody(w, n.GetBody(), indent+"  ")
 	}
 }
 
 func renderMarkdown(w io.Writer, block *pluginv1.Block) error {
 	var b strings.Builder
+	if doc := clean(block.GetDoc()); doc != "" {
+		b.WriteString(doc + "\n\n")
+	}
 	markdownBody(&b, block, "")
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
 func markdownBody(b *strings.Builder, block *pluginv1.Block, path string) {
-	if doc := clean(block.GetDoc()); doc != "" {
-		b.WriteString(doc + "\n\n")
-	}
 	if len(block.GetAttributes()) > 0 {
 		b.WriteString("| attribute | type | default | meaning |\n|---|---|---|---|\n")
 		for _, a := range block.GetAttributes() {
@@ -107,6 +107,9 @@ func markdownBody(b *strings.Builder, block *pluginv1.Block, path string) {
 	}
 	for _, n := range block.GetBlocks() {
 		fmt.Fprintf(b, "Block `%s%s { … }`, %s:\n\n", path, header(n), nestingText(n))
+		if doc := blockText(n); doc != "" {
+			b.WriteString(doc + "\n\n")
+		}
 		markdownBody(b, n.GetBody(), path+n.GetName()+".")
 	}
 }
@@ -145,7 +148,7 @@ func hclBody(b *strings.Builder, block *pluginv1.Block, indent string) {
 	}
 	for _, n := range block.GetBlocks() {
 		b.WriteString("\n")
-		comment(b, indent, n.GetBody().GetDoc())
+		comment(b, indent, blockText(n))
 		fmt.Fprintf(b, "%s# block, %s\n", indent, nestingText(n))
 		var inner strings.Builder
 		fmt.Fprintf(&inner, "%s%s {\n", indent, strings.ReplaceAll(header(n), "NAME", "example"))
@@ -175,9 +178,37 @@ func comment(b *strings.Builder, indent, doc string) {
 	}
 }
 
+// docText is what is said of an attribute besides its type and default.
 func docText(a *pluginv1.Attribute) string {
 	doc := clean(a.GetDoc())
+	if facts := clean(strings.Join(schema.Facts(a.GetType()), "; ")); facts != "" {
+		doc = strings.TrimSpace(doc + " [" + facts + "]")
+	}
+	doc = together(doc, a)
 	if d := clean(a.GetDeprecated()); d != "" {
+		doc = strings.TrimSpace(doc + " Deprecated: " + d)
+	}
+	return doc
+}
+
+// together adds what excludes or needs an attribute or block.
+func together(doc string, p interface {
+	GetConflictsWith() []string
+	GetRequiredWith() []string
+}) string {
+	if names := p.GetConflictsWith(); len(names) > 0 {
+		doc = strings.TrimSpace(doc + " Not with " + list(names) + ".")
+	}
+	if names := p.GetRequiredWith(); len(names) > 0 {
+		doc = strings.TrimSpace(doc + " Needs " + list(names) + ".")
+	}
+	return doc
+}
+
+// blockText is docText for a nested block.
+func blockText(n *pluginv1.NestedBlock) string {
+	doc := together(clean(n.GetBody().GetDoc()), n)
+	if d := clean(n.GetDeprecated()); d != "" {
 		doc = strings.TrimSpace(doc + " Deprecated: " + d)
 	}
 	return doc

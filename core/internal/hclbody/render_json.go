@@ -3,6 +3,7 @@ package hclbody
 import (
 	"encoding/json"
 	"io"
+	"reflect"
 
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -17,18 +18,64 @@ type jsonBlock struct {
 type jsonAttribute struct {
 	Name       string          `json:"name"`
 	Type       string          `json:"type"`
+	Limits     *jsonLimits     `json:"limits,omitempty"`
 	Required   bool            `json:"required,omitempty"`
 	Sensitive  bool            `json:"sensitive,omitempty"`
 	Default    json.RawMessage `json:"default,omitempty"`
 	Doc        string          `json:"doc,omitempty"`
 	Deprecated string          `json:"deprecated,omitempty"`
+	jsonTogether
 }
 
 type jsonNested struct {
-	Name     string    `json:"name"`
-	Nesting  string    `json:"nesting"`
-	Required bool      `json:"required,omitempty"`
-	Body     jsonBlock `json:"body"`
+	Name     string `json:"name"`
+	Nesting  string `json:"nesting"`
+	Required bool   `json:"required,omitempty"`
+	jsonTogether
+	Deprecated string    `json:"deprecated,omitempty"`
+	Body       jsonBlock `json:"body"`
+}
+
+type jsonTogether struct {
+	ConflictsWith []string `json:"conflicts_with,omitempty"`
+	RequiredWith  []string `json:"required_with,omitempty"`
+}
+
+// jsonLimits are what a type asks of its values, as the protocol has it.
+type jsonLimits struct {
+	OneOf   []string        `json:"one_of,omitempty"`
+	Minimum json.RawMessage `json:"minimum,omitempty"`
+	Maximum json.RawMessage `json:"maximum,omitempty"`
+	OrZero  bool            `json:"or_zero,omitempty"`
+	Pattern string          `json:"pattern,omitempty"`
+	OneLine bool            `json:"one_line,omitempty"`
+	Path    string          `json:"path,omitempty"`
+	Element *jsonLimits     `json:"element,omitempty"`
+}
+
+func raw(text string) json.RawMessage {
+	if text == "" {
+		return nil
+	}
+	return json.RawMessage(text)
+}
+
+// limitsOf returns nil where there is none.
+func limitsOf(t *pluginv1.Type) *jsonLimits {
+	if t == nil {
+		return nil
+	}
+	l := jsonLimits{
+		OneOf: t.GetOneOf(), Minimum: raw(t.GetMinimumJson()), Maximum: raw(t.GetMaximumJson()),
+		OrZero: t.GetOrZero(), Pattern: t.GetPattern(), OneLine: t.GetOneLine(), Element: limitsOf(t.GetElement()),
+	}
+	if t.GetPath() != pluginv1.PathUse_PATH_USE_UNSPECIFIED {
+		l.Path = t.GetPath().Text()
+	}
+	if reflect.ValueOf(l).IsZero() {
+		return nil
+	}
+	return &l
 }
 
 func renderJSON(w io.Writer, plugin string, block *pluginv1.Block) error {
@@ -46,6 +93,7 @@ func jsonBody(block *pluginv1.Block) jsonBlock {
 		j := jsonAttribute{
 			Name: a.GetName(), Type: typeText(a.GetType()), Required: a.GetRequired(),
 			Sensitive: a.GetSensitive(), Doc: clean(a.GetDoc()), Deprecated: clean(a.GetDeprecated()),
+			Limits: limitsOf(a.GetType()), jsonTogether: jsonTogether{a.GetConflictsWith(), a.GetRequiredWith()},
 		}
 		if !a.GetSensitive() {
 			j.Default = json.RawMessage(a.GetDefaultJson())
@@ -60,6 +108,7 @@ func jsonBody(block *pluginv1.Block) jsonBlock {
 		}[n.GetNesting()]
 		out.Blocks = append(out.Blocks, jsonNested{
 			Name: n.GetName(), Nesting: nesting, Required: n.GetRequired(), Body: jsonBody(n.GetBody()),
+			Deprecated: clean(n.GetDeprecated()), jsonTogether: jsonTogether{n.GetConflictsWith(), n.GetRequiredWith()},
 		})
 	}
 	return out

@@ -86,6 +86,115 @@ func (DataPath) EnumDescriptor() ([]byte, []int) {
 	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{0}
 }
 
+// Targets says whether a target without a port can be dialed.
+type Targets int32
+
+const (
+	// Not told: a dial may refuse it.
+	Targets_TARGETS_UNSPECIFIED Targets = 0
+	// Every target has a port.
+	Targets_TARGETS_PORT Targets = 1
+	// A target may be a label without one.
+	Targets_TARGETS_LABEL Targets = 2
+)
+
+// Enum value maps for Targets.
+var (
+	Targets_name = map[int32]string{
+		0: "TARGETS_UNSPECIFIED",
+		1: "TARGETS_PORT",
+		2: "TARGETS_LABEL",
+	}
+	Targets_value = map[string]int32{
+		"TARGETS_UNSPECIFIED": 0,
+		"TARGETS_PORT":        1,
+		"TARGETS_LABEL":       2,
+	}
+)
+
+func (x Targets) Enum() *Targets {
+	p := new(Targets)
+	*p = x
+	return p
+}
+
+func (x Targets) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Targets) Descriptor() protoreflect.EnumDescriptor {
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[1].Descriptor()
+}
+
+func (Targets) Type() protoreflect.EnumType {
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[1]
+}
+
+func (x Targets) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Targets.Descriptor instead.
+func (Targets) EnumDescriptor() ([]byte, []int) {
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{1}
+}
+
+// PathUse is what a path leads to.
+type PathUse int32
+
+const (
+	PathUse_PATH_USE_UNSPECIFIED PathUse = 0
+	// A file; a folder is an error.
+	PathUse_PATH_USE_FILE PathUse = 1
+	// A folder.
+	PathUse_PATH_USE_FOLDER PathUse = 2
+	// Either.
+	PathUse_PATH_USE_ANY PathUse = 3
+)
+
+// Enum value maps for PathUse.
+var (
+	PathUse_name = map[int32]string{
+		0: "PATH_USE_UNSPECIFIED",
+		1: "PATH_USE_FILE",
+		2: "PATH_USE_FOLDER",
+		3: "PATH_USE_ANY",
+	}
+	PathUse_value = map[string]int32{
+		"PATH_USE_UNSPECIFIED": 0,
+		"PATH_USE_FILE":        1,
+		"PATH_USE_FOLDER":      2,
+		"PATH_USE_ANY":         3,
+	}
+)
+
+func (x PathUse) Enum() *PathUse {
+	p := new(PathUse)
+	*p = x
+	return p
+}
+
+func (x PathUse) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PathUse) Descriptor() protoreflect.EnumDescriptor {
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[2].Descriptor()
+}
+
+func (PathUse) Type() protoreflect.EnumType {
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[2]
+}
+
+func (x PathUse) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PathUse.Descriptor instead.
+func (PathUse) EnumDescriptor() ([]byte, []int) {
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{2}
+}
+
 type Kind int32
 
 const (
@@ -146,11 +255,11 @@ func (x Kind) String() string {
 }
 
 func (Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[1].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[3].Descriptor()
 }
 
 func (Kind) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[1]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[3]
 }
 
 func (x Kind) Number() protoreflect.EnumNumber {
@@ -159,7 +268,7 @@ func (x Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Kind.Descriptor instead.
 func (Kind) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{1}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{3}
 }
 
 type Nesting int32
@@ -201,11 +310,11 @@ func (x Nesting) String() string {
 }
 
 func (Nesting) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[2].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[4].Descriptor()
 }
 
 func (Nesting) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[2]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[4]
 }
 
 func (x Nesting) Number() protoreflect.EnumNumber {
@@ -214,7 +323,7 @@ func (x Nesting) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Nesting.Descriptor instead.
 func (Nesting) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{2}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{4}
 }
 
 type Severity int32
@@ -250,11 +359,11 @@ func (x Severity) String() string {
 }
 
 func (Severity) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[3].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[5].Descriptor()
 }
 
 func (Severity) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[3]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[5]
 }
 
 func (x Severity) Number() protoreflect.EnumNumber {
@@ -263,7 +372,7 @@ func (x Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Severity.Descriptor instead.
 func (Severity) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{3}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{5}
 }
 
 type Health int32
@@ -302,11 +411,11 @@ func (x Health) String() string {
 }
 
 func (Health) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[4].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[6].Descriptor()
 }
 
 func (Health) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[4]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[6]
 }
 
 func (x Health) Number() protoreflect.EnumNumber {
@@ -315,7 +424,7 @@ func (x Health) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Health.Descriptor instead.
 func (Health) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{4}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{6}
 }
 
 // Stage is how far a dial had come.
@@ -375,11 +484,11 @@ func (x Stage) String() string {
 }
 
 func (Stage) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[5].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[7].Descriptor()
 }
 
 func (Stage) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[5]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[7]
 }
 
 func (x Stage) Number() protoreflect.EnumNumber {
@@ -388,7 +497,7 @@ func (x Stage) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stage.Descriptor instead.
 func (Stage) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{5}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{7}
 }
 
 // Reason is why a dial failed.
@@ -446,11 +555,11 @@ func (x Reason) String() string {
 }
 
 func (Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[6].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[8].Descriptor()
 }
 
 func (Reason) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[6]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[8]
 }
 
 func (x Reason) Number() protoreflect.EnumNumber {
@@ -459,7 +568,7 @@ func (x Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reason.Descriptor instead.
 func (Reason) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{6}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{8}
 }
 
 type GetInfoRequest struct {
@@ -659,7 +768,9 @@ func (*GetSchemaRequest) Descriptor() ([]byte, []int) {
 type GetSchemaResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The body of an upstream block.
-	Upstream      *Block `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	Upstream *Block `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	// Which targets the plugin's upstreams take.
+	Targets       Targets `protobuf:"varint,2,opt,name=targets,proto3,enum=tunneld.plugin.v1.Targets" json:"targets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -699,6 +810,13 @@ func (x *GetSchemaResponse) GetUpstream() *Block {
 		return x.Upstream
 	}
 	return nil
+}
+
+func (x *GetSchemaResponse) GetTargets() Targets {
+	if x != nil {
+		return x.Targets
+	}
+	return Targets_TARGETS_UNSPECIFIED
 }
 
 // Block is the body of a block: its attributes and the blocks nested in it.
@@ -776,7 +894,12 @@ type Attribute struct {
 	DefaultJson string `protobuf:"bytes,5,opt,name=default_json,json=defaultJson,proto3" json:"default_json,omitempty"`
 	Doc         string `protobuf:"bytes,6,opt,name=doc,proto3" json:"doc,omitempty"`
 	// The attribute still works and is reported with this text.
-	Deprecated    string `protobuf:"bytes,7,opt,name=deprecated,proto3" json:"deprecated,omitempty"`
+	Deprecated string `protobuf:"bytes,7,opt,name=deprecated,proto3" json:"deprecated,omitempty"`
+	// Names of attributes and blocks of the same body that must not be given beside
+	// this one. An empty text, list or map is not given. None of them has a default.
+	ConflictsWith []string `protobuf:"bytes,8,rep,name=conflicts_with,json=conflictsWith,proto3" json:"conflicts_with,omitempty"`
+	// Names of the same body that must be given where this one is, as above.
+	RequiredWith  []string `protobuf:"bytes,9,rep,name=required_with,json=requiredWith,proto3" json:"required_with,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -860,12 +983,46 @@ func (x *Attribute) GetDeprecated() string {
 	return ""
 }
 
+func (x *Attribute) GetConflictsWith() []string {
+	if x != nil {
+		return x.ConflictsWith
+	}
+	return nil
+}
+
+func (x *Attribute) GetRequiredWith() []string {
+	if x != nil {
+		return x.RequiredWith
+	}
+	return nil
+}
+
 // Type is the type of an attribute's value, and the JSON that carries it.
 type Type struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=tunneld.plugin.v1.Kind" json:"kind,omitempty"`
 	// The type of the elements of a list or a map.
-	Element       *Type `protobuf:"bytes,2,opt,name=element,proto3" json:"element,omitempty"`
+	Element *Type `protobuf:"bytes,2,opt,name=element,proto3" json:"element,omitempty"`
+	// The texts that are allowed; empty: any. KIND_STRING.
+	OneOf []string `protobuf:"bytes,3,rep,name=one_of,json=oneOf,proto3" json:"one_of,omitempty"`
+	// The least and the most that is allowed, in the JSON that carries the value: of
+	// KIND_INT, KIND_FLOAT, KIND_DURATION and KIND_SIZE. Of the others a whole number:
+	// the bytes of a KIND_STRING, the elements of a KIND_LIST or KIND_MAP. Empty: no
+	// limit.
+	MinimumJson string `protobuf:"bytes,4,opt,name=minimum_json,json=minimumJson,proto3" json:"minimum_json,omitempty"`
+	MaximumJson string `protobuf:"bytes,5,opt,name=maximum_json,json=maximumJson,proto3" json:"maximum_json,omitempty"`
+	// Zero is allowed, whatever minimum_json says: "0s" for none.
+	OrZero bool `protobuf:"varint,6,opt,name=or_zero,json=orZero,proto3" json:"or_zero,omitempty"`
+	// A regular expression (RE2) for all of the text, from its beginning to its end. At
+	// most 1024 bytes. KIND_STRING.
+	Pattern string `protobuf:"bytes,7,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	// No control character, such as the line break at a file's end, is allowed, neither
+	// in the text nor in a map's keys. KIND_STRING.
+	OneLine bool `protobuf:"varint,8,opt,name=one_line,json=oneLine,proto3" json:"one_line,omitempty"`
+	// The text names a file that the plugin reads. KIND_STRING. That it exists is the
+	// machine's affair and none of the schema's: a plugin reports it as a Diagnostic
+	// with not_yet.
+	Path          PathUse `protobuf:"varint,9,opt,name=path,proto3,enum=tunneld.plugin.v1.PathUse" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -914,6 +1071,55 @@ func (x *Type) GetElement() *Type {
 	return nil
 }
 
+func (x *Type) GetOneOf() []string {
+	if x != nil {
+		return x.OneOf
+	}
+	return nil
+}
+
+func (x *Type) GetMinimumJson() string {
+	if x != nil {
+		return x.MinimumJson
+	}
+	return ""
+}
+
+func (x *Type) GetMaximumJson() string {
+	if x != nil {
+		return x.MaximumJson
+	}
+	return ""
+}
+
+func (x *Type) GetOrZero() bool {
+	if x != nil {
+		return x.OrZero
+	}
+	return false
+}
+
+func (x *Type) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+func (x *Type) GetOneLine() bool {
+	if x != nil {
+		return x.OneLine
+	}
+	return false
+}
+
+func (x *Type) GetPath() PathUse {
+	if x != nil {
+		return x.Path
+	}
+	return PathUse_PATH_USE_UNSPECIFIED
+}
+
 // NestedBlock is a block that a body may hold.
 type NestedBlock struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -921,7 +1127,11 @@ type NestedBlock struct {
 	Nesting Nesting                `protobuf:"varint,2,opt,name=nesting,proto3,enum=tunneld.plugin.v1.Nesting" json:"nesting,omitempty"`
 	Body    *Block                 `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
 	// At least one block must be there.
-	Required      bool `protobuf:"varint,4,opt,name=required,proto3" json:"required,omitempty"`
+	Required bool `protobuf:"varint,4,opt,name=required,proto3" json:"required,omitempty"`
+	// As those of an attribute.
+	Deprecated    string   `protobuf:"bytes,5,opt,name=deprecated,proto3" json:"deprecated,omitempty"`
+	ConflictsWith []string `protobuf:"bytes,6,rep,name=conflicts_with,json=conflictsWith,proto3" json:"conflicts_with,omitempty"`
+	RequiredWith  []string `protobuf:"bytes,7,rep,name=required_with,json=requiredWith,proto3" json:"required_with,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -982,6 +1192,27 @@ func (x *NestedBlock) GetRequired() bool {
 		return x.Required
 	}
 	return false
+}
+
+func (x *NestedBlock) GetDeprecated() string {
+	if x != nil {
+		return x.Deprecated
+	}
+	return ""
+}
+
+func (x *NestedBlock) GetConflictsWith() []string {
+	if x != nil {
+		return x.ConflictsWith
+	}
+	return nil
+}
+
+func (x *NestedBlock) GetRequiredWith() []string {
+	if x != nil {
+		return x.RequiredWith
+	}
+	return nil
 }
 
 // Upstream is one upstream block of the configuration.
@@ -2952,15 +3183,16 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\rno_half_close\x18\x05 \x01(\bR\vnoHalfClose\x12\x18\n" +
 	"\asummary\x18\x06 \x01(\tR\asummary\x12!\n" +
 	"\fcommon_names\x18\a \x01(\rR\vcommonNames\"\x12\n" +
-	"\x10GetSchemaRequest\"I\n" +
+	"\x10GetSchemaRequest\"\x7f\n" +
 	"\x11GetSchemaResponse\x124\n" +
-	"\bupstream\x18\x01 \x01(\v2\x18.tunneld.plugin.v1.BlockR\bupstream\"\x8f\x01\n" +
+	"\bupstream\x18\x01 \x01(\v2\x18.tunneld.plugin.v1.BlockR\bupstream\x124\n" +
+	"\atargets\x18\x02 \x01(\x0e2\x1a.tunneld.plugin.v1.TargetsR\atargets\"\x8f\x01\n" +
 	"\x05Block\x12<\n" +
 	"\n" +
 	"attributes\x18\x01 \x03(\v2\x1c.tunneld.plugin.v1.AttributeR\n" +
 	"attributes\x126\n" +
 	"\x06blocks\x18\x02 \x03(\v2\x1e.tunneld.plugin.v1.NestedBlockR\x06blocks\x12\x10\n" +
-	"\x03doc\x18\x03 \x01(\tR\x03doc\"\xdb\x01\n" +
+	"\x03doc\x18\x03 \x01(\tR\x03doc\"\xa7\x02\n" +
 	"\tAttribute\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
 	"\x04type\x18\x02 \x01(\v2\x17.tunneld.plugin.v1.TypeR\x04type\x12\x1a\n" +
@@ -2970,15 +3202,29 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x03doc\x18\x06 \x01(\tR\x03doc\x12\x1e\n" +
 	"\n" +
 	"deprecated\x18\a \x01(\tR\n" +
-	"deprecated\"f\n" +
+	"deprecated\x12%\n" +
+	"\x0econflicts_with\x18\b \x03(\tR\rconflictsWith\x12#\n" +
+	"\rrequired_with\x18\t \x03(\tR\frequiredWith\"\xc1\x02\n" +
 	"\x04Type\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.tunneld.plugin.v1.KindR\x04kind\x121\n" +
-	"\aelement\x18\x02 \x01(\v2\x17.tunneld.plugin.v1.TypeR\aelement\"\xa1\x01\n" +
+	"\aelement\x18\x02 \x01(\v2\x17.tunneld.plugin.v1.TypeR\aelement\x12\x15\n" +
+	"\x06one_of\x18\x03 \x03(\tR\x05oneOf\x12!\n" +
+	"\fminimum_json\x18\x04 \x01(\tR\vminimumJson\x12!\n" +
+	"\fmaximum_json\x18\x05 \x01(\tR\vmaximumJson\x12\x17\n" +
+	"\aor_zero\x18\x06 \x01(\bR\x06orZero\x12\x18\n" +
+	"\apattern\x18\a \x01(\tR\apattern\x12\x19\n" +
+	"\bone_line\x18\b \x01(\bR\aoneLine\x12.\n" +
+	"\x04path\x18\t \x01(\x0e2\x1a.tunneld.plugin.v1.PathUseR\x04path\"\x8d\x02\n" +
 	"\vNestedBlock\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x124\n" +
 	"\anesting\x18\x02 \x01(\x0e2\x1a.tunneld.plugin.v1.NestingR\anesting\x12,\n" +
 	"\x04body\x18\x03 \x01(\v2\x18.tunneld.plugin.v1.BlockR\x04body\x12\x1a\n" +
-	"\brequired\x18\x04 \x01(\bR\brequired\"`\n" +
+	"\brequired\x18\x04 \x01(\bR\brequired\x12\x1e\n" +
+	"\n" +
+	"deprecated\x18\x05 \x01(\tR\n" +
+	"deprecated\x12%\n" +
+	"\x0econflicts_with\x18\x06 \x03(\tR\rconflictsWith\x12#\n" +
+	"\rrequired_with\x18\a \x03(\tR\frequiredWith\"`\n" +
 	"\bUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vconfig_json\x18\x02 \x01(\fR\n" +
@@ -3124,7 +3370,16 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x15DATA_PATH_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10DATA_PATH_DIRECT\x10\x01\x12\x13\n" +
 	"\x0fDATA_PATH_RELAY\x10\x02\x12\x14\n" +
-	"\x10DATA_PATH_STREAM\x10\x03*\x99\x01\n" +
+	"\x10DATA_PATH_STREAM\x10\x03*G\n" +
+	"\aTargets\x12\x17\n" +
+	"\x13TARGETS_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fTARGETS_PORT\x10\x01\x12\x11\n" +
+	"\rTARGETS_LABEL\x10\x02*]\n" +
+	"\aPathUse\x12\x18\n" +
+	"\x14PATH_USE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rPATH_USE_FILE\x10\x01\x12\x13\n" +
+	"\x0fPATH_USE_FOLDER\x10\x02\x12\x10\n" +
+	"\fPATH_USE_ANY\x10\x03*\x99\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vKIND_STRING\x10\x01\x12\r\n" +
@@ -3194,128 +3449,132 @@ func file_tunneld_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 	return file_tunneld_plugin_v1_plugin_proto_rawDescData
 }
 
-var file_tunneld_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_tunneld_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
 var file_tunneld_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_tunneld_plugin_v1_plugin_proto_goTypes = []any{
 	(DataPath)(0),                  // 0: tunneld.plugin.v1.DataPath
-	(Kind)(0),                      // 1: tunneld.plugin.v1.Kind
-	(Nesting)(0),                   // 2: tunneld.plugin.v1.Nesting
-	(Severity)(0),                  // 3: tunneld.plugin.v1.Severity
-	(Health)(0),                    // 4: tunneld.plugin.v1.Health
-	(Stage)(0),                     // 5: tunneld.plugin.v1.Stage
-	(Reason)(0),                    // 6: tunneld.plugin.v1.Reason
-	(*GetInfoRequest)(nil),         // 7: tunneld.plugin.v1.GetInfoRequest
-	(*GetInfoResponse)(nil),        // 8: tunneld.plugin.v1.GetInfoResponse
-	(*GetSchemaRequest)(nil),       // 9: tunneld.plugin.v1.GetSchemaRequest
-	(*GetSchemaResponse)(nil),      // 10: tunneld.plugin.v1.GetSchemaResponse
-	(*Block)(nil),                  // 11: tunneld.plugin.v1.Block
-	(*Attribute)(nil),              // 12: tunneld.plugin.v1.Attribute
-	(*Type)(nil),                   // 13: tunneld.plugin.v1.Type
-	(*NestedBlock)(nil),            // 14: tunneld.plugin.v1.NestedBlock
-	(*Upstream)(nil),               // 15: tunneld.plugin.v1.Upstream
-	(*ValidateConfigRequest)(nil),  // 16: tunneld.plugin.v1.ValidateConfigRequest
-	(*ValidateConfigResponse)(nil), // 17: tunneld.plugin.v1.ValidateConfigResponse
-	(*CommonDefaults)(nil),         // 18: tunneld.plugin.v1.CommonDefaults
-	(*Diagnostic)(nil),             // 19: tunneld.plugin.v1.Diagnostic
-	(*ConfigureRequest)(nil),       // 20: tunneld.plugin.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),      // 21: tunneld.plugin.v1.ConfigureResponse
-	(*ReleaseRequest)(nil),         // 22: tunneld.plugin.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 23: tunneld.plugin.v1.ReleaseResponse
-	(*WatchStatusRequest)(nil),     // 24: tunneld.plugin.v1.WatchStatusRequest
-	(*WatchStatusResponse)(nil),    // 25: tunneld.plugin.v1.WatchStatusResponse
-	(*UpstreamStatus)(nil),         // 26: tunneld.plugin.v1.UpstreamStatus
-	(*Certificate)(nil),            // 27: tunneld.plugin.v1.Certificate
-	(*DrainRequest)(nil),           // 28: tunneld.plugin.v1.DrainRequest
-	(*DrainResponse)(nil),          // 29: tunneld.plugin.v1.DrainResponse
-	(*DialRequest)(nil),            // 30: tunneld.plugin.v1.DialRequest
-	(*CommonSettings)(nil),         // 31: tunneld.plugin.v1.CommonSettings
-	(*Target)(nil),                 // 32: tunneld.plugin.v1.Target
-	(*SocketOptions)(nil),          // 33: tunneld.plugin.v1.SocketOptions
-	(*DialResponse)(nil),           // 34: tunneld.plugin.v1.DialResponse
-	(*Handoff)(nil),                // 35: tunneld.plugin.v1.Handoff
-	(*StreamHandle)(nil),           // 36: tunneld.plugin.v1.StreamHandle
-	(*Connected)(nil),              // 37: tunneld.plugin.v1.Connected
-	(*StageTime)(nil),              // 38: tunneld.plugin.v1.StageTime
-	(*DialError)(nil),              // 39: tunneld.plugin.v1.DialError
-	(*TunnelRequest)(nil),          // 40: tunneld.plugin.v1.TunnelRequest
-	(*TunnelResponse)(nil),         // 41: tunneld.plugin.v1.TunnelResponse
-	(*HalfClose)(nil),              // 42: tunneld.plugin.v1.HalfClose
-	(*Abort)(nil),                  // 43: tunneld.plugin.v1.Abort
-	(*End)(nil),                    // 44: tunneld.plugin.v1.End
-	(*durationpb.Duration)(nil),    // 45: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 46: google.protobuf.Timestamp
+	(Targets)(0),                   // 1: tunneld.plugin.v1.Targets
+	(PathUse)(0),                   // 2: tunneld.plugin.v1.PathUse
+	(Kind)(0),                      // 3: tunneld.plugin.v1.Kind
+	(Nesting)(0),                   // 4: tunneld.plugin.v1.Nesting
+	(Severity)(0),                  // 5: tunneld.plugin.v1.Severity
+	(Health)(0),                    // 6: tunneld.plugin.v1.Health
+	(Stage)(0),                     // 7: tunneld.plugin.v1.Stage
+	(Reason)(0),                    // 8: tunneld.plugin.v1.Reason
+	(*GetInfoRequest)(nil),         // 9: tunneld.plugin.v1.GetInfoRequest
+	(*GetInfoResponse)(nil),        // 10: tunneld.plugin.v1.GetInfoResponse
+	(*GetSchemaRequest)(nil),       // 11: tunneld.plugin.v1.GetSchemaRequest
+	(*GetSchemaResponse)(nil),      // 12: tunneld.plugin.v1.GetSchemaResponse
+	(*Block)(nil),                  // 13: tunneld.plugin.v1.Block
+	(*Attribute)(nil),              // 14: tunneld.plugin.v1.Attribute
+	(*Type)(nil),                   // 15: tunneld.plugin.v1.Type
+	(*NestedBlock)(nil),            // 16: tunneld.plugin.v1.NestedBlock
+	(*Upstream)(nil),               // 17: tunneld.plugin.v1.Upstream
+	(*ValidateConfigRequest)(nil),  // 18: tunneld.plugin.v1.ValidateConfigRequest
+	(*ValidateConfigResponse)(nil), // 19: tunneld.plugin.v1.ValidateConfigResponse
+	(*CommonDefaults)(nil),         // 20: tunneld.plugin.v1.CommonDefaults
+	(*Diagnostic)(nil),             // 21: tunneld.plugin.v1.Diagnostic
+	(*ConfigureRequest)(nil),       // 22: tunneld.plugin.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),      // 23: tunneld.plugin.v1.ConfigureResponse
+	(*ReleaseRequest)(nil),         // 24: tunneld.plugin.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 25: tunneld.plugin.v1.ReleaseResponse
+	(*WatchStatusRequest)(nil),     // 26: tunneld.plugin.v1.WatchStatusRequest
+	(*WatchStatusResponse)(nil),    // 27: tunneld.plugin.v1.WatchStatusResponse
+	(*UpstreamStatus)(nil),         // 28: tunneld.plugin.v1.UpstreamStatus
+	(*Certificate)(nil),            // 29: tunneld.plugin.v1.Certificate
+	(*DrainRequest)(nil),           // 30: tunneld.plugin.v1.DrainRequest
+	(*DrainResponse)(nil),          // 31: tunneld.plugin.v1.DrainResponse
+	(*DialRequest)(nil),            // 32: tunneld.plugin.v1.DialRequest
+	(*CommonSettings)(nil),         // 33: tunneld.plugin.v1.CommonSettings
+	(*Target)(nil),                 // 34: tunneld.plugin.v1.Target
+	(*SocketOptions)(nil),          // 35: tunneld.plugin.v1.SocketOptions
+	(*DialResponse)(nil),           // 36: tunneld.plugin.v1.DialResponse
+	(*Handoff)(nil),                // 37: tunneld.plugin.v1.Handoff
+	(*StreamHandle)(nil),           // 38: tunneld.plugin.v1.StreamHandle
+	(*Connected)(nil),              // 39: tunneld.plugin.v1.Connected
+	(*StageTime)(nil),              // 40: tunneld.plugin.v1.StageTime
+	(*DialError)(nil),              // 41: tunneld.plugin.v1.DialError
+	(*TunnelRequest)(nil),          // 42: tunneld.plugin.v1.TunnelRequest
+	(*TunnelResponse)(nil),         // 43: tunneld.plugin.v1.TunnelResponse
+	(*HalfClose)(nil),              // 44: tunneld.plugin.v1.HalfClose
+	(*Abort)(nil),                  // 45: tunneld.plugin.v1.Abort
+	(*End)(nil),                    // 46: tunneld.plugin.v1.End
+	(*durationpb.Duration)(nil),    // 47: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 48: google.protobuf.Timestamp
 }
 var file_tunneld_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 0: tunneld.plugin.v1.GetInfoResponse.data_paths:type_name -> tunneld.plugin.v1.DataPath
-	11, // 1: tunneld.plugin.v1.GetSchemaResponse.upstream:type_name -> tunneld.plugin.v1.Block
-	12, // 2: tunneld.plugin.v1.Block.attributes:type_name -> tunneld.plugin.v1.Attribute
-	14, // 3: tunneld.plugin.v1.Block.blocks:type_name -> tunneld.plugin.v1.NestedBlock
-	13, // 4: tunneld.plugin.v1.Attribute.type:type_name -> tunneld.plugin.v1.Type
-	1,  // 5: tunneld.plugin.v1.Type.kind:type_name -> tunneld.plugin.v1.Kind
-	13, // 6: tunneld.plugin.v1.Type.element:type_name -> tunneld.plugin.v1.Type
-	2,  // 7: tunneld.plugin.v1.NestedBlock.nesting:type_name -> tunneld.plugin.v1.Nesting
-	11, // 8: tunneld.plugin.v1.NestedBlock.body:type_name -> tunneld.plugin.v1.Block
-	15, // 9: tunneld.plugin.v1.ValidateConfigRequest.upstream:type_name -> tunneld.plugin.v1.Upstream
-	19, // 10: tunneld.plugin.v1.ValidateConfigResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
-	18, // 11: tunneld.plugin.v1.ValidateConfigResponse.defaults:type_name -> tunneld.plugin.v1.CommonDefaults
-	45, // 12: tunneld.plugin.v1.CommonDefaults.half_close:type_name -> google.protobuf.Duration
-	3,  // 13: tunneld.plugin.v1.Diagnostic.severity:type_name -> tunneld.plugin.v1.Severity
-	15, // 14: tunneld.plugin.v1.ConfigureRequest.upstreams:type_name -> tunneld.plugin.v1.Upstream
-	19, // 15: tunneld.plugin.v1.ConfigureResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
-	26, // 16: tunneld.plugin.v1.WatchStatusResponse.upstreams:type_name -> tunneld.plugin.v1.UpstreamStatus
-	4,  // 17: tunneld.plugin.v1.UpstreamStatus.health:type_name -> tunneld.plugin.v1.Health
-	46, // 18: tunneld.plugin.v1.UpstreamStatus.credential_expires:type_name -> google.protobuf.Timestamp
-	46, // 19: tunneld.plugin.v1.UpstreamStatus.credential_renewed:type_name -> google.protobuf.Timestamp
-	27, // 20: tunneld.plugin.v1.UpstreamStatus.certificates:type_name -> tunneld.plugin.v1.Certificate
-	46, // 21: tunneld.plugin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	32, // 22: tunneld.plugin.v1.DialRequest.target:type_name -> tunneld.plugin.v1.Target
-	33, // 23: tunneld.plugin.v1.DialRequest.socket_options:type_name -> tunneld.plugin.v1.SocketOptions
-	0,  // 24: tunneld.plugin.v1.DialRequest.accepted_paths:type_name -> tunneld.plugin.v1.DataPath
-	31, // 25: tunneld.plugin.v1.DialRequest.common:type_name -> tunneld.plugin.v1.CommonSettings
-	45, // 26: tunneld.plugin.v1.CommonSettings.half_close:type_name -> google.protobuf.Duration
-	45, // 27: tunneld.plugin.v1.SocketOptions.keepalive_idle:type_name -> google.protobuf.Duration
-	45, // 28: tunneld.plugin.v1.SocketOptions.keepalive_interval:type_name -> google.protobuf.Duration
-	45, // 29: tunneld.plugin.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	35, // 30: tunneld.plugin.v1.DialResponse.handoff:type_name -> tunneld.plugin.v1.Handoff
-	36, // 31: tunneld.plugin.v1.DialResponse.stream:type_name -> tunneld.plugin.v1.StreamHandle
-	39, // 32: tunneld.plugin.v1.DialResponse.error:type_name -> tunneld.plugin.v1.DialError
-	0,  // 33: tunneld.plugin.v1.Handoff.path:type_name -> tunneld.plugin.v1.DataPath
-	37, // 34: tunneld.plugin.v1.Handoff.connected:type_name -> tunneld.plugin.v1.Connected
-	37, // 35: tunneld.plugin.v1.StreamHandle.connected:type_name -> tunneld.plugin.v1.Connected
-	38, // 36: tunneld.plugin.v1.Connected.stages:type_name -> tunneld.plugin.v1.StageTime
-	5,  // 37: tunneld.plugin.v1.StageTime.stage:type_name -> tunneld.plugin.v1.Stage
-	45, // 38: tunneld.plugin.v1.StageTime.duration:type_name -> google.protobuf.Duration
-	5,  // 39: tunneld.plugin.v1.DialError.stage:type_name -> tunneld.plugin.v1.Stage
-	6,  // 40: tunneld.plugin.v1.DialError.reason:type_name -> tunneld.plugin.v1.Reason
-	45, // 41: tunneld.plugin.v1.DialError.retry_after:type_name -> google.protobuf.Duration
-	38, // 42: tunneld.plugin.v1.DialError.stages:type_name -> tunneld.plugin.v1.StageTime
-	42, // 43: tunneld.plugin.v1.TunnelRequest.half_close:type_name -> tunneld.plugin.v1.HalfClose
-	43, // 44: tunneld.plugin.v1.TunnelRequest.abort:type_name -> tunneld.plugin.v1.Abort
-	42, // 45: tunneld.plugin.v1.TunnelResponse.half_close:type_name -> tunneld.plugin.v1.HalfClose
-	44, // 46: tunneld.plugin.v1.TunnelResponse.end:type_name -> tunneld.plugin.v1.End
-	7,  // 47: tunneld.plugin.v1.PluginService.GetInfo:input_type -> tunneld.plugin.v1.GetInfoRequest
-	9,  // 48: tunneld.plugin.v1.PluginService.GetSchema:input_type -> tunneld.plugin.v1.GetSchemaRequest
-	16, // 49: tunneld.plugin.v1.PluginService.ValidateConfig:input_type -> tunneld.plugin.v1.ValidateConfigRequest
-	20, // 50: tunneld.plugin.v1.PluginService.Configure:input_type -> tunneld.plugin.v1.ConfigureRequest
-	22, // 51: tunneld.plugin.v1.PluginService.Release:input_type -> tunneld.plugin.v1.ReleaseRequest
-	24, // 52: tunneld.plugin.v1.PluginService.WatchStatus:input_type -> tunneld.plugin.v1.WatchStatusRequest
-	28, // 53: tunneld.plugin.v1.PluginService.Drain:input_type -> tunneld.plugin.v1.DrainRequest
-	30, // 54: tunneld.plugin.v1.TunnelService.Dial:input_type -> tunneld.plugin.v1.DialRequest
-	40, // 55: tunneld.plugin.v1.TunnelService.Tunnel:input_type -> tunneld.plugin.v1.TunnelRequest
-	8,  // 56: tunneld.plugin.v1.PluginService.GetInfo:output_type -> tunneld.plugin.v1.GetInfoResponse
-	10, // 57: tunneld.plugin.v1.PluginService.GetSchema:output_type -> tunneld.plugin.v1.GetSchemaResponse
-	17, // 58: tunneld.plugin.v1.PluginService.ValidateConfig:output_type -> tunneld.plugin.v1.ValidateConfigResponse
-	21, // 59: tunneld.plugin.v1.PluginService.Configure:output_type -> tunneld.plugin.v1.ConfigureResponse
-	23, // 60: tunneld.plugin.v1.PluginService.Release:output_type -> tunneld.plugin.v1.ReleaseResponse
-	25, // 61: tunneld.plugin.v1.PluginService.WatchStatus:output_type -> tunneld.plugin.v1.WatchStatusResponse
-	29, // 62: tunneld.plugin.v1.PluginService.Drain:output_type -> tunneld.plugin.v1.DrainResponse
-	34, // 63: tunneld.plugin.v1.TunnelService.Dial:output_type -> tunneld.plugin.v1.DialResponse
-	41, // 64: tunneld.plugin.v1.TunnelService.Tunnel:output_type -> tunneld.plugin.v1.TunnelResponse
-	56, // [56:65] is the sub-list for method output_type
-	47, // [47:56] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	13, // 1: tunneld.plugin.v1.GetSchemaResponse.upstream:type_name -> tunneld.plugin.v1.Block
+	1,  // 2: tunneld.plugin.v1.GetSchemaResponse.targets:type_name -> tunneld.plugin.v1.Targets
+	14, // 3: tunneld.plugin.v1.Block.attributes:type_name -> tunneld.plugin.v1.Attribute
+	16, // 4: tunneld.plugin.v1.Block.blocks:type_name -> tunneld.plugin.v1.NestedBlock
+	15, // 5: tunneld.plugin.v1.Attribute.type:type_name -> tunneld.plugin.v1.Type
+	3,  // 6: tunneld.plugin.v1.Type.kind:type_name -> tunneld.plugin.v1.Kind
+	15, // 7: tunneld.plugin.v1.Type.element:type_name -> tunneld.plugin.v1.Type
+	2,  // 8: tunneld.plugin.v1.Type.path:type_name -> tunneld.plugin.v1.PathUse
+	4,  // 9: tunneld.plugin.v1.NestedBlock.nesting:type_name -> tunneld.plugin.v1.Nesting
+	13, // 10: tunneld.plugin.v1.NestedBlock.body:type_name -> tunneld.plugin.v1.Block
+	17, // 11: tunneld.plugin.v1.ValidateConfigRequest.upstream:type_name -> tunneld.plugin.v1.Upstream
+	21, // 12: tunneld.plugin.v1.ValidateConfigResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
+	20, // 13: tunneld.plugin.v1.ValidateConfigResponse.defaults:type_name -> tunneld.plugin.v1.CommonDefaults
+	47, // 14: tunneld.plugin.v1.CommonDefaults.half_close:type_name -> google.protobuf.Duration
+	5,  // 15: tunneld.plugin.v1.Diagnostic.severity:type_name -> tunneld.plugin.v1.Severity
+	17, // 16: tunneld.plugin.v1.ConfigureRequest.upstreams:type_name -> tunneld.plugin.v1.Upstream
+	21, // 17: tunneld.plugin.v1.ConfigureResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
+	28, // 18: tunneld.plugin.v1.WatchStatusResponse.upstreams:type_name -> tunneld.plugin.v1.UpstreamStatus
+	6,  // 19: tunneld.plugin.v1.UpstreamStatus.health:type_name -> tunneld.plugin.v1.Health
+	48, // 20: tunneld.plugin.v1.UpstreamStatus.credential_expires:type_name -> google.protobuf.Timestamp
+	48, // 21: tunneld.plugin.v1.UpstreamStatus.credential_renewed:type_name -> google.protobuf.Timestamp
+	29, // 22: tunneld.plugin.v1.UpstreamStatus.certificates:type_name -> tunneld.plugin.v1.Certificate
+	48, // 23: tunneld.plugin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	34, // 24: tunneld.plugin.v1.DialRequest.target:type_name -> tunneld.plugin.v1.Target
+	35, // 25: tunneld.plugin.v1.DialRequest.socket_options:type_name -> tunneld.plugin.v1.SocketOptions
+	0,  // 26: tunneld.plugin.v1.DialRequest.accepted_paths:type_name -> tunneld.plugin.v1.DataPath
+	33, // 27: tunneld.plugin.v1.DialRequest.common:type_name -> tunneld.plugin.v1.CommonSettings
+	47, // 28: tunneld.plugin.v1.CommonSettings.half_close:type_name -> google.protobuf.Duration
+	47, // 29: tunneld.plugin.v1.SocketOptions.keepalive_idle:type_name -> google.protobuf.Duration
+	47, // 30: tunneld.plugin.v1.SocketOptions.keepalive_interval:type_name -> google.protobuf.Duration
+	47, // 31: tunneld.plugin.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	37, // 32: tunneld.plugin.v1.DialResponse.handoff:type_name -> tunneld.plugin.v1.Handoff
+	38, // 33: tunneld.plugin.v1.DialResponse.stream:type_name -> tunneld.plugin.v1.StreamHandle
+	41, // 34: tunneld.plugin.v1.DialResponse.error:type_name -> tunneld.plugin.v1.DialError
+	0,  // 35: tunneld.plugin.v1.Handoff.path:type_name -> tunneld.plugin.v1.DataPath
+	39, // 36: tunneld.plugin.v1.Handoff.connected:type_name -> tunneld.plugin.v1.Connected
+	39, // 37: tunneld.plugin.v1.StreamHandle.connected:type_name -> tunneld.plugin.v1.Connected
+	40, // 38: tunneld.plugin.v1.Connected.stages:type_name -> tunneld.plugin.v1.StageTime
+	7,  // 39: tunneld.plugin.v1.StageTime.stage:type_name -> tunneld.plugin.v1.Stage
+	47, // 40: tunneld.plugin.v1.StageTime.duration:type_name -> google.protobuf.Duration
+	7,  // 41: tunneld.plugin.v1.DialError.stage:type_name -> tunneld.plugin.v1.Stage
+	8,  // 42: tunneld.plugin.v1.DialError.reason:type_name -> tunneld.plugin.v1.Reason
+	47, // 43: tunneld.plugin.v1.DialError.retry_after:type_name -> google.protobuf.Duration
+	40, // 44: tunneld.plugin.v1.DialError.stages:type_name -> tunneld.plugin.v1.StageTime
+	44, // 45: tunneld.plugin.v1.TunnelRequest.half_close:type_name -> tunneld.plugin.v1.HalfClose
+	45, // 46: tunneld.plugin.v1.TunnelRequest.abort:type_name -> tunneld.plugin.v1.Abort
+	44, // 47: tunneld.plugin.v1.TunnelResponse.half_close:type_name -> tunneld.plugin.v1.HalfClose
+	46, // 48: tunneld.plugin.v1.TunnelResponse.end:type_name -> tunneld.plugin.v1.End
+	9,  // 49: tunneld.plugin.v1.PluginService.GetInfo:input_type -> tunneld.plugin.v1.GetInfoRequest
+	11, // 50: tunneld.plugin.v1.PluginService.GetSchema:input_type -> tunneld.plugin.v1.GetSchemaRequest
+	18, // 51: tunneld.plugin.v1.PluginService.ValidateConfig:input_type -> tunneld.plugin.v1.ValidateConfigRequest
+	22, // 52: tunneld.plugin.v1.PluginService.Configure:input_type -> tunneld.plugin.v1.ConfigureRequest
+	24, // 53: tunneld.plugin.v1.PluginService.Release:input_type -> tunneld.plugin.v1.ReleaseRequest
+	26, // 54: tunneld.plugin.v1.PluginService.WatchStatus:input_type -> tunneld.plugin.v1.WatchStatusRequest
+	30, // 55: tunneld.plugin.v1.PluginService.Drain:input_type -> tunneld.plugin.v1.DrainRequest
+	32, // 56: tunneld.plugin.v1.TunnelService.Dial:input_type -> tunneld.plugin.v1.DialRequest
+	42, // 57: tunneld.plugin.v1.TunnelService.Tunnel:input_type -> tunneld.plugin.v1.TunnelRequest
+	10, // 58: tunneld.plugin.v1.PluginService.GetInfo:output_type -> tunneld.plugin.v1.GetInfoResponse
+	12, // 59: tunneld.plugin.v1.PluginService.GetSchema:output_type -> tunneld.plugin.v1.GetSchemaResponse
+	19, // 60: tunneld.plugin.v1.PluginService.ValidateConfig:output_type -> tunneld.plugin.v1.ValidateConfigResponse
+	23, // 61: tunneld.plugin.v1.PluginService.Configure:output_type -> tunneld.plugin.v1.ConfigureResponse
+	25, // 62: tunneld.plugin.v1.PluginService.Release:output_type -> tunneld.plugin.v1.ReleaseResponse
+	27, // 63: tunneld.plugin.v1.PluginService.WatchStatus:output_type -> tunneld.plugin.v1.WatchStatusResponse
+	31, // 64: tunneld.plugin.v1.PluginService.Drain:output_type -> tunneld.plugin.v1.DrainResponse
+	36, // 65: tunneld.plugin.v1.TunnelService.Dial:output_type -> tunneld.plugin.v1.DialResponse
+	43, // 66: tunneld.plugin.v1.TunnelService.Tunnel:output_type -> tunneld.plugin.v1.TunnelResponse
+	58, // [58:67] is the sub-list for method output_type
+	49, // [49:58] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_tunneld_plugin_v1_plugin_proto_init() }
@@ -3345,7 +3604,7 @@ func file_tunneld_plugin_v1_plugin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tunneld_plugin_v1_plugin_proto_rawDesc), len(file_tunneld_plugin_v1_plugin_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      9,
 			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   2,

@@ -1,0 +1,142 @@
+package schema
+
+import (
+	"slices"
+
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Owner is the kind of block that a common name is of.
+type Owner int
+
+// The blocks that have common names.
+const (
+	Upstreams Owner = iota
+	Listeners
+)
+
+// Common is a name that means the same in every block of its kind, whatever its
+// type, and so is the daemon's: it decodes and checks the value, and passes on what a
+// plugin needs. A plugin's schema must not have it.
+type Common struct {
+	Of Owner
+	// Table numbers the table that brought the name: a plugin that says that it was
+	// built with an older one may have it for its own. Every change of the list that
+	// is released is a new table. 0: no plugin ever could.
+	Table uint32
+	// One of the two says what it holds; neither: it is reserved, and cannot be
+	// written yet.
+	Attribute *pluginv1.Attribute
+	Block     *pluginv1.NestedBlock
+	// Reserved is the name, where it is reserved.
+	Reserved string
+}
+
+// common are the names, in the order in which they are shown. Of listeners no plugin
+// has any yet.
+var common = []Common{
+	{Of: Upstreams, Table: 1, Attribute: Attr("max_connections", Count, ``)},
+	{Of: Upstreams, Table: 1, Attribute: Attr("half_close", Duration, ``)},
+	{Of: Upstreams, Reserved: "pool"},
+	{Of: Upstreams, Reserved: "bandwidth"},
+
+	{Of: Listeners, Attribute: Required("address", Text)},
+	{Of: Listeners, Attribute: Attr("open", Bool, `false`)},
+	{Of: Listeners, Block: Single("limits",
+		Attr("max_connections", Count, `0`),
+		Attr("max_per_source", Count, `0`),
+	)},
+	{Of: Listeners, Block: Single("timeouts",
+		Attr("handshake", Duration, `"10s"`),
+		Attr("dial", Duration, `"30s"`),
+		Attr("idle", Duration, `"0s"`),
+		Attr("half_close", Duration, `"60s"`),
+		Attr("lifetime", Duration, `"0s"`),
+	)},
+	{Of: Listeners, Block: Single("tcp", append(Socket(), Attr("backlog", Between(Count, `0`, `65536`), `0`))...)},
+	{Of: Listeners, Reserved: "tls"},
+	{Of: Listeners, Reserved: "auth"},
+	{Of: Listeners, Reserved: "allow"},
+	{Of: Listeners, Reserved: "deny"},
+	{Of: Listeners, Reserved: "targets"},
+	{Of: Listeners, Reserved: "proxy_protocol"},
+	{Of: Listeners, Reserved: "bandwidth"},
+}
+
+// Socket are the options of a socket; the limits are the kernel's.
+func Socket() []*pluginv1.Attribute {
+	period := OrZero(Between(Duration, `"1s"`, `"32767s"`))
+	return []*pluginv1.Attribute{
+		Attr("nodelay", Bool, `true`),
+		Attr("keepalive_idle", period, `"30s"`),
+		Attr("keepalive_interval", period, `"10s"`),
+		Attr("keepalive_count", Between(Count, `0`, `127`), `6`),
+		Attr("user_timeout", Duration, `"0s"`),
+	}
+}
+
+// Name is the name.
+func (c Common) Name() string {
+	switch {
+	case c.Attribute != nil:
+		return c.Attribute.GetName()
+	case c.Block != nil:
+		return c.Block.GetName()
+	}
+	return c.Reserved
+}
+
+// IsReserved says whether the name cannot be written yet.
+func (c Common) IsReserved() bool { return c.Reserved != "" }
+
+// CommonOf returns the common names of a kind of block.
+func CommonOf(of Owner) []Common {
+	return slices.DeleteFunc(slices.Clone(common), func(c Common) bool { return c.Of != of })
+}
+
+// CommonTable numbers the newest table of common names.
+func CommonTable() (newest uint32) {
+	for _, c := range common {
+		newest = max(newest, c.Table)
+	}
+	return newest
+}
+
+// IsReserved says whether a name of a kind of block is taken for what is to come.
+func IsReserved(of Owner, name string) bool {
+	return slices.ContainsFunc(common, func(c Common) bool { return c.Of == of && c.IsReserved() && c.Reserved == name })
+}
+
+// OwnNames are the common names of upstreams that a plugin's schema has all the same.
+func OwnNames(block *pluginv1.Block) (own []Common) {
+	for _, c := range CommonOf(Upstreams) {
+		if has(block, c.Name()) {
+			own = append(own, c)
+		}
+	}
+	return own
+}
+
+// WithCommon is the block with the common names before its own, and which these are:
+// those that it does not have itself.
+func WithCommon(of Owner, block *pluginv1.Block) (whole *pluginv1.Block, added []string) {
+	whole = &pluginv1.Block{Doc: block.GetDoc()}
+	for _, c := range CommonOf(of) {
+		switch {
+		case c.IsReserved() || has(block, c.Name()):
+			continue
+		case c.Attribute != nil:
+			whole.Attributes = append(whole.Attributes, c.Attribute)
+		default:
+			whole.Blocks = append(whole.Blocks, c.Block)
+		}
+		added = append(added, c.Name())
+	}
+	whole.Attributes = append(whole.Attributes, block.GetAttributes()...)
+	whole.Blocks = append(whole.Blocks, block.GetBlocks()...)
+	return whole, added
+}
+
+func has(block *pluginv1.Block, name string) bool {
+	return Attribute(block, name) != nil || Nested(block, name) != nil
+}
