@@ -86,7 +86,7 @@ func TestStatusOfARunningDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := statusOf(t, socket)
-	if s.PID != p.cmd.Process.Pid || s.Config != p.path || s.Generation != 1 || s.Reload != nil || s.Stopping || time.Since(s.Started) > patience {
+	if s.PID != p.cmd.Process.Pid || s.Config != p.path || s.Generation != 1 || s.Reload != nil || s.State != "serving" || time.Since(s.Started) > patience {
 		t.Errorf("%+v", s)
 	}
 	if len(s.Listeners) != 1 || len(s.Upstreams) != 1 || len(s.Plugins) != 0 {
@@ -102,7 +102,7 @@ func TestStatusOfARunningDaemon(t *testing.T) {
 	// Also while it drains, and the socket goes with the daemon.
 	p.signal(t, syscall.SIGTERM)
 	p.log.await(t, 1, "msg", "stopping")
-	if s := statusOf(t, socket); !s.Stopping || len(s.NotReady()) != 1 || s.Pump.Tunnels != 1 {
+	if s := statusOf(t, socket); s.State != "draining" || len(s.NotReady()) != 1 || s.Pump.Tunnels != 1 {
 		t.Errorf("while it drains: %+v", s)
 	}
 	if r := reloadBy(t, socket); r.Error != "the daemon is stopping" {

@@ -47,7 +47,7 @@ func TestShutdownDelay(t *testing.T) {
 	if status, text := ready(t, p); status != exitFailed || text != "NOT READY: the daemon is stopping\n" {
 		t.Errorf("exit status %d, %q", status, text)
 	}
-	if status, text := ready(t, p, "--json"); status != exitFailed || !strings.Contains(text, `"stopping": true`) {
+	if status, text := ready(t, p, "--json"); status != exitFailed || !strings.Contains(text, `"state": "leaving"`) {
 		t.Errorf("exit status %d, %q", status, text)
 	}
 	pingPong(t, dialTCP(t, address), "new, while it is not ready")

@@ -111,7 +111,7 @@ pump: 1 tunnel, through buffers: this system has no kernel pump
 // TestStatusTextOfLittle: a daemon that has hardly anything.
 func TestStatusTextOfLittle(t *testing.T) {
 	now := time.Date(2026, 3, 4, 11, 59, 30, 0, time.UTC)
-	s := core.Status{Version: "(devel)", PID: 1, Started: now.Add(-7 * time.Millisecond), Config: "tunneld.hcl", Generation: 1, Stopping: true}
+	s := core.Status{Version: "(devel)", PID: 1, Started: now.Add(-7 * time.Millisecond), Config: "tunneld.hcl", Generation: 1, State: "draining"}
 	s.Pump.Tunnels, s.Pump.BuffersInUse, s.Pump.BuffersMade = 1, 2, 2
 	var b bytes.Buffer
 	if err := writeStatus(&b, s, now); err != nil {

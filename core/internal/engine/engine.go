@@ -76,7 +76,7 @@ type Engine struct {
 	retiring    sync.WaitGroup // generations, plugins and servers on their way out
 	reloading   context.Context
 	endReloads  context.CancelCauseFunc
-	stopping    atomic.Bool // set with turn held
+	life        life // the daemon's; it begins to leave with turn held
 	stopOnce    sync.Once
 	stopErr     error
 
@@ -270,7 +270,7 @@ func (e *Engine) Leave(ctx context.Context) {
 func (e *Engine) announceStop() {
 	e.endReloads(errStopping)
 	e.turn <- struct{}{}
-	e.stopping.Store(true)
+	e.life.turn(status.Leaving)
 	<-e.turn
 }
 
@@ -285,6 +285,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 
 func (e *Engine) stop(ctx context.Context) error {
 	e.announceStop()
+	e.life.turn(status.Draining)
 	e.log.Info("stopping", "tunnels", e.pump.Active())
 	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)
 	defer cancel()
@@ -311,6 +312,7 @@ func (e *Engine) stop(ctx context.Context) error {
 	e.current.Store(nil)
 	errs = append(errs, e.closeHost(ctx))
 	e.retiring.Wait()
+	e.life.turn(status.Closed)
 	return errors.Join(append(errs, e.closeServers())...)
 }
 

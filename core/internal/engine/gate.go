@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/tunneld/tunneld/core/internal/status"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -14,7 +15,8 @@ import (
 // end, and holds back dials beyond a limit in the order in which they came. It
 // outlives generations.
 type gate struct {
-	id string
+	id   string
+	life life // the upstream's; draining: no configuration has it any more
 
 	mu      sync.Mutex
 	limit   int // 0: none
@@ -90,13 +92,16 @@ func (g *gate) admit() {
 	}
 }
 
-// gateState is a gate at one moment.
-type gateState struct{ limit, open, waiting int }
+// gateStatus is a gate at one moment.
+type gateStatus struct {
+	state                status.State
+	limit, open, waiting int
+}
 
-func (g *gate) state() gateState {
+func (g *gate) status() gateStatus {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return gateState{g.limit, g.open, g.waiting.Len()}
+	return gateStatus{g.life.is(), g.limit, g.open, g.waiting.Len()}
 }
 
 // gates are those of all upstreams, by ID.
@@ -119,14 +124,20 @@ func (g *gates) of(id string) *gate {
 	return one
 }
 
-// retain forgets the gates of upstreams that are gone, once nothing of theirs is
-// open.
+// retain is told which upstreams the configuration has. The gates of others drain, and
+// are forgotten once nothing of theirs is open.
 func (g *gates) retain(ids map[string]bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for id, one := range g.byID {
-		if !ids[id] && one.state().open == 0 {
+		switch {
+		case ids[id]:
+			one.life.turn(status.Serving)
+		case one.status().open == 0:
+			one.life.turn(status.Closed)
 			delete(g.byID, id)
+		default:
+			one.life.turn(status.Draining)
 		}
 	}
 }

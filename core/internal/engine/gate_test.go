@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tunneld/tunneld/core/internal/status"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -36,7 +37,7 @@ func TestGateIsFIFO(t *testing.T) {
 		}
 		cancel()
 		synctest.Wait()
-		if now := g.state(); now != (gateState{1, 1, 4}) {
+		if now := g.status(); now != (gateStatus{status.Serving, 1, 1, 4}) {
 			t.Errorf("%+v", now)
 		}
 		var order []int
@@ -49,7 +50,7 @@ func TestGateIsFIFO(t *testing.T) {
 			t.Errorf("they were let in as %v", order)
 		}
 		g.leave()
-		if now := g.state(); now != (gateState{limit: 1}) {
+		if now := g.status(); now != (gateStatus{state: status.Serving, limit: 1}) {
 			t.Errorf("at the end: %+v", now)
 		}
 	})
@@ -76,7 +77,7 @@ func TestGateLimitChanges(t *testing.T) {
 		synctest.Wait()
 		g.leave()
 		synctest.Wait()
-		if now := g.state(); now != (gateState{2, 2, 3}) {
+		if now := g.status(); now != (gateStatus{status.Serving, 2, 2, 3}) {
 			t.Errorf("two of three are left: %+v", now)
 		}
 		g.setLimit(4)
@@ -86,7 +87,7 @@ func TestGateLimitChanges(t *testing.T) {
 		}
 		g.setLimit(0)
 		synctest.Wait()
-		if now := g.state(); now != (gateState{0, 5, 0}) || len(in) != 3 {
+		if now := g.status(); now != (gateStatus{status.Serving, 0, 5, 0}) || len(in) != 3 {
 			t.Errorf("without a limit: %+v", now)
 		}
 	})
@@ -116,7 +117,7 @@ func TestGateIsFull(t *testing.T) {
 				t.Errorf("%q is not in %q", want, err.Message)
 			}
 		}
-		if now := g.state(); now != (gateState{limit: 1, open: 1}) {
+		if now := g.status(); now != (gateStatus{state: status.Serving, limit: 1, open: 1}) {
 			t.Errorf("%+v", now)
 		}
 	})

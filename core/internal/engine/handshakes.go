@@ -142,7 +142,7 @@ const tellEach = time.Minute
 type post struct {
 	connections, handshakes part
 	waiting                 waiting
-	closed                  bool // no configuration has it any more
+	life                    life // draining: no configuration has it any more
 
 	yielded int // that the log was not told of
 	told    time.Time

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/status"
 )
 
 // maxHandshakes bounds the clients whose target is not known yet, of all
@@ -43,9 +44,10 @@ func (s *slots) split(limit ceiling, ids []string) map[string]*post {
 	var connections, handshakes, oldConnections, oldHandshakes []*part
 	for _, id := range ids {
 		p := s.posts[id]
-		if p == nil {
+		if p == nil || p.life.is() == status.Closed {
 			p = &post{}
 		}
+		p.life.turn(status.Serving)
 		next[id] = p
 		connections, handshakes = append(connections, &p.connections), append(handshakes, &p.handshakes)
 	}
@@ -53,8 +55,9 @@ func (s *slots) split(limit ceiling, ids []string) map[string]*post {
 		switch {
 		case next[id] != nil:
 		case p.connections.taken == 0:
-			p.closed = true
+			p.life.turn(status.Closed)
 		default:
+			p.life.turn(status.Draining)
 			next[id] = p
 			oldConnections, oldHandshakes = append(oldConnections, &p.connections), append(oldHandshakes, &p.handshakes)
 		}
@@ -85,7 +88,7 @@ func (s *slots) take(p *post, own config.Limits, source netip.Addr, h *handshake
 	key := sourceKey{p, source}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.closed {
+	if !p.life.is().Takes() {
 		return nil, errListenerGone
 	}
 	for {
@@ -198,9 +201,22 @@ func (s *slots) forget(h *handshake) {
 
 func (s *slots) release(key sourceKey) {
 	s.connections.give(&key.post.connections)
+	if p := key.post; p.connections.taken == 0 && p.life.is() == status.Draining {
+		p.life.turn(status.Closed)
+	}
 	if s.source[key]--; s.source[key] == 0 {
 		delete(s.source, key)
 	}
+}
+
+// state is what a listener does.
+func (s *slots) state(id string) status.State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.posts[id]; p != nil {
+		return p.life.is()
+	}
+	return status.Closed
 }
 
 // open is how many connections are open on a listener.

@@ -74,7 +74,7 @@ func (e *Engine) inTurn(ctx context.Context, change func(context.Context, *statu
 	case <-ctx.Done():
 	}
 	r := status.Reload{At: time.Now()}
-	if e.stopping.Load() {
+	if e.life.is() != status.Serving {
 		// ctx may not know it yet: what cancels it runs beside this.
 		cancel(errStopping)
 	}

@@ -3,7 +3,9 @@ package engine
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -49,7 +51,7 @@ type rig struct {
 // start runs the configuration that config returns until the test ends.
 func start(t *testing.T, n map[string][]string, config func(echo string) string) *rig {
 	t.Helper()
-	r := &rig{names: &names{}, log: &journal{}, path: filepath.Join(t.TempDir(), "tunneld.hcl"), echo: startEcho(t)}
+	r := &rig{names: &names{}, log: newJournal(), path: filepath.Join(t.TempDir(), "tunneld.hcl"), echo: startEcho(t)}
 	r.names.set(n)
 	r.write(t, config(r.echo))
 	e, diags, err := Start(t.Context(), Options{
@@ -183,6 +185,12 @@ func visit(t *testing.T, address string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	echoed(t, c)
+}
+
+// echoed sends something and reads it back.
+func echoed(t *testing.T, c net.Conn) {
+	t.Helper()
 	b := make([]byte, 5)
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
@@ -191,7 +199,7 @@ func visit(t *testing.T, address string) {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello" {
-		t.Fatalf("%s: %q, %v", address, b, err)
+		t.Fatalf("%s: %q, %v", c.RemoteAddr(), b, err)
 	}
 }
 
@@ -238,21 +246,69 @@ func get(t *testing.T, at netip.AddrPort, path string) (code int, text string) {
 	return res.StatusCode, string(b)
 }
 
-// journal keeps an engine's log.
+// journal keeps an engine's log and lets a test wait for a line.
 type journal struct {
-	mu  sync.Mutex
-	all bytes.Buffer
+	mu    sync.Mutex
+	all   bytes.Buffer
+	lines []map[string]any
+	more  chan struct{} // closed and replaced with every line
 }
 
-// Write takes what the log's handler writes.
+func newJournal() *journal { return &journal{more: make(chan struct{})} }
+
+// Write takes one line of JSON, as slog's handler writes it.
 func (j *journal) Write(b []byte) (int, error) {
+	var line map[string]any
+	if err := json.Unmarshal(b, &line); err != nil {
+		return 0, err
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.all.Write(b)
+	j.all.Write(b)
+	j.lines = append(j.lines, line)
+	close(j.more)
+	j.more = make(chan struct{})
+	return len(b), nil
 }
 
 func (j *journal) String() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.all.String()
+}
+
+// matching returns the lines in which every pair holds, as printed.
+func (j *journal) matching(pairs ...string) []map[string]any {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var out []map[string]any
+	for _, line := range j.lines {
+		ok := true
+		for i := 0; i < len(pairs); i += 2 {
+			ok = ok && fmt.Sprint(line[pairs[i]]) == pairs[i+1]
+		}
+		if ok {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// await waits until n lines match.
+func (j *journal) await(t *testing.T, n int, pairs ...string) []map[string]any {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		j.mu.Lock()
+		more := j.more
+		j.mu.Unlock()
+		if got := j.matching(pairs...); len(got) >= n {
+			return got
+		}
+		select {
+		case <-more:
+		case <-late:
+			t.Fatalf("the log does not have %d lines with %q:\n%s", n, pairs, j)
+		}
+	}
 }

@@ -21,7 +21,7 @@ func (e *Engine) Status() status.Status {
 		PID:           os.Getpid(),
 		Started:       e.began,
 		Config:        e.opts.ConfigPath,
-		Stopping:      e.stopping.Load(),
+		State:         e.life.is(),
 		Reload:        e.lastReload.Load(),
 		Reloads:       e.reloads.Load(),
 		FailedReloads: failed,
@@ -69,6 +69,7 @@ func (e *Engine) listenerStatus(g *generation) []status.Listener {
 	for _, l := range g.served {
 		out = append(out, status.Listener{
 			ID:          l.ID,
+			State:       e.slots.state(l.ID).Within(e.life.is()),
 			Address:     l.Address,
 			Addresses:   l.Addresses,
 			Target:      l.Target,
@@ -110,14 +111,15 @@ func (e *Engine) pluginStatus(g *generation) (plugins []status.Plugin, upstreams
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.PID, b.PID))
 	})
 	for _, u := range g.cfg.Upstreams {
-		upstreams = append(upstreams, upstreamStatus(u, reports[u.ID()], e.gates.of(u.ID()).state()))
+		upstreams = append(upstreams, upstreamStatus(u, reports[u.ID()], e.gates.of(u.ID()).status(), e.life.is()))
 	}
 	return plugins, upstreams
 }
 
-func upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStatus, now gateState) status.Upstream {
+func upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStatus, now gateStatus, whole status.State) status.Upstream {
 	s := status.Upstream{
 		ID:             u.ID(),
+		State:          now.state.Within(whole),
 		Health:         report.GetHealth().Text(),
 		Message:        report.GetMessage(),
 		Connections:    now.open,

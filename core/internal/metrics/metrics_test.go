@@ -307,7 +307,7 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s %s: %d %q", c.method, c.path, code, body)
 		}
 	}
-	s = status.Status{Stopping: true, Plugins: []status.Plugin{{Name: "a", Status: "crash_looping", LastExit: "exit status 3"}, {Name: "b", Status: "crash_looping", Retired: true},
+	s = status.Status{State: status.Draining, Plugins: []status.Plugin{{Name: "a", Status: "crash_looping", LastExit: "exit status 3"}, {Name: "b", Status: "crash_looping", Retired: true},
 		{Name: "c", Status: "running", Refused: "no password"}, {Name: "d", Status: "running", Refused: "no password", Retired: true}}}
 	if code, body := get(t, m, http.MethodGet, "/readyz"); code != 503 || body != "the daemon is stopping\nplugin a keeps dying: exit status 3\nplugin c was restarted and does not take its configuration any more: no password\n" {
 		t.Errorf("%d %q", code, body)

@@ -14,8 +14,8 @@ type Status struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 	// Config is the configuration's path as given.
-	Config   string `json:"config"`
-	Stopping bool   `json:"stopping"`
+	Config string `json:"config"`
+	State  State  `json:"state"`
 	// Generation numbers the configuration in force; each try takes a number.
 	Generation uint64 `json:"generation"`
 	// Reload is the last try; nil: there was none since the start.
@@ -60,7 +60,8 @@ type Reload struct {
 
 // Listener is a listener that is served.
 type Listener struct {
-	ID      string `json:"id"`      // "tcp.orders"
+	ID      string `json:"id"` // "tcp.orders"
+	State   State  `json:"state"`
 	Address string `json:"address"` // as bound, "127.0.0.1:5432"; the first of Addresses
 	// Addresses are all that it is bound to: a name may have several.
 	Addresses []string `json:"addresses"`
@@ -73,7 +74,8 @@ type Listener struct {
 
 // Upstream is an upstream of the configuration in force.
 type Upstream struct {
-	ID string `json:"id"` // "sapsocks.onprem"
+	ID    string `json:"id"` // "sapsocks.onprem"
+	State State  `json:"state"`
 	// Health is "ok", "failing" or "unknown", as the plugin reports it; that of
 	// a built-in upstream is "ok".
 	Health  string `json:"health"`
@@ -155,7 +157,7 @@ type Pump struct {
 // where it should.
 func (s Status) NotReady() []string {
 	var why []string
-	if s.Stopping {
+	if s.State.After(Serving) {
 		why = append(why, "the daemon is stopping")
 	}
 	for _, p := range s.Plugins {
