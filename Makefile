@@ -10,7 +10,7 @@ TARGETS := linux/amd64 linux/arm64 darwin/arm64
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 .PHONY: build
 build: ## build bin/tunneld
@@ -68,6 +68,12 @@ cross: ## build for every supported system
 .PHONY: bench
 bench: ## measure beside HAProxy and socat, as docs/benchmarks.md has it
 	$(GO) run ./bench
+
+OLD ?= main
+NEW ?= .
+.PHONY: bench-compare
+bench-compare: ## measure two builds in turns: OLD=main NEW=. (program, folder or revision) FLAGS='-only rr'
+	$(GO) run ./bench compare $(FLAGS) $(OLD) $(NEW)
 
 .PHONY: chaos
 chaos: ## disturb a daemon under load, as docs/reliability.md has it (CHAOS=-short: two minutes)

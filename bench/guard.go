@@ -9,6 +9,9 @@ import (
 	"syscall"
 )
 
+// measureCommand is what guard calls this program with, before a command.
+const measureCommand = "measure"
+
 // guard has the measurement done by a process of its own, which takes down what
 // it has started once its standard input ends: when this process is told to end,
 // and when it dies.
@@ -19,7 +22,7 @@ func guard(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	cmd := exec.CommandContext(ctx, exe, append([]string{"measure"}, args...)...)
+	cmd := exec.CommandContext(ctx, exe, append([]string{measureCommand}, args...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// In a group of its own a terminal's signals do not reach it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -23,6 +23,7 @@ const tokenLife = time.Hour
 type loadResult struct {
 	PerSecond float64 // bytes, round trips or tunnels
 	P50, P99  float64 // microseconds, of round trips
+	Total     int64   // of the same as PerSecond, with the warm-up
 	Failed    int64   // connections that broke, or tunnels that could not be made
 }
 
@@ -164,13 +165,13 @@ func bulk(f loadFlags) (loadResult, error) {
 		c.Close()
 	}
 	wg.Wait()
-	return loadResult{PerSecond: float64(bytes) / took.Seconds(), Failed: failed.Load()}, nil
+	return loadResult{PerSecond: float64(bytes) / took.Seconds(), Total: moved.Load(), Failed: failed.Load()}, nil
 }
 
 // roundTrips sends 64 bytes over n connections and waits for them each time.
 func roundTrips(f loadFlags) (loadResult, error) {
 	var stop, measuring atomic.Bool
-	var failed atomic.Int64
+	var total, failed atomic.Int64
 	times := make([][]time.Duration, f.n)
 	var wg sync.WaitGroup
 	for i := range times {
@@ -181,12 +182,15 @@ func roundTrips(f loadFlags) (loadResult, error) {
 		wg.Go(func() {
 			defer c.Close()
 			buf := make([]byte, 64)
+			done := int64(0)
+			defer func() { total.Add(done) }()
 			for !stop.Load() {
 				begin := time.Now()
 				if err := roundTrip(c, buf); err != nil {
 					failed.Add(1)
 					return
 				}
+				done++
 				if measuring.Load() {
 					times[i] = append(times[i], time.Since(begin))
 				}
@@ -207,7 +211,7 @@ func roundTrips(f loadFlags) (loadResult, error) {
 	}
 	slices.Sort(all)
 	us := func(q float64) float64 { return float64(all[int(q*float64(len(all)-1))]) / float64(time.Microsecond) }
-	return loadResult{PerSecond: float64(len(all)) / took.Seconds(), P50: us(0.5), P99: us(0.99), Failed: failed.Load()}, nil
+	return loadResult{PerSecond: float64(len(all)) / took.Seconds(), P50: us(0.5), P99: us(0.99), Total: total.Load(), Failed: failed.Load()}, nil
 }
 
 // roundTrip sends b and reads as many bytes back.
@@ -241,7 +245,7 @@ func newTunnels(f loadFlags) (loadResult, error) {
 	n, took := made.Load()-from, time.Since(start)
 	stop.Store(true)
 	wg.Wait()
-	return loadResult{PerSecond: float64(n) / took.Seconds(), Failed: failed.Load()}, nil
+	return loadResult{PerSecond: float64(n) / took.Seconds(), Total: made.Load(), Failed: failed.Load()}, nil
 }
 
 func oneTunnel(f loadFlags) error {
@@ -257,8 +261,8 @@ func oneTunnel(f loadFlags) error {
 	return roundTrip(c, []byte{1})
 }
 
-// hold opens connections as it is told, a number a line ("+4000", "-5000"), and
-// answers each line once it is done.
+// hold opens and closes connections: it reads how many, a number a line ("+4000",
+// "-5000"), and answers each line once it is done.
 func hold(f loadFlags) error {
 	var held []net.Conn
 	for {

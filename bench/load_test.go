@@ -73,7 +73,7 @@ func measured(t *testing.T, f loadFlags, failed int64, before func()) {
 	for f.length = 100 * time.Millisecond; ; f.length *= 2 {
 		before()
 		got, err := f.run()
-		if err == nil && got.PerSecond > 0 && got.Failed == failed {
+		if err == nil && got.PerSecond > 0 && float64(got.Total) > got.PerSecond*f.length.Seconds()/2 && got.Failed == failed {
 			return
 		}
 		if f.length > 5*time.Second {

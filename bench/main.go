@@ -5,12 +5,19 @@
 //
 //	go run ./bench                     everything, as docs/benchmarks.md has it
 //	go run ./bench -only bulk -rounds 3
+//
+// It also compares two builds of tunneld, measured in turns: programs, checkouts or
+// git revisions.
+//
+//	go run ./bench compare main .
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -26,15 +33,24 @@ type settings struct {
 	only    string
 	rows    string
 	tunneld string
+	// Of compare.
+	json    bool
+	maxLoss float64 // in percent; 0: whatever is lost
 }
+
+// The commands that a user calls.
+const (
+	peersCommand   = ""
+	compareCommand = "compare"
+)
 
 func run() int {
 	args := os.Args[1:]
-	part := ""
+	command := peersCommand
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		part, args = args[0], args[1:]
+		command, args = args[0], args[1:]
 	}
-	switch part {
+	switch command {
 	case "far":
 		return status(runFar())
 	case "proxy":
@@ -43,24 +59,62 @@ func run() int {
 		return status(runLoad(args))
 	case "plugin":
 		return servePlugin()
+	case measureCommand:
+		if len(args) > 0 {
+			return measureGuarded(args)
+		}
+	case peersCommand, compareCommand:
+		parse(command, args) // it exits on an error
+		return guard(append([]string{command}, args...))
 	}
-	var s settings
-	fs := flag.NewFlagSet("bench", flag.ExitOnError)
-	fs.IntVar(&s.rounds, "rounds", 5, "rounds; medians are printed")
-	fs.DurationVar(&s.length, "length", 2*time.Second, "length of one measurement")
+	return status(fmt.Errorf("unknown command %q: there is compare, and without a command tunneld is measured beside its peers", command))
+}
+
+// measureGuarded does what a command is about, in the process that guard starts.
+func measureGuarded(args []string) int {
+	command := args[0]
+	s, builds := parse(command, args[1:])
+	if command == compareCommand {
+		return status(compare(guarded(), s, builds))
+	}
+	return status(besidePeers(guarded(), s))
+}
+
+// parse exits on an error.
+func parse(command string, args []string) (s settings, builds []string) {
+	fs := flag.NewFlagSet(strings.TrimSpace("bench "+command), flag.ExitOnError)
+	rounds, length := 5, 2*time.Second
+	if command == compareCommand {
+		rounds, length = 12, time.Second
+		fs.BoolVar(&s.json, "json", false, "print JSON, with the values of each round")
+		fs.Float64Var(&s.maxLoss, "max-loss", 0, "exit with 3 if a value is certainly worse by more than this, in percent")
+		fs.Usage = func() {
+			fmt.Fprintf(fs.Output(), "Usage: bench compare [flags] OLD NEW\n\nOLD and NEW are programs, checkouts (folders) or git revisions of this repository.\n\n")
+			fs.PrintDefaults()
+		}
+	} else {
+		fs.StringVar(&s.tunneld, "tunneld", "", "a tunneld program; default: built from this checkout")
+	}
+	fs.IntVar(&s.rounds, "rounds", rounds, "rounds; medians are printed")
+	fs.DurationVar(&s.length, "length", length, "length of one measurement")
 	fs.StringVar(&s.only, "only", "", "measure these alone, comma-separated: bulk,rr,crr,idle")
 	fs.StringVar(&s.rows, "rows", "", "measure these rows alone, comma-separated")
-	fs.StringVar(&s.tunneld, "tunneld", "", "a tunneld program; default: built from this checkout")
 	_ = fs.Parse(args) // it exits on an error
-	if part != "measure" {
-		return guard(args)
+	builds = fs.Args()
+	if command == compareCommand && len(builds) != 2 || command == peersCommand && len(builds) > 0 {
+		fmt.Fprintf(fs.Output(), "bench: unexpected arguments %q\n", builds)
+		fs.Usage()
+		os.Exit(2)
 	}
-	return status(orchestrate(guarded(), s))
+	return s, builds
 }
 
 func status(err error) int {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		if errors.Is(err, errLoss) {
+			return 3
+		}
 		return 1
 	}
 	return 0
@@ -68,13 +122,5 @@ func status(err error) int {
 
 // wants says whether a comma-separated list, where it is not empty, has name.
 func wants(list, name string) bool {
-	if list == "" {
-		return true
-	}
-	for _, one := range strings.Split(list, ",") {
-		if one == name {
-			return true
-		}
-	}
-	return false
+	return list == "" || slices.Contains(strings.Split(list, ","), name)
 }

@@ -19,8 +19,8 @@ type row struct {
 	process *process // nil: there is none in between
 }
 
-// startRows starts every peer. Rows that were started are returned with an error
-// as well.
+// startRows starts every row that is wanted; stopRows ends them. Rows that were
+// started are returned with an error as well.
 func startRows(ctx context.Context, s settings, far farEnds, dir string) ([]row, error) {
 	var rows []row
 	for _, r := range []struct {
@@ -46,6 +46,14 @@ func startRows(ctx context.Context, s settings, far farEnds, dir string) ([]row,
 		rows = append(rows, got)
 	}
 	return rows, nil
+}
+
+func stopRows(rows []row) {
+	for _, r := range rows {
+		if r.process != nil {
+			r.process.stop()
+		}
+	}
 }
 
 func noProxy(_ context.Context, _ settings, far farEnds, _ string) (row, error) {
@@ -167,11 +175,11 @@ func write(dir, name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
-// build makes the tunneld of this checkout.
-func build(ctx context.Context, dir string) (string, error) {
+// build makes the tunneld of a checkout, or of this one (""), in dir.
+func build(ctx context.Context, checkout, dir string) (string, error) {
 	path := filepath.Join(dir, "tunneld")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/tunneld/tunneld/cmd/tunneld")
-	cmd.Stderr = os.Stderr
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", path, "github.com/tunneld/tunneld/cmd/tunneld")
+	cmd.Dir, cmd.Stderr = checkout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("build tunneld: %w", err)
 	}
