@@ -6,7 +6,7 @@ GOFILES := $(shell git ls-files -co --exclude-standard '*.go')
 FUZZTIME ?= 20000x
 NIGHTLY_COUNT    ?= 20
 NIGHTLY_FUZZTIME ?= 1000000x
-TARGETS := linux/amd64 linux/arm64 darwin/arm64
+TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
 .PHONY: help
 help: ## list the targets
@@ -58,6 +58,10 @@ proto-check: proto ## fail if the generated code is stale, or proto/ breaks what
 .PHONY: proto-release
 proto-release: $(BUF) ## at a release: what proto/ says now is what never changes
 	$(BUF) build --exclude-source-info -o proto/released/v1.binpb
+
+.PHONY: release
+release: ## build a release from its tag, as docs/releasing.md has it: VERSION=1.2.3
+	scripts/release.sh $(VERSION)
 
 .PHONY: cross
 cross: ## build for every supported system

@@ -34,6 +34,7 @@ var allowed = map[string][]string{
 	"internal/tlsconf":        {"internal/follow", "internal/userfile"},
 	"internal/fdtest":         {},
 	"internal/userfile":       {},
+	"internal/version":        {},
 	"internal/follow":         {"internal/userfile"},
 	"internal/logqueue":       {},
 	"internal/nettest":        {},
@@ -51,17 +52,17 @@ var allowed = map[string][]string{
 	"plugins/sdk/sdktest/fixture": {"plugins/sdk", "proto/tunneld/plugin/v1"},
 
 	// The plugins. None knows another, and none knows the core.
-	"plugins/sapsocks":                             {"plugins/sdk", "internal/socks5", "internal/neterr", "internal/userfile"},
+	"plugins/sapsocks":                             {"internal/version", "plugins/sdk", "internal/socks5", "internal/neterr", "internal/userfile"},
 	"plugins/sapsocks/sapsocksemu":                 {"internal/socks5"},
 	"plugins/sapsocks/cmd/tunneld-plugin-sapsocks": {"plugins/sapsocks", "plugins/sdk"},
-	"plugins/websocks":                             {"plugins/sdk", "plugins/websocks/internal/...", "internal/socks5", "internal/neterr", "internal/tlsconf"},
+	"plugins/websocks":                             {"internal/version", "plugins/sdk", "plugins/websocks/internal/...", "internal/socks5", "internal/neterr", "internal/tlsconf"},
 	"plugins/websocks/internal/...":                {},
 	"plugins/websocks/websocksemu":                 {"plugins/websocks/internal/...", "internal/socks5", "internal/tlsconf"},
 	"plugins/websocks/cmd/tunneld-plugin-websocks": {"plugins/websocks", "plugins/sdk"},
-	"plugins/soht":                                 {"plugins/sdk", "internal/neterr"},
+	"plugins/soht":                                 {"internal/version", "plugins/sdk", "internal/neterr"},
 	"plugins/soht/sohtemu":                         {},
 	"plugins/soht/cmd/tunneld-plugin-soht":         {"plugins/soht", "plugins/sdk"},
-	"plugins/azrelay":                              {"plugins/sdk", "plugins/azrelay/internal/...", "internal/socks5", "internal/neterr"},
+	"plugins/azrelay":                              {"internal/version", "plugins/sdk", "plugins/azrelay/internal/...", "internal/socks5", "internal/neterr"},
 	"plugins/azrelay/internal/...":                 {"plugins/azrelay/internal/..."},
 	"plugins/azrelay/azrelayemu":                   {"plugins/azrelay/internal/..."},
 	"plugins/azrelay/azrelaycmd":                   {"plugins/azrelay", "plugins/azrelay/azrelayemu", "plugins/sdk", "internal/logqueue", "internal/userfile"},
@@ -94,10 +95,11 @@ var allowed = map[string][]string{
 	},
 
 	// The program, which alone lists the bundled plugins.
-	"cmd/tunneld": {"core", "core/conformance", "internal/nodump", "internal/logqueue", "internal/userfile", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
+	"cmd/tunneld": {"internal/version", "core", "core/conformance", "internal/nodump", "internal/logqueue", "internal/userfile", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
 
 	// What runs the program and measures, disturbs or tests it. It knows the
 	// core by its public face, if at all.
+	"docs":  {},
 	"bench": {"internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	"chaos": {"core", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	testsAlone: {

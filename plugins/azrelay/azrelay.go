@@ -7,17 +7,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/version"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
-
-// version is the plugin's own.
-const version = "0.1.0"
 
 // Plugin describes the plugin for sdk.Serve.
 func Plugin() sdk.Plugin {
 	return sdk.Plugin{
 		Name:    "azrelay",
-		Version: version,
+		Version: version.Text(),
 		Summary: "Azure Relay Hybrid Connections, through a WebSocket per connection",
 		New:     func() sdk.Dialer { return new(Config) },
 		// A listener accepts before it connects to the target.

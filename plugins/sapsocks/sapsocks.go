@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/tunneld/tunneld/internal/version"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
@@ -18,7 +19,7 @@ import (
 func Plugin() sdk.Plugin {
 	return sdk.Plugin{
 		Name:    "sapsocks",
-		Version: "0.1.0",
+		Version: version.Text(),
 		Summary: "on-premise hosts through the SOCKS5 proxy of SAP BTP Connectivity",
 		New:     func() sdk.Dialer { return new(Config) },
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tunneld/tunneld/internal/version"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
@@ -123,7 +124,7 @@ func checkHeader(name, value string) error {
 func (c *Config) header() (h http.Header, host string) {
 	h = http.Header{
 		"Content-Type": {"application/x-www-form-urlencoded"},
-		"User-Agent":   {"tunneld-soht/" + Version},
+		"User-Agent":   {"tunneld-soht/" + version.Text()},
 	}
 	for name, value := range c.Headers {
 		if http.CanonicalHeaderKey(name) == "Host" {

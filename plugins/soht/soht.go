@@ -9,17 +9,15 @@ import (
 	"net/url"
 	"sync"
 
+	"github.com/tunneld/tunneld/internal/version"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
-
-// Version is the plugin's.
-const Version = "1.0.0"
 
 // Plugin returns the plugin.
 func Plugin() sdk.Plugin {
 	return sdk.Plugin{
 		Name:        "soht",
-		Version:     Version,
+		Version:     version.Text(),
 		Summary:     "TCP in HTTP POSTs (Socket over HTTP Tunneling)",
 		New:         func() sdk.Dialer { return new(Config) },
 		NoHalfClose: true,

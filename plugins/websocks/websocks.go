@@ -12,6 +12,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/version"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
@@ -19,7 +20,7 @@ import (
 func Plugin() sdk.Plugin {
 	return sdk.Plugin{
 		Name:    "websocks",
-		Version: "1.0.0",
+		Version: version.Text(),
 		Summary: "connects through a WebSocks server behind a gateway that passes only HTTP and WebSocket",
 		New:     func() sdk.Dialer { return new(Config) },
 		// The server connects to the target after the client's first byte.
