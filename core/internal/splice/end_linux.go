@@ -42,11 +42,8 @@ func (w *worker) failed(s *slot, side int, what string, errno syscall.Errno) {
 // endUp asks the plugin why it takes no more bytes. What the client sends has
 // nowhere to go.
 func (w *worker) endUp(s *slot, cause error) {
-	dir := &s.dirs[client]
-	w.drop(dir)
-	if dir.state != dirDone {
-		dir.state = dirSink
-		s.readyIn[client] = true
+	w.directionEvent(s, client, evUnwanted)
+	if s.dirs[client].state == dirSink {
 		w.later(s)
 	}
 	w.ask(s, cause)
@@ -73,19 +70,22 @@ func (w *worker) notice(s *slot) {
 	}
 }
 
-// drained passes the end of a direction on, after its last byte.
+// drained goes on after the last byte of a direction was written.
 func (w *worker) drained(s *slot, d int) {
-	dir := &s.dirs[d]
-	w.unpipe(dir)
+	w.unpipe(&s.dirs[d])
 	if s.ending == nil {
 		s.ending = &eofs[d]
 	}
+	w.directionEvent(s, d, evFlushed)
+}
+
+// passEnd passes the end of a direction on. A plugin learns of it, or is asked,
+// first, on another goroutine: it may be slow.
+func (w *worker) passEnd(s *slot, d int) {
 	if s.relay == nil {
-		w.shut(s, d)
+		w.directionEvent(s, d, evAnswered)
 		return
 	}
-	// The plugin is told, or asked, on another goroutine: it may be slow.
-	dir.state = dirTelling
 	relay, key := s.relay, s.key(d)
 	if d == client {
 		w.helpers.Go(func() { w.submit(message{kind: msgAnnounced, key: key, err: relay.AnnounceEOF()}) })
@@ -94,28 +94,23 @@ func (w *worker) drained(s *slot, d int) {
 	}
 }
 
-// announced goes on after the plugin was told that the client has ended.
+// announced goes on after the plugin has learned that the client has ended.
 func (w *worker) announced(s *slot, err error) {
-	if s.broken || s.dirs[client].state != dirTelling {
-		return // the plugin had ended the tunnel before
-	}
-	if err != nil {
+	// Where it had ended the tunnel before, it takes no announcement.
+	if err != nil && s.dirs[client].state == dirPassing {
 		w.endUp(s, fmt.Errorf("end upstream: %w", err))
 		return
 	}
-	w.shut(s, client)
+	w.directionEvent(s, client, evAnswered)
 }
 
 // confirmed goes on after the plugin said how its direction ended.
 func (w *worker) confirmed(s *slot, err error) {
-	if s.broken {
-		return
-	}
 	if err != nil {
 		w.breakOff(s, upstreamReason(err), fmt.Errorf("read from upstream: %w", err))
 		return
 	}
-	w.shut(s, upstream)
+	w.directionEvent(s, upstream, evAnswered)
 }
 
 // shut ends the sink of a direction whose source has ended.
@@ -125,14 +120,13 @@ func (w *worker) shut(s *slot, d int) {
 		w.failed(s, 1-d, "end", errno)
 		return
 	}
-	s.dirs[d].state = dirDone
 	s.active = w.now
-	w.finish(s)
+	w.directionEvent(s, d, evShut)
 }
 
-// finish closes the tunnel once both directions are over.
+// finish looks whether both directions are over.
 func (w *worker) finish(s *slot) {
-	if s.broken || s.dirs[upstream].state != dirDone {
+	if s.dirs[upstream].state != dirDone {
 		return
 	}
 	switch s.dirs[client].state {
@@ -144,20 +138,15 @@ func (w *worker) finish(s *slot) {
 	default:
 		return
 	}
-	if s.relay == nil || s.over {
-		w.free(s, closeClean)
-		return
-	}
-	w.ask(s, nil)
+	w.tunnelEvent(s, evBoth, ending{})
 }
 
-// ask asks the plugin, on another goroutine, how the tunnel ended. cause is what
-// made it necessary, or nil.
-func (w *worker) ask(s *slot, cause error) {
-	if s.asked {
-		return
-	}
-	s.asked = true
+// ask has the plugin say how the tunnel ended. cause is what made that necessary.
+func (w *worker) ask(s *slot, cause error) { w.tunnelEvent(s, evAsk, ending{err: cause}) }
+
+// askPlugin asks the plugin, on another goroutine, how the tunnel ended. cause is what
+// made that necessary, or nil: both directions are over.
+func (w *worker) askPlugin(s *slot, cause error) {
 	relay, key := s.relay, s.key(0)
 	w.helpers.Go(func() {
 		ctx, cancel := context.Background(), context.CancelFunc(func() {})
@@ -174,42 +163,42 @@ func (w *worker) ask(s *slot, cause error) {
 	})
 }
 
-// endConfirmed goes on after the plugin said how the tunnel ended. After a clean
-// end what the client may still send has nowhere to go, as with a server that
-// closes its connection; what it has yet to receive is delivered.
+// endConfirmed goes on after the plugin said how the tunnel ended.
 func (w *worker) endConfirmed(s *slot, err error) {
-	if s.broken {
-		return
-	}
 	if err != nil {
 		w.breakOff(s, upstreamReason(err), fmt.Errorf("end of upstream: %w", err))
 		return
 	}
-	s.over = true
-	if dir := &s.dirs[client]; dir.state != dirDone {
-		w.drop(dir)
-		dir.state = dirSink
-		s.readyIn[client] = true
-	}
-	if w.turn(s); s.live {
+	w.tunnelEvent(s, evClean, ending{})
+}
+
+// settle goes on after a clean end. What the client may still send has nowhere to go,
+// as with a server that closes its connection; what it has yet to receive is
+// delivered.
+func (w *worker) settle(s *slot) {
+	w.directionEvent(s, client, evUnwanted)
+	if w.turn(s); s.state != tunnelFree {
 		w.finish(s)
 	}
 }
 
-// breakOff ends the tunnel at once and tells both sides that it was not a clean
-// end. A relay's plugin is told first, on another goroutine.
+// breakOff ends the tunnel at once, unless it is broken off, and both sides see that it
+// was not a clean end.
 func (w *worker) breakOff(s *slot, reason tunnel.CloseReason, err error) {
-	if s.broken {
-		return
-	}
-	s.broken, s.ending = true, &ending{reason, err}
+	w.tunnelEvent(s, evBreak, ending{reason, err})
+}
+
+// endBy says why the tunnel ends.
+func (s *slot) endBy(why ending) {
+	s.ending = &why
 	if s.stuck() {
 		s.ending = s.heldUp()
 	}
-	if s.relay == nil {
-		w.free(s, closeReset)
-		return
-	}
+}
+
+// abort has the plugin of a relay learn, on another goroutine, that the tunnel is
+// broken off, before its end of the socketpair is closed.
+func (w *worker) abort(s *slot) {
 	relay, key, text := s.relay, s.key(0), s.ending.err.Error()
 	w.helpers.Go(func() {
 		relay.Abort(text)
@@ -217,12 +206,19 @@ func (w *worker) breakOff(s *slot, reason tunnel.CloseReason, err error) {
 	})
 }
 
+// closeCleanly ends a tunnel whose directions are both over.
+func (w *worker) closeCleanly(s *slot) {
+	if s.stuck() {
+		// What looks like a clean end is the watch's doing.
+		s.ending = s.heldUp()
+		w.free(s, closeReset)
+		return
+	}
+	w.free(s, closeClean)
+}
+
 // free closes the sockets and ends the use of the slot.
 func (w *worker) free(s *slot, shut func(fd int32)) {
-	if s.stuck() && !s.broken {
-		// What looks like a clean end is the watch's doing.
-		s.ending, shut = s.heldUp(), closeReset
-	}
 	s.fold()
 	result := Result{Reason: s.ending.reason, Err: s.ending.err, Up: s.dirs[client].moved, Down: s.dirs[upstream].moved}
 	for d := range s.dirs {

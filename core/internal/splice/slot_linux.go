@@ -23,11 +23,8 @@ type slot struct {
 	fds               [2]int32 // client, upstream
 	handed            *handed  // the upstream, where a plugin handed it over
 
-	live    bool
+	state   tunnelState
 	queued  bool // in the worker's ready list
-	broken  bool // broken off; the plugin is being told
-	asked   bool // the plugin is being asked how the tunnel ended
-	over    bool // it has said: cleanly
 	readyIn [2]bool
 	readyTo [2]bool
 	finSeen [2]bool // a FIN came along: read on to zero
@@ -54,22 +51,6 @@ type ending struct {
 
 // eofs are the endings of clean tunnels, by the side that ended first.
 var eofs = [2]ending{{reason: tunnel.CloseClientEOF}, {reason: tunnel.CloseUpstreamEOF}}
-
-type dirState uint8
-
-const (
-	dirOpen dirState = iota
-	// dirEOF: the source has ended; what is held must be written.
-	dirEOF
-	// dirTelling: the plugin is being told, or asked, of the end.
-	dirTelling
-	// dirSink: the other side has ended the tunnel cleanly. What still comes is
-	// read and dropped: a socket that is closed with unread bytes resets its
-	// peer, and what the peer has yet to receive is lost.
-	dirSink
-	// dirDone: the end has been passed on.
-	dirDone
-)
 
 // direction is one way of a tunnel. It holds bytes in rest or in the pipe, and in
 // both only where the pipe must not be spliced from any more.
@@ -105,7 +86,7 @@ func (d *direction) dropRest() {
 	d.rest = nil
 }
 
-// fold adds what has moved to the traffic that is told.
+// fold adds what has moved to the traffic that is reported.
 func (s *slot) fold() {
 	for d := range s.dirs {
 		dir := &s.dirs[d]
@@ -159,11 +140,11 @@ func (s *slot) key(side int) slotKey {
 type slab struct {
 	chunks []*[slabChunk]slot
 	unused []*slot
-	live   int
 }
 
 const slabChunk = 256
 
+// take returns a free slot. It is found by its keys once it has another state.
 func (a *slab) take() *slot {
 	if len(a.unused) == 0 {
 		chunk := new([slabChunk]slot)
@@ -175,8 +156,6 @@ func (a *slab) take() *slot {
 	}
 	s := a.unused[len(a.unused)-1]
 	a.unused = a.unused[:len(a.unused)-1]
-	s.live = true
-	a.live++
 	return s
 }
 
@@ -184,7 +163,6 @@ func (a *slab) take() *slot {
 func (a *slab) give(s *slot) {
 	*s = slot{index: s.index, generation: s.generation + 1}
 	a.unused = append(a.unused, s)
-	a.live--
 }
 
 func (a *slab) find(key slotKey) (*slot, int) {
@@ -194,17 +172,17 @@ func (a *slab) find(key slotKey) (*slot, int) {
 	}
 	s := &a.chunks[index/slabChunk][index%slabChunk]
 	side := int(key & 1)
-	if !s.live || s.key(side) != key {
+	if s.state == tunnelFree || s.key(side) != key {
 		return nil, 0
 	}
 	return s, side
 }
 
-// each calls do for every live slot; do may free it.
+// each calls do for every tunnel; do may free it.
 func (a *slab) each(do func(*slot)) {
 	for _, chunk := range a.chunks {
 		for i := range chunk {
-			if chunk[i].live {
+			if chunk[i].state != tunnelFree {
 				do(&chunk[i])
 			}
 		}

@@ -14,12 +14,11 @@ const (
 
 // turn moves what can be moved in both directions.
 func (w *worker) turn(s *slot) {
-	if s.broken {
+	if !s.moves() {
 		return
 	}
 	for d := range s.dirs {
-		w.pump(s, d)
-		if !s.live || s.broken {
+		if w.pump(s, d); !s.moves() {
 			return
 		}
 	}
@@ -32,7 +31,7 @@ func (w *worker) pump(s *slot, d int) {
 	dir := &s.dirs[d]
 	for left := budget; ; {
 		switch {
-		case dir.state == dirDone || dir.state == dirTelling:
+		case dir.state == dirDone || dir.state == dirPassing:
 			return
 		case dir.state == dirSink:
 			if !s.readyIn[d] || !w.sink(s, d) {
@@ -114,7 +113,7 @@ func (w *worker) fillPipe(s *slot, d int) (int, bool) {
 func (w *worker) filled(s *slot, d, n int, errno syscall.Errno) bool {
 	switch {
 	case errno == 0 && n == 0:
-		s.dirs[d].state = dirEOF
+		w.directionEvent(s, d, evEOF)
 		s.active = w.now
 	case again(errno):
 		s.readyIn[d] = false
@@ -122,7 +121,7 @@ func (w *worker) filled(s *slot, d, n int, errno syscall.Errno) bool {
 	case d == upstream && s.relay != nil && errno == syscall.ECONNRESET:
 		// The plugin has closed a relay with bytes of ours in it. What it sent
 		// has been read; whether that was all is its word to say.
-		s.dirs[d].state = dirEOF
+		w.directionEvent(s, d, evEOF)
 	case d == client:
 		w.breakOff(s, tunnel.CloseClientReset, sideError{"read from client", errno})
 		return false
@@ -217,12 +216,12 @@ func (w *worker) sink(s *slot, d int) bool {
 	case errno == 0 && n > 0, interrupted(errno):
 		return true
 	case errno == 0:
-		s.dirs[d].state = dirDone
+		w.directionEvent(s, d, evEOF)
 	case again(errno):
 		s.readyIn[d] = false
+		w.finish(s)
 	default:
 		return w.filled(s, d, n, errno)
 	}
-	w.finish(s)
 	return false
 }

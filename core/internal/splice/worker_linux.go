@@ -239,15 +239,16 @@ func (w *worker) message(m message) {
 	}
 	h := w.enter(s)
 	defer w.leave(s, h)
-	switch m.kind {
-	case msgAnnounced:
+	switch {
+	case m.kind == msgAborted:
+		w.tunnelEvent(s, evAborted, ending{})
+	case !s.moves(): // it waits for msgAborted alone
+	case m.kind == msgAnnounced:
 		w.announced(s, m.err)
-	case msgConfirmed:
+	case m.kind == msgConfirmed:
 		w.confirmed(s, m.err)
-	case msgEnded:
+	case m.kind == msgEnded:
 		w.endConfirmed(s, m.err)
-	case msgAborted:
-		w.free(s, closeReset)
 	}
 }
 
@@ -255,6 +256,10 @@ func (w *worker) message(m message) {
 // for; that they take bytes is taken for granted.
 func (w *worker) join(m message) {
 	s, t := w.slots.take(), m.join
+	s.state = tunnelDirect
+	if t.Upstream.Relay != nil {
+		s.state = tunnelRelay
+	}
 	s.fds = m.fds
 	if m.from != nil {
 		s.handed = &handed{fd: s.fds[upstream], from: m.from}
@@ -305,7 +310,7 @@ func (w *worker) tick() {
 	w.ticks++
 	w.slots.each(func(s *slot) {
 		s.fold()
-		if s.broken {
+		if !s.moves() {
 			return
 		}
 		h := w.enter(s)
@@ -315,7 +320,7 @@ func (w *worker) tick() {
 }
 
 func (w *worker) inspect(s *slot) {
-	if w.finish(s); !s.live {
+	if w.finish(s); s.state == tunnelFree {
 		return
 	}
 	half := s.dirs[0].state != dirOpen || s.dirs[1].state != dirOpen
