@@ -57,8 +57,8 @@ func startServices() (f farEnds, err error) {
 		serve   func(*net.TCPConn)
 	}{
 		{&f.Echo, echo},
-		{&f.Sink, func(c *net.TCPConn) { discard(c) }},
-		{&f.Source, func(c *net.TCPConn) { produce(c) }},
+		{&f.Sink, func(c *net.TCPConn) { repeat(c.Read) }},
+		{&f.Source, func(c *net.TCPConn) { repeat(c.Write) }},
 	} {
 		if *s.address, err = listen(s.serve); err != nil {
 			return farEnds{}, err
@@ -148,26 +148,10 @@ func echo(c *net.TCPConn) {
 	}
 }
 
-func discard(c net.Conn) int64 {
+// repeat reads, or writes, until that fails.
+func repeat(do func([]byte) (int, error)) {
 	buf := make([]byte, 256<<10)
-	var total int64
-	for {
-		n, err := c.Read(buf)
-		total += int64(n)
-		if err != nil {
-			return total
-		}
-	}
-}
-
-func produce(c net.Conn) int64 {
-	buf := make([]byte, 256<<10)
-	var total int64
-	for {
-		n, err := c.Write(buf)
-		total += int64(n)
-		if err != nil {
-			return total
-		}
+	for err := error(nil); err == nil; {
+		_, err = do(buf)
 	}
 }

@@ -14,8 +14,8 @@ import (
 func TestLoadCountsBrokenStreams(t *testing.T) {
 	const conns = 8
 	for kind, serve := range map[string]func(*net.TCPConn){
-		"up":   func(c *net.TCPConn) { discard(c) },
-		"down": func(c *net.TCPConn) { produce(c) },
+		"up":   func(c *net.TCPConn) { repeat(c.Read) },
+		"down": func(c *net.TCPConn) { repeat(c.Write) },
 		"rr":   echo,
 	} {
 		t.Run(kind, func(t *testing.T) {

@@ -79,7 +79,7 @@ func TestEnds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			far := &far{ends: map[uint64]error{5: c.far}, told: make(chan struct{})}
+			far := &far{ends: map[uint64]error{5: c.far}, news: make(chan struct{})}
 			l := newLoad(settings{}, nil, far, newReport())
 			if c.away {
 				l.leave(c.path)

@@ -272,7 +272,7 @@ func (d *daemon) scrape(ctx context.Context) (map[string]float64, error) {
 	return values, lines.Err()
 }
 
-// The room that is left for what a runtime keeps.
+// What a runtime may keep beyond what it held before.
 const (
 	spareDescriptors = 4
 	spareGoroutines  = 12

@@ -27,7 +27,7 @@ type far struct {
 
 	mu    sync.Mutex
 	ends  map[uint64]error // nil: a clean end
-	told  chan struct{}    // closed and replaced at each end
+	news  chan struct{}    // closed and replaced at each end
 	conns map[net.Conn]struct{}
 }
 
@@ -36,7 +36,7 @@ func startFar() (*far, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &far{ln: ln, ends: map[uint64]error{}, told: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+	f := &far{ln: ln, ends: map[uint64]error{}, news: make(chan struct{}), conns: map[net.Conn]struct{}{}}
 	f.emu, err = sapsocksemu.Start(sapsocksemu.Options{Connectors: map[string]map[string]string{"": {farName: ln.Addr().String()}}})
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
@@ -83,8 +83,8 @@ func (f *far) serve(c *net.TCPConn) {
 		return // nobody's: a dial that was given up
 	}
 	f.ends[id] = err
-	close(f.told)
-	f.told = make(chan struct{})
+	close(f.news)
+	f.news = make(chan struct{})
 }
 
 func converse(c *net.TCPConn, head []byte, id uint64) error {
@@ -133,13 +133,13 @@ func (f *far) end(id uint64, limit time.Duration) (seen error, ok bool) {
 		f.mu.Lock()
 		seen, ok = f.ends[id]
 		delete(f.ends, id)
-		told := f.told
+		news := f.news
 		f.mu.Unlock()
 		if ok {
 			return seen, true
 		}
 		select {
-		case <-told:
+		case <-news:
 		case <-deadline:
 			return nil, false
 		}

@@ -56,6 +56,19 @@ func (l *load) begin(ctx context.Context) {
 	l.work.Go(func() { l.arrive(ctx) })
 }
 
+// onNewDaemon starts the daemon and begins. It returns what the daemon held before.
+func (l *load) onNewDaemon(ctx context.Context) (usage, error) {
+	if err := l.d.start(ctx); err != nil {
+		return usage{}, err
+	}
+	before, err := l.d.usage(ctx)
+	if err != nil {
+		return usage{}, err
+	}
+	l.begin(ctx)
+	return before, l.settled(ctx)
+}
+
 // arrive opens new connections at the rate, each for a few exchanges.
 func (l *load) arrive(ctx context.Context) {
 	tick := time.NewTicker(time.Second / time.Duration(l.s.rate))
@@ -297,7 +310,7 @@ func (t *tunnel) end() {
 	case t.failure == nil || short:
 		story("broken off, but the client saw a clean end")
 	case known && seen == nil && t.said:
-		// The far end had ended before; the client lacks its last word, and is told.
+		// The far end had ended before; the client lacks its last bytes, and sees an error.
 		r.died()
 	case !known || seen == nil || errors.Is(seen, errShort):
 		story("broken off, but the far end saw a clean end")

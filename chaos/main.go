@@ -96,15 +96,8 @@ func run(ctx context.Context, s settings) error {
 // and a stop.
 func disturb(ctx context.Context, s settings, d *daemon, load *load, r *report) error {
 	for round := range s.rounds {
-		if err := d.start(ctx); err != nil {
-			return err
-		}
-		before, err := d.usage(ctx)
+		before, err := load.onNewDaemon(ctx)
 		if err != nil {
-			return err
-		}
-		load.begin(ctx)
-		if err := load.settled(ctx); err != nil {
 			return err
 		}
 		err = events(ctx, s, round, d, load, r)

@@ -11,15 +11,8 @@ import (
 // soak churns and reloads for the time given, and compares what the daemon holds
 // in the first third of it, after a time to warm up, with the last.
 func soak(ctx context.Context, s settings, d *daemon, l *load, r *report) error {
-	if err := d.start(ctx); err != nil {
-		return err
-	}
-	before, err := d.usage(ctx)
+	before, err := l.onNewDaemon(ctx)
 	if err != nil {
-		return err
-	}
-	l.begin(ctx)
-	if err := l.settled(ctx); err != nil {
 		return err
 	}
 	good, random := goodChanges(), rand.New(rand.NewPCG(s.seed, 0))
@@ -68,7 +61,7 @@ func grown(samples []usage, r *report) error {
 	for _, m := range []struct {
 		what  string
 		value func(usage) int64
-		room  int64
+		slack int64
 	}{
 		{"descriptors", func(u usage) int64 { return int64(u.descriptors) }, 20},
 		{"goroutines", func(u usage) int64 { return int64(u.goroutines) }, 20},
@@ -77,7 +70,7 @@ func grown(samples []usage, r *report) error {
 	} {
 		a, b := median(first, m.value), median(last, m.value)
 		fmt.Printf("%s: %d in the first third, %d in the last\n", m.what, a, b)
-		if b > a+a/10+m.room {
+		if b > a+a/10+m.slack {
 			r.breach("%s grow: from %d to %d", m.what, a, b)
 		}
 	}

@@ -64,13 +64,17 @@ func seconds(d time.Duration) int {
 
 const tcpKeepIdle = unix.TCP_KEEPIDLE
 
-// Disconnect ends a TCP connection at once: its peer is sent a reset, and reads
-// and writes fail, on whatever copy of the descriptor.
+// Disconnect ends a TCP connection at once and leaves the socket open: its peer is sent
+// a reset, and reads and writes fail, on whatever copy of the descriptor. Its error is
+// the system's; EINVAL is that of a unix socket.
+//
+// Go's scheduler knows of the call, since it may wait: for a splice, say, that waits on
+// another copy and holds the socket's lock.
 func Disconnect(fd uintptr) error {
 	var unspec unix.RawSockaddrInet4 // AF_UNSPEC: tcp_disconnect
-	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
 	if errno != 0 {
-		return os.NewSyscallError("connect", errno)
+		return errno
 	}
 	return nil
 }

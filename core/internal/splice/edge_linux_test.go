@@ -149,15 +149,7 @@ func TestResetThoughACopyIsHeld(t *testing.T) {
 	for _, s := range []shape{{}, {relay: true}} {
 		s.before = func(_ *rig, client, upstream net.Conn) {
 			for _, c := range []net.Conn{client, upstream} {
-				raw, ok := bareSocket(c)
-				if !ok {
-					t.Fatal("not a socket")
-				}
-				fd, err := dupSocket(raw)
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = unix.Close(int(fd)) })
+				keepCopy(t, c)
 			}
 		}
 		r := newRig(t, p.Start, s)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/sockopt"
 )
 
 // handed is a socket that a plugin handed over. The plugin may have kept a copy, and
@@ -65,7 +66,7 @@ func (h *handed) breakOff() {
 	h.from.suspect.Store(true)
 	// A unix socket cannot be disconnected, and some kernels do not disconnect one
 	// that somebody waits for.
-	if disconnect(h.fd) != 0 {
+	if sockopt.Disconnect(uintptr(h.fd)) != nil {
 		_ = unix.Shutdown(int(h.fd), unix.SHUT_RDWR) // it fails on one that is reset
 	}
 }
@@ -155,8 +156,8 @@ func (w *worker) watch(seen sighting) {
 }
 
 // recv, send, fromSocket and toSocket are a worker's calls on a socket of s. A splice
-// may wait on one that was handed over, so the scheduler is told of it: else nothing
-// could stop the world meanwhile, and the watch would stand still.
+// may wait on one that was handed over, so the scheduler has to know of it: else
+// nothing could stop the world meanwhile, and the watch would stand still.
 
 func (s *slot) recv(side int, b []byte) (int, syscall.Errno) {
 	return s.unlessStuck(rawRecv(s.fds[side], b))
@@ -169,14 +170,14 @@ func (s *slot) send(side int, b []byte) (int, syscall.Errno) {
 func (s *slot) fromSocket(side int, p *pipe) (int, syscall.Errno) {
 	// From a unix socket splice's own flag is enough.
 	if side == upstream && s.handed != nil && s.relay == nil {
-		return s.unlessStuck(toldSplice(s.fds[side], p.w, p.size))
+		return s.unlessStuck(blockingSplice(s.fds[side], p.w, p.size))
 	}
 	return rawSplice(s.fds[side], p.w, p.size)
 }
 
 func (s *slot) toSocket(side int, p *pipe) (int, syscall.Errno) {
 	if side == upstream && s.handed != nil {
-		return s.unlessStuck(toldSplice(p.r, s.fds[side], p.held))
+		return s.unlessStuck(blockingSplice(p.r, s.fds[side], p.held))
 	}
 	return rawSplice(p.r, s.fds[side], p.held)
 }

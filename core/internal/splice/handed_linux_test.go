@@ -141,11 +141,11 @@ func holdUp(t *testing.T, p *Pump, s shape) {
 	if s.up != nil && !cut {
 		t.Errorf("the client's write: %v; want a reset", sent)
 	}
-	told := reset // the upstream's far end, which says so once
+	seen := reset // by the upstream's far end, whose system says so once
 	if s.up == nil {
-		told = cut
+		seen = cut
 	}
-	if r.relay == nil && !told {
+	if r.relay == nil && !seen {
 		expectReset(t, r.upstream)
 	}
 }

@@ -253,8 +253,8 @@ func (f *flow) carry(dst, src net.Conn, ahead []byte, count *atomic.Int64) (read
 	}
 }
 
-// cut tells the end of src from a reset of which the other direction's write has
-// been told: the system tells only once, and then a read says "end".
+// cut tells the end of src from a reset that the other direction's write has seen: the
+// system reports a reset once, and then a read says "end".
 func (f *flow) cut(src net.Conn) error {
 	shut := &f.upstreamShut
 	if src == f.Client {

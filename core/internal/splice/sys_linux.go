@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/internal/bare"
+	"github.com/tunneld/tunneld/internal/sockopt"
 )
 
 // The calls of the hot path are raw: none of them blocks, and telling Go's
@@ -28,8 +29,9 @@ func rawSplice(from, to int32, n int) (int, syscall.Errno) {
 	return int(moved), errno
 }
 
-// toldSplice is rawSplice where it may block; see handed.
-func toldSplice(from, to int32, n int) (int, syscall.Errno) {
+// blockingSplice is rawSplice where it may block, of which Go's scheduler has to know;
+// see handed.
+func blockingSplice(from, to int32, n int) (int, syscall.Errno) {
 	moved, _, errno := syscall.Syscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 	return int(moved), errno
 }
@@ -123,7 +125,7 @@ var (
 // setLinger says what closing fd will do. It cannot fail, and is nothing to a unix
 // socket.
 func setLinger(fd int32, l *unix.Linger) {
-	_, _, _ = syscall.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(l)), unsafe.Sizeof(*l), 0)
+	_ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, l)
 }
 
 // closeClean closes a socket whose both directions have been shut down.
@@ -135,21 +137,14 @@ func closeClean(fd int32) {
 // closeReset closes a socket so that a TCP peer is reset, also while somebody
 // still holds a copy of the descriptor; a unix socket's peer sees its end.
 func closeReset(fd int32) {
-	switch disconnect(fd) {
-	case 0:
+	switch sockopt.Disconnect(uintptr(fd)) {
+	case nil:
 	case syscall.EINVAL: // a unix socket
 		_ = unix.Shutdown(int(fd), unix.SHUT_RDWR)
 	default:
 		setLinger(fd, &unfinished)
 	}
 	_ = unix.Close(int(fd))
-}
-
-// disconnect resets a TCP peer and leaves the socket open.
-func disconnect(fd int32) syscall.Errno {
-	var unspec unix.RawSockaddrInet4 // AF_UNSPEC: tcp_disconnect
-	_, _, errno := syscall.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
-	return errno
 }
 
 // held is how many bytes, the end among them, a socket holds that its peer's
