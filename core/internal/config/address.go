@@ -4,36 +4,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/schema"
 )
-
-var (
-	hostRE = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?$`)
-	zoneRE = regexp.MustCompile(`^[A-Za-z0-9_.-]{0,32}$`)
-)
-
-// validHost says whether s is a DNS name, with or without a trailing dot, or an
-// IP literal without brackets.
-func validHost(s string) bool {
-	if ip, err := netip.ParseAddr(s); err == nil {
-		return zoneRE.MatchString(ip.Zone())
-	}
-	return len(s) <= 254 && hostRE.MatchString(s) && !strings.Contains(s, "..")
-}
-
-// parsePort reads a port in decimal, without sign or leading zeros.
-func parsePort(s string) (uint16, bool) {
-	n, err := strconv.ParseUint(s, 10, 16)
-	return uint16(n), err == nil && strconv.FormatUint(n, 10) == s
-}
 
 // listenAddress is where a socket listens.
 type listenAddress struct {
@@ -49,13 +28,13 @@ func parseListenAddress(s string) (listenAddress, bool) {
 	}
 	a := listenAddress{host: strings.ToLower(host)}
 	var ok bool
-	if a.port, ok = parsePort(port); !ok {
+	if a.port, ok = route.ParsePort(port); !ok {
 		return a, false
 	}
 	switch {
 	case host == "":
 		a.ip = netip.IPv6Unspecified()
-	case validHost(host):
+	case route.ValidHost(host):
 		if ip, err := netip.ParseAddr(host); err == nil {
 			a.ip = ip.Unmap()
 		}
@@ -135,66 +114,18 @@ func parseTarget(s string) (t tunnel.Target, problem string) {
 		return t, "It is a URL. " + want
 	}
 	if !strings.Contains(s, ":") {
-		if !validHost(s) {
+		if !route.ValidHost(s) {
 			return t, want
 		}
 		return tunnel.Target{Host: s}, ""
 	}
 	host, port, err := net.SplitHostPort(s)
-	if err != nil || !validHost(host) {
+	if err != nil || !route.ValidHost(host) {
 		return t, want
 	}
-	n, ok := parsePort(port)
+	n, ok := route.ParsePort(port)
 	if !ok || n == 0 {
 		return t, "A port lies between 1 and 65535. " + want
 	}
 	return tunnel.Target{Host: host, Port: n}, ""
-}
-
-// checkHost checks one pattern of a match block. It returns an empty text, or a
-// sentence for the user.
-func checkHost(s string) string {
-	if strings.Contains(s, "/") {
-		prefix, err := netip.ParsePrefix(s)
-		switch {
-		case err != nil:
-			return `A CIDR is an address and the length of its prefix: "10.0.0.0/8", "fd00::/8".`
-		case prefix.Masked() != prefix:
-			return `The address of a CIDR has only zeros after its prefix: "10.1.0.0/16", not "10.1.2.3/16".`
-		case prefix.Addr().Is4In6() && prefix.Bits() < 96:
-			return "An IPv4-mapped CIDR has a prefix of at least 96. Write it as IPv4."
-		}
-		return ""
-	}
-	switch {
-	case validHost(s):
-		return ""
-	case strings.HasPrefix(s, "["):
-		return `An IPv6 address is written without brackets here: "fd00::1".`
-	case strings.Contains(s, ":"):
-		return "It is neither a name nor an IP address. A port belongs into ports = [ … ]."
-	case strings.ContainsFunc(s, func(r rune) bool { return r > 127 }):
-		return "Names are compared as DNS has them. Write the name in its ASCII form, with xn--."
-	}
-	plain := strings.NewReplacer("*", "x", "?", "x").Replace(s)
-	if !validHost(plain) {
-		return `A host is a name, a glob of * and ?, an IP address or a CIDR: "db.corp", "*.corp", "10.0.0.0/8".`
-	}
-	return ""
-}
-
-// addressGlobRE is part of an IPv4 address and wildcards. Without a dot it may be
-// meant for labels.
-var addressGlobRE = regexp.MustCompile(`^[0-9.*?]*([0-9*?]\.[0-9]|[0-9]\.[0-9*?])[0-9.*?]*$`)
-
-// globAdvice is for globs that look as if they were meant for IP addresses too.
-// It returns an empty text, or a sentence for the user.
-func globAdvice(s string) string {
-	switch {
-	case s == "*":
-		return `"*" is every name. To match IP addresses as well, leave hosts out; to match names alone, write "?*".`
-	case strings.ContainsAny(s, "*?") && addressGlobRE.MatchString(s):
-		return `A glob matches names alone. Write addresses as a CIDR: "10.0.0.0/8".`
-	}
-	return ""
 }

@@ -70,7 +70,7 @@ func TestExampleHasTheDocumentedDefaults(t *testing.T) {
 				Match: route.Rule{
 					Listeners: []string{"tcp.orders"},
 					Hosts:     []string{"*.corp", "db.example", "10.0.0.0/8"},
-					Ports:     []route.PortRange{{From: 5432, To: 5432}, {From: 9000, To: 9100}},
+					Ports:     []string{"5432", "9000-9100"},
 				},
 				Upstreams: []string{"sapsocks.onprem", "direct.local"},
 			},

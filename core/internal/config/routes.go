@@ -3,11 +3,13 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
 
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/internal/schema"
@@ -19,7 +21,7 @@ type routePlace struct {
 	route     Route
 	at        hcl.Range
 	upstreams []reference
-	listeners []reference
+	matches   []reference
 	wrong     bool // what it matches is not known
 }
 
@@ -47,99 +49,85 @@ func (p *parser) route(v schema.Values, b *hclsyntax.Block) routePlace {
 }
 
 func (p *parser) match(r *routePlace, m *hclsyntax.Block, v schema.Values) {
-	r.route.Match.Hosts = v.List("hosts")
-	p.hosts(m, v)
-	if a := m.Body.Attributes["listeners"]; a != nil {
-		var ok bool
-		if r.listeners, ok = p.referenceList(a, "listener"); ok && len(r.listeners) == 0 {
-			p.empty(a)
+	for _, k := range route.Keys() {
+		a := m.Body.Attributes[k.Name]
+		if a == nil {
+			continue
+		}
+		switch in := k.In(&r.route.Match); {
+		case k.References != "":
+			*in = p.matchReferences(r, a, k.References)
+		case k.Numbers:
+			*in = p.numbers(a)
+			p.elements(m, k, *in)
+		default:
+			*in = v.List(k.Name)
+			if list, given := v[k.Name].([]any); given && len(list) == 0 {
+				p.empty(a)
+			}
+			p.elements(m, k, *in)
 		}
 	}
-	for _, l := range r.listeners {
-		r.route.Match.Listeners = append(r.route.Match.Listeners, strings.TrimPrefix(l.id, "listener."))
+}
+
+// matchReferences reads references to blocks of a type ("listener"), and returns
+// the IDs.
+func (p *parser) matchReferences(r *routePlace, a *hclsyntax.Attribute, blockType string) (ids []string) {
+	refs, ok := p.referenceList(a, blockType)
+	if ok && len(refs) == 0 {
+		p.empty(a)
 	}
-	if a := m.Body.Attributes["ports"]; a != nil {
-		r.route.Match.Ports = p.ports(a)
+	r.matches = append(r.matches, refs...)
+	for _, ref := range refs {
+		ids = append(ids, strings.TrimPrefix(ref.id, blockType+"."))
 	}
+	return ids
 }
 
 func (p *parser) empty(a *hclsyntax.Attribute) {
 	p.errorAt(a.NameRange, fmt.Sprintf("%q is empty", a.Name), "An empty list matches nothing. Leave the attribute out to match everything.")
 }
 
-func (p *parser) hosts(m *hclsyntax.Block, v schema.Values) {
-	list, given := v["hosts"].([]any)
-	if given && len(list) == 0 {
-		p.empty(m.Body.Attributes["hosts"])
-	}
-	for i, h := range v.List("hosts") {
-		if problem := checkHost(h); problem != "" {
-			p.errorAt(locate(m, "hosts", fmt.Sprint(i)), fmt.Sprintf("Wrong value for element %d of %q", i+1, "hosts"), problem)
+// elements checks the elements of a key.
+func (p *parser) elements(m *hclsyntax.Block, k route.Key, written []string) {
+	for i, e := range written {
+		if problem := k.Check(e); problem != "" {
+			p.errorAt(locate(m, k.Name, strconv.Itoa(i)), fmt.Sprintf("Wrong value for element %d of %q", i+1, k.Name), problem)
+			continue
 		}
-		if advice := globAdvice(h); advice != "" {
-			p.warnAt(locate(m, "hosts", fmt.Sprint(i)), "Glob that matches no IP address", advice)
+		if k.Doubt == nil {
+			continue
+		}
+		if summary, detail := k.Doubt(e); summary != "" {
+			p.warnAt(locate(m, k.Name, strconv.Itoa(i)), summary, detail)
 		}
 	}
 }
 
-// ports reads a list of numbers and "from-to" texts.
-func (p *parser) ports(a *hclsyntax.Attribute) []route.PortRange {
+// numbers reads a list of whole numbers and texts. What is neither is an empty
+// text, which no key takes.
+func (p *parser) numbers(a *hclsyntax.Attribute) (written []string) {
 	v, ok := p.eval(a.Expr)
 	if !ok || v.IsNull() {
 		return nil
 	}
 	if ty := v.Type(); !ty.IsTupleType() && !ty.IsListType() {
-		p.errorAt(a.Expr.StartRange(), `Wrong value for "ports"`, `It must be a list: ports = [5432, "9000-9100"]`)
+		p.errorAt(a.Expr.StartRange(), fmt.Sprintf("Wrong value for %q", a.Name), fmt.Sprintf(`It must be a list: %s = [5432, "9000-9100"]`, a.Name))
 		return nil
 	}
 	if v.LengthInt() == 0 {
 		p.empty(a)
 	}
-	var ranges []route.PortRange
 	for it := v.ElementIterator(); it.Next(); {
 		_, e := it.Element()
-		r, problem := portRange(e)
-		if problem != "" {
-			at := a.Expr.StartRange()
-			if l, ok := a.Expr.(*hclsyntax.TupleConsExpr); ok {
-				at = l.Exprs[len(ranges)].StartRange()
-			}
-			p.errorAt(at, fmt.Sprintf("Wrong value for element %d of %q", len(ranges)+1, "ports"), problem)
+		text, err := convert.Convert(e, cty.String)
+		if err != nil || text.IsNull() || e.Type() == cty.Bool {
+			written = append(written, "")
+			continue
 		}
-		ranges = append(ranges, r)
+		written = append(written, text.AsString())
 	}
-	return ranges
-}
-
-func portRange(v cty.Value) (route.PortRange, string) {
-	const want = `Write a port from 1 to 65535, or a range in quotes: 5432, "9000-9100".`
-	if v.IsNull() {
-		return route.PortRange{}, want
-	}
-	switch v.Type() {
-	case cty.Number:
-		f := v.AsBigFloat()
-		n, _ := f.Int64()
-		if !f.IsInt() || n < 1 || n > 65535 {
-			return route.PortRange{}, want
-		}
-		return route.PortRange{From: uint16(n), To: uint16(n)}, ""
-	case cty.String:
-		first, last, isRange := strings.Cut(v.AsString(), "-")
-		if !isRange {
-			last = first
-		}
-		from, ok1 := parsePort(first)
-		to, ok2 := parsePort(last)
-		switch {
-		case !ok1 || !ok2 || from == 0 || to == 0:
-			return route.PortRange{}, want
-		case from > to:
-			return route.PortRange{}, "The range is the wrong way round. Write the smaller port first."
-		}
-		return route.PortRange{From: from, To: to}, ""
-	}
-	return route.PortRange{}, want
+	return written
 }
 
 // referenceList reads a list of references to blocks of a type ("upstream").
@@ -202,7 +190,7 @@ func referenceID(e hclsyntax.Expression, blockType string) (id, problem string) 
 func (p *parser) references() {
 	used := map[string]bool{}
 	for _, r := range p.routes {
-		for _, ref := range slices.Concat(r.upstreams, r.listeners) {
+		for _, ref := range slices.Concat(r.upstreams, r.matches) {
 			used[ref.id] = true
 			if _, ok := p.places[ref.id]; !ok {
 				p.danglingReference(ref)
@@ -245,7 +233,7 @@ func (p *parser) danglingReference(ref reference) {
 
 // unused warns of blocks that no route leads to.
 func (p *parser) unused(used map[string]bool) {
-	all := slices.ContainsFunc(p.routes, func(r routePlace) bool { return len(r.listeners) == 0 })
+	all := slices.ContainsFunc(p.routes, func(r routePlace) bool { return len(r.route.Match.Listeners) == 0 })
 	types := map[string]bool{}
 	for _, u := range p.cfg.Upstreams {
 		types[u.Type] = true

@@ -4,6 +4,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/tunneld/tunneld/core/internal/listen"
+	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -82,12 +83,20 @@ var tables = map[string]*pluginv1.Block{
 	"upstream.direct": directTable(),
 	"route": {
 		Attributes: []*pluginv1.Attribute{schema.Required("upstreams", nil)},
-		Blocks: []*pluginv1.NestedBlock{schema.Single("match",
-			schema.Attr("listeners", nil, ``),
-			schema.Attr("hosts", schema.List(schema.Text), ``),
-			schema.Attr("ports", nil, ``),
-		)},
+		Blocks:     []*pluginv1.NestedBlock{schema.Single("match", matchAttributes()...)},
 	},
+}
+
+// matchAttributes are what routes match by.
+func matchAttributes() (attributes []*pluginv1.Attribute) {
+	for _, k := range route.Keys() {
+		t := schema.List(schema.Text)
+		if k.References != "" || k.Numbers {
+			t = nil
+		}
+		attributes = append(attributes, schema.Attr(k.Name, t, ``))
+	}
+	return attributes
 }
 
 // listenerTable is the table of a kind that has attributes of its own.

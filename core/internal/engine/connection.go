@@ -11,6 +11,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/core/internal/metrics"
+	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/splice"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/bare"
@@ -203,7 +204,7 @@ func (c *connection) reach(ctx context.Context, g *generation, client *listen.Cl
 // is retryable and the listener's time for dialing is not over. It also returns
 // half_close of the tunnel, as far as the pump keeps it.
 func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, time.Duration, *tunnel.DialError) {
-	n, ok := g.table.Find(c.listener.id, c.target)
+	n, ok := g.table.Find(route.Connection{Listener: c.listener.id, Target: c.target})
 	if !ok {
 		return nil, 0, &tunnel.DialError{
 			Stage:   pluginv1.Stage_STAGE_REQUEST,

@@ -30,10 +30,10 @@ func BenchmarkFind10000Routes(b *testing.B) {
 			return Rule{Listeners: []string{"tcp.l"}, Hosts: []string{fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)}}
 		}, "10.39.15.1", 5432},
 		{"ports", func(i int) Rule {
-			return Rule{Listeners: []string{"tcp.l"}, Ports: []PortRange{{uint16(i + 1), uint16(i + 1)}}}
+			return Rule{Listeners: []string{"tcp.l"}, Ports: []string{fmt.Sprint(i + 1)}}
 		}, "a.corp", last + 1},
 		{"ports of one host", func(i int) Rule {
-			return Rule{Listeners: []string{"tcp.l"}, Hosts: []string{"d*.corp"}, Ports: []PortRange{{uint16(i + 1), uint16(i + 1)}}}
+			return Rule{Listeners: []string{"tcp.l"}, Hosts: []string{"d*.corp"}, Ports: []string{fmt.Sprint(i + 1)}}
 		}, "db.corp", last + 1},
 	} {
 		b.Run(shape.name, func(b *testing.B) {
@@ -45,7 +45,7 @@ func BenchmarkFind10000Routes(b *testing.B) {
 			target := tunnel.Target{Host: shape.host, Port: shape.port}
 			b.ReportAllocs()
 			for b.Loop() {
-				if n, _ := table.Find("tcp.l", target); n != last {
+				if n, _ := table.Find(Connection{Listener: "tcp.l", Target: target}); n != last {
 					b.Fatal(n)
 				}
 			}

@@ -49,7 +49,7 @@ func newIndex() *index {
 	}
 }
 
-func (x *index) add(h host, ports PortRange, number int) {
+func (x *index) add(h host, ports portRange, number int) {
 	suffix, isSuffix := strings.CutPrefix(h.text, "*")
 	switch {
 	case h.every:
@@ -65,14 +65,14 @@ func (x *index) add(h host, ports PortRange, number int) {
 	}
 }
 
-func put[K comparable](m map[K]*portMap, key K, ports PortRange, number int) {
+func put[K comparable](m map[K]*portMap, key K, ports portRange, number int) {
 	if m[key] == nil {
 		m[key] = &portMap{}
 	}
 	m[key].add(ports, number)
 }
 
-func (x *index) addNet(p netip.Prefix, ports PortRange, number int) {
+func (x *index) addNet(p netip.Prefix, ports portRange, number int) {
 	put(x.nets, p, ports, number)
 	same := func(q netip.Prefix) bool { return q.Bits() == p.Bits() && q.Addr().Is4() == p.Addr().Is4() }
 	if !slices.ContainsFunc(x.lengths, same) {
@@ -80,7 +80,7 @@ func (x *index) addNet(p netip.Prefix, ports PortRange, number int) {
 	}
 }
 
-func (x *index) addGlob(pattern string, ports PortRange, number int) {
+func (x *index) addGlob(pattern string, ports portRange, number int) {
 	g := x.globs[pattern]
 	if g == nil {
 		g = &globRule{pattern: pattern, number: number}
@@ -112,7 +112,7 @@ func (t *texts) add(text string, g *globRule) {
 
 // first returns the number of the first rule that takes all the ports of all
 // that h stands for, if that is below best, or best.
-func (x *index) first(best int, h host, ports PortRange) int {
+func (x *index) first(best int, h host, ports portRange) int {
 	best = min(best, x.all.first(ports))
 	if h.every {
 		return best
@@ -130,7 +130,7 @@ func (x *index) first(best int, h host, ports PortRange) int {
 }
 
 // firstNet is first of the rules that name networks.
-func (x *index) firstNet(best int, within netip.Prefix, ports PortRange) int {
+func (x *index) firstNet(best int, within netip.Prefix, ports portRange) int {
 	for _, l := range x.lengths {
 		if l.Addr().Is4() != within.Addr().Is4() || l.Bits() > within.Bits() {
 			continue
@@ -142,7 +142,7 @@ func (x *index) firstNet(best int, within netip.Prefix, ports PortRange) int {
 	return best
 }
 
-func (x *index) firstGlob(best int, host string, ports PortRange) int {
+func (x *index) firstGlob(best int, host string, ports portRange) int {
 	for _, n := range x.starts.lengths {
 		if n <= len(host) {
 			best = x.starts.first(best, host[:n], host, ports)
@@ -161,7 +161,7 @@ func (x *index) firstGlob(best int, host string, ports PortRange) int {
 	return best
 }
 
-func (t *texts) first(best int, text, host string, ports PortRange) int {
+func (t *texts) first(best int, text, host string, ports portRange) int {
 	for _, g := range t.globs[text] {
 		if g.number >= best {
 			break
@@ -178,44 +178,44 @@ func (t *texts) first(best int, text, host string, ports PortRange) int {
 type portMap struct{ spans []span }
 
 type span struct {
-	PortRange
+	portRange
 	number int
 }
 
 // add gives a rule those of the ports that no earlier one has.
-func (m *portMap) add(ports PortRange, number int) {
-	from, to := int(ports.From), int(ports.To)
-	for i := m.search(ports.From); from <= to; i++ {
+func (m *portMap) add(ports portRange, number int) {
+	from, to := int(ports.from), int(ports.to)
+	for i := m.search(ports.from); from <= to; i++ {
 		free := to
 		if i < len(m.spans) {
-			free = min(free, int(m.spans[i].From)-1)
+			free = min(free, int(m.spans[i].from)-1)
 		}
 		if from <= free {
-			m.spans = slices.Insert(m.spans, i, span{PortRange{uint16(from), uint16(free)}, number})
+			m.spans = slices.Insert(m.spans, i, span{portRange{uint16(from), uint16(free)}, number})
 		}
-		from = int(m.spans[i].To) + 1
+		from = int(m.spans[i].to) + 1
 	}
 }
 
 // first returns the number with which all of the ports are taken, or none.
-func (m *portMap) first(ports PortRange) int {
+func (m *portMap) first(ports portRange) int {
 	if m == nil {
 		return none
 	}
 	last := 0
-	from := int(ports.From)
-	for i := m.search(ports.From); from <= int(ports.To); i++ {
-		if i == len(m.spans) || int(m.spans[i].From) > from {
+	from := int(ports.from)
+	for i := m.search(ports.from); from <= int(ports.to); i++ {
+		if i == len(m.spans) || int(m.spans[i].from) > from {
 			return none
 		}
 		last = max(last, m.spans[i].number)
-		from = int(m.spans[i].To) + 1
+		from = int(m.spans[i].to) + 1
 	}
 	return last
 }
 
 // search returns the position of the first span that does not end before port.
 func (m *portMap) search(port uint16) int {
-	i, _ := slices.BinarySearchFunc(m.spans, port, func(s span, port uint16) int { return int(s.To) - int(port) })
+	i, _ := slices.BinarySearchFunc(m.spans, port, func(s span, port uint16) int { return int(s.to) - int(port) })
 	return i
 }

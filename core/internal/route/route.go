@@ -2,15 +2,10 @@
 // appearance whose match block holds. It dials nothing.
 package route
 
-import (
-	"net/netip"
-	"strings"
+import "slices"
 
-	"github.com/tunneld/tunneld/core/internal/tunnel"
-)
-
-// Rule is what a route matches. All that is given must hold; within one, any.
-// The zero value matches everything.
+// Rule is what a route matches, as it is written: see Keys. All that is given
+// must hold; within one, any. The zero value matches everything.
 type Rule struct {
 	// Listeners are listener IDs ("tcp.orders").
 	Listeners []string
@@ -19,20 +14,18 @@ type Rule struct {
 	// that is an IP literal, and they match no other. All are compared without
 	// case and trailing dot, an IPv4-mapped address as IPv4.
 	Hosts []string
-	Ports []PortRange
+	// Ports are "5432", or "9000-9100" with both included.
+	Ports []string
 }
 
-// PortRange is From to To, both included.
-type PortRange struct{ From, To uint16 }
+// scope is one value of each key by which a table splits its rules, or of each what
+// a connection has; nil: all, or none. What is not split by is nil.
+type scope [len(keys)]any
 
-// each calls f for what the rule matches: all listeners are "", all hosts one
-// for every host, and all ports include 0, which a label has. It stops when f
-// returns false, and returns that.
-func (r Rule) each(f func(listener string, h host, ports PortRange) bool) bool {
-	listeners, ports := r.Listeners, r.Ports
-	if len(listeners) == 0 {
-		listeners = []string{""}
-	}
+// each calls f for what the rule matches: all hosts are one for every host, and
+// all ports include 0, which a label has. It stops when f returns false, and
+// returns that.
+func (r Rule) each(f func(s scope, h host, ports portRange) bool) bool {
 	hosts := []host{{every: true}}
 	if len(r.Hosts) > 0 {
 		hosts = hosts[:0]
@@ -40,13 +33,19 @@ func (r Rule) each(f func(listener string, h host, ports PortRange) bool) bool {
 			hosts = append(hosts, pattern(written))
 		}
 	}
-	if len(ports) == 0 {
-		ports = []PortRange{{0, 65535}}
+	ports := []portRange{{0, 65535}}
+	if len(r.Ports) > 0 {
+		ports = ports[:0]
+		for _, written := range r.Ports {
+			p, _ := parsePorts(written) // it was checked
+			ports = append(ports, p)
+		}
 	}
+	scopes := r.scopes()
 	for _, h := range hosts {
-		for _, l := range listeners {
+		for _, s := range scopes {
 			for _, p := range ports {
-				if !f(l, h, p) {
+				if !f(s, h, p) {
 					return false
 				}
 			}
@@ -55,51 +54,36 @@ func (r Rule) each(f func(listener string, h host, ports PortRange) bool) bool {
 	return true
 }
 
-// host is what a client asks for, or an element of Rule.Hosts, in the form in
-// which hosts are compared: lower case, no trailing dot, IP literals in their
-// shortest form, IPv4-mapped as IPv4.
-type host struct {
-	every bool         // all names, labels and IP literals; the rest is unset
-	text  string       // a name, a glob or an IP literal; unset: a CIDR
-	net   netip.Prefix // of a CIDR, and of an IP literal as long as it is
-}
-
-// literal is a host as a client asks for it.
-func literal(s string) host {
-	s = strings.TrimSuffix(s, ".")
-	a, err := netip.ParseAddr(s)
-	if err != nil {
-		return host{text: strings.ToLower(s)}
-	}
-	a = a.Unmap()
-	return host{text: a.String(), net: netip.PrefixFrom(a.WithZone(""), a.BitLen())}
-}
-
-// pattern is an element of Rule.Hosts.
-func pattern(s string) host {
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		for strings.Contains(s, "**") {
-			s = strings.ReplaceAll(s, "**", "*")
+func (r Rule) scopes() []scope {
+	scopes := make([]scope, 1)
+	for i, k := range keys {
+		elements := *k.In(&r)
+		if k.parse == nil || len(elements) == 0 {
+			continue
 		}
-		return literal(s)
+		var split []scope
+		for _, s := range scopes {
+			for _, written := range elements {
+				s[i] = k.parse(written)
+				split = append(split, s)
+			}
+		}
+		scopes = split
 	}
-	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
-	}
-	return host{net: p.Masked()}
+	return scopes
 }
 
 // Table finds the first of many rules without looking at each. It is
 // immutable: any number of goroutines may use it at once.
 type Table struct {
-	by map[string]*index // by listener ID; "": of all listeners
+	by    map[scope]*index
+	forms [len(keys)][]any // of the values in by
 }
 
 // New builds a table. The position of a rule in rules is the number that Find
 // returns.
 func New(rules []Rule) *Table {
-	t := &Table{by: map[string]*index{}}
+	t := &Table{by: map[scope]*index{}}
 	for i, r := range rules {
 		t.add(i, r)
 	}
@@ -108,30 +92,66 @@ func New(rules []Rule) *Table {
 
 // add adds a rule; its number is above those of the rules that are there.
 func (t *Table) add(number int, r Rule) {
-	r.each(func(listener string, h host, ports PortRange) bool {
-		x := t.by[listener]
+	r.each(func(s scope, h host, ports portRange) bool {
+		x := t.by[s]
 		if x == nil {
 			x = newIndex()
-			t.by[listener] = x
+			t.by[s] = x
+			t.addForms(s)
 		}
 		x.add(h, ports, number)
 		return true
 	})
 }
 
+func (t *Table) addForms(s scope) {
+	for i, value := range s {
+		if value == nil {
+			continue
+		}
+		if form := keys[i].form(value); !slices.Contains(t.forms[i], form) {
+			t.forms[i] = append(t.forms[i], form)
+		}
+	}
+}
+
 // Find returns the number of the first rule that matches, or false.
-func (t *Table) Find(listener string, target tunnel.Target) (int, bool) {
-	n := t.first(listener, literal(target.Host), PortRange{target.Port, target.Port})
+func (t *Table) Find(c Connection) (int, bool) {
+	var s scope
+	for i, k := range keys {
+		if len(t.forms[i]) > 0 {
+			s[i] = k.of(c)
+		}
+	}
+	n := t.first(s, literal(c.Target.Host), portRange{c.Target.Port, c.Target.Port})
 	return n, n != none
 }
 
-// first returns the number of the first rule that takes all of what a listener,
-// a host and ports stand for, or none.
-func (t *Table) first(listener string, h host, ports PortRange) int {
-	best := none
-	for _, x := range [...]*index{t.by[""], t.by[listener]} {
-		if x != nil {
-			best = x.first(best, h, ports)
+// first returns the number of the first rule that takes all of what a scope, a
+// host and ports stand for, or none.
+func (t *Table) first(s scope, h host, ports portRange) int {
+	return t.firstFrom(none, s, 0, h, ports)
+}
+
+// firstFrom is first where the values of s up to the one at i are to be looked up
+// as they are, and the others in any form that takes them.
+func (t *Table) firstFrom(best int, s scope, i int, h host, ports portRange) int {
+	for i < len(s) && s[i] == nil {
+		i++
+	}
+	if i == len(s) {
+		if x := t.by[s]; x != nil {
+			return x.first(best, h, ports)
+		}
+		return best
+	}
+	value := s[i]
+	s[i] = nil
+	best = t.firstFrom(best, s, i+1, h, ports)
+	for _, form := range t.forms[i] {
+		if wider, ok := keys[i].as(value, form); ok {
+			s[i] = wider
+			best = t.firstFrom(best, s, i+1, h, ports)
 		}
 	}
 	return best
@@ -166,8 +186,8 @@ func FindHidden(rules []Rule) []Hidden {
 // or none: some of it may be left.
 func (t *Table) covers(r Rule) int {
 	last := 0
-	covered := r.each(func(listener string, h host, ports PortRange) bool {
-		n := t.first(listener, h, ports)
+	covered := r.each(func(s scope, h host, ports portRange) bool {
+		n := t.first(s, h, ports)
 		last = max(last, n)
 		return n != none
 	})
@@ -175,30 +195,4 @@ func (t *Table) covers(r Rule) int {
 		return none
 	}
 	return last
-}
-
-// glob says whether s matches pattern, in which "*" is any run of bytes and "?"
-// one byte. Its time is bounded by the product of the two lengths.
-//
-// Where s is a pattern, it says whether all that s matches pattern matches: a
-// "*" in s is any run of bytes, which only "*" takes. No host has one.
-func glob(pattern, s string) bool {
-	p, i := 0, 0
-	star, mark := -1, 0
-	for i < len(s) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, mark = p, i
-			p++
-		case p < len(pattern) && (pattern[p] == s[i] || pattern[p] == '?' && s[i] != '*'):
-			p++
-			i++
-		case star >= 0:
-			mark++
-			p, i = star+1, mark
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[p:], "*") == ""
 }

@@ -9,8 +9,8 @@ import (
 
 func TestFind(t *testing.T) {
 	rules := []Rule{
-		0: {Listeners: []string{"tcp.orders"}, Ports: []PortRange{{5432, 5432}}},
-		1: {Hosts: []string{"*.corp", "db.Example."}, Ports: []PortRange{{1, 1023}, {9000, 9100}}},
+		0: {Listeners: []string{"tcp.orders"}, Ports: []string{"5432"}},
+		1: {Hosts: []string{"*.corp", "db.Example."}, Ports: []string{"1-1023", "9000-9100"}},
 		2: {Hosts: []string{"10.0.0.0/8", "fd00::/8"}},
 		3: {Hosts: []string{"db-?.*.example"}},
 		4: {Listeners: []string{"socks5.apps"}, Hosts: []string{"*"}},
@@ -48,7 +48,7 @@ func TestFind(t *testing.T) {
 	table := New(rules)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, ok := table.Find(tt.listener, tunnel.Target{Host: tt.host, Port: tt.port})
+			got, ok := table.Find(Connection{Listener: tt.listener, Target: tunnel.Target{Host: tt.host, Port: tt.port}})
 			if !ok {
 				got = -1
 			}
@@ -60,11 +60,11 @@ func TestFind(t *testing.T) {
 }
 
 func TestNoMatchBlockMatchesAll(t *testing.T) {
-	n, ok := New([]Rule{{}}).Find("tcp.a", tunnel.Target{Host: "label"})
+	n, ok := New([]Rule{{}}).Find(Connection{Listener: "tcp.a", Target: tunnel.Target{Host: "label"}})
 	if n != 0 || !ok {
 		t.Fatalf("Find = %d, %v", n, ok)
 	}
-	if _, ok := New(nil).Find("tcp.a", tunnel.Target{Host: "label"}); ok {
+	if _, ok := New(nil).Find(Connection{Listener: "tcp.a", Target: tunnel.Target{Host: "label"}}); ok {
 		t.Fatal("an empty table found a rule")
 	}
 }
@@ -84,19 +84,19 @@ func TestGlobTakesNoAddress(t *testing.T) {
 		{"fe80::1%1.corp", "FE80::1%1.corp", "fe80::/10"},
 	} {
 		for _, glob := range globs {
-			if _, ok := New([]Rule{{Hosts: []string{glob}}}).Find("tcp.a", tunnel.Target{Host: tt.target, Port: 1}); ok {
+			if _, ok := New([]Rule{{Hosts: []string{glob}}}).Find(Connection{Listener: "tcp.a", Target: tunnel.Target{Host: tt.target, Port: 1}}); ok {
 				t.Errorf("%s matches %s", glob, tt.target)
 			}
 		}
 		for _, host := range []string{tt.address, tt.network} {
-			if _, ok := New([]Rule{{Hosts: append(globs, host)}}).Find("tcp.a", tunnel.Target{Host: tt.target, Port: 1}); !ok {
+			if _, ok := New([]Rule{{Hosts: append(globs, host)}}).Find(Connection{Listener: "tcp.a", Target: tunnel.Target{Host: tt.target, Port: 1}}); !ok {
 				t.Errorf("%s does not match %s", host, tt.target)
 			}
 		}
 	}
 	// A label is a name, of whatever it is made.
 	for _, glob := range []string{"*", "54*", "5432"} {
-		if _, ok := New([]Rule{{Hosts: []string{glob}}}).Find("tcp.a", tunnel.Target{Host: "5432"}); !ok {
+		if _, ok := New([]Rule{{Hosts: []string{glob}}}).Find(Connection{Listener: "tcp.a", Target: tunnel.Target{Host: "5432"}}); !ok {
 			t.Errorf("%s does not match the label", glob)
 		}
 	}

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"regexp"
@@ -13,7 +14,10 @@ import (
 
 // matches is what Rule's documentation says, without an index.
 func matches(r Rule, listener string, target tunnel.Target) bool {
-	port := func(p PortRange) bool { return p.From <= target.Port && target.Port <= p.To }
+	port := func(written string) bool {
+		p, _ := parsePorts(written)
+		return p.from <= target.Port && target.Port <= p.to
+	}
 	host := func(h string) bool { return matching[[2]string{h, target.Host}] }
 	return (len(r.Listeners) == 0 || slices.Contains(r.Listeners, listener)) &&
 		(len(r.Hosts) == 0 || slices.ContainsFunc(r.Hosts, host)) &&
@@ -71,8 +75,8 @@ func someRules(rnd *rand.Rand) []Rule {
 			r.Hosts = append(r.Hosts, somePatterns[rnd.IntN(len(somePatterns))])
 		}
 		for range rnd.IntN(3) {
-			from := uint16(1 + rnd.IntN(4))
-			r.Ports = append(r.Ports, PortRange{from, from + uint16(rnd.IntN(3))})
+			from := 1 + rnd.IntN(4)
+			r.Ports = append(r.Ports, fmt.Sprintf("%d-%d", from, from+rnd.IntN(3)))
 		}
 		rules = append(rules, r)
 	}
@@ -93,7 +97,7 @@ func TestLikeScan(t *testing.T) {
 				for port := range uint16(8) {
 					target := tunnel.Target{Host: h, Port: port}
 					want := slices.IndexFunc(rules, func(r Rule) bool { return matches(r, l, target) })
-					got, ok := table.Find(l, target)
+					got, ok := table.Find(Connection{Listener: l, Target: target})
 					if !ok {
 						got = -1
 					}
@@ -132,7 +136,7 @@ func TestLikeScan(t *testing.T) {
 func TestFindHidden(t *testing.T) {
 	hosts := func(h ...string) Rule { return Rule{Hosts: h} }
 	on := func(l ...string) Rule { return Rule{Listeners: l} }
-	ports := func(p ...PortRange) Rule { return Rule{Ports: p} }
+	ports := func(p ...string) Rule { return Rule{Ports: p} }
 	const reachable = -1
 	tests := map[string]struct {
 		rules  []Rule
@@ -171,13 +175,13 @@ func TestFindHidden(t *testing.T) {
 		"address of the other family":       {[]Rule{hosts("0.0.0.0/0"), hosts("fd00::1")}, reachable, false},
 		"glob in a network":                 {[]Rule{hosts("10.0.0.0/8"), hosts("10.*")}, reachable, false},
 		"network beside a glob":             {[]Rule{hosts("10.*"), hosts("10.0.0.0/8")}, reachable, false},
-		"port of a range":                   {[]Rule{ports(PortRange{1, 9}), ports(PortRange{5, 5})}, 0, false},
-		"range across ranges that meet":     {[]Rule{ports(PortRange{1, 4}, PortRange{5, 9}), ports(PortRange{3, 7})}, 0, false},
-		"range across two rules":            {[]Rule{ports(PortRange{1, 4}), ports(PortRange{5, 9}), ports(PortRange{3, 7})}, 1, true},
-		"range with a hole":                 {[]Rule{ports(PortRange{1, 4}, PortRange{6, 9}), ports(PortRange{3, 7})}, reachable, false},
-		"a label has no port":               {[]Rule{ports(PortRange{1, 65535}), {}}, reachable, false},
-		"port of every port":                {[]Rule{hosts("a"), {Hosts: []string{"a"}, Ports: []PortRange{{1, 2}}}}, 0, false},
-		"host and port of different rules":  {[]Rule{hosts("a"), ports(PortRange{1, 1}), {Hosts: []string{"b"}, Ports: []PortRange{{2, 2}}}}, reachable, false},
+		"port of a range":                   {[]Rule{ports("1-9"), ports("5")}, 0, false},
+		"range across ranges that meet":     {[]Rule{ports("1-4", "5-9"), ports("3-7")}, 0, false},
+		"range across two rules":            {[]Rule{ports("1-4"), ports("5-9"), ports("3-7")}, 1, true},
+		"range with a hole":                 {[]Rule{ports("1-4", "6-9"), ports("3-7")}, reachable, false},
+		"a label has no port":               {[]Rule{ports("1-65535"), {}}, reachable, false},
+		"port of every port":                {[]Rule{hosts("a"), {Hosts: []string{"a"}, Ports: []string{"1-2"}}}, 0, false},
+		"host and port of different rules":  {[]Rule{hosts("a"), ports("1"), {Hosts: []string{"b"}, Ports: []string{"2"}}}, reachable, false},
 		"listener":                          {[]Rule{on("tcp.a"), {Listeners: []string{"tcp.a"}, Hosts: []string{"a"}}}, 0, false},
 		"another listener":                  {[]Rule{on("tcp.a"), on("tcp.b")}, reachable, false},
 		"one of two listeners":              {[]Rule{on("tcp.a"), on("tcp.a", "tcp.b")}, reachable, false},

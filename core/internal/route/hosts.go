@@ -1,0 +1,144 @@
+package route
+
+import (
+	"net/netip"
+	"regexp"
+	"strings"
+)
+
+var hostsKey = Key{
+	Name:  "hosts",
+	Check: checkHost,
+	Doubt: doubtGlob,
+	In:    func(r *Rule) *[]string { return &r.Hosts },
+}
+
+var (
+	hostRE = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?$`)
+	zoneRE = regexp.MustCompile(`^[A-Za-z0-9_.-]{0,32}$`)
+)
+
+// ValidHost says whether s is a DNS name, with or without a trailing dot, or an
+// IP literal without brackets.
+func ValidHost(s string) bool {
+	if ip, err := netip.ParseAddr(s); err == nil {
+		return zoneRE.MatchString(ip.Zone())
+	}
+	return len(s) <= 254 && hostRE.MatchString(s) && !strings.Contains(s, "..")
+}
+
+// checkHost returns an empty text, or a sentence for the user.
+func checkHost(s string) string {
+	if strings.Contains(s, "/") {
+		return checkCIDR(s)
+	}
+	switch {
+	case ValidHost(s):
+		return ""
+	case strings.HasPrefix(s, "["):
+		return `An IPv6 address is written without brackets here: "fd00::1".`
+	case strings.Contains(s, ":"):
+		return "It is neither a name nor an IP address. A port belongs into ports = [ … ]."
+	case strings.ContainsFunc(s, func(r rune) bool { return r > 127 }):
+		return "Names are compared as DNS has them. Write the name in its ASCII form, with xn--."
+	}
+	plain := strings.NewReplacer("*", "x", "?", "x").Replace(s)
+	if !ValidHost(plain) {
+		return `A host is a name, a glob of * and ?, an IP address or a CIDR: "db.corp", "*.corp", "10.0.0.0/8".`
+	}
+	return ""
+}
+
+func checkCIDR(s string) string {
+	prefix, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return `A CIDR is an address and the length of its prefix: "10.0.0.0/8", "fd00::/8".`
+	case prefix.Masked() != prefix:
+		return `The address of a CIDR has only zeros after its prefix: "10.1.0.0/16", not "10.1.2.3/16".`
+	case prefix.Addr().Is4In6() && prefix.Bits() < 96:
+		return "An IPv4-mapped CIDR has a prefix of at least 96. Write it as IPv4."
+	}
+	return ""
+}
+
+// addressGlobRE is part of an IPv4 address and wildcards. Without a dot it may be
+// meant for labels.
+var addressGlobRE = regexp.MustCompile(`^[0-9.*?]*([0-9*?]\.[0-9]|[0-9]\.[0-9*?])[0-9.*?]*$`)
+
+// doubtGlob is for globs that look as if they were meant for IP addresses too.
+func doubtGlob(s string) (summary, detail string) {
+	switch summary = "Glob that matches no IP address"; {
+	case s == "*":
+		return summary, `"*" is every name. To match IP addresses as well, leave hosts out; to match names alone, write "?*".`
+	case strings.ContainsAny(s, "*?") && addressGlobRE.MatchString(s):
+		return summary, `A glob matches names alone. Write addresses as a CIDR: "10.0.0.0/8".`
+	}
+	return "", ""
+}
+
+// host is what a client asks for, or an element of Rule.Hosts, in the form in
+// which hosts are compared: lower case, no trailing dot, IP literals in their
+// shortest form, IPv4-mapped as IPv4.
+type host struct {
+	every bool         // all names, labels and IP literals; the rest is unset
+	text  string       // a name, a glob or an IP literal; unset: a CIDR
+	net   netip.Prefix // of a CIDR, and of an IP literal as long as it is
+}
+
+// literal is a host as a client asks for it.
+func literal(s string) host {
+	s = strings.TrimSuffix(s, ".")
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return host{text: strings.ToLower(s)}
+	}
+	a = a.Unmap()
+	return host{text: a.String(), net: netip.PrefixFrom(a.WithZone(""), a.BitLen())}
+}
+
+// pattern is an element of Rule.Hosts.
+func pattern(s string) host {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		for strings.Contains(s, "**") {
+			s = strings.ReplaceAll(s, "**", "*")
+		}
+		return literal(s)
+	}
+	return host{net: unmapped(p)}
+}
+
+// unmapped is a CIDR in the form in which they are compared.
+func unmapped(p netip.Prefix) netip.Prefix {
+	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	}
+	return p.Masked()
+}
+
+// glob says whether s matches pattern, in which "*" is any run of bytes and "?"
+// one byte. Its time is bounded by the product of the two lengths.
+//
+// Where s is a pattern, it says whether all that s matches pattern matches: a
+// "*" in s is any run of bytes, which only "*" takes. No host has one.
+func glob(pattern, s string) bool {
+	p, i := 0, 0
+	star, mark := -1, 0
+	for i < len(s) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, mark = p, i
+			p++
+		case p < len(pattern) && (pattern[p] == s[i] || pattern[p] == '?' && s[i] != '*'):
+			p++
+			i++
+		case star >= 0:
+			mark++
+			p, i = star+1, mark
+		default:
+			return false
+		}
+	}
+	return strings.Trim(pattern[p:], "*") == ""
+}
