@@ -35,7 +35,7 @@ var owners = map[string]schema.Owner{"listener": schema.Listeners, "upstream": s
 // later are the names that are taken for what is to come, by block, beside the
 // common ones; "match" is the one within route.
 var later = map[string][]string{
-	"match":  {"sources", "users"},
+	"match":  route.Later,
 	"route":  {"on_remove"},
 	"plugin": {"user", "sandbox"},
 }

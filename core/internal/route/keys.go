@@ -47,6 +47,23 @@ var keys = [...]Key{listenersKey, hostsKey, portsKey}
 // Keys returns the attributes of a match block.
 func Keys() []Key { return keys[:] }
 
+// Rule is what a route matches, as it is written: see Keys. All that is given
+// must hold; within one, any. The zero value matches everything.
+type Rule struct {
+	// Listeners are listener IDs ("tcp.orders").
+	Listeners []string
+	// Hosts are names, globs ("*" is any run of characters, dots included, "?"
+	// one character), IP literals and CIDRs. Only the last two match a target
+	// that is an IP literal, and they match no other. All are compared without
+	// case and trailing dot, an IPv4-mapped address as IPv4.
+	Hosts []string
+	// Ports are "5432", or "9000-9100" with both included.
+	Ports []string
+}
+
+// Later are names that are taken for keys to come.
+var Later = []string{"sources", "users"}
+
 // Connection is what a route is looked for.
 type Connection struct {
 	Listener string // its ID, "tcp.orders"

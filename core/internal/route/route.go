@@ -4,20 +4,6 @@ package route
 
 import "slices"
 
-// Rule is what a route matches, as it is written: see Keys. All that is given
-// must hold; within one, any. The zero value matches everything.
-type Rule struct {
-	// Listeners are listener IDs ("tcp.orders").
-	Listeners []string
-	// Hosts are names, globs ("*" is any run of characters, dots included, "?"
-	// one character), IP literals and CIDRs. Only the last two match a target
-	// that is an IP literal, and they match no other. All are compared without
-	// case and trailing dot, an IPv4-mapped address as IPv4.
-	Hosts []string
-	// Ports are "5432", or "9000-9100" with both included.
-	Ports []string
-}
-
 // scope is one value of each key by which a table splits its rules, or of each what
 // a connection has; nil: all, or none. What is not split by is nil.
 type scope [len(keys)]any
