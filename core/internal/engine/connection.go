@@ -204,13 +204,13 @@ func (c *connection) reach(ctx context.Context, g *generation, client *listen.Cl
 // is retryable and the listener's time for dialing is not over. It also returns
 // half_close of the tunnel, as far as the pump keeps it.
 func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, time.Duration, *tunnel.DialError) {
-	n, ok := g.table.Find(route.Connection{Listener: c.listener.id, Target: c.target})
+	n, ok := g.table.Find(route.Connection{Listener: c.listener.id, Source: c.source.Addr(), Target: c.target})
 	if !ok {
 		return nil, 0, &tunnel.DialError{
 			Stage:   pluginv1.Stage_STAGE_REQUEST,
 			Reason:  pluginv1.Reason_REASON_DENIED,
 			Message: fmt.Sprintf("no route matches %s on listener %s", c.target, c.listener.id),
-			Hint:    "add a route whose match block takes this listener, host and port, or one without a match block at the end",
+			Hint:    "add a route whose match block takes this listener, client, host and port, or one without a match block at the end",
 		}
 	}
 	to := g.routes[n]

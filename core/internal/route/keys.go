@@ -1,6 +1,7 @@
 package route
 
 import (
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -42,7 +43,7 @@ type Key struct {
 
 // keys is the one list of what routes match by. The order is that of the
 // documentation.
-var keys = [...]Key{listenersKey, hostsKey, portsKey}
+var keys = [...]Key{listenersKey, sourcesKey, hostsKey, portsKey}
 
 // Keys returns the attributes of a match block.
 func Keys() []Key { return keys[:] }
@@ -52,6 +53,8 @@ func Keys() []Key { return keys[:] }
 type Rule struct {
 	// Listeners are listener IDs ("tcp.orders").
 	Listeners []string
+	// Sources are IP addresses and CIDRs of clients, an IPv4-mapped one as IPv4.
+	Sources []string
 	// Hosts are names, globs ("*" is any run of characters, dots included, "?"
 	// one character), IP literals and CIDRs. Only the last two match a target
 	// that is an IP literal, and they match no other. All are compared without
@@ -62,11 +65,12 @@ type Rule struct {
 }
 
 // Later are names that are taken for keys to come.
-var Later = []string{"sources", "users"}
+var Later = []string{"users"}
 
 // Connection is what a route is looked for.
 type Connection struct {
-	Listener string // its ID, "tcp.orders"
+	Listener string     // its ID, "tcp.orders"
+	Source   netip.Addr // the client's
 	Target   tunnel.Target
 }
 

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -16,39 +17,55 @@ func TestFind(t *testing.T) {
 		4: {Listeners: []string{"socks5.apps"}, Hosts: []string{"*"}},
 		5: {Hosts: []string{"::ffff:192.168.0.0/112", "192.168.9.9"}},
 		6: {Hosts: []string{"*.corp"}},
+		7: {Sources: []string{"10.1.0.0/16", "fd00::/8"}, Hosts: []string{"*.lan"}},
+		8: {Sources: []string{"10.0.0.0/8", "::ffff:192.0.2.1"}, Hosts: []string{"*.lan"}, Ports: []string{"22"}},
+		9: {Listeners: []string{"tcp.x"}, Sources: []string{"192.0.2.1", "192.0.2.0/24"}},
 	}
 	tests := []struct {
 		name, listener, host string
 		port                 uint16
 		want                 int
+		source               string
 	}{
-		{"listener and port", "tcp.orders", "anything", 5432, 0},
-		{"listener alone is not enough", "tcp.orders", "anything", 5433, -1},
-		{"glob", "tcp.x", "db.corp", 443, 1},
-		{"glob spans labels", "tcp.x", "a.b.corp", 443, 1},
-		{"glob needs a label", "tcp.x", ".corp", 443, -1},
-		{"glob is no suffix of a name", "tcp.x", "xcorp", 443, -1},
-		{"port range start", "tcp.x", "a.corp", 9000, 1},
-		{"port range end", "tcp.x", "a.corp", 9100, 1},
-		{"past the range falls to a later rule", "tcp.x", "a.corp", 9101, 6},
-		{"case and trailing dot", "tcp.x", "DB.EXAMPLE.", 443, 1},
-		{"cidr", "tcp.x", "10.200.0.1", 1, 2},
-		{"ipv4-mapped is ipv4", "tcp.x", "::ffff:10.1.2.3", 1, 2},
-		{"cidr v6", "tcp.x", "fd12::1", 1, 2},
-		{"cidr matches literals only", "tcp.x", "10.0.0.1.nip.example", 1, -1},
-		{"glob with question mark", "tcp.x", "db-1.eu.example", 1, 3},
-		{"question mark is one", "tcp.x", "db-12.eu.example", 1, -1},
-		{"star for one listener", "socks5.apps", "whatever", 1, 4},
-		{"earlier rule of all listeners wins", "socks5.apps", "10.1.1.1", 1, 2},
-		{"mapped cidr", "tcp.x", "192.168.0.1", 1, 5},
-		{"literal as name", "tcp.x", "192.168.9.9", 1, 5},
-		{"outside of the mapped cidr", "tcp.x", "192.169.0.1", 1, -1},
-		{"nothing", "tcp.x", "example.org", 1, -1},
+		{"listener and port", "tcp.orders", "anything", 5432, 0, ""},
+		{"listener alone is not enough", "tcp.orders", "anything", 5433, -1, ""},
+		{"glob", "tcp.x", "db.corp", 443, 1, ""},
+		{"glob spans labels", "tcp.x", "a.b.corp", 443, 1, ""},
+		{"glob needs a label", "tcp.x", ".corp", 443, -1, ""},
+		{"glob is no suffix of a name", "tcp.x", "xcorp", 443, -1, ""},
+		{"port range start", "tcp.x", "a.corp", 9000, 1, ""},
+		{"port range end", "tcp.x", "a.corp", 9100, 1, ""},
+		{"past the range falls to a later rule", "tcp.x", "a.corp", 9101, 6, ""},
+		{"case and trailing dot", "tcp.x", "DB.EXAMPLE.", 443, 1, ""},
+		{"cidr", "tcp.x", "10.200.0.1", 1, 2, ""},
+		{"ipv4-mapped is ipv4", "tcp.x", "::ffff:10.1.2.3", 1, 2, ""},
+		{"cidr v6", "tcp.x", "fd12::1", 1, 2, ""},
+		{"cidr matches literals only", "tcp.x", "10.0.0.1.nip.example", 1, -1, ""},
+		{"glob with question mark", "tcp.x", "db-1.eu.example", 1, 3, ""},
+		{"question mark is one", "tcp.x", "db-12.eu.example", 1, -1, ""},
+		{"star for one listener", "socks5.apps", "whatever", 1, 4, ""},
+		{"earlier rule of all listeners wins", "socks5.apps", "10.1.1.1", 1, 2, ""},
+		{"mapped cidr", "tcp.x", "192.168.0.1", 1, 5, ""},
+		{"literal as name", "tcp.x", "192.168.9.9", 1, 5, ""},
+		{"outside of the mapped cidr", "tcp.x", "192.169.0.1", 1, -1, ""},
+		{"nothing", "tcp.x", "example.org", 1, -1, ""},
+		{"network of the client", "tcp.x", "a.lan", 22, 7, "10.1.2.3"},
+		{"wider network of the client", "tcp.x", "a.lan", 22, 8, "10.2.2.3"},
+		{"client and another port", "tcp.x", "a.lan", 23, -1, "10.2.2.3"},
+		{"client of IPv6", "tcp.x", "a.lan", 23, 7, "fd12::1"},
+		{"client with a zone", "tcp.x", "a.lan", 23, 7, "fd12::1%lo"},
+		{"client as IPv6", "tcp.x", "a.lan", 23, 7, "::ffff:10.1.2.3"},
+		{"client of a mapped address", "socks5.x", "a.lan", 22, 8, "192.0.2.1"},
+		{"client and listener", "tcp.x", "example.org", 1, 9, "192.0.2.77"},
+		{"client of another listener", "socks5.x", "example.org", 1, -1, "192.0.2.77"},
+		{"client from elsewhere", "tcp.x", "a.lan", 22, -1, "11.1.2.3"},
+		{"no client's address", "tcp.x", "a.lan", 22, -1, ""},
 	}
 	table := New(rules)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, ok := table.Find(Connection{Listener: tt.listener, Target: tunnel.Target{Host: tt.host, Port: tt.port}})
+			source, _ := netip.ParseAddr(tt.source) // not of all
+			got, ok := table.Find(Connection{Listener: tt.listener, Source: source, Target: tunnel.Target{Host: tt.host, Port: tt.port}})
 			if !ok {
 				got = -1
 			}

@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"regexp"
@@ -13,13 +14,21 @@ import (
 )
 
 // matches is what Rule's documentation says, without an index.
-func matches(r Rule, listener string, target tunnel.Target) bool {
+func matches(r Rule, c Connection) bool {
+	target := c.Target
 	port := func(written string) bool {
 		p, _ := parsePorts(written)
 		return p.from <= target.Port && target.Port <= p.to
 	}
+	source := func(s string) bool {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			return p.Contains(c.Source)
+		}
+		return s == c.Source.String()
+	}
 	host := func(h string) bool { return matching[[2]string{h, target.Host}] }
-	return (len(r.Listeners) == 0 || slices.Contains(r.Listeners, listener)) &&
+	return (len(r.Listeners) == 0 || slices.Contains(r.Listeners, c.Listener)) &&
+		(len(r.Sources) == 0 || slices.ContainsFunc(r.Sources, source)) &&
 		(len(r.Hosts) == 0 || slices.ContainsFunc(r.Hosts, host)) &&
 		(len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, port))
 }
@@ -43,6 +52,8 @@ func hostMatches(pattern, host string) bool {
 // The universe of the random tests: every rule is of these, and every target.
 var (
 	someListeners = []string{"tcp.a", "tcp.b", "socks5.c"}
+	someNetworks  = []string{"10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "0.0.0.0/0", "fd00::/8", "fd00::1"}
+	someSources   = []netip.Addr{netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("10.2.2.3"), netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fe80::1")}
 	somePatterns  = []string{
 		"*", "*.corp", "*.x.corp", "a.corp", "?.corp", "b?.corp", "b*.corp", "*b*", "b*", "**.corp", "*?", "?*", "??*",
 		"*-b.corp", "?-b.corp", "a*b.corp", "*b.c*", "?*1*.corp", "*?1?c*", "10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "10.1.2.3", "10.*", "fd00::/8", "fd*", "fd00::1",
@@ -64,12 +75,32 @@ var matching = func() map[[2]string]bool {
 	return m
 }()
 
+// someConnections are all of the universe.
+func someConnections() iter.Seq[Connection] {
+	return func(yield func(Connection) bool) {
+		for _, l := range someListeners {
+			for _, s := range someSources {
+				for _, h := range someHosts {
+					for port := range uint16(8) {
+						if !yield(Connection{Listener: l, Source: s, Target: tunnel.Target{Host: h, Port: port}}) {
+							return
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 func someRules(rnd *rand.Rand) []Rule {
 	var rules []Rule
 	for range rnd.IntN(12) {
 		var r Rule
 		for range rnd.IntN(3) {
 			r.Listeners = append(r.Listeners, someListeners[rnd.IntN(len(someListeners))])
+		}
+		for range max(rnd.IntN(5)-2, 0) {
+			r.Sources = append(r.Sources, someNetworks[rnd.IntN(len(someNetworks))])
 		}
 		for range rnd.IntN(4) {
 			r.Hosts = append(r.Hosts, somePatterns[rnd.IntN(len(somePatterns))])
@@ -88,26 +119,21 @@ func someRules(rnd *rand.Rand) []Rule {
 func TestLikeScan(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	hidden, first, never := 0, 0, 0
-	for range 200 {
+	for range 100 {
 		rules := someRules(rnd)
 		table := New(rules)
 		seen := make([]bool, len(rules))
-		for _, l := range someListeners {
-			for _, h := range someHosts {
-				for port := range uint16(8) {
-					target := tunnel.Target{Host: h, Port: port}
-					want := slices.IndexFunc(rules, func(r Rule) bool { return matches(r, l, target) })
-					got, ok := table.Find(Connection{Listener: l, Target: target})
-					if !ok {
-						got = -1
-					}
-					if got != want {
-						t.Fatalf("rules %+v, %s %q %d: got %d, want %d", rules, l, h, port, got, want)
-					}
-					if want >= 0 {
-						seen[want] = true
-					}
-				}
+		for c := range someConnections() {
+			want := slices.IndexFunc(rules, func(r Rule) bool { return matches(r, c) })
+			got, ok := table.Find(c)
+			if !ok {
+				got = -1
+			}
+			if got != want {
+				t.Fatalf("rules %+v, %+v: got %d, want %d", rules, c, got, want)
+			}
+			if want >= 0 {
+				seen[want] = true
 			}
 		}
 		for _, h := range FindHidden(rules) {
@@ -137,6 +163,7 @@ func TestFindHidden(t *testing.T) {
 	hosts := func(h ...string) Rule { return Rule{Hosts: h} }
 	on := func(l ...string) Rule { return Rule{Listeners: l} }
 	ports := func(p ...string) Rule { return Rule{Ports: p} }
+	from := func(s ...string) Rule { return Rule{Sources: s} }
 	const reachable = -1
 	tests := map[string]struct {
 		rules  []Rule
@@ -188,6 +215,13 @@ func TestFindHidden(t *testing.T) {
 		"both listeners":                    {[]Rule{on("tcp.a"), on("tcp.b"), on("tcp.a", "tcp.b")}, 1, true},
 		"every listener, after one":         {[]Rule{on("tcp.a"), hosts("a")}, reachable, false},
 		"one listener, after every":         {[]Rule{hosts("a"), {Listeners: []string{"tcp.a"}, Hosts: []string{"a"}}}, 0, false},
+		"client in a network":               {[]Rule{from("10.0.0.0/8"), from("10.1.2.3", "10.2.0.0/16")}, 0, false},
+		"the wider network of clients":      {[]Rule{from("10.1.0.0/16"), from("10.0.0.0/8")}, reachable, false},
+		"clients of two rules":              {[]Rule{from("10.1.0.0/16"), from("fd00::/8"), from("10.1.2.3", "fd00::1")}, 1, true},
+		"every client, after one":           {[]Rule{from("0.0.0.0/0", "::/0"), hosts("a")}, reachable, false},
+		"one client, after every":           {[]Rule{hosts("a"), {Sources: []string{"10.1.2.3"}, Hosts: []string{"a"}}}, 0, false},
+		"client on a listener":              {[]Rule{{Listeners: []string{"tcp.a"}, Sources: []string{"10.0.0.0/8"}}, {Listeners: []string{"tcp.a"}, Sources: []string{"10.1.2.3"}, Ports: []string{"22"}}}, 0, false},
+		"client on another listener":        {[]Rule{{Listeners: []string{"tcp.a"}, Sources: []string{"10.0.0.0/8"}}, {Sources: []string{"10.1.2.3"}}}, reachable, false},
 		"host of the wrong listener's rule": {[]Rule{{Listeners: []string{"tcp.a"}, Hosts: []string{"*.corp"}}, {Listeners: []string{"tcp.b"}, Hosts: []string{"db.corp"}}}, reachable, false},
 	}
 	for name, tt := range tests {
