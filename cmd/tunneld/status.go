@@ -64,7 +64,11 @@ func writeStatus(to io.Writer, s core.Status, now time.Time) error {
 	// The writer keeps the first error for the end.
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "tunneld %s, process %d, up %s, since %s\n", printable(s.Version), s.PID, short(now.Sub(s.Started)), clock(s.Started, now))
-	fmt.Fprintf(w, "configuration %s, generation %d in force\n", printable(s.Config), s.Generation)
+	watched := ""
+	if s.Watched {
+		watched = ", reloaded when it changes"
+	}
+	fmt.Fprintf(w, "configuration %s, generation %d in force%s\n", printable(s.Config), s.Generation, watched)
 	writeLastReload(w, s, now)
 	fmt.Fprint(w, notReady(s))
 	if s.LogDropped > 0 {
@@ -118,6 +122,15 @@ func writeListeners(w io.Writer, listeners []core.StatusListener) {
 		}
 		row(w, l.ID, strings.Join(l.Addresses, ", "), l.Target, fmt.Sprint(l.Connections), strings.Join(tunnels, ", "))
 	}
+	for _, l := range listeners {
+		writeFileProblem(w, "listener "+l.ID, l.FileProblem)
+	}
+}
+
+func writeFileProblem(w io.Writer, block, problem string) {
+	if problem != "" {
+		fmt.Fprintf(w, "%s, FILE NOT USABLE, its old content stays in use: %s\n", block, printable(problem))
+	}
 }
 
 func writeUpstreams(w io.Writer, upstreams []core.StatusUpstream, now time.Time) {
@@ -136,9 +149,7 @@ func writeUpstreams(w io.Writer, upstreams []core.StatusUpstream, now time.Time)
 		row(w, u.ID, u.Health, upstreamConnections(u), strings.Join(credential, ", "), u.Message)
 	}
 	for _, u := range upstreams {
-		if u.FileProblem != "" {
-			fmt.Fprintf(w, "upstream %s, FILE NOT USABLE, its old content stays in use: %s\n", u.ID, printable(u.FileProblem))
-		}
+		writeFileProblem(w, "upstream "+u.ID, u.FileProblem)
 	}
 }
 

@@ -82,7 +82,7 @@ var allowed = map[string][]string{
 	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/nodump", "internal/plaintext", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
 		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost",
-		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/neterr", "internal/outbound", "proto/tunneld/plugin/v1",
+		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/userfile", "internal/neterr", "internal/outbound", "proto/tunneld/plugin/v1",
 	},
 	"core/conformance": {
 		"core/conformance/internal/...", "core/internal/config", "core/internal/pluginhost", "core/internal/tunnel",

@@ -83,6 +83,7 @@ func (p *parser) daemon(v schema.Values, b *hclsyntax.Block) Daemon {
 		ShutdownTimeout: v.Duration("shutdown_timeout"),
 		DrainTimeout:    v.Duration("drain_timeout"),
 		MaxConnections:  v.Int("max_connections"),
+		Watch:           v.Bool("watch"),
 	}
 }
 

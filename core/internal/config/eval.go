@@ -39,11 +39,11 @@ func (e *callError) Error() string { return e.summary }
 // functionNames are the functions of the language.
 var functionNames = []string{"env", "file", "trimspace", "base64decode", "jsondecode", "jsonencode"}
 
-// evalContext holds the functions; file starts from folder.
-func evalContext(folder string) *hcl.EvalContext {
+// evalContext holds the functions.
+func (s *source) evalContext() *hcl.EvalContext {
 	return &hcl.EvalContext{Functions: map[string]function.Function{
 		"env":       textFunc(envValue),
-		"file":      textFunc(func(path string) (string, *callError) { return fileValue(folder, path) }),
+		"file":      textFunc(s.fileValue),
 		"trimspace": textFunc(func(s string) (string, *callError) { return strings.TrimSpace(s), nil }),
 		"base64decode": textFunc(func(s string) (string, *callError) {
 			b, err := base64.StdEncoding.DecodeString(s)
@@ -138,13 +138,20 @@ func envValue(name string) (string, *callError) {
 	return v, nil
 }
 
-func fileValue(folder, path string) (string, *callError) {
+func (s *source) fileValue(path string) (string, *callError) {
 	hint := ""
 	if !filepath.IsAbs(path) {
-		path = filepath.Join(folder, path)
+		path = filepath.Join(s.folder, path)
 		hint = " A relative path starts from the configuration's folder."
 	}
 	f, err := userfile.Read(path, maxValueFile)
+	if s.read == nil {
+		s.read = map[string]userfile.Sum{}
+	}
+	s.read[path] = userfile.Sum{}
+	if err == nil {
+		s.read[path] = f.Sum()
+	}
 	switch {
 	case err != nil:
 		return "", &callError{"The file%s cannot be read", "The reason: " + reason(err) + "." + hint, errors.Is(err, fs.ErrNotExist)}
@@ -163,8 +170,9 @@ func (s *source) eval(expr hclsyntax.Expression) (evaluated, []hclbody.Problem) 
 		s.evals[expr] = evaluated{}
 		return evaluated{}, []hclbody.Problem{*p}
 	}
+	s.read = nil
 	value, diags := expr.Value(s.funcs)
-	e := evaluated{value: value, ok: !diags.HasErrors()}
+	e := evaluated{value: value, ok: !diags.HasErrors(), read: s.read}
 	s.evals[expr] = e
 	if e.ok {
 		return e, nil

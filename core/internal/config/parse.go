@@ -62,9 +62,11 @@ func Parse(path string) (*Config, Diagnostics) {
 	for _, name := range names {
 		f, err := userfile.Read(name, left)
 		if err != nil {
+			p.src.sums[name] = userfile.Sum{}
 			p.unreadable(name, err)
 			continue
 		}
+		p.src.sums[name] = f.Sum()
 		left -= int64(len(f.Data))
 		texts = append(texts, sourceText{name, f.Data})
 	}

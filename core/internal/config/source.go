@@ -16,6 +16,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/tunneld/tunneld/core/internal/hclbody"
+	"github.com/tunneld/tunneld/internal/userfile"
 )
 
 // MaxSize bounds a configuration, all its files together, in bytes: ten thousand
@@ -24,10 +25,16 @@ const MaxSize = 4 << 20
 
 // source is what a configuration was made from: it places diagnostics.
 type source struct {
+	// folder is where relative paths start from.
+	folder string
 	files  map[string]*file
+	// sums are of the files as they were read.
+	sums   map[string]userfile.Sum
 	blocks map[string]*hclsyntax.Block // by ID: "listener.tcp.orders", "log"
 	funcs  *hcl.EvalContext
 	evals  map[hclsyntax.Expression]evaluated
+	// read is what file() reads while an expression is computed.
+	read map[string]userfile.Sum
 	// secrets are the sensitive values of each upstream, to keep them out of
 	// what its plugin says.
 	secrets map[string][]string
@@ -41,6 +48,8 @@ type source struct {
 type evaluated struct {
 	value cty.Value
 	ok    bool
+	// read are the files that it was made of, by path.
+	read map[string]userfile.Sum
 }
 
 // file is one configuration file.
@@ -56,13 +65,16 @@ type file struct {
 
 // newSource is an empty source, whose relative paths start from folder.
 func newSource(folder string) *source {
-	return &source{
+	s := &source{
+		folder:  folder,
 		files:   map[string]*file{},
+		sums:    map[string]userfile.Sum{},
 		blocks:  map[string]*hclsyntax.Block{},
-		funcs:   evalContext(folder),
 		evals:   map[hclsyntax.Expression]evaluated{},
 		secrets: map[string][]string{},
 	}
+	s.funcs = s.evalContext()
+	return s
 }
 
 // configFiles returns the files that path stands for, in order, and the folder

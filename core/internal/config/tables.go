@@ -73,6 +73,7 @@ var tables = map[string]*pluginv1.Block{
 		schema.Attr("shutdown_timeout", schema.Duration, `"30s"`),
 		schema.Attr("drain_timeout", schema.Duration, `"600s"`),
 		schema.Attr("max_connections", schema.Count, `0`),
+		schema.Attr("watch", schema.Bool, `false`),
 	}},
 	"plugin": {Attributes: []*pluginv1.Attribute{
 		schema.Required("command", schema.List(schema.Text)),

@@ -62,6 +62,8 @@ type Daemon struct {
 	ShutdownTimeout time.Duration
 	DrainTimeout    time.Duration
 	MaxConnections  int // 0: from RLIMIT_NOFILE
+	// Watch has the daemon reload when a file of the configuration changes.
+	Watch bool
 }
 
 // Plugin is a plugin block. Env may hold secrets: it is never printed.

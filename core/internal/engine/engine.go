@@ -21,6 +21,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/splice"
 	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/internal/follow"
 )
 
 // Options are what an engine needs. Version, Bundled and Self may be empty.
@@ -56,16 +57,17 @@ type Engine struct {
 	log   *slog.Logger
 	began time.Time
 
-	host    *pluginhost.Host
-	lookup  lookup
-	pump    *splice.Pump
-	slots   *slots
-	gates   *gates
-	metrics *metrics.Metrics
-	repeats *repeats
-	control *control.Server
-	current atomic.Pointer[generation]
-	ids     atomic.Uint64
+	host     *pluginhost.Host
+	lookup   lookup
+	pump     *splice.Pump
+	slots    *slots
+	gates    *gates
+	metrics  *metrics.Metrics
+	repeats  *repeats
+	followed *followed
+	control  *control.Server
+	current  atomic.Pointer[generation]
+	ids      atomic.Uint64
 
 	refusals atomic.Int64 // clients beyond a limit that are being told so
 
@@ -106,6 +108,7 @@ var errStopping = errors.New("the daemon is stopping")
 // where it fails they may say why, and with ErrInvalid they do. Whatever it began is
 // undone on an error.
 func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, error) {
+	names := follow.FolderSum(opts.ConfigPath)
 	cfg, diags := config.Parse(opts.ConfigPath)
 	e, err := newEngine(cfg, opts)
 	if err != nil {
@@ -114,8 +117,12 @@ func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, erro
 	diags = wantListener(cfg, diags, opts.ConfigPath)
 	e.turn <- struct{}{} // the control socket is served before all is done
 	diags, _, err = e.replace(ctx, renewal{cfg: cfg, diags: diags})
+	if err == nil {
+		e.followed.watch(cfg, names)
+	}
 	<-e.turn
 	if err != nil {
+		e.followed.close()
 		e.control.Close()
 		return nil, diags, errors.Join(err, e.pump.Close(), e.host.Close(context.WithoutCancel(ctx)))
 	}
@@ -159,6 +166,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 	if e.lookup == nil {
 		e.lookup = systemLookup
 	}
+	e.followed = newFollowed(e)
 	e.metrics = metrics.New(opts.Version, e.Status)
 	e.control = control.NewServer(e, e.log)
 	e.dialing, e.stopDialing = context.WithCancelCause(context.Background())
@@ -286,6 +294,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 func (e *Engine) stop(ctx context.Context) error {
 	e.announceStop()
 	e.life.turn(status.Draining)
+	e.followed.close()
 	e.log.Info("stopping", "tunnels", e.pump.Active())
 	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)
 	defer cancel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
@@ -19,6 +20,8 @@ type preparation struct {
 	diags   config.Diagnostics
 	running []*pluginhost.Plugin // only read
 	fresh   string               // see renewal
+	like    *generation          // the one in force, with only; else nil
+	only    []string             // see renewal
 	number  uint64               // of the generation; only configure and release want it
 
 	plugins    map[string]*pluginhost.Plugin // by type
@@ -45,6 +48,10 @@ func (p *preparation) check(ctx context.Context) error {
 		if plugin == nil || u.Hash == "" {
 			continue
 		}
+		if same := p.same(u, plugin); same != nil {
+			p.cfg.Upstreams[i].Common = same.Common
+			continue
+		}
 		found, err := plugin.Validate(ctx, wire(u))
 		if err != nil {
 			return fmt.Errorf("validate upstream %q: %w", u.ID(), err)
@@ -58,6 +65,16 @@ func (p *preparation) check(ctx context.Context) error {
 	// The parser's, the decoder's and the plugins', as the user reads the file.
 	p.diags.Sort()
 	return verdict(p.diags)
+}
+
+// same returns an upstream as it is in force, where it cannot be another, and its
+// plugin's process neither; else nil.
+func (p *preparation) same(u config.Upstream, in *pluginhost.Plugin) *config.Upstream {
+	if p.like == nil || p.like.plugins[u.Type] != in || slices.Contains(p.only, "upstream."+u.ID()) {
+		return nil
+	}
+	i := slices.IndexFunc(p.like.cfg.Upstreams, func(had config.Upstream) bool { return had.Type == u.Type && had.Name == u.Name })
+	return &p.like.cfg.Upstreams[i]
 }
 
 func wire(u config.Upstream) *pluginv1.Upstream {
@@ -86,6 +103,11 @@ func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugi
 		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("others can change the plugin %q", name), err.Error()+". Whoever does has what they wrote run with the daemon's rights.")
 		d.Warning = true
 		p.diags = append(p.diags, d)
+	}
+	if p.like != nil {
+		if plugin := p.like.plugins[name]; plugin != nil && !plugin.Down() {
+			return plugin
+		}
 	}
 	identity := pluginhost.Identity(ctx, spec)
 	for _, plugin := range p.running {

@@ -25,22 +25,29 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 // ReloadWith is Reload with options.
 func (e *Engine) ReloadWith(ctx context.Context, o status.ReloadOptions) status.Reload {
 	return e.inTurn(ctx, func(ctx context.Context, r *status.Reload) {
-		e.notify(nil)
-		cfg, diags := config.Parse(e.opts.ConfigPath)
-		if len(e.current.Load().served) > 0 && !o.AllowEmpty {
-			diags = wantListener(cfg, diags, e.opts.ConfigPath)
-		}
-		diags, err := e.renew(ctx, r, renewal{cfg: cfg, diags: diags})
-		e.reloads.Add(1)
-		if err != nil {
-			e.failedReloads.Add(1)
-			e.log.Error("reload failed, the old configuration stays in force", "generation", r.Generation, "err", err, "problems", len(diags))
-		} else {
-			e.log.Info("reloaded", "generation", r.Generation, "changes", len(r.Changes), "duration", r.Duration.Round(time.Millisecond))
-		}
-		e.lastReload.Store(r)
-		e.notify(r)
+		e.reload(ctx, r, e.parse(), o)
 	})
+}
+
+// reload puts what was parsed in force. It is called with turn held.
+func (e *Engine) reload(ctx context.Context, r *status.Reload, a attempt, o status.ReloadOptions) {
+	e.notify(nil)
+	diags := a.diags
+	if len(e.current.Load().served) > 0 && !o.AllowEmpty {
+		diags = wantListener(a.cfg, diags, e.opts.ConfigPath)
+	}
+	diags, err := e.renew(ctx, r, renewal{cfg: a.cfg, diags: diags})
+	e.followed.watch(a.cfg, a.names)
+	e.lastReload.Store(r)
+	e.reloads.Add(1)
+	if err != nil {
+		e.failedReloads.Add(1)
+		e.log.Error("reload failed, the old configuration stays in force", "generation", r.Generation, "err", err, "problems", len(diags))
+	} else {
+		e.followed.read()
+		e.log.Info("reloaded", "generation", r.Generation, "changes", len(r.Changes), "duration", r.Duration.Round(time.Millisecond))
+	}
+	e.notify(r)
 }
 
 // RestartPlugin starts a plugin's program beside its process, and has the new one
@@ -94,6 +101,10 @@ type renewal struct {
 	diags config.Diagnostics
 	// fresh is the plugin that is started anew in any case, or empty.
 	fresh string
+	// only are the blocks that may differ from the configuration in force, by ID; nil:
+	// all may. Otherwise plugins go on, whatever has become of their files, and other
+	// upstreams are not checked again.
+	only []string
 }
 
 // renew puts a configuration in force and completes the outcome. It returns all that

@@ -21,6 +21,7 @@ func (e *Engine) Status() status.Status {
 		PID:           os.Getpid(),
 		Started:       e.began,
 		Config:        e.opts.ConfigPath,
+		Watched:       e.watched(),
 		State:         e.life.is(),
 		Reload:        e.lastReload.Load(),
 		Reloads:       e.reloads.Load(),
@@ -74,6 +75,7 @@ func (e *Engine) listenerStatus(g *generation) []status.Listener {
 			Addresses:   l.Addresses,
 			Target:      l.Target,
 			Connections: e.slots.open(l.ID),
+			FileProblem: e.followed.problem("listener." + l.ID),
 			Tunnels:     tunnels[l.ID],
 		})
 	}
@@ -111,22 +113,23 @@ func (e *Engine) pluginStatus(g *generation) (plugins []status.Plugin, upstreams
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.PID, b.PID))
 	})
 	for _, u := range g.cfg.Upstreams {
-		upstreams = append(upstreams, upstreamStatus(u, reports[u.ID()], e.gates.of(u.ID()).status(), e.life.is()))
+		upstreams = append(upstreams, e.upstreamStatus(u, reports[u.ID()]))
 	}
 	return plugins, upstreams
 }
 
-func upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStatus, now gateStatus, whole status.State) status.Upstream {
+func (e *Engine) upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStatus) status.Upstream {
+	now := e.gates.of(u.ID()).status()
 	s := status.Upstream{
 		ID:             u.ID(),
-		State:          now.state.Within(whole),
+		State:          now.state.Within(e.life.is()),
 		Health:         report.GetHealth().Text(),
 		Message:        report.GetMessage(),
 		Connections:    now.open,
 		MaxConnections: now.limit,
 		Waiting:        now.waiting,
 		Unreleased:     int(report.GetUnreleased()),
-		FileProblem:    report.GetFileProblem(),
+		FileProblem:    joined(e.followed.problem("upstream."+u.ID()), report.GetFileProblem()),
 	}
 	for _, c := range report.GetCertificates() {
 		s.Certificates = append(s.Certificates, status.Certificate{File: c.GetFile(), NotAfter: c.GetNotAfter().AsTime()})
@@ -141,4 +144,18 @@ func upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStatus, now gate
 		s.CredentialRenewed = t.AsTime()
 	}
 	return s
+}
+
+// joined are two reasons of which either may be empty.
+func joined(a, b string) string {
+	if a != "" && b != "" {
+		return a + "; " + b
+	}
+	return a + b
+}
+
+// watched says whether the daemon reloads by itself.
+func (e *Engine) watched() bool {
+	g := e.current.Load()
+	return g != nil && g.cfg.Daemon.Watch
 }

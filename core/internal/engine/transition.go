@@ -34,9 +34,13 @@ func (e *Engine) replace(ctx context.Context, n renewal) (config.Diagnostics, []
 
 func (e *Engine) newTransition(n renewal) *transition {
 	e.number++
+	var like *generation
+	if n.only != nil {
+		like = e.current.Load()
+	}
 	return &transition{
 		engine:  e,
-		plugins: &preparation{host: e.host, opts: e.opts, cfg: n.cfg, diags: n.diags, running: e.running, fresh: n.fresh, number: e.number},
+		plugins: &preparation{host: e.host, opts: e.opts, cfg: n.cfg, diags: n.diags, running: e.running, fresh: n.fresh, number: e.number, like: like, only: n.only},
 		sockets: e.newBinding(n.cfg),
 		old:     e.current.Load(),
 	}
@@ -53,6 +57,7 @@ func (t *transition) steps() []step {
 		{name: "generation", commit: t.swap},
 		{name: "sockets", prepare: t.bind, undo: t.sockets.undo, commit: t.sockets.commit},
 		{name: "control socket", prepare: t.bindControl, undo: t.unbindControl, commit: func() { t.commitControl() }},
+		{name: "followed files", commit: func() { t.engine.followed.follow(t.plugins.cfg) }},
 		{name: "retirement", commit: t.retire},
 	}
 }

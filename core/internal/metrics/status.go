@@ -26,6 +26,7 @@ var (
 	credRenewed = desc("upstream_credential_renewed_timestamp_seconds", "When the credential was last renewed; absent where there is none.", "upstream")
 	certExpires = desc("upstream_certificate_expires_timestamp_seconds", "When the first of the certificates ends that the upstream proves itself with, from files; absent where there is none.", "upstream")
 	fileProblem = desc("upstream_file_problem", "1 while a followed file of the upstream holds what cannot be used, and what it held before stays in use, else 0.", "upstream")
+	listenFile  = desc("listener_file_problem", "1 while a file that the listener's block reads holds what cannot be used, and what it held before stays in force, else 0.", "listener")
 	upConns     = desc("upstream_connections", "Connections that are open through the upstream, dials under way included.", "upstream")
 	upLimit     = desc("upstream_max_connections", "The upstream's max_connections; absent where there is no limit.", "upstream")
 	upWaiting   = desc("upstream_waiting_dials", "Dials that wait for a place among the upstream's max_connections.", "upstream")
@@ -53,7 +54,7 @@ var (
 func (c statusCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		generation, reloads, lastReloadOK, lastReloadAt, lastReloadDur, logDropped,
-		upstreamUp, credExpires, credRenewed, certExpires, fileProblem, upConns, upLimit, upWaiting, unreleased,
+		upstreamUp, credExpires, credRenewed, certExpires, fileProblem, listenFile, upConns, upLimit, upWaiting, unreleased,
 		pluginUp, pluginStatus, pluginRestarts, pluginExit, pluginOpen, pluginRetired,
 		pumpWorkers, pipesInUse, pipesIdle, pipesMade, pipesRefused, pipesSmall, buffersInUse, buffersMade,
 	} {
@@ -74,6 +75,9 @@ func (c statusCollector) Collect(out chan<- prometheus.Metric) {
 		w.gauge(lastReloadDur, r.Duration.Seconds())
 	}
 	w.counter(logDropped, float64(s.LogDropped))
+	for _, l := range s.Listeners {
+		w.gauge(listenFile, truth(l.FileProblem != ""), l.ID)
+	}
 	for _, u := range s.Upstreams {
 		if u.Health == "ok" || u.Health == "failing" {
 			w.gauge(upstreamUp, truth(u.Health == "ok"), u.ID)

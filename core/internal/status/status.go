@@ -15,7 +15,9 @@ type Status struct {
 	Started time.Time `json:"started"`
 	// Config is the configuration's path as given.
 	Config string `json:"config"`
-	State  State  `json:"state"`
+	// Watched: the daemon reloads by itself when a file of it changes.
+	Watched bool  `json:"watched"`
+	State   State `json:"state"`
 	// Generation numbers the configuration in force; each try takes a number.
 	Generation uint64 `json:"generation"`
 	// Reload is the last try; nil: there was none since the start.
@@ -70,6 +72,8 @@ type Listener struct {
 	Connections int `json:"connections"`
 	// Tunnels are those of them that are established, by path.
 	Tunnels map[string]int `json:"tunnels,omitempty"`
+	// FileProblem is that of Upstream.
+	FileProblem string `json:"file_problem,omitempty"`
 }
 
 // Upstream is an upstream of the configuration in force.

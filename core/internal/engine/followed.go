@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/internal/follow"
+	"github.com/tunneld/tunneld/internal/userfile"
+)
+
+// followed are the files that the daemon follows: those that file() has read in the
+// bodies of upstreams and listeners, and with daemon.watch the configuration's own.
+// Its goroutine does what a change comes to.
+type followed struct {
+	engine   *Engine
+	follower follow.Follower
+	wake     chan struct{} // of capacity 1
+	cancel   context.CancelFunc
+	done     chan struct{} // the goroutine has ended
+
+	mu       sync.Mutex
+	bodies   map[string]*followedBody // by block ID; changed with turn held
+	dirty    map[string]bool          // block IDs
+	ownDirty bool
+
+	// own are the configuration's files, as the last try found them. Both are touched
+	// with turn held alone.
+	own      map[string]userfile.Sum
+	ownWatch *follow.Watch // nil: they are not followed
+}
+
+// followedBody is a body of the configuration in force.
+type followedBody struct {
+	files   map[string]userfile.Sum
+	watch   *follow.Watch
+	problem string // why what the files hold now is not in force; empty where it is
+}
+
+func newFollowed(e *Engine) *followed {
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &followed{
+		engine: e,
+		wake:   make(chan struct{}, 1),
+		cancel: cancel,
+		done:   make(chan struct{}),
+		bodies: map[string]*followedBody{},
+		dirty:  map[string]bool{},
+	}
+	go f.run(ctx)
+	return f
+}
+
+// close ends the goroutine and waits for it. Nobody else changes the configuration any
+// more.
+func (f *followed) close() {
+	f.cancel()
+	<-f.done
+	f.follow(nil)
+	f.watch(nil, userfile.Sum{})
+}
+
+func (f *followed) run(ctx context.Context) {
+	defer close(f.done)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.wake:
+		}
+		f.mu.Lock()
+		bodies := slices.Sorted(maps.Keys(f.dirty))
+		clear(f.dirty)
+		own := f.ownDirty
+		f.ownDirty = false
+		f.mu.Unlock()
+		if own {
+			f.engine.reloadChanged(ctx)
+		}
+		if len(bodies) > 0 {
+			f.engine.reread(ctx, bodies)
+		}
+	}
+}
+
+// mark notes that something has changed, and wakes the goroutine.
+func (f *followed) mark(note func()) {
+	f.mu.Lock()
+	note()
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default: // it will wake anyway
+	}
+}
+
+// follow makes the bodies of the configuration that is now in force those whose files
+// are followed; nil: none. It is called with turn held.
+func (f *followed) follow(cfg *config.Config) {
+	wanted := map[string]map[string]userfile.Sum{}
+	if cfg != nil {
+		wanted = cfg.ValueFiles()
+	}
+	next, gone := map[string]*followedBody{}, []*follow.Watch(nil)
+	for id, b := range f.bodies {
+		if files, ok := wanted[id]; ok && maps.Equal(files, b.files) {
+			next[id] = b
+		} else if b.watch != nil {
+			gone = append(gone, b.watch)
+		}
+	}
+	for _, w := range gone {
+		w.Stop()
+	}
+	for id, files := range wanted {
+		if next[id] != nil {
+			continue
+		}
+		watch, err := f.follower.Follow(filesOf(files), func() { f.mark(func() { f.dirty[id] = true }) })
+		if err != nil {
+			f.engine.log.Warn("the files of a block are not followed: a reload is needed when they change", named(id, "err", err)...)
+		}
+		next[id] = &followedBody{files: files, watch: watch}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bodies = next
+}
+
+// watch makes the configuration's own files, as tried found them, those that are
+// followed, where the configuration in force wants that; nil: none. names is the Sum of
+// the folder's names before, if it is a folder. It is called with turn held.
+func (f *followed) watch(tried *config.Config, names userfile.Sum) {
+	if f.ownWatch != nil {
+		f.ownWatch.Stop()
+		f.ownWatch = nil
+	}
+	if tried == nil {
+		return
+	}
+	f.own = tried.Files()
+	if !f.engine.current.Load().cfg.Daemon.Watch {
+		return
+	}
+	files := filesOf(f.own)
+	path := f.engine.opts.ConfigPath
+	if _, ok := f.own[path]; !ok { // a folder, or nothing that can be read
+		files = append(files, follow.File{Path: path, Sum: names})
+	}
+	var err error
+	if f.ownWatch, err = f.follower.Follow(files, func() { f.mark(func() { f.ownDirty = true }) }); err != nil {
+		f.engine.log.Warn("the configuration is not followed: a reload is needed when it changes", "err", err)
+	}
+}
+
+func filesOf(sums map[string]userfile.Sum) (out []follow.File) {
+	for path, sum := range sums {
+		out = append(out, follow.File{Path: path, Sum: sum})
+	}
+	return out
+}
+
+// tell sets why what a body's files hold now is not in force, and returns what it was.
+func (f *followed) tell(id, problem string) (before string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b := f.bodies[id]; b != nil {
+		before, b.problem = b.problem, problem
+	}
+	return before
+}
+
+// read notes that all bodies have been evaluated just now.
+func (f *followed) read() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, b := range f.bodies {
+		b.problem = ""
+	}
+}
+
+// problem is what tell has set last.
+func (f *followed) problem(id string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b := f.bodies[id]; b != nil {
+		return b.problem
+	}
+	return ""
+}

@@ -1,0 +1,127 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/internal/follow"
+	"github.com/tunneld/tunneld/internal/userfile"
+)
+
+// reread has the bodies of these blocks evaluated again, since files that they read
+// have changed, and puts them in force: all together, or else each that can be. The
+// rest of the configuration is the one in force, whatever has become of its files.
+func (e *Engine) reread(ctx context.Context, blockIDs []string) {
+	e.inTurn(ctx, func(ctx context.Context, _ *status.Reload) {
+		if len(blockIDs) > 1 && e.tryReread(ctx, blockIDs).err == nil {
+			return
+		}
+		for _, id := range blockIDs {
+			if r := e.tryReread(ctx, []string{id}); r.err != nil && ctx.Err() == nil {
+				e.keepOld(id, r)
+			}
+		}
+	})
+}
+
+// rereading is the outcome of one.
+type rereading struct {
+	changed map[string][]string // by block ID, the files whose content is another
+	diags   config.Diagnostics
+	err     error
+}
+
+// tryReread puts the bodies in force, or changes nothing.
+func (e *Engine) tryReread(ctx context.Context, blockIDs []string) rereading {
+	cfg := e.current.Load().cfg
+	was := cfg.ValueFiles()
+	// A reload may have taken a block away, or its files.
+	blockIDs = slices.DeleteFunc(slices.Clone(blockIDs), func(id string) bool { return was[id] == nil })
+	next, diags := cfg.Reread(blockIDs)
+	is := next.ValueFiles()
+	r := rereading{changed: map[string][]string{}, diags: diags}
+	for _, id := range blockIDs {
+		files := differing(was[id], is[id])
+		if len(files) > 0 {
+			r.changed[id] = files
+		} else if e.followed.tell(id, "") != "" {
+			e.log.Info("the files of a block hold again what is in force", named(id)...)
+		}
+	}
+	if len(r.changed) == 0 {
+		return r
+	}
+	r.diags, _, r.err = e.replace(ctx, renewal{cfg: next, diags: diags, only: blockIDs})
+	if r.err != nil {
+		return r
+	}
+	r.diags.Problems().Log(e.log)
+	for _, id := range slices.Sorted(maps.Keys(r.changed)) {
+		e.log.Info("files have changed, and the block that reads them takes the new values", named(id, "files", strings.Join(r.changed[id], ", "), "generation", e.number)...)
+	}
+	return r
+}
+
+// differing are the files that one of the two lacks, or has with another content.
+func differing(was, is map[string]userfile.Sum) (files []string) {
+	for path, sum := range is {
+		if before, ok := was[path]; !ok || before != sum {
+			files = append(files, path)
+		}
+	}
+	for path := range was {
+		if _, ok := is[path]; !ok {
+			files = append(files, path)
+		}
+	}
+	slices.Sort(files)
+	return files
+}
+
+// keepOld tells that what files hold now is not in force, and why.
+func (e *Engine) keepOld(blockID string, r rereading) {
+	files := strings.Join(r.changed[blockID], ", ")
+	why := r.err.Error()
+	if r.diags.HasErrors() {
+		why = r.diags.Error()
+	}
+	e.followed.tell(blockID, fmt.Sprintf("%s: %s", files, why))
+	e.log.Warn("files have changed, and the block that reads them cannot use them: its old values stay in force", named(blockID, "files", files, "err", why)...)
+}
+
+// named are a log line's attributes, of a block with this ID.
+func named(blockID string, attrs ...any) []any {
+	kind, name, _ := strings.Cut(blockID, ".")
+	return append([]any{kind, name}, attrs...)
+}
+
+// attempt is a configuration that has been parsed.
+type attempt struct {
+	cfg   *config.Config
+	diags config.Diagnostics
+	names userfile.Sum // of its folder, before
+}
+
+func (e *Engine) parse() attempt {
+	names := follow.FolderSum(e.opts.ConfigPath)
+	cfg, diags := config.Parse(e.opts.ConfigPath)
+	return attempt{cfg, diags, names}
+}
+
+// reloadChanged is a reload that is not asked for: a file of the configuration may have
+// changed, or come or gone.
+func (e *Engine) reloadChanged(ctx context.Context) {
+	e.inTurn(ctx, func(ctx context.Context, r *status.Reload) {
+		a := e.parse()
+		if maps.Equal(a.cfg.Files(), e.followed.own) {
+			return // another file of the folder
+		}
+		e.log.Info("the configuration has changed on disk")
+		e.reload(ctx, r, a, status.ReloadOptions{})
+	})
+}
