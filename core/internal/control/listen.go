@@ -25,17 +25,18 @@ const (
 	// maxConns bounds the connections to a socket.
 	maxConns = 32
 
-	// probeTimeout bounds a look at who serves a socket.
+	// probeTimeout bounds a look at who serves a socket, and lockTimeout the wait for
+	// others that look.
 	probeTimeout = time.Second
+	lockTimeout  = 2 * time.Second
 )
 
-// Listen makes the control socket. Only this process's user can open it, from
-// the first moment on: it is bound in a private folder, given its mode, and then
-// linked to its place, which another daemon that does the same at this moment
-// cannot overwrite. A socket that nobody serves any more is replaced; one that
-// somebody does serve, and a file that is no socket, is an error. A missing
-// folder is made, for this user alone. Closing the listener removes the socket,
-// unless it is another one by now.
+// Listen makes the control socket. Only this process's user can open it, from the
+// first moment on: it is bound in a private folder, given its mode, and then renamed to
+// its place. A socket that nobody serves any more is replaced; one that somebody does
+// serve, and a file that is no socket, is an error. Of daemons that do the same at once
+// one wins: the folder is locked meanwhile. A missing folder is made, for this user
+// alone. Closing the listener removes the socket, unless it is another one by now.
 func Listen(address string) (net.Listener, error) {
 	ln, err := bind(address)
 	if err != nil {
@@ -88,62 +89,52 @@ func listen(path string) (_ *listener, err error) {
 	}, nil
 }
 
-// place gives the socket temp its mode and links it to path.
+// place gives the socket temp its mode and renames it to path.
 func place(temp, path string) (own fs.FileInfo, err error) {
 	if err := os.Chmod(temp, 0o600); err != nil {
 		return nil, err
 	}
-	if own, err = os.Lstat(temp); err != nil {
+	folder, err := lock(filepath.Dir(path))
+	if err != nil {
 		return nil, err
 	}
-	for range 10 {
-		err := os.Link(temp, path)
-		if err == nil {
-			return own, nil
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return nil, err
-		}
-		if err := vacate(path, temp+".old"); err != nil {
-			return nil, err
-		}
+	defer func() { err = errors.Join(err, folder.Close()) }()
+	stale, err := os.Lstat(path)
+	if err == nil {
+		err = unserved(path, stale)
 	}
-	return nil, errors.New("another process keeps making it")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return nil, err
+	}
+	return os.Lstat(path)
 }
 
-// vacate removes what a dead daemon left at path. aside is a free name in a
-// private folder.
-func vacate(path, aside string) error {
-	stale, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// lock locks a folder against others that place a socket in it; closing it unlocks it.
+func lock(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if stale.Mode().Type() != fs.ModeSocket {
+	for deadline := time.Now().Add(lockTimeout); ; time.Sleep(time.Millisecond) {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline) {
+			return nil, errors.Join(fmt.Errorf("lock its folder against other daemons: %w", err), f.Close())
+		}
+	}
+}
+
+// unserved says whether what is at path is a socket that nobody serves: nil, or what it
+// is, or who does.
+func unserved(path string, info fs.FileInfo) error {
+	if info.Mode().Type() != fs.ModeSocket {
 		return errors.New("there is a file that is no socket: remove it, or choose another control.address")
 	}
-	if err := unserved(path, stale); err != nil {
-		return err
-	}
-	// Another daemon may have replaced it meanwhile: what has been moved is the
-	// one that was looked at, or goes back.
-	if err := os.Rename(path, aside); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	moved, err := os.Lstat(aside)
-	if err == nil && !os.SameFile(stale, moved) {
-		err = os.Link(aside, path)
-	}
-	return errors.Join(err, os.Remove(aside))
-}
-
-// unserved says whether nobody serves a socket: nil, or who does.
-func unserved(path string, info fs.FileInfo) error {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	var d net.Dialer

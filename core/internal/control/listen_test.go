@@ -200,7 +200,7 @@ func TestOneOfManyGetsTheSocket(t *testing.T) {
 			deadSocket(t, path)
 		}
 		var wg sync.WaitGroup
-		listeners := make(chan net.Listener, 8)
+		listeners := make(chan net.Listener, 4)
 		for range cap(listeners) {
 			wg.Go(func() {
 				if ln, err := Listen(path); err == nil {
@@ -229,6 +229,24 @@ func TestOneOfManyGetsTheSocket(t *testing.T) {
 		}
 		wantFiles(t, dir)
 	}
+}
+
+// TestLockedFolder: who holds the folder's lock for long does not hang a start.
+func TestLockedFolder(t *testing.T) {
+	dir := shortDir(t)
+	held, err := lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "c")
+	if ln, err := Listen(path); err == nil || !strings.Contains(err.Error(), "lock its folder against other daemons") {
+		t.Errorf("%v, %v", ln, err)
+	}
+	wantFiles(t, dir)
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustListen(t, path)
 }
 
 func TestListenSaysThatThePathIsTooLong(t *testing.T) {
