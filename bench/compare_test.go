@@ -59,6 +59,10 @@ func TestVerdicts(t *testing.T) {
 		{"nothing", true, steady, steady, 0.1, "~", false, false},
 		{"too few rounds", false, []float64{1, 1, 1}, []float64{2, 2, 2}, 10, "?", false, false},
 		{"no ratio", true, []float64{-1, 1, 1, 1, 1, 1}, []float64{1, 1, 1, 1, 1, 1}, 10, "", false, false},
+		{"nothing to nothing", true, make([]float64, 10), make([]float64, 10), 10, "~", false, false},
+		{"a cost out of nothing", true, make([]float64, 10), steady, 10, "worse", true, false},
+		{"a round without a value", false, append([]float64{0}, steady[1:]...), steady, 10, "~", false, false},
+		{"a rate that is gone", false, steady, make([]float64, 10), 10, "worse", true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			all := comparison{Lines: one(c.cost, c.before, c.after), maxLoss: c.maxLoss}
@@ -72,6 +76,9 @@ func TestVerdicts(t *testing.T) {
 			var out bytes.Buffer
 			if err := all.report(&out, false); errors.Is(err, errLoss) != c.shown {
 				t.Errorf("%v", err)
+			}
+			if err := all.report(io.Discard, true); err != nil && !errors.Is(err, errLoss) {
+				t.Errorf("as JSON: %v", err)
 			}
 			if strings.Contains(out.String(), "Not decided") != c.open {
 				t.Errorf("%s", out.String())

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"text/tabwriter"
 )
@@ -26,7 +27,7 @@ type line struct {
 	// Old and New have a value of each round.
 	Old []float64 `json:"old"`
 	New []float64 `json:"new"`
-	// Ratio is the median of new to old, round by round; nil: a value is not positive.
+	// Ratio is the median of new to old, round by round; nil: a value is negative.
 	Ratio *float64 `json:"ratio"`
 	// Interval has that ratio in 95 % of all comparisons; nil: there are too few rounds.
 	Interval *[2]float64 `json:"interval"`
@@ -54,13 +55,29 @@ func lines(all []metric, rows []string, got [2]results) (out []line) {
 }
 
 // ratios are those of the rounds, or nil where one would say nothing.
-func (l line) ratios() []float64 {
+func (l line) ratios() (all []float64) {
 	for i := range min(len(l.Old), len(l.New)) {
-		if l.Old[i] <= 0 || l.New[i] <= 0 {
+		before, after := l.Old[i], l.New[i]
+		switch {
+		case before < 0 || after < 0:
 			return nil
+		case before == after:
+			all = append(all, 1)
+		default:
+			all = append(all, min(after/before, endless)) // it is the rank that counts
 		}
 	}
-	return ratios(l.New, l.Old)
+	return all
+}
+
+// endless is a ratio to nothing, which JSON has no number for.
+const endless = math.MaxFloat64
+
+func ratioText(v float64) string {
+	if v > endless/4 { // a median between two may be less than all of it
+		return "∞"
+	}
+	return fmt.Sprintf("%.3f", v)
 }
 
 // verdict says what the interval does.
@@ -123,7 +140,7 @@ func (c comparison) losses() (shown, open []string) {
 		least, most, ok := l.loss(missAll / float64(len(c.Lines)))
 		switch name := l.Row + ": " + l.Name; {
 		case ok && least > c.maxLoss:
-			shown = append(shown, fmt.Sprintf("%s (at least %.1f %%)", name, least))
+			shown = append(shown, fmt.Sprintf("%s (at least %.3g %%)", name, least))
 		case ok && most > c.maxLoss:
 			open = append(open, name)
 		}
@@ -146,11 +163,11 @@ func (c comparison) text() string {
 		}
 		ratio, interval := "", ""
 		if l.Ratio != nil {
-			ratio = fmt.Sprintf("%.3f", *l.Ratio)
+			ratio = ratioText(*l.Ratio)
 		}
 		if l.Interval != nil {
 			intervals++
-			interval = fmt.Sprintf("%.3f to %.3f", l.Interval[0], l.Interval[1])
+			interval = ratioText(l.Interval[0]) + " to " + ratioText(l.Interval[1])
 		}
 		verdict := l.verdict()
 		if verdict == "better" || verdict == "worse" {

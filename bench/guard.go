@@ -13,8 +13,8 @@ import (
 const measureCommand = "measure"
 
 // guard has the measurement done by a process of its own, which takes down what
-// it has started once its standard input ends: when this process is told to end,
-// and when it dies.
+// it has started once its standard input ends: when a signal ends this
+// process, and when it dies.
 func guard(args []string) int {
 	exe, err := os.Executable()
 	if err != nil {

@@ -124,7 +124,20 @@ func askProxy(c net.Conn, target, token string) error {
 	return err
 }
 
-// bulk moves bytes over n connections. The first fifth of the time is warm-up.
+func (f loadFlags) warmUp() { time.Sleep(f.length / 5) }
+
+// measure returns what is added to count in the length, or in a few of them: a busy
+// machine may do nothing for a while.
+func (f loadFlags) measure(count *atomic.Int64) (n int64, took time.Duration) {
+	from, start := count.Load(), time.Now()
+	for i := 0; i < 20 && n == 0; i++ {
+		time.Sleep(f.length)
+		n = count.Load() - from
+	}
+	return n, time.Since(start)
+}
+
+// bulk moves bytes over n connections.
 func bulk(f loadFlags) (loadResult, error) {
 	var moved, failed atomic.Int64
 	var stop atomic.Bool
@@ -156,10 +169,8 @@ func bulk(f loadFlags) (loadResult, error) {
 			}
 		})
 	}
-	time.Sleep(f.length / 5)
-	from, start := moved.Load(), time.Now()
-	time.Sleep(f.length)
-	bytes, took := moved.Load()-from, time.Since(start)
+	f.warmUp()
+	bytes, took := f.measure(&moved)
 	stop.Store(true)
 	for _, c := range conns {
 		c.Close()
@@ -182,27 +193,23 @@ func roundTrips(f loadFlags) (loadResult, error) {
 		wg.Go(func() {
 			defer c.Close()
 			buf := make([]byte, 64)
-			done := int64(0)
-			defer func() { total.Add(done) }()
 			for !stop.Load() {
 				begin := time.Now()
 				if err := roundTrip(c, buf); err != nil {
 					failed.Add(1)
 					return
 				}
-				done++
+				total.Add(1)
 				if measuring.Load() {
 					times[i] = append(times[i], time.Since(begin))
 				}
 			}
 		})
 	}
-	time.Sleep(f.length / 5)
+	f.warmUp()
 	measuring.Store(true)
-	start := time.Now()
-	time.Sleep(f.length)
+	_, took := f.measure(&total)
 	measuring.Store(false)
-	took := time.Since(start)
 	stop.Store(true)
 	wg.Wait()
 	all := slices.Concat(times...)
@@ -239,10 +246,8 @@ func newTunnels(f loadFlags) (loadResult, error) {
 			}
 		})
 	}
-	time.Sleep(f.length / 5)
-	from, start := made.Load(), time.Now()
-	time.Sleep(f.length)
-	n, took := made.Load()-from, time.Since(start)
+	f.warmUp()
+	n, took := f.measure(&made)
 	stop.Store(true)
 	wg.Wait()
 	return loadResult{PerSecond: float64(n) / took.Seconds(), Total: made.Load(), Failed: failed.Load()}, nil

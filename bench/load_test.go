@@ -33,6 +33,33 @@ func TestLoadCountsBrokenStreams(t *testing.T) {
 	}
 }
 
+// TestLoadWaitsForABusyMachine has a far end that does nothing for longer than the
+// measurement is to last.
+func TestLoadWaitsForABusyMachine(t *testing.T) {
+	for kind, serve := range map[string]func(*net.TCPConn){
+		"down": func(c *net.TCPConn) { repeat(c.Write) },
+		"rr":   echo,
+		"crr":  echo,
+	} {
+		t.Run(kind, func(t *testing.T) {
+			gate := make(chan struct{})
+			address, err := listen(func(c *net.TCPConn) {
+				<-gate
+				serve(c)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			const length = 100 * time.Millisecond
+			time.AfterFunc(2*length, func() { close(gate) })
+			got, err := loadFlags{kind: kind, address: address, n: 2, length: length}.run()
+			if err != nil || got.PerSecond == 0 || got.Total == 0 || got.Failed > 0 {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+	}
+}
+
 // TestAskedRowDoesEveryLoad has the load ask the proxy itself, which the row
 // sapsocks is compared with.
 func TestAskedRowDoesEveryLoad(t *testing.T) {

@@ -151,8 +151,8 @@ func measureColumn(ctx context.Context, s settings, c column, r row, got results
 	if err := self(ctx, &l, r.loadArgs(c.kind, c.n, s)...); err != nil {
 		return err
 	}
-	if l.Failed > 0 {
-		return fmt.Errorf("%d tunnels failed", l.Failed)
+	if l.Failed > 0 || l.Total == 0 {
+		return fmt.Errorf("%d tunnels failed, and %d bytes, round trips or tunnels were done", l.Failed, l.Total)
 	}
 	got.add(c.rate(), r.name, l.PerSecond*c.scale)
 	if c.p99 {

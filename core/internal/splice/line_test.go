@@ -54,8 +54,8 @@ func eachLook(t *testing.T, acks acksReader, test func(t *testing.T, start func(
 	}
 }
 
-// TestDeadLineEndsTheTunnel: on either side, on either path, and both ends are
-// told as far as they can be reached.
+// TestDeadLineEndsTheTunnel: on either side, on either path, and both ends learn of
+// it as far as they can be reached.
 func TestDeadLineEndsTheTunnel(t *testing.T) {
 	// Each TCP socket has sent something that nobody acknowledges.
 	dead := func(uintptr) (sockopt.Acks, bool) { return sockopt.Acks{Unacked: 1, Last: time.Hour}, true }
@@ -71,7 +71,7 @@ func TestDeadLineEndsTheTunnel(t *testing.T) {
 			expectReset(t, r.client)
 			if relay {
 				if said := <-r.relay.aborted; !strings.Contains(said, "the line is dead") {
-					t.Errorf("the plugin was told %q", said)
+					t.Errorf("the plugin heard %q", said)
 				}
 			} else {
 				expectReset(t, r.upstream)

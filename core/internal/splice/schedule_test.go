@@ -162,7 +162,7 @@ func schedule(t *testing.T, start func(Tunnel), rnd *rand.Rand) {
 		case p.ending != resets:
 		case side == 0 && s.relay:
 			if plans[1].ending != resets && len(r.relay.aborted) == 0 {
-				t.Fatalf("the plugin was not told: %s", desc)
+				t.Fatalf("the plugin does not know: %s", desc)
 			}
 		case readErrs[1-side] == nil && writeErrs[1-side] == nil: // the system tells only once
 			t.Fatalf("a reset looks like a clean end: %s", desc)
