@@ -106,8 +106,8 @@ const (
 type action uint8
 
 const (
-	never   action = iota // the event cannot happen in this state: it changes nothing
-	nothing               // neither does this one
+	never   action = iota // the event cannot happen in this state; no state changes
+	nothing               // the event has happened, and that is all
 	doPass
 	doShut
 	doDrop
