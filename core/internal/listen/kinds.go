@@ -48,7 +48,7 @@ type Settings struct {
 }
 
 // kinds is the one list of what listeners speak, and of what else they recognise.
-var kinds = []Kind{tcpKind, socks5Kind, httpKind, lineKind, socks4Kind, tlsKind}
+var kinds = []Kind{tcpKind, socks5Kind, httpKind, socks4Kind, tlsKind}
 
 // Later are names that are taken for kinds to come.
 var Later = []string{"mixed", "sni", "redirect", "tproxy"}
