@@ -165,7 +165,7 @@ var checks = []check{
 		fix: "answer with an error diagnostic whose path is the attribute's",
 	},
 	{
-		id: "types", group: groupConfig, title: "Values of a wrong type and unknown names are refused", needs: levelValid, run: (*run).types,
+		id: "types", group: groupConfig, title: "Values of a wrong type, values beyond their limits, and unknown names are refused", needs: levelValid, run: (*run).types,
 		fix: "decode strictly: an unknown name, a null and a wrong type are each an error diagnostic with its path (docs/plugin-protocol.md, section 4)",
 	},
 	{

@@ -106,6 +106,9 @@ func (r *run) types(ctx context.Context) outcome {
 		for _, a := range b.GetAttributes() {
 			value, what := misfit(a.GetType())
 			try(path, a.GetName(), what, value)
+			if value, ok := outside(a); ok {
+				try(path, a.GetName(), "beyond its limits", value)
+			}
 			try(path, a.GetName(), "as null", nil)
 		}
 		for _, n := range b.GetBlocks() {
@@ -128,6 +131,27 @@ func misfit(t *pluginv1.Type) (any, string) {
 		return map[string]any{}, "as an object"
 	}
 	return []any{}, "as an array"
+}
+
+// outside returns a value of an attribute's type that its limits do not allow; false
+// where none is found.
+func outside(a *pluginv1.Attribute) (any, bool) {
+	alone := &pluginv1.Block{Attributes: []*pluginv1.Attribute{{Name: a.GetName(), Type: a.GetType()}}}
+	for _, value := range []any{
+		"", "kit: no such text\n", strings.Repeat("kit", 64<<10), "0s", "0.000000001s", "9000000000s",
+		0, -schema.MaxInt, schema.MaxInt, -1e300, 1e300, []any{}, map[string]any{},
+	} {
+		text, err := json.Marshal(map[string]any{a.GetName(): value})
+		if err != nil {
+			continue
+		}
+		values, problems := schema.Decode(alone, text)
+		_, misfit := values[a.GetName()].(schema.Wrong)
+		if len(problems) > 0 && !misfit {
+			return value, true
+		}
+	}
+	return nil, false
 }
 
 // refuses changes the values at path's last step and says what is wrong with the

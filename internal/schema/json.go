@@ -77,6 +77,16 @@ func TextJSON(t *pluginv1.Type, text string) (string, error) {
 	return string(out), err
 }
 
+// LimitJSON returns the JSON of a minimum or maximum of the type, which is written as
+// a user would write it: "1s", "64KiB", or a number of bytes or elements.
+func LimitJSON(t *pluginv1.Type, text string) (string, error) {
+	of, _ := limitType(t)
+	if of == nil {
+		return "", fmt.Errorf("a %s has none", t.GetKind().Text())
+	}
+	return TextJSON(of, text)
+}
+
 // written returns a value of JSON whose texts are in the notation of users.
 func written(t *pluginv1.Type, raw any) (any, error) {
 	switch raw := raw.(type) {

@@ -42,6 +42,7 @@ func (c *validator) body(b *pluginv1.Block, v Values, at place) {
 			}
 		case map[string]any:
 			for _, label := range slices.Sorted(maps.Keys(inner)) {
+				c.control(label, here)
 				if e, ok := inner[label].(Values); ok {
 					c.body(n.GetBody(), e, here.key(label))
 				}
@@ -75,9 +76,12 @@ func (c *validator) value(t *pluginv1.Type, v any, at place, secret bool) {
 }
 
 func (c *validator) oneLine(t *pluginv1.Type, text string, at place) {
-	if !t.GetOneLine() {
-		return
+	if t.GetOneLine() {
+		c.control(text, at)
 	}
+}
+
+func (c *validator) control(text string, at place) {
 	if summary, detail := ControlProblem(text); summary != "" {
 		c.problems = append(c.problems, Problem{Path: at.path, Summary: strings.Join(at.path, ".") + " " + summary, Detail: detail})
 	}

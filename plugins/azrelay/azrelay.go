@@ -38,18 +38,18 @@ type Config struct {
 	HybridConnection string        `tunneld:"hybrid_connection" doc:"the hybrid connection's path; a suffix and a query reach the listener"`
 	KeyName          string        `tunneld:"key_name" doc:"the shared access policy to sign with; it needs the right Send"`
 	Key              sdk.Secret    `tunneld:"key" doc:"the policy's primary or secondary key, as the portal shows it"`
-	ConnectionString sdk.Secret    `tunneld:"connection_string" doc:"instead of namespace, hybrid_connection, key_name and key"`
+	ConnectionString sdk.Secret    `tunneld:"connection_string" conflicts_with:"namespace,key_name,key" doc:"instead of namespace, hybrid_connection, key_name and key"`
 	ReadyToken       sdk.Secret    `tunneld:"token" doc:"a ready-made shared access signature, instead of a key"`
-	TokenTTL         time.Duration `tunneld:"token_ttl" default:"1h" doc:"how long the tokens that are signed here are valid"`
-	TokenIn          string        `tunneld:"token_in" default:"header" doc:"where the token goes: header or query"`
+	TokenTTL         time.Duration `tunneld:"token_ttl" default:"1h" min:"1m" doc:"how long the tokens that are signed here are valid"`
+	TokenIn          string        `tunneld:"token_in" default:"header" one_of:"header,query" doc:"where the token goes"`
 	Endpoint         string        `tunneld:"endpoint" doc:"host:port to connect to instead of namespace:443; ws:// in front for plain connections"`
-	Framing          string        `tunneld:"framing" default:"raw" doc:"raw, or azbridge where Microsoft's azbridge listens"`
+	Framing          string        `tunneld:"framing" default:"raw" one_of:"raw,azbridge" doc:"raw, or azbridge where Microsoft's azbridge listens"`
 	PortName         string        `tunneld:"port_name" doc:"azbridge: the port's name; default the target's port in decimal"`
 	Via              sdk.Secret    `tunneld:"via" doc:"proxy to go through: http://, https:// or socks5://, with user:password@ where it wants them"`
 	PingInterval     time.Duration `tunneld:"ping_interval" default:"30s" doc:"how long a direction may be silent before a ping; 0s for none"`
 	PingTimeout      time.Duration `tunneld:"ping_timeout" doc:"how long a ping may stay unanswered while no byte flows; default two intervals"`
 	TLS              sdk.TLS       `tunneld:"tls" doc:"TLS towards the service"`
-	Timeouts         Timeouts      `tunneld:"timeouts" doc:"how long the parts of a dial may take"`
+	Timeouts         Timeouts      `tunneld:"timeouts" min:"1ms" doc:"how long the parts of a dial may take"`
 
 	env   sdk.Env
 	token tokenSource

@@ -54,14 +54,6 @@ func (c *Config) settings() (*settings, []sdk.Diagnostic) {
 // fromConnectionString fills s and returns the entity's path and the endpoint's
 // port; ok is false where it cannot be read.
 func (c *Config) fromConnectionString(s *settings, ds *diagnostics) (entity, port string, ok bool) {
-	for _, a := range []struct {
-		name string
-		set  bool
-	}{{"namespace", c.Namespace != ""}, {"key_name", c.KeyName != ""}, {"key", !c.Key.IsZero()}} {
-		if a.set {
-			ds.add(a.name, "connection_string says this already", "Leave one of the two out.")
-		}
-	}
 	p, err := parseConnectionString(c.ConnectionString.Reveal())
 	if err != nil {
 		ds.add("connection_string", "cannot read the connection string: "+err.Error(),
@@ -187,29 +179,13 @@ func (c *Config) Notes() []sdk.Diagnostic {
 func (c *Config) Validate() []sdk.Diagnostic {
 	s, out := c.settings()
 	ds := diagnostics(out)
-	if c.TokenIn != InHeader && c.TokenIn != InQuery {
-		ds.add("token_in", "the token goes neither into the header nor into the query", `Write "header" or "query".`)
-	}
-	if c.TokenTTL < minTokenTTL {
-		ds.add("token_ttl", "tokens would end before they are of use", "Set at least 1m.")
-	}
 	switch {
-	case c.Framing != FramingRaw && c.Framing != FramingAzbridge:
-		ds.add("framing", "the framing is neither raw nor azbridge", `Write "raw", or "azbridge" where Microsoft's azbridge listens.`)
 	case c.PortName == "":
 	case c.Framing == FramingRaw:
 		ds.add("port_name", "a port name means something to azbridge alone", `Set framing = "azbridge", or leave it out.`)
 	default:
 		if err := bridge.CheckName(c.PortName); err != nil {
 			ds.add("port_name", err.Error(), "Use the name that stands in azbridge's configuration.")
-		}
-	}
-	for _, a := range []struct {
-		name string
-		time time.Duration
-	}{{"connect", c.Timeouts.Connect}, {"handshake", c.Timeouts.Handshake}, {"accept", c.Timeouts.Accept}} {
-		if a.time <= 0 {
-			ds = append(ds, sdk.Diagnostic{Summary: "the time is not positive", Detail: "Write a duration such as 10s.", Path: []string{"timeouts", a.name}})
 		}
 	}
 	if c.PingTimeout > 0 && c.PingInterval == 0 {

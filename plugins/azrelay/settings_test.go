@@ -93,13 +93,9 @@ func TestValidate(t *testing.T) {
 			c.Namespace, c.KeyName, c.Key = "", "", sdk.Secret{}
 			c.ConnectionString = sdk.NewSecret("Endpoint=sb://ns/;SharedAccessKeyName=a\tb;SharedAccessKey=b")
 		}, "connection_string.SharedAccessKeyName"},
-		{"token_in", func(c *Config) { c.TokenIn = "cookie" }, "token_in"},
-		{"token_ttl", func(c *Config) { c.TokenTTL = time.Second }, "token_ttl"},
 		{"ping_timeout without pings", func(c *Config) { c.PingInterval, c.PingTimeout = 0, time.Minute }, "ping_timeout"},
-		{"framing", func(c *Config) { c.Framing = "tcp" }, "framing"},
 		{"a port name that goes nowhere", func(c *Config) { c.PortName = "x" }, "port_name"},
 		{"a port name too long", func(c *Config) { c.Framing, c.PortName = FramingAzbridge, strings.Repeat("x", 256) }, "port_name"},
-		{"no time", func(c *Config) { c.Timeouts = Timeouts{} }, "timeouts.connect timeouts.handshake timeouts.accept"},
 		{"via without scheme", func(c *Config) { c.Via = sdk.NewSecret("secret:3128") }, "via"},
 		{"via of another scheme", func(c *Config) { c.Via = sdk.NewSecret("ftp://secret") }, "via"},
 		{"via with a path", func(c *Config) { c.Via = sdk.NewSecret("http://secret/path") }, "via"},

@@ -29,16 +29,17 @@ func Plugin() sdk.Plugin {
 // What is written out overrides what a binding holds.
 type Config struct {
 	VCAPServices   sdk.Secret `tunneld:"vcap_services" doc:"the application's VCAP_SERVICES on Cloud Foundry: the connectivity binding in it gives proxy and credentials"`
-	Instance       string     `tunneld:"instance" doc:"the binding or service instance to use, where vcap_services has several for connectivity"`
-	ServiceBinding string     `tunneld:"service_binding" doc:"the folder of a service binding on Kubernetes, with a file for each credential; followed when it is rotated"`
+	Instance       string     `tunneld:"instance" required_with:"vcap_services" doc:"the binding or service instance to use, where vcap_services has several for connectivity"`
+	ServiceBinding string     `tunneld:"service_binding" path:"folder" conflicts_with:"vcap_services" doc:"the folder of a service binding on Kubernetes, with a file for each credential; followed when it is rotated"`
 	Proxy          string     `tunneld:"proxy" doc:"host:port of the SOCKS5 proxy, instead of the binding's"`
-	Token          sdk.Secret `tunneld:"token" doc:"a ready-made access token, sent as it is; it is not renewed"`
+	Token          sdk.Secret `tunneld:"token" conflicts_with:"oauth" doc:"a ready-made access token, sent as it is; it is not renewed"`
 	OAuth          *OAuth     `tunneld:"oauth" doc:"where access tokens come from, instead of the binding's values"`
-	Auth           string     `tunneld:"auth" default:"jwt" doc:"jwt, or none for a proxy in trusted mode"`
-	LocationID     string     `tunneld:"location_id" doc:"the location id of the Cloud Connector, at most 189 bytes; absent for the one without"`
-	TLS            sdk.TLS    `tunneld:"tls" doc:"TLS towards the token service; the proxy itself is spoken to in plain TCP"`
+	Auth           string     `tunneld:"auth" default:"jwt" one_of:"jwt,none" doc:"jwt, or none for a proxy in trusted mode"`
+	// Its base64 has to fit into a length byte: 255/4*3.
+	LocationID string  `tunneld:"location_id" max:"189" doc:"the location id of the Cloud Connector; absent for the one without"`
+	TLS        sdk.TLS `tunneld:"tls" doc:"TLS towards the token service; the proxy itself is spoken to in plain TCP"`
 
-	Timeouts sdk.Timeouts `tunneld:"timeouts" doc:"connect: to the proxy, and to the token service; handshake: for the proxy's handshake, then anew for its answer to the request, and for the token service's answer"`
+	Timeouts sdk.Timeouts `tunneld:"timeouts" min:"1ms" doc:"connect: to the proxy, and to the token service; handshake: for the proxy's handshake, then anew for its answer to the request, and for the token service's answer"`
 
 	running *upstream // from Start on
 }
@@ -50,8 +51,8 @@ type OAuth struct {
 	TokenURL     string     `tunneld:"token_url" doc:"the token service's address; /oauth/token (/oauth2/token with resource) is added where it has no path. For a token of another subscriber, write its subdomain here"`
 	ClientID     string     `tunneld:"client_id" doc:"the client's id"`
 	ClientSecret sdk.Secret `tunneld:"client_secret" doc:"the client's secret"`
-	CertFile     string     `tunneld:"cert_file" doc:"PEM file with the client's certificate chain, instead of a secret; followed when it is rotated"`
-	KeyFile      string     `tunneld:"key_file" doc:"PEM file with the certificate's private key; followed when it is rotated"`
+	CertFile     string     `tunneld:"cert_file" path:"file" doc:"PEM file with the client's certificate chain, instead of a secret; followed when it is rotated"`
+	KeyFile      string     `tunneld:"key_file" path:"file" doc:"PEM file with the certificate's private key; followed when it is rotated"`
 	Resource     string     `tunneld:"resource" doc:"for SAP Cloud Identity Services: urn:sap:identity:application:service:id:<instance_guid>"`
 }
 

@@ -14,10 +14,6 @@ import (
 // maxToken bounds a ready-made token in bytes. One of 20 KB is normal.
 const maxToken = 1 << 20
 
-// maxLocation is how long a location id may be, in bytes: its base64 has to fit
-// into a length byte.
-const maxLocation = 255 / 4 * 3
-
 // settings are a configuration and its binding as one.
 type settings struct {
 	proxy    string // host:port

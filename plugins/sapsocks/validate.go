@@ -2,7 +2,6 @@ package sapsocks
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"time"
 
@@ -13,17 +12,8 @@ import (
 // configuration names and dials nothing.
 func (c *Config) Validate() []sdk.Diagnostic {
 	var p problems
-	if c.Auth != "jwt" && c.Auth != "none" {
-		p.add(fmt.Sprintf("unknown auth %q", c.Auth), `Write "jwt", or "none" for a proxy in trusted mode.`, "auth")
-	}
 	c.checkLocation(&p)
 	c.checkSources(&p)
-	if c.Timeouts.Connect <= 0 {
-		p.add("timeouts.connect is not positive", "Every step is bounded: write a duration as \"10s\".", "timeouts", "connect")
-	}
-	if c.Timeouts.Handshake <= 0 {
-		p.add("timeouts.handshake is not positive", "Every step is bounded: write a duration as \"10s\".", "timeouts", "handshake")
-	}
 	b, err := c.binding()
 	if err != nil {
 		p = append(p, c.bindingDiagnostic(err))
@@ -34,26 +24,13 @@ func (c *Config) Validate() []sdk.Diagnostic {
 }
 
 func (c *Config) checkLocation(p *problems) {
-	switch n := len(c.LocationID); {
-	case n > maxLocation:
-		p.add(fmt.Sprintf("location_id is %d bytes long", n), fmt.Sprintf("At most %d fit into the proxy's handshake. Take the location id from the Cloud Connector.", maxLocation), "location_id")
-	case n > 0 && c.Auth == "none":
+	if c.LocationID != "" && c.Auth == "none" {
 		p.add("location_id cannot be sent without authentication", `It travels with the token: remove it, or auth = "none".`, "location_id")
 	}
 }
 
 // checkSources finds attributes that contradict each other or do nothing.
 func (c *Config) checkSources(p *problems) {
-	vcap, folder := !c.VCAPServices.IsZero(), c.ServiceBinding != ""
-	if vcap && folder {
-		p.add("both vcap_services and service_binding", "Remove one of them.", "service_binding")
-	}
-	if c.Instance != "" && !vcap {
-		p.add("instance picks among the bindings of vcap_services, which is empty", `Set vcap_services = env("VCAP_SERVICES"), or remove instance.`, "instance")
-	}
-	if !c.Token.IsZero() && c.OAuth != nil {
-		p.add("both token and oauth", "Remove token, so that tokens are renewed, or oauth.", "token")
-	}
 	if c.OAuth != nil {
 		*p = append(*p, sdk.ValidateSecret(c.OAuth.ClientSecret, "oauth", "client_secret")...)
 	}

@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
+	"github.com/tunneld/tunneld/internal/schema"
 	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
@@ -73,19 +73,11 @@ func ValidateHostPort(text string, path ...string) []Diagnostic {
 // file ends in; path is where it stands in the upstream's body. Attributes are checked
 // so without asking, see SchemaOf: it is for what is read from elsewhere.
 func ValidateText(text string, path ...string) []Diagnostic {
-	if !strings.ContainsFunc(text, unicode.IsControl) {
+	summary, detail := schema.ControlProblem(text)
+	if summary == "" {
 		return nil
 	}
-	d := Diagnostic{
-		Summary: strings.Join(path, ".") + " holds a control character",
-		Detail:  "Write it without line breaks, tabs and the like.",
-		Path:    slices.Clone(path),
-	}
-	if line := strings.TrimRight(text, "\r\n"); !strings.ContainsFunc(line, unicode.IsControl) {
-		d.Summary = strings.Join(path, ".") + " ends in a line break"
-		d.Detail = "Wrap the value in trimspace(…) if it comes from a file."
-	}
-	return []Diagnostic{d}
+	return []Diagnostic{{Summary: strings.Join(path, ".") + " " + summary, Detail: detail, Path: slices.Clone(path)}}
 }
 
 // ValidateSecret warns of a line break at a secret's end, where nearly always a
@@ -105,11 +97,11 @@ func ValidateSecret(s Secret, path ...string) []Diagnostic {
 // TLS is the tls block that plugins share. It is used as a plain struct, or as
 // a pointer where the absence of the block means something.
 type TLS struct {
-	CAFile             string `tunneld:"ca_file" doc:"PEM file with the authorities to trust instead of the system's"`
-	CertFile           string `tunneld:"cert_file" doc:"PEM file with the client's certificate chain"`
-	KeyFile            string `tunneld:"key_file" doc:"PEM file with the client's private key"`
+	CAFile             string `tunneld:"ca_file" path:"file" doc:"PEM file with the authorities to trust instead of the system's"`
+	CertFile           string `tunneld:"cert_file" path:"file" doc:"PEM file with the client's certificate chain"`
+	KeyFile            string `tunneld:"key_file" path:"file" doc:"PEM file with the client's private key"`
 	ServerName         string `tunneld:"server_name" doc:"the name to ask for and to check, instead of the far end's host"`
-	MinVersion         string `tunneld:"min_version" default:"1.2" doc:"the oldest version to accept: 1.2 or 1.3"`
+	MinVersion         string `tunneld:"min_version" default:"1.2" one_of:"1.2,1.3" doc:"the oldest version to accept"`
 	InsecureSkipVerify bool   `tunneld:"insecure_skip_verify" default:"false" doc:"accept any certificate: whoever answers can read and change everything"`
 
 	kept *tlsKept // of an upstream in use; nil: files are read at each use
@@ -156,9 +148,6 @@ func (t TLS) Client(ctx context.Context, conn net.Conn, host string) (*tls.Conn,
 func (t TLS) Validate(path ...string) []Diagnostic {
 	at := func(name string) []string { return append(slices.Clone(path), name) }
 	var ds []Diagnostic
-	if !tlsconf.IsVersion(t.MinVersion) {
-		ds = append(ds, Diagnostic{Summary: "unknown TLS version", Detail: `Write "1.2" or "1.3".`, Path: at("min_version")})
-	}
 	if t.CAFile != "" {
 		if _, err := tlsconf.LoadPool(t.CAFile); err != nil {
 			ds = append(ds, Diagnostic{NotYet: errors.Is(err, fs.ErrNotExist), Summary: "cannot use the authorities: " + err.Error(), Detail: "Name a readable PEM file with at least one certificate.", Path: at("ca_file")})

@@ -141,7 +141,6 @@ func TestTLSValidate(t *testing.T) {
 	}{
 		{block: TLS{}},
 		{block: TLS{CAFile: certFile, CertFile: certFile, KeyFile: keyFile, MinVersion: "1.3"}},
-		{block: TLS{MinVersion: "1.1"}, path: []string{"tls", "min_version"}},
 		{block: TLS{CAFile: keyFile}, path: []string{"tls", "ca_file"}},
 		{block: TLS{CAFile: "/nowhere"}, path: []string{"tls", "ca_file"}},
 		{block: TLS{CertFile: certFile}, path: []string{"tls", "cert_file"}},

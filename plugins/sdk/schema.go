@@ -14,17 +14,32 @@ import (
 // SchemaOf derives the body of an upstream block from the struct that d points
 // to. Every exported field needs a tag
 //
-//	`tunneld:"name[,required][,sensitive][,freetext]"`
+//	`tunneld:"name[,required][,sensitive][,freetext][,orzero]"`
 //
 // or `tunneld:"-"`, which leaves it out; unexported fields are left out
 // anyway. A value that holds a control character, as the line break at a file's end,
 // is refused, since nearly no protocol has a place for it. It is taken where the field
 // has the option freetext, and where it is sensitive: see ValidateSecret. Further tags:
 //
-//	`default:"…"`     the value of an absent attribute as a user would write it:
-//	                  "30s", "32KiB", "true"; JSON for lists and maps
-//	`doc:"…"`         what it is for; of a block, too
-//	`deprecated:"…"`  what to use instead
+//	`default:"…"`         the value of an absent attribute as a user would write it:
+//	                      "30s", "32KiB", "true"; JSON for lists and maps
+//	`doc:"…"`             what it is for; of a block, too
+//	`deprecated:"…"`      what to use instead; of a block, too
+//	`one_of:"a,b"`        the texts that are allowed
+//	`min:"…"`, `max:"…"`  the least and the most, as a user would write it; of a
+//	                      text its bytes, of a list or map its elements; of a block
+//	                      those of its durations that have none. The option orzero
+//	                      allows 0 below min
+//	`pattern:"…"`         a regular expression (RE2) for the whole text
+//	`path:"file"`         the text is the path of a file to read; also "folder", "any"
+//	`conflicts_with:"…"`  attributes and blocks of the same struct that must not be
+//	                      given with it, by name, separated by commas; of a block, too
+//	`required_with:"…"`   those that must be given with it
+//
+// Of a list or map one_of, pattern and path are those of each element. What is empty
+// is not given, for conflicts_with and required_with, and what has a default always is:
+// neither may name it. The daemon tells a user where these rules are broken, with file
+// and line; a daemon that is too old for one does not, and then the SDK does.
 //
 // The type of a field decides the attribute's:
 //
@@ -104,11 +119,16 @@ func (b *schemaBuilder) block(t reflect.Type, where string, depth int) *pluginv1
 }
 
 func (b *schemaBuilder) nested(f field, at string, depth int) *pluginv1.NestedBlock {
-	if f.sensitive || f.hasDefault || f.deprecated != "" {
-		b.failf(at, "a block is neither sensitive nor deprecated and has no default: its attributes may be")
+	if f.sensitive || f.hasDefault || f.orZero || f.limited() {
+		b.failf(at, "a block is not sensitive, and has no default and no limit but min and max: its attributes may")
 	}
 	body := b.block(f.structType, at, depth+1)
 	body.Doc = f.doc
+	for _, a := range body.Attributes {
+		if t := a.GetType(); t.GetKind() == pluginv1.Kind_KIND_DURATION && t.MinimumJson+t.MaximumJson == "" {
+			b.between(t, f, at)
+		}
+	}
 	if f.plainStruct && !f.required {
 		for _, a := range body.Attributes {
 			if a.Required {
@@ -116,7 +136,46 @@ func (b *schemaBuilder) nested(f field, at string, depth int) *pluginv1.NestedBl
 			}
 		}
 	}
-	return &pluginv1.NestedBlock{Name: f.name, Nesting: f.nesting, Body: body, Required: f.required}
+	return &pluginv1.NestedBlock{
+		Name: f.name, Nesting: f.nesting, Body: body, Required: f.required,
+		Deprecated: f.deprecated, ConflictsWith: f.names("conflicts_with"), RequiredWith: f.names("required_with"),
+	}
+}
+
+// between sets a type's minimum and maximum.
+func (b *schemaBuilder) between(t *pluginv1.Type, f field, at string) {
+	for _, limit := range []struct {
+		tag string
+		to  *string
+	}{{"min", &t.MinimumJson}, {"max", &t.MaximumJson}} {
+		if text, ok := f.tag.Lookup(limit.tag); ok {
+			var err error
+			if *limit.to, err = schema.LimitJSON(t, text); err != nil {
+				b.failf(at, "%s %q: %v", limit.tag, text, err)
+			}
+		}
+	}
+}
+
+// limit sets what the field's tags ask of the values of its type.
+func (b *schemaBuilder) limit(t *pluginv1.Type, f field, secret bool, at string) {
+	b.between(t, f, at)
+	t.OrZero = f.orZero
+	element := t
+	for element.GetElement() != nil {
+		element = element.GetElement()
+	}
+	element.OneOf, element.Pattern = f.names("one_of"), f.tag.Get("pattern")
+	element.OneLine = element.GetKind() == pluginv1.Kind_KIND_STRING && !secret && !f.freeText
+	if use, ok := f.tag.Lookup("path"); ok {
+		if element.Path = pathUses[use]; element.Path == pluginv1.PathUse_PATH_USE_UNSPECIFIED {
+			b.failf(at, `path %q: it is "file", "folder" or "any"`, use)
+		}
+	}
+}
+
+var pathUses = map[string]pluginv1.PathUse{
+	"file": pluginv1.PathUse_PATH_USE_FILE, "folder": pluginv1.PathUse_PATH_USE_FOLDER, "any": pluginv1.PathUse_PATH_USE_ANY,
 }
 
 func (b *schemaBuilder) attribute(f field, at string) *pluginv1.Attribute {
@@ -126,6 +185,9 @@ func (b *schemaBuilder) attribute(f field, at string) *pluginv1.Attribute {
 		Sensitive:  f.sensitive,
 		Doc:        f.doc,
 		Deprecated: f.deprecated,
+
+		ConflictsWith: f.names("conflicts_with"),
+		RequiredWith:  f.names("required_with"),
 	}
 	typ, secret, err := typeOf(f.typ, 1)
 	if err != nil {
@@ -134,6 +196,7 @@ func (b *schemaBuilder) attribute(f field, at string) *pluginv1.Attribute {
 	}
 	a.Type = typ
 	a.Sensitive = a.Sensitive || secret
+	b.limit(typ, f, a.Sensitive, at)
 	if !f.hasDefault {
 		return a
 	}
@@ -158,10 +221,12 @@ type field struct {
 	required    bool
 	sensitive   bool
 	freeText    bool
+	orZero      bool
 	hasDefault  bool
 	defaultText string
 	doc         string
 	deprecated  string
+	tag         reflect.StructTag // for the rest
 
 	// Of a block: how it nests, its struct, and whether the field is the
 	// struct itself and not a pointer to it.
@@ -184,7 +249,7 @@ func fieldOf(sf reflect.StructField) (field, bool, error) {
 		return field{}, false, errors.New(`no tunneld tag: give it a name, or "-" to leave the field out`)
 	}
 	name, options, _ := strings.Cut(tag, ",")
-	f := field{index: sf.Index[0], name: name, typ: sf.Type, doc: sf.Tag.Get("doc"), deprecated: sf.Tag.Get("deprecated")}
+	f := field{index: sf.Index[0], name: name, typ: sf.Type, doc: sf.Tag.Get("doc"), deprecated: sf.Tag.Get("deprecated"), tag: sf.Tag}
 	f.defaultText, f.hasDefault = sf.Tag.Lookup("default")
 	if !schema.IsName(name) {
 		return field{}, false, fmt.Errorf("name %q: "+schema.NameRule, name)
@@ -198,12 +263,32 @@ func fieldOf(sf reflect.StructField) (field, bool, error) {
 			f.sensitive = true
 		case "freetext":
 			f.freeText = true
+		case "orzero":
+			f.orZero = true
 		default:
-			return field{}, false, fmt.Errorf("unknown option %q: there are required, sensitive and freetext", o)
+			return field{}, false, fmt.Errorf("unknown option %q: there are required, sensitive, freetext and orzero", o)
 		}
 	}
 	f.asBlock()
 	return f, true, nil
+}
+
+// names returns the names that a tag lists.
+func (f field) names(tag string) []string {
+	if f.tag.Get(tag) == "" {
+		return nil
+	}
+	return strings.Split(f.tag.Get(tag), ",")
+}
+
+// limited says whether a tag asks something of texts.
+func (f field) limited() bool {
+	for _, tag := range []string{"one_of", "pattern", "path"} {
+		if _, ok := f.tag.Lookup(tag); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // asBlock finds out whether the field is a block.

@@ -39,19 +39,7 @@ func (c *Config) Validate() []sdk.Diagnostic {
 			fail("tls without https", "Use an https url, or leave the tls block out.", "tls")
 		}
 	}
-	if c.Mode != modeStateful && c.Mode != modeStateless {
-		fail("unknown mode", `Write "stateful" or "stateless".`, "mode")
-	}
-	switch {
-	case c.Username != "" && c.Password.IsZero():
-		fail("username without password", "Set password as well: the server takes either both or none.", "username")
-	case c.Username == "" && !c.Password.IsZero():
-		fail("password without username", "Set username as well: the server takes either both or none.", "password")
-	}
 	ds = append(ds, sdk.ValidateSecret(c.Password, "password")...)
-	if c.WriteSize < 1 || c.WriteSize > maxWriteSize {
-		fail("write_size is out of range", fmt.Sprintf("Write a size from 1 to %s: the server takes forms of up to %d encoded bytes, three for each byte at worst.", sdk.Size(maxWriteSize), maxForm), "write_size")
-	}
 	if !c.Via.IsZero() {
 		if _, err := parseVia(c.Via); err != nil {
 			fail("via is not an HTTP proxy: "+err.Error(), `Write it as "http://user:password@host:port", with %40 for an @ in the password.`, "via")
@@ -61,12 +49,6 @@ func (c *Config) Validate() []sdk.Diagnostic {
 		if err := checkHeader(name, value); err != nil {
 			fail("header cannot be sent: "+err.Error(), "Leave it out or write it differently.", "headers", name)
 		}
-	}
-	if c.Timeouts.Connect <= 0 {
-		fail("no time to connect", "Set a time above 0.", "timeouts", "connect")
-	}
-	if c.Timeouts.Handshake <= 0 {
-		fail("no time for the handshake", "Set a time above 0.", "timeouts", "handshake")
 	}
 	if c.TLS != nil {
 		ds = append(ds, c.TLS.Validate("tls")...)

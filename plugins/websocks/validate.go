@@ -111,22 +111,10 @@ func (c *Config) Validate() []sdk.Diagnostic {
 		add("a user name cannot hold a colon", "Use the name that the server knows; the password may hold anything.", "username")
 	case c.Username != strings.TrimSpace(c.Username):
 		add("the user name begins or ends with a space", "Remove it: the server drops it and then compares.", "username")
-	case c.Username == "" && !c.Password.IsZero():
-		add("a password without a user name", "Set username as well.", "username")
-	case c.Username != "" && c.Password.IsZero():
-		add("a user name without a password", "Set password as well.", "password")
 	}
 	ds = append(ds, sdk.ValidateSecret(c.Password, "password")...)
-	if c.Timeouts.Connect <= 0 {
-		add("a connection without a bound", unbounded, "timeouts", "connect")
-	}
-	if c.Timeouts.Handshake <= 0 {
-		add("a handshake without a bound", unbounded, "timeouts", "handshake")
-	}
 	return append(ds, c.validateHeaders()...)
 }
-
-const unbounded = `Write a duration above zero, as in "10s".`
 
 // The headers that are the upgrade's own. A body would be refused.
 var ownHeaders = []string{

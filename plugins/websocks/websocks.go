@@ -35,13 +35,13 @@ func Plugin() sdk.Plugin {
 // Config is the body of an upstream "websocks" block.
 type Config struct {
 	URL      string            `tunneld:"url,required" doc:"where the server is: ws:// or wss://, its host and port, and any path"`
-	Username string            `tunneld:"username" doc:"the user's name at the server, without a colon; with password"`
-	Password sdk.Secret        `tunneld:"password" doc:"the user's password; it is sent hashed and salted with the minute, so both clocks have to agree"`
+	Username string            `tunneld:"username" required_with:"password" doc:"the user's name at the server, without a colon; with password"`
+	Password sdk.Secret        `tunneld:"password" required_with:"username" doc:"the user's password; it is sent hashed and salted with the minute, so both clocks have to agree"`
 	Headers  map[string]string `tunneld:"headers,sensitive" doc:"further headers of the upgrade request; Host replaces the URL's host there"`
 	TLS      *sdk.TLS          `tunneld:"tls" doc:"how wss:// is secured; server_name replaces the URL's host"`
 	// RequireCloseNotify says nothing of what is sent, which is never the alert.
 	RequireCloseNotify bool         `tunneld:"require_close_notify" default:"false" doc:"over wss://, take an end of file without TLS's close_notify for an error, and reset the client; the original server never sends one"`
-	Timeouts           sdk.Timeouts `tunneld:"timeouts" doc:"connect bounds the TCP connection, handshake everything from there to the server's answer"`
+	Timeouts           sdk.Timeouts `tunneld:"timeouts" min:"1ms" doc:"connect bounds the TCP connection, handshake everything from there to the server's answer"`
 
 	report func(sdk.Status) // nil: to nobody
 	// now is the clock that the password is salted by; nil: time.Now.

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -22,7 +23,7 @@ import (
 type Config struct {
 	Proxy    string       `tunneld:"proxy,required" doc:"host:port of the HTTP proxy"`
 	Username string       `tunneld:"username" doc:"who to log in as; empty: no login"`
-	Password sdk.Secret   `tunneld:"password" doc:"the password that goes with it"`
+	Password sdk.Secret   `tunneld:"password" required_with:"username" doc:"the password that goes with it"`
 	Timeouts sdk.Timeouts `tunneld:"timeouts" doc:"how long the steps of a dial may take"`
 }
 
@@ -41,11 +42,11 @@ func main() { os.Exit(sdk.Serve(plugin())) }
 // Validate says what the schema cannot. It has no side effects.
 func (c *Config) Validate() []sdk.Diagnostic {
 	ds := sdk.ValidateHostPort(c.Proxy, "proxy")
-	if c.Username == "" && !c.Password.IsZero() {
+	if strings.Contains(c.Username, ":") {
 		ds = append(ds, sdk.Diagnostic{
-			Path:    []string{"password"},
-			Summary: "a password without a user name",
-			Detail:  "Set username as well.",
+			Path:    []string{"username"},
+			Summary: "a user name cannot hold a colon",
+			Detail:  "Basic authentication ends the name at it.",
 		})
 	}
 	return ds

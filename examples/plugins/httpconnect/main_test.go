@@ -173,6 +173,7 @@ func TestConfiguration(t *testing.T) {
 		"no port":  {"proxy": "proxy.corp"},
 		"bad port": {"proxy": "proxy.corp:http"},
 		"no user":  {"proxy": "proxy.corp:3128", "password": "s3cret"},
+		"a colon":  {"proxy": "proxy.corp:3128", "username": "a:b", "password": "s3cret"},
 	} {
 		if ds := p.TryConfigure(t, "test", values); len(ds) != 1 {
 			t.Errorf("%s: %+v", name, ds)
