@@ -42,7 +42,8 @@ func (c *Config) Reread(blockIDs []string) (*Config, Diagnostics) {
 	src := next.src
 	src.told = [3]int{}
 	src.evals = maps.Clone(src.evals)
-	src.funcs = src.evalContext()
+	src.funcs = src.evalContext() // whose file() notes in src what it reads
+	src.funcs.Variables = c.src.funcs.Variables
 	var diags Diagnostics
 	for _, id := range blockIDs {
 		b := src.blocks[id]
