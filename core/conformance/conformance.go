@@ -1,7 +1,7 @@
 // Package conformance tests a plugin against the protocol: it starts it as the
-// daemon would, carries bytes through it, breaks off what can be broken off, and
-// reports what holds. It judges the plugin alone; what the far end is known to
-// lack is told to it.
+// daemon would, carries bytes through it, breaks tunnels in every way, and reports
+// the results. It judges the plugin alone: Options.Lacks names the known gaps of the
+// far end.
 package conformance
 
 import (

@@ -112,7 +112,7 @@ func (r *run) refuse(ctx context.Context) outcome {
 	var target tunnel.Target
 	switch {
 	case r.opts.NoRefused:
-		return skip("the upstream leads to one target, as it was said")
+		return skip("the upstream leads to one target, by --no-refused")
 	case r.refusing != nil:
 		target = *r.refusing
 	default:

@@ -102,7 +102,7 @@ func (p *Report) finish(r *run, took time.Duration) {
 		p.Notes = append(p.Notes, fmt.Sprintf("an echo service is assumed at %s (%s): what needs one that takes part is skipped", p.Target, r.assumed))
 	}
 	for _, lack := range r.opts.Lacks {
-		p.Notes = append(p.Notes, "the far end lacks "+lack+", as it was said: what needs it is skipped")
+		p.Notes = append(p.Notes, "the far end lacks "+lack+", by --far-end-lacks: checks that need it are skipped")
 	}
 	if r.unseen != nil {
 		p.Notes = append(p.Notes, fmt.Sprintf("what the plugin leaves open is not checked, since its descriptors cannot be looked at: %v", r.unseen))

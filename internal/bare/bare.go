@@ -1,7 +1,7 @@
 // Package bare makes, accepts and takes over stream sockets that Go's poller does
-// not know. A tunnel's sockets are watched by the pump alone: what net does for
-// each, to watch it, to ask for its addresses, to set options that a listening
-// socket passes on anyway, costs more than the tunnel itself. On Linux a Socket is
+// not know. Only the pump watches a tunnel's sockets: what net does for each (watching
+// it, asking for its addresses, setting options that a listening socket passes on
+// anyway) costs more than the tunnel itself. On Linux a Socket is
 // a descriptor; elsewhere it is a connection of net behind the same methods.
 package bare
 

@@ -1,5 +1,5 @@
-// Package logqueue keeps those who write a log from waiting for who reads it: lines
-// wait in a queue, and what does not fit is dropped and counted.
+// Package logqueue decouples a log's writers from its reader: lines wait in a queue, and
+// those that do not fit are dropped and counted.
 package logqueue
 
 import (

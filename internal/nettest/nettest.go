@@ -1,3 +1,3 @@
 // Package nettest gives tests on Linux a network of their own whose link can be
-// cut: what is sent then goes nowhere, and nobody is told.
+// cut: packets are then lost silently.
 package nettest

@@ -1,5 +1,5 @@
-// Package plaintext makes texts of others fit to be shown: what a terminal could
-// be steered with, and the secrets that URLs carry, are not in them any more.
+// Package plaintext makes foreign texts fit to be shown: it removes what could steer a
+// terminal, and the secrets in URLs.
 package plaintext
 
 import (

@@ -1,6 +1,6 @@
 // Package socks5 encodes and decodes the messages of SOCKS version 5 (RFC 1928)
 // and of its username and password method (RFC 1929), for both sides. It opens
-// no connection, keeps no state and sets no deadline: that is the caller's.
+// no connection, keeps no state and sets no deadline: those are up to the caller.
 //
 // The Append functions add one message to a buffer, so that several can leave
 // in one packet. The Read functions read exactly one message and not a byte of

@@ -1,6 +1,5 @@
-// Package userfile reads files and folders that a user named: never waiting for
-// one that gives nothing, as a FIFO does, regular files alone, and no more of
-// them than the caller wants. It does not follow changes; a Stamp tells whether
+// Package userfile reads files and folders that a user named. It reads regular files
+// only, so that a FIFO cannot block it, and no more bytes than the caller allows. It does not follow changes; a Stamp tells whether
 // there was one.
 package userfile
 

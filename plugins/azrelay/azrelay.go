@@ -1,5 +1,5 @@
 // Package azrelay is the plugin for Azure Relay's Hybrid Connections, the
-// sender's side. It dials; listening is the far end's, Microsoft's azbridge or
+// sender's side. It only dials; the far end listens, with Microsoft's azbridge or
 // any other listener.
 package azrelay
 

@@ -103,7 +103,7 @@ type answerReader struct {
 	broken error
 }
 
-// RoundTrip makes the request; the answer's body is closed by who reads it.
+// RoundTrip makes the request; the caller closes the answer's body.
 func (a *answerReader) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := a.RoundTripper.RoundTrip(r)
 	if err == nil {

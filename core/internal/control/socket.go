@@ -15,7 +15,7 @@ const retireTimeout = time.Minute
 
 // Server serves a daemon's control socket, also over reloads that move it. Its
 // methods may be called by several goroutines, but the ones that Prepare returns
-// belong to who called it.
+// belong to their caller.
 type Server struct {
 	daemon Daemon
 	log    *slog.Logger

@@ -3,9 +3,9 @@
 // connections. It decides neither which plugins there are nor what they are
 // configured with, and moves no bytes.
 //
-// Go-plugin is used for its handshake and its gRPC connection only; processes
-// are the package's own, since go-plugin's handling of them can take a daemon
-// down: each trap is named where it is avoided, and has a test.
+// It uses go-plugin for the handshake and the gRPC connection only, and handles
+// processes itself, since go-plugin's way can take a daemon down: the code names
+// each trap where it avoids it, and each has a test.
 package pluginhost
 
 import (

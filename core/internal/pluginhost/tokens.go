@@ -74,7 +74,7 @@ func (t *tokens) deliver(r pluginwire.Received) bool {
 	return true
 }
 
-// spoil tells the one who waits for token's descriptor that it is lost.
+// spoil tells the waiting dial that token's descriptor is lost.
 func (t *tokens) spoil(token uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -111,7 +111,7 @@ func (t *tokens) claim(k *ticket) *pluginwire.Descriptor {
 }
 
 // drop forgets a ticket and returns its descriptor, if it came and was not
-// claimed. What comes for it later is nobody's.
+// claimed. Whatever comes for it later is closed.
 func (t *tokens) drop(k *ticket) *pluginwire.Descriptor {
 	t.mu.Lock()
 	defer t.mu.Unlock()

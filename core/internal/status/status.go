@@ -1,6 +1,5 @@
-// Package status holds the types of what the daemon says of itself: the engine
-// fills them, the metrics are read from them, and the control socket serves them
-// as JSON. It imports none of its siblings. No field holds a secret.
+// Package status holds the types of the daemon's status: the engine fills them, the
+// metrics read them, and the control socket serves them as JSON. It imports none of its siblings. No field holds a secret.
 package status
 
 import (

@@ -1,5 +1,5 @@
-// Package azrelaycmd is what the tunneld command has for Azure Relay alone: a token to
-// be used elsewhere, and the emulated service.
+// Package azrelaycmd holds the commands of tunneld that only Azure Relay needs: one signs a
+// token for use elsewhere, the other emulates the service.
 package azrelaycmd
 
 import (

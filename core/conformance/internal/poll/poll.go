@@ -1,4 +1,4 @@
-// Package poll waits for what nobody announces.
+// Package poll waits for conditions that no event announces.
 package poll
 
 import (
