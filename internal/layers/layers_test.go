@@ -103,7 +103,7 @@ var allowed = map[string][]string{
 	"bench": {"internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	"chaos": {"core", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	testsAlone: {
-		"internal/pluginwire", "internal/socks5", "plugins/sdk/...",
+		"internal/nettest", "internal/pluginwire", "internal/socks5", "plugins/sdk/...",
 		"plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/...",
 	},
 }

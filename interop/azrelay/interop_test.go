@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/azrelay"
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
@@ -245,7 +245,7 @@ func TestHycoListenerSeesAnAbort(t *testing.T) {
 
 func TestHycoSender(t *testing.T) {
 	overWSAndWSS(t, func(t *testing.T, tls bool) {
-		s := startService(t, azrelayemu.Options{TLS: tls, Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: echo(t)}}})
+		s := startService(t, azrelayemu.Options{TLS: tls, Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: nettest.Serve(t, nettest.Echo)}}})
 		far := startNode(t, s, "hyco-sender", s.URL()+"/$hc/hc1?sb-hc-action=connect",
 			"SharedAccessSignature "+hycoToken(t, s, "send", sendKey), "4000000")
 		if got := far.line("closed"); got != "1000 true" {
@@ -255,7 +255,7 @@ func TestHycoSender(t *testing.T) {
 }
 
 func TestHycoTokens(t *testing.T) {
-	s := startService(t, azrelayemu.Options{Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: echo(t)}}})
+	s := startService(t, azrelayemu.Options{Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: nettest.Serve(t, nettest.Echo)}}})
 	token := "SharedAccessSignature " + hycoToken(t, s, "send", sendKey)
 	for _, in := range []string{"header", "query"} {
 		c := dial(t, s, map[string]any{"key_name": "", "key": "", "token": token, "token_in": in})
@@ -315,30 +315,4 @@ func latin1(b []byte) string {
 		r[i] = rune(c)
 	}
 	return string(r)
-}
-
-// echo runs a TCP echo server.
-func echo(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer c.Close()
-				if _, err := io.Copy(c, c); err == nil {
-					_ = c.(*net.TCPConn).CloseWrite()
-				}
-			})
-		}
-	})
-	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
-	return l.Addr().String()
 }

@@ -14,6 +14,7 @@ import (
 	gosocks5 "github.com/armon/go-socks5"
 	"golang.org/x/net/proxy"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sapsocks"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
@@ -27,7 +28,7 @@ func serveSOCKS(t *testing.T, c *gosocks5.Config) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return listen(t, func(conn net.Conn) { _ = s.ServeConn(conn) })
+	return nettest.Serve(t, func(conn *net.TCPConn) { _ = s.ServeConn(conn) })
 }
 
 // names resolves each name to ip; nil leaves it to who is dialed.
@@ -39,7 +40,7 @@ func (n names) Resolve(ctx context.Context, _ string) (context.Context, net.IP, 
 
 // tunneld without authentication → go-socks5 as the proxy.
 func TestSapsocksToGoSOCKS5(t *testing.T) {
-	backend := echo(t)
+	backend := nettest.Serve(t, nettest.Echo)
 	host, _ := split(t, backend)
 	address := serveSOCKS(t, &gosocks5.Config{Resolver: names{net.ParseIP(host)}})
 	plugin := sdktest.Start(t, sapsocks.Plugin())
@@ -53,7 +54,7 @@ func TestSapsocksToGoSOCKS5(t *testing.T) {
 // A client of golang.org/x/net → go-socks5, which connects through tunneld →
 // the emulated proxy: go-socks5's own requests reach the Cloud Connector.
 func TestGoSOCKS5ThroughSapsocksToEmulator(t *testing.T) {
-	emu := emulate(t, sapsocksemu.Options{Connectors: map[string]map[string]string{"": {"db.corp:5432": echo(t)}}})
+	emu := emulate(t, sapsocksemu.Options{Connectors: map[string]map[string]string{"": {"db.corp:5432": nettest.Serve(t, nettest.Echo)}}})
 	u := sdktest.Start(t, sapsocks.Plugin()).Configure(t, "onprem", values{"vcap_services": emu.VCAPServices()})
 	address := serveSOCKS(t, &gosocks5.Config{
 		Resolver: names{},
@@ -71,7 +72,7 @@ func TestGoSOCKS5ThroughSapsocksToEmulator(t *testing.T) {
 
 // A client of golang.org/x/net → the emulated proxy in trusted mode.
 func TestGoClientToTrustedEmulator(t *testing.T) {
-	emu := emulate(t, sapsocksemu.Options{Trusted: true, Connectors: map[string]map[string]string{"": {"db.corp:5432": echo(t)}}})
+	emu := emulate(t, sapsocksemu.Options{Trusted: true, Connectors: map[string]map[string]string{"": {"db.corp:5432": nettest.Serve(t, nettest.Echo)}}})
 	through(t, emu.Proxy(), "db.corp:5432")
 }
 

@@ -7,7 +7,6 @@ package interop
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -43,44 +42,6 @@ func split(t *testing.T, address string) (host string, port int) {
 		t.Fatal(err)
 	}
 	return host, port
-}
-
-// listen serves each connection with f until the test ends.
-func listen(t *testing.T, f func(net.Conn)) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			_ = c.SetDeadline(time.Now().Add(patience))
-			wg.Go(func() {
-				defer c.Close()
-				f(c)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = ln.Close()
-		wg.Wait()
-	})
-	return ln.Addr().String()
-}
-
-// echo sends back what comes and ends after it.
-func echo(t *testing.T) string {
-	t.Helper()
-	return listen(t, func(c net.Conn) {
-		if _, err := io.Copy(c, c); err == nil {
-			_ = c.(*net.TCPConn).CloseWrite()
-		}
-	})
 }
 
 func emulate(t *testing.T, o sapsocksemu.Options) *sapsocksemu.Server {

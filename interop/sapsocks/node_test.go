@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sapsocks"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
@@ -115,7 +116,7 @@ type values = map[string]any
 
 // tunneld → npm @luminati-io/socksv5 as the proxy.
 func TestSapsocksToNodeServer(t *testing.T) {
-	host, port := split(t, echo(t))
+	host, port := split(t, nettest.Serve(t, nettest.Echo))
 	token := strings.Repeat("x", 20<<10)
 	address := server(t, values{"token": token, "location": "berlin", "map": values{"db.corp:5432": []any{host, port}}})
 	plugin := sdktest.Start(t, sapsocks.Plugin())
@@ -143,7 +144,7 @@ func TestSapsocksToNodeServer(t *testing.T) {
 
 // npm socks with its custom authentication → the emulated proxy.
 func TestNodeClientToEmulator(t *testing.T) {
-	backend := echo(t)
+	backend := nettest.Serve(t, nettest.Echo)
 	emu := emulate(t, sapsocksemu.Options{
 		TokenSize:  20 << 10,
 		Connectors: map[string]map[string]string{"": {}, "berlin": {"db.corp:5432": backend, "10.0.0.1:1": backend}},
@@ -182,7 +183,7 @@ func TestNodeClientToEmulator(t *testing.T) {
 
 // npm socks without authentication → the emulated proxy in trusted mode.
 func TestNodeClientToTrustedEmulator(t *testing.T) {
-	emu := emulate(t, sapsocksemu.Options{Trusted: true, Connectors: map[string]map[string]string{"": {"db.corp:1": echo(t)}}})
+	emu := emulate(t, sapsocksemu.Options{Trusted: true, Connectors: map[string]map[string]string{"": {"db.corp:1": nettest.Serve(t, nettest.Echo)}}})
 	_, port := split(t, emu.Proxy())
 	if got := client(t, values{"proxy": port, "host": "db.corp", "port": 1, "bytes": 1 << 20}); got.Echoed != 1<<20 || !got.Same {
 		t.Errorf("%+v", got)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
 
@@ -67,7 +68,7 @@ func record(t *testing.T, mode string) (bodies [][]byte, sent []byte) {
 			sent = append(sent, byte(a), byte(b))
 		}
 	}
-	c := mustConnect(t, echo(t), values{"url": s.URL(), "mode": mode, "username": "al ice&", "password": "p=ä+%;", "write_size": 9999}, nil)
+	c := mustConnect(t, nettest.Serve(t, nettest.Echo), values{"url": s.URL(), "mode": mode, "username": "al ice&", "password": "p=ä+%;", "write_size": 9999}, nil)
 	go func() { _, _ = c.Write(sent) }()
 	if _, err := io.ReadFull(c, make([]byte, len(sent))); err != nil {
 		t.Fatal(err)

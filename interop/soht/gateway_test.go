@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
@@ -59,7 +60,7 @@ func TestNginxWithBuffering(t *testing.T) {
 // heldBack expects that a target's bytes come with its end and not before.
 func heldBack(t *testing.T, v values) {
 	end := make(chan struct{})
-	c := mustConnect(t, serve(t, func(c *net.TCPConn) {
+	c := mustConnect(t, nettest.Serve(t, func(c *net.TCPConn) {
 		_, _ = io.WriteString(c, "hello")
 		<-end
 	}), v, nil)
@@ -81,7 +82,7 @@ func TestNginxFailures(t *testing.T) {
 	for _, mode := range modes {
 		action := map[string]string{"stateful": "read", "stateless": "readwrite"}[mode]
 		s.SetFaults(sohtemu.Faults{On: map[string]sohtemu.Fault{action: {Cut: mode == "stateless", Drop: mode == "stateful"}}})
-		c := mustConnect(t, echo(t), values{"url": url, "mode": mode}, nil)
+		c := mustConnect(t, nettest.Serve(t, nettest.Echo), values{"url": url, "mode": mode}, nil)
 		_, _ = c.Write([]byte("hi"))
 		if _, err := io.Copy(io.Discard, c); err == nil {
 			t.Errorf("%s: a broken answer looks like a clean end", mode)
@@ -89,7 +90,7 @@ func TestNginxFailures(t *testing.T) {
 		s.SetFaults(sohtemu.Faults{})
 	}
 	s.SetFaults(sohtemu.Faults{CutReadAfter: 50_000})
-	c := mustConnect(t, serve(t, func(c *net.TCPConn) { _, _ = c.Write(make([]byte, 100_000)) }), values{"url": url}, nil)
+	c := mustConnect(t, nettest.Serve(t, func(c *net.TCPConn) { _, _ = c.Write(make([]byte, 100_000)) }), values{"url": url}, nil)
 	if n, err := io.Copy(io.Discard, c); err == nil {
 		t.Errorf("a read that was cut looks like a clean end, after %d bytes", n)
 	}

@@ -10,10 +10,10 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 	"github.com/tunneld/tunneld/plugins/soht"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
@@ -38,38 +38,6 @@ func emulate(t *testing.T, o sohtemu.Options) *sohtemu.Server {
 		}
 	})
 	return s
-}
-
-// serve runs a target: f for each connection, which it closes.
-func serve(t *testing.T, f func(*net.TCPConn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_ = c.SetDeadline(time.Now().Add(patience))
-			wait.Go(func() {
-				defer c.Close()
-				f(c.(*net.TCPConn))
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		wait.Wait()
-	})
-	return l.Addr().String()
-}
-
-func echo(t *testing.T) string {
-	return serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
 }
 
 func connect(t *testing.T, target string, v values, more values) (*sdktest.Conn, error) {
@@ -107,7 +75,7 @@ func contents(n int) map[string][]byte {
 // pingPong plays it with messages that all end in NUL.
 func pingPong(t *testing.T, v values) {
 	t.Helper()
-	target := serve(t, func(c *net.TCPConn) {
+	target := nettest.Serve(t, func(c *net.TCPConn) {
 		b := make([]byte, 6)
 		for {
 			if _, err := io.ReadFull(c, b); err != nil {
@@ -136,7 +104,7 @@ func pingPong(t *testing.T, v values) {
 // down has a target send data and end.
 func down(t *testing.T, v values, data []byte) {
 	t.Helper()
-	c := mustConnect(t, serve(t, func(c *net.TCPConn) {
+	c := mustConnect(t, nettest.Serve(t, func(c *net.TCPConn) {
 		_, _ = c.Write(data)
 		_ = c.CloseWrite()
 		_, _ = io.Copy(io.Discard, c)
@@ -155,7 +123,7 @@ func down(t *testing.T, v values, data []byte) {
 // up has a target take data, and answer at its end with what it got.
 func up(t *testing.T, v values, data []byte) {
 	t.Helper()
-	c := mustConnect(t, serve(t, func(c *net.TCPConn) {
+	c := mustConnect(t, nettest.Serve(t, func(c *net.TCPConn) {
 		h := sha256.New()
 		if n, err := io.CopyN(h, c, int64(len(data))); err != nil {
 			t.Errorf("up: the target's connection ended after %d of %d bytes: %v", n, len(data), err)
@@ -181,7 +149,7 @@ func up(t *testing.T, v values, data []byte) {
 // both has a target echo data.
 func both(t *testing.T, v values, data []byte) {
 	t.Helper()
-	c := mustConnect(t, echo(t), v, nil)
+	c := mustConnect(t, nettest.Serve(t, nettest.Echo), v, nil)
 	go func() { _, _ = c.Write(data) }()
 	got := make([]byte, len(data))
 	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, data) {

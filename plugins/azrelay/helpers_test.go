@@ -6,10 +6,8 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -103,38 +101,6 @@ func dialError(t testing.TB, u *sdktest.Upstream, target string) *sdk.DialError 
 		t.Fatalf("dial %s: %v is no *sdk.DialError", target, err)
 	}
 	return d
-}
-
-// target runs a TCP server; serve owns each connection.
-func target(t testing.TB, serve func(*net.TCPConn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(patience))
-				serve(c.(*net.TCPConn))
-			})
-		}
-	})
-	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
-	return l.Addr().String()
-}
-
-// echo sends back what comes, and its end.
-func echo(c *net.TCPConn) {
-	if _, err := io.Copy(c, c); err == nil {
-		_ = c.CloseWrite()
-	}
 }
 
 // stream is n bytes that no cut or swap leaves unnoticed.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -111,7 +112,7 @@ func TestAzbridgesRefusalsAreToldApart(t *testing.T) {
 	}
 	t.Run("the emulated azbridge knows its ports", func(t *testing.T) {
 		s := startEmulator(t, azrelayemu.Options{Forward: []azrelayemu.Forward{{
-			HybridConnection: "hc1", Framing: azrelayemu.FramingAzbridge, Ports: map[string]string{"5432": target(t, echo)}, UDPPorts: []string{"53"},
+			HybridConnection: "hc1", Framing: azrelayemu.FramingAzbridge, Ports: map[string]string{"5432": nettest.Serve(t, nettest.Echo)}, UDPPorts: []string{"53"},
 		}}})
 		u := upstream(t, body(t, s, map[string]any{"framing": "azbridge"}))
 		if e := dialError(t, u, "db:53"); e.Reason != sdk.ReasonProtocol || !strings.Contains(e.Hint, "as UDP") {

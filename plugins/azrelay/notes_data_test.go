@@ -12,6 +12,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 )
@@ -145,7 +146,7 @@ func TestPingWhereNothingFlows(t *testing.T) {
 // one: for the client, and for the target behind the listener.
 func TestUnansweredPingEndsTheTunnelAtBothEnds(t *testing.T) {
 	ended := make(chan error, 1)
-	far := target(t, func(c *net.TCPConn) {
+	far := nettest.Serve(t, func(c *net.TCPConn) {
 		_, err := io.Copy(io.Discard, c)
 		ended <- err
 	})
@@ -357,7 +358,7 @@ func TestBulkBothWaysWithHalfCloseInEitherOrder(t *testing.T) {
 			down, _ := sum(t, stream(2, n))
 			served := make(chan struct{})
 			first := make(chan struct{}) // closed when the side that ends first has been read to its end
-			service := target(t, func(c *net.TCPConn) {
+			service := nettest.Serve(t, func(c *net.TCPConn) {
 				defer close(served)
 				var wg sync.WaitGroup
 				wg.Go(func() {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -89,7 +90,7 @@ func TestThe101ComesOnlyWhenAListenerHasAccepted(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	serve := azrelayemu.Options{
-		Forward:           []azrelayemu.Forward{{HybridConnection: "hc1", Target: target(t, echo)}},
+		Forward:           []azrelayemu.Forward{{HybridConnection: "hc1", Target: nettest.Serve(t, nettest.Echo)}},
 		HybridConnections: map[string]azrelayemu.HybridConnection{"lonely": {}},
 	}
 	expired := "SharedAccessSignature sr=http%3A%2F%2F127.0.0.1%2Fhc1%2F&sig=AAAA&se=1500000000&skn=send"
@@ -147,7 +148,7 @@ func TestRefusals(t *testing.T) {
 // TestAnExpiredTokenIsAMatterOfAFreshOne has the service's clock jump past the
 // token's end: the dial after the refused one signs anew and works.
 func TestAnExpiredTokenIsAMatterOfAFreshOnePerDialNeverOfARestart(t *testing.T) {
-	s := startEmulator(t, azrelayemu.Options{Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: target(t, echo)}}})
+	s := startEmulator(t, azrelayemu.Options{Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: nettest.Serve(t, nettest.Echo)}}})
 	u := upstream(t, body(t, s, nil))
 	s.SetFaults(azrelayemu.Faults{Status: 401, Reason: "ExpiredToken: The token is expired"})
 	if e := dialError(t, u, "label"); e.Reason != sdk.ReasonUnauthenticated {
@@ -167,7 +168,7 @@ func TestAnExpiredTokenIsAMatterOfAFreshOnePerDialNeverOfARestart(t *testing.T) 
 }
 
 func TestStatusTellsTheCredentialsEnd(t *testing.T) {
-	s := startEmulator(t, azrelayemu.Options{Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: target(t, echo)}}})
+	s := startEmulator(t, azrelayemu.Options{Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: nettest.Serve(t, nettest.Echo)}}})
 	u := upstream(t, body(t, s, map[string]any{"token_ttl": "2h"}))
 	dial(t, u, "label")
 	st := u.AwaitStatus(within(t), t, func(st sdk.Status) bool { return st.Health == sdk.HealthOK })

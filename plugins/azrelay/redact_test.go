@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/azrelay/internal/sas"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -17,7 +18,7 @@ import (
 // echoing is a far end that answers a request with words of it in the status
 // line, as gateways do.
 func echoing(t *testing.T, say func(*http.Request) string) string {
-	return target(t, func(c *net.TCPConn) {
+	return nettest.Serve(t, func(c *net.TCPConn) {
 		req, err := http.ReadRequest(bufio.NewReader(c))
 		if err != nil {
 			t.Errorf("read request: %v", err)
@@ -103,7 +104,7 @@ func TestEchoedProxyCredentialsAreNotShown(t *testing.T) {
 		})
 	}
 	t.Run("an answer that is not HTTP", func(t *testing.T) {
-		proxy := target(t, func(c *net.TCPConn) {
+		proxy := nettest.Serve(t, func(c *net.TCPConn) {
 			req, err := http.ReadRequest(bufio.NewReader(c))
 			if err != nil {
 				t.Errorf("read request: %v", err)

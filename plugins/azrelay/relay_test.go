@@ -4,12 +4,13 @@ import (
 	"io"
 	"testing"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
 )
 
 func TestEcho(t *testing.T) {
 	for _, tls := range []bool{false, true} {
-		s := startEmulator(t, azrelayemu.Options{TLS: tls, Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: target(t, echo)}}})
+		s := startEmulator(t, azrelayemu.Options{TLS: tls, Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: nettest.Serve(t, nettest.Echo)}}})
 		c := dial(t, upstream(t, body(t, s, nil)), "label")
 		if _, err := io.WriteString(c, "hello"); err != nil {
 			t.Fatal(err)

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/gobwas/ws"
+
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // peer is a scripted far end, frame by frame: what the service forwards.
@@ -26,7 +28,7 @@ type peer struct {
 // handshake, with ahead in the same packet, and leaves the rest to serve.
 func scripted(t testing.TB, ahead []byte, serve func(*peer)) (endpoint string) {
 	t.Helper()
-	return "ws://" + target(t, func(c *net.TCPConn) {
+	return "ws://" + nettest.Serve(t, func(c *net.TCPConn) {
 		p := &peer{t: t, conn: c, br: bufio.NewReader(c)}
 		var err error
 		if p.req, err = http.ReadRequest(p.br); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	armon "github.com/armon/go-socks5"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
@@ -35,7 +36,7 @@ func join(a, b *net.TCPConn, fromA io.Reader) {
 // wants user and password where auth is not empty.
 func httpProxy(t *testing.T, auth string, status int) string {
 	t.Helper()
-	return target(t, func(c *net.TCPConn) {
+	return nettest.Serve(t, func(c *net.TCPConn) {
 		br := bufio.NewReader(c)
 		req, err := http.ReadRequest(br)
 		if err != nil {
@@ -64,8 +65,8 @@ func httpProxy(t *testing.T, auth string, status int) string {
 }
 
 func TestVia(t *testing.T) {
-	plainService := startEmulator(t, azrelayemu.Options{Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: target(t, echo)}}})
-	service := startEmulator(t, azrelayemu.Options{TLS: true, Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: target(t, echo)}}})
+	plainService := startEmulator(t, azrelayemu.Options{Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: nettest.Serve(t, nettest.Echo)}}})
+	service := startEmulator(t, azrelayemu.Options{TLS: true, Forward: []azrelayemu.Forward{{HybridConnection: "hc1", Target: nettest.Serve(t, nettest.Echo)}}})
 	for _, s := range []*azrelayemu.Server{plainService, service} {
 		for name, via := range map[string]string{
 			"http":                 "http://" + httpProxy(t, "", 0),
@@ -88,7 +89,7 @@ func TestVia(t *testing.T) {
 
 func TestViaFailures(t *testing.T) {
 	s := startEmulator(t, azrelayemu.Options{HybridConnections: map[string]azrelayemu.HybridConnection{"hc1": {Anonymous: true}}})
-	silent := target(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
+	silent := nettest.Serve(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
 	for _, tt := range []struct {
 		name   string
 		via    string
@@ -103,7 +104,7 @@ func TestViaFailures(t *testing.T) {
 		{"gateway timeout", "http://" + httpProxy(t, "", 504), sdk.ReasonTimeout, ""},
 		{"a proxy that says nothing", "http://" + silent, sdk.ReasonTimeout, ""},
 		{"a socks5 proxy that says nothing", "socks5://" + silent, sdk.ReasonTimeout, ""},
-		{"not a socks5 proxy", "socks5://" + target(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }), sdk.ReasonProtocol, "no SOCKS5 proxy"},
+		{"not a socks5 proxy", "socks5://" + nettest.Serve(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }), sdk.ReasonProtocol, "no SOCKS5 proxy"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := dialError(t, upstream(t, body(t, s, map[string]any{"via": tt.via, "timeouts": map[string]any{"connect": "500ms"}})), "label")
@@ -143,7 +144,7 @@ func socksProxy(t *testing.T, users armon.StaticCredentials) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return target(t, func(c *net.TCPConn) { _ = server.ServeConn(c) })
+	return nettest.Serve(t, func(c *net.TCPConn) { _ = server.ServeConn(c) })
 }
 
 // httpsProxy is a CONNECT proxy behind TLS, and its authority.

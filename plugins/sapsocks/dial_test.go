@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/neterr"
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/sapsocks"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
@@ -65,7 +66,7 @@ func TestBulkBothWays(t *testing.T) {
 func TestHalfClose(t *testing.T) {
 	t.Run("the backend ends first", func(t *testing.T) {
 		heard := make(chan string, 1)
-		backend := serve(t, func(c *net.TCPConn) {
+		backend := nettest.Serve(t, func(c *net.TCPConn) {
 			_, _ = io.WriteString(c, "bye")
 			_ = c.CloseWrite()
 			b, _ := io.ReadAll(c)
@@ -91,7 +92,7 @@ func TestHalfClose(t *testing.T) {
 		}
 	})
 	t.Run("a reset is passed on", func(t *testing.T) {
-		backend := serve(t, func(c *net.TCPConn) {
+		backend := nettest.Serve(t, func(c *net.TCPConn) {
 			_, _ = io.ReadFull(c, make([]byte, 1))
 			_ = c.SetLinger(0)
 		})
@@ -113,8 +114,8 @@ func TestHalfClose(t *testing.T) {
 // Two Cloud Connectors, told apart by location id, and one that is not there.
 func TestLocations(t *testing.T) {
 	emu := emulate(t, sapsocksemu.Options{Connectors: map[string]map[string]string{
-		"":       {"echo.corp:7": echo(t)},
-		"berlin": {"only-berlin.corp:7": echo(t), "10.0.0.1:7": echo(t)},
+		"":       {"echo.corp:7": nettest.Serve(t, nettest.Echo)},
+		"berlin": {"only-berlin.corp:7": nettest.Serve(t, nettest.Echo), "10.0.0.1:7": nettest.Serve(t, nettest.Echo)},
 	}})
 	none := configure(t, bound(emu, nil))
 	berlin := configure(t, bound(emu, values{"location_id": "berlin"}))
@@ -208,7 +209,7 @@ func TestFaults(t *testing.T) {
 }
 
 func TestReplyTogetherWithFirstData(t *testing.T) {
-	backend := serve(t, func(c *net.TCPConn) {
+	backend := nettest.Serve(t, func(c *net.TCPConn) {
 		_, _ = io.WriteString(c, "SSH-2.0-first\r\n")
 		_ = c.CloseWrite()
 		_, _ = io.Copy(io.Discard, c)
@@ -243,7 +244,7 @@ func TestProxyUnreachable(t *testing.T) {
 // A silent proxy: what is told names the setting that ended the dial, and not the
 // other.
 func TestWhoseTimeIsOver(t *testing.T) {
-	silent := serve(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
+	silent := nettest.Serve(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
 	for name, tt := range map[string]struct {
 		dial, handshake time.Duration
 		want, not       string
@@ -279,7 +280,7 @@ func TestCancel(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			reached, left := make(chan struct{}), make(chan error, 1)
-			address := serve(t, func(c *net.TCPConn) {
+			address := nettest.Serve(t, func(c *net.TCPConn) {
 				for _, turn := range tt.turns {
 					_, _ = io.ReadFull(c, make([]byte, len(turn.want)))
 					_, _ = io.WriteString(c, turn.answer)

@@ -5,14 +5,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sapsocks"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 	"github.com/tunneld/tunneld/plugins/sdk"
@@ -33,57 +32,11 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-// serve runs f for each connection to a port of its own until the test ends.
-func serve(t testing.TB, f func(*net.TCPConn)) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	open := map[net.Conn]bool{}
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			_ = c.SetDeadline(time.Now().Add(patience))
-			mu.Lock()
-			open[c] = true
-			mu.Unlock()
-			wg.Go(func() {
-				defer c.Close()
-				f(c.(*net.TCPConn))
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = ln.Close()
-		mu.Lock()
-		for c := range open {
-			_ = c.Close()
-		}
-		mu.Unlock()
-		wg.Wait()
-	})
-	return ln.Addr().String()
-}
-
-// echo sends back what comes, and ends its direction after the client's.
-func echo(t testing.TB) string {
-	return serve(t, func(c *net.TCPConn) {
-		if _, err := io.Copy(c, c); err == nil {
-			_ = c.CloseWrite()
-		}
-	})
-}
-
 // emulate runs an emulator whose Cloud Connector without a location id maps
 // echo.corp:7 to an echo service, unless o says otherwise.
 func emulate(t testing.TB, o sapsocksemu.Options) *sapsocksemu.Server {
 	if o.Connectors == nil {
-		o.Connectors = map[string]map[string]string{"": {"echo.corp:7": echo(t)}}
+		o.Connectors = map[string]map[string]string{"": {"echo.corp:7": nettest.Serve(t, nettest.Echo)}}
 	}
 	emu, err := sapsocksemu.Start(o)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sapsocks"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -21,7 +22,7 @@ type turn struct{ want, answer string }
 // tells what it saw.
 func script(t *testing.T, end bool, turns ...turn) (address string, errs <-chan error) {
 	out := make(chan error, 8)
-	return serve(t, func(c *net.TCPConn) {
+	return nettest.Serve(t, func(c *net.TCPConn) {
 		for i, turn := range turns {
 			got := make([]byte, len(turn.want))
 			if n, err := io.ReadFull(c, got); err != nil || string(got) != turn.want {

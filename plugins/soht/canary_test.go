@@ -17,6 +17,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 )
@@ -52,7 +53,7 @@ func leaks(text string) string {
 // echoing is a server that repeats what it was sent; say gets the request as it
 // came, and writes the whole answer.
 func echoing(t *testing.T, say func(w io.Writer, head, form string)) string {
-	return serve(t, func(c *net.TCPConn) {
+	return nettest.Serve(t, func(c *net.TCPConn) {
 		br := bufio.NewReader(c)
 		for {
 			var head bytes.Buffer
@@ -162,7 +163,7 @@ func TestShortSecrets(t *testing.T) {
 	if e := dialError(t, err); !strings.HasSuffix(e.Message, "action=open&host=db.corp&port=1&username=alice&[redacted] got") {
 		t.Errorf("message %q", e.Message)
 	}
-	v["url"] = "http://" + serve(t, func(*net.TCPConn) {})
+	v["url"] = "http://" + nettest.Serve(t, func(*net.TCPConn) {})
 	_, err = dial(t, v, "db.corp:1")
 	if e := dialError(t, err); strings.Contains(e.Error(), "[redacted]") {
 		t.Errorf("got %v", e)

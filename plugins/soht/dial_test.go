@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
@@ -58,7 +59,7 @@ func TestHTTPS(t *testing.T) {
 	conf, ca := certificate(t)
 	s := emulate(t, sohtemu.Options{TLS: conf, IdlePoll: time.Millisecond})
 	modes(t, func(t *testing.T, mode string) {
-		c := mustDial(t, towards(s, mode, values{"tls": values{"ca_file": ca}}), echo(t))
+		c := mustDial(t, towards(s, mode, values{"tls": values{"ca_file": ca}}), nettest.Serve(t, nettest.Echo))
 		write(t, c, []byte("hi"))
 		read(t, c, 2)
 		if !slices.ContainsFunc(c.Stages, func(s sdk.StageTime) bool { return s.Stage == sdk.StageTLS }) {
@@ -73,7 +74,7 @@ func TestHTTPS(t *testing.T) {
 
 func TestDialStagesAndAddresses(t *testing.T) {
 	s := emulate(t, sohtemu.Options{})
-	c := mustDial(t, towards(s, modeStateful), echo(t))
+	c := mustDial(t, towards(s, modeStateful), nettest.Serve(t, nettest.Echo))
 	if c.Remote != s.Addr() || c.Local == "" {
 		t.Errorf("from %q to %q", c.Local, c.Remote)
 	}
@@ -84,7 +85,7 @@ func TestDialStagesAndAddresses(t *testing.T) {
 
 // hangingUp is a server that reads a request, calls f and hangs up.
 func hangingUp(t *testing.T, f func(*net.TCPConn)) string {
-	return serve(t, func(c *net.TCPConn) {
+	return nettest.Serve(t, func(c *net.TCPConn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
 		if err != nil {
 			return
@@ -219,7 +220,7 @@ func TestStatus(t *testing.T) {
 // request, and one request a connection.
 func proxy(t *testing.T, user, password string) string {
 	want := "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
-	return serve(t, func(c *net.TCPConn) {
+	return nettest.Serve(t, func(c *net.TCPConn) {
 		br := bufio.NewReader(c)
 		r, err := http.ReadRequest(br)
 		if err != nil {
@@ -270,7 +271,7 @@ func TestVia(t *testing.T) {
 			if s == secure {
 				v["tls"] = values{"ca_file": ca}
 			}
-			c := mustDial(t, v, echo(t))
+			c := mustDial(t, v, nettest.Serve(t, nettest.Echo))
 			write(t, c, []byte("hi"))
 			read(t, c, 2)
 
@@ -294,7 +295,7 @@ func TestViaThatHangsUp(t *testing.T) {
 	s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond, Faults: sohtemu.Faults{HangUp: true}})
 	modes(t, func(t *testing.T, mode string) {
 		u := upstream(t, values{"url": "http://soht.corp" + sohtemu.DefaultPath, "mode": mode, "via": "http://" + s.Addr()})
-		target := echo(t)
+		target := nettest.Serve(t, nettest.Echo)
 		var wait sync.WaitGroup
 		for range 8 {
 			wait.Go(func() {
@@ -325,7 +326,7 @@ func TestViaThatHangsUp(t *testing.T) {
 func TestViaThatKeepsConnections(t *testing.T) {
 	s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
 	u := upstream(t, values{"url": "http://soht.corp" + sohtemu.DefaultPath, "via": "http://" + s.Addr()})
-	target := echo(t)
+	target := nettest.Serve(t, nettest.Echo)
 	for range 3 {
 		c, err := u.Dial(t.Context(), target)
 		if err != nil {

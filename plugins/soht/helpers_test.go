@@ -6,12 +6,12 @@ import (
 	"io"
 	"maps"
 	"net"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
@@ -46,51 +46,9 @@ func emulate(t testing.TB, o sohtemu.Options) *sohtemu.Server {
 	return s
 }
 
-// serve runs a target: f for each connection, which it closes.
-func serve(t testing.TB, f func(*net.TCPConn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wait sync.WaitGroup
-	var mu sync.Mutex
-	open := make(map[net.Conn]struct{})
-	wait.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			open[c] = struct{}{}
-			mu.Unlock()
-			wait.Go(func() {
-				defer c.Close()
-				f(c.(*net.TCPConn))
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		mu.Lock()
-		for c := range open {
-			_ = c.Close()
-		}
-		mu.Unlock()
-		wait.Wait()
-	})
-	return l.Addr().String()
-}
-
-// echo is a target that sends back what it gets.
-func echo(t testing.TB) string {
-	return serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
-}
-
 // sender is a target that sends b, byte for byte as given, and ends.
 func sender(t testing.TB, b []byte) string {
-	return serve(t, func(c *net.TCPConn) {
+	return nettest.Serve(t, func(c *net.TCPConn) {
 		_, _ = c.Write(b)
 		_ = c.CloseWrite()
 		_, _ = io.Copy(io.Discard, c)
@@ -101,7 +59,7 @@ func sender(t testing.TB, b []byte) string {
 func scripted(t testing.TB) (string, <-chan *net.TCPConn) {
 	conns := make(chan *net.TCPConn, 16)
 	done := make(chan struct{})
-	addr := serve(t, func(c *net.TCPConn) {
+	addr := nettest.Serve(t, func(c *net.TCPConn) {
 		conns <- c
 		<-done
 	})

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
 
@@ -104,7 +105,7 @@ func TestNoteBrokenReadIsNoEnd(t *testing.T) {
 func TestNotePingPongOfNULs(t *testing.T) {
 	modes(t, func(t *testing.T, mode string) {
 		s := emulate(t, sohtemu.Options{})
-		c := mustDial(t, towards(s, mode), serve(t, func(c *net.TCPConn) {
+		c := mustDial(t, towards(s, mode), nettest.Serve(t, func(c *net.TCPConn) {
 			b := make([]byte, 6)
 			for {
 				if _, err := io.ReadFull(c, b); err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
@@ -123,7 +124,7 @@ func TestNoteOpenErrorsAre200(t *testing.T) {
 func TestNoteLogin(t *testing.T) {
 	s := emulate(t, sohtemu.Options{Username: "alice", Password: "a b&c=d+%"})
 	modes(t, func(t *testing.T, mode string) {
-		c := mustDial(t, towards(s, mode, values{"username": "alice", "password": "a b&c=d+%"}), echo(t))
+		c := mustDial(t, towards(s, mode, values{"username": "alice", "password": "a b&c=d+%"}), nettest.Serve(t, nettest.Echo))
 		write(t, c, []byte("hi"))
 		read(t, c, 2)
 	})
@@ -291,7 +292,7 @@ func TestNoteWriteToAClosedID(t *testing.T) {
 func TestNoteDatalengthIsExact(t *testing.T) {
 	modes(t, func(t *testing.T, mode string) {
 		s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
-		c := mustDial(t, towards(s, mode, values{"write_size": 7}), echo(t))
+		c := mustDial(t, towards(s, mode, values{"write_size": 7}), nettest.Serve(t, nettest.Echo))
 		var all []byte
 		for i := range 256 {
 			all = append(all, byte(i), byte(255-i))
@@ -307,7 +308,7 @@ func TestNoteDatalengthIsExact(t *testing.T) {
 func TestNoteOneWriteInFlight(t *testing.T) {
 	modes(t, func(t *testing.T, mode string) {
 		s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
-		c := mustDial(t, towards(s, mode, values{"write_size": 16}), echo(t))
+		c := mustDial(t, towards(s, mode, values{"write_size": 16}), nettest.Serve(t, nettest.Echo))
 		data := bytes.Repeat([]byte("0123456789abcdefghi"), 200)
 		go func() {
 			for b := data; len(b) > 0; b = b[19:] {
@@ -334,7 +335,7 @@ func TestNoteIDsStartAtZero(t *testing.T) {
 				forms <- f
 			}
 		}})
-		c := mustDial(t, towards(s, mode), echo(t))
+		c := mustDial(t, towards(s, mode), nettest.Serve(t, nettest.Echo))
 		write(t, c, []byte("hi"))
 		read(t, c, 2)
 		if f := receive(t, forms); !strings.Contains(string(f.Raw), "&id=0") {
@@ -355,7 +356,7 @@ func TestNoteFormLimit(t *testing.T) {
 				largest = max(largest, len(f.Raw))
 				mu.Unlock()
 			}})
-			c := mustDial(t, towards(s, mode, values{"write_size": size}), echo(t))
+			c := mustDial(t, towards(s, mode, values{"write_size": size}), nettest.Serve(t, nettest.Echo))
 			data := make([]byte, 512<<10)
 			go func() { _, _ = c.Write(data) }()
 			read(t, c, len(data))

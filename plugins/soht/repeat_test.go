@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
@@ -34,7 +35,7 @@ func TestCloseIsRepeated(t *testing.T) {
 	modes(t, func(t *testing.T, mode string) {
 		s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
 		u := upstream(t, towards(s, mode))
-		c, err := u.Dial(t.Context(), echo(t))
+		c, err := u.Dial(t.Context(), nettest.Serve(t, nettest.Echo))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
@@ -56,7 +57,7 @@ func TestTLSSessionsAreResumed(t *testing.T) {
 		all.Store(0)
 		resumed.Store(0)
 		u := upstream(t, towards(s, mode, values{"tls": values{"ca_file": ca}}))
-		target := echo(t)
+		target := nettest.Serve(t, nettest.Echo)
 		for range 3 {
 			c, err := u.Dial(t.Context(), target)
 			if err != nil {
@@ -82,7 +83,7 @@ func TestAuthoritiesAreFollowed(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "ca.pem")
 		copyFile(t, file, ca)
 		u := upstream(t, towards(s, mode, values{"tls": values{"ca_file": file}}))
-		target := echo(t)
+		target := nettest.Serve(t, nettest.Echo)
 		if err := dials(t, u, target); err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
@@ -17,7 +18,7 @@ import (
 // source is a target that sends n bytes, which content fills a block at a time,
 // and ends.
 func source(b *testing.B, n int, content []byte) string {
-	return serve(b, func(c *net.TCPConn) {
+	return nettest.Serve(b, func(c *net.TCPConn) {
 		for left := n; left > 0; {
 			m, err := c.Write(content[:min(left, len(content))])
 			if err != nil {
@@ -135,7 +136,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 			for _, delay := range []time.Duration{0, 20 * time.Millisecond} {
 				b.Run(fmt.Sprintf("%s/last=%#02x/delay=%v", mode, last, delay), func(b *testing.B) {
 					s := emulate(b, sohtemu.Options{})
-					stream := bare(b, config(s, mode), echo(b))
+					stream := bare(b, config(s, mode), nettest.Serve(b, nettest.Echo))
 					s.SetFaults(sohtemu.Faults{Delay: delay})
 					message := make([]byte, 64)
 					message[63] = last

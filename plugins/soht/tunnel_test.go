@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
@@ -44,7 +45,7 @@ func TestBulkUp(t *testing.T) {
 		s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
 		for name, data := range contents(bulk) {
 			sums := make(chan [32]byte, 1)
-			c := mustDial(t, towards(s, mode), serve(t, func(c *net.TCPConn) {
+			c := mustDial(t, towards(s, mode), nettest.Serve(t, func(c *net.TCPConn) {
 				b := make([]byte, len(data))
 				_, _ = io.ReadFull(c, b)
 				sums <- sha256.Sum256(b)
@@ -61,7 +62,7 @@ func TestBulkBothWays(t *testing.T) {
 	modes(t, func(t *testing.T, mode string) {
 		s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
 		for name, data := range contents(bulk) {
-			c := mustDial(t, towards(s, mode), echo(t))
+			c := mustDial(t, towards(s, mode), nettest.Serve(t, nettest.Echo))
 			go func() { _, _ = c.Write(data) }()
 			if got := read(t, c, len(data)); !bytes.Equal(got, data) {
 				t.Errorf("%s: other bytes came than sent", name)
@@ -74,7 +75,7 @@ func TestBulkBothWays(t *testing.T) {
 // way hold: a poll brings less than it can take along.
 func TestEchoOfMoreThanTheBuffersHold(t *testing.T) {
 	s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
-	target := serve(t, func(c *net.TCPConn) {
+	target := nettest.Serve(t, func(c *net.TCPConn) {
 		_ = c.SetReadBuffer(16 << 10)
 		_ = c.SetWriteBuffer(16 << 10)
 		_, _ = io.Copy(c, c)
@@ -117,7 +118,7 @@ func TestDirectionsAreIndependent(t *testing.T) {
 func TestSmallWritesGoTogether(t *testing.T) {
 	modes(t, func(t *testing.T, mode string) {
 		s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond, Faults: sohtemu.Faults{Delay: 20 * time.Millisecond}})
-		c := mustDial(t, towards(s, mode), echo(t))
+		c := mustDial(t, towards(s, mode), nettest.Serve(t, nettest.Echo))
 		const writes = 200
 		for range writes {
 			write(t, c, []byte("0123456789"))
@@ -135,7 +136,7 @@ func TestConnectionsAreReused(t *testing.T) {
 	modes(t, func(t *testing.T, mode string) {
 		s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
 		u := upstream(t, towards(s, mode))
-		target := echo(t)
+		target := nettest.Serve(t, nettest.Echo)
 		for range 5 {
 			c, err := u.Dial(t.Context(), target)
 			if err != nil {
@@ -160,7 +161,7 @@ func TestConnectionsAreReused(t *testing.T) {
 func TestServerWithoutKeepAlive(t *testing.T) {
 	modes(t, func(t *testing.T, mode string) {
 		s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond, Faults: sohtemu.Faults{NoKeepAlive: true}})
-		c := mustDial(t, towards(s, mode), echo(t))
+		c := mustDial(t, towards(s, mode), nettest.Serve(t, nettest.Echo))
 		for range 20 {
 			write(t, c, []byte("hi"))
 			read(t, c, 2)
@@ -182,7 +183,7 @@ func TestCloseIsSentOnEveryEnd(t *testing.T) {
 		})
 		t.Run("client's reset", func(t *testing.T) {
 			s := emulate(t, sohtemu.Options{})
-			c := mustDial(t, towards(s, mode), echo(t))
+			c := mustDial(t, towards(s, mode), nettest.Serve(t, nettest.Echo))
 			write(t, c, []byte("hi"))
 			_ = c.Abort("reset")
 			closed(t, s)
@@ -191,7 +192,7 @@ func TestCloseIsSentOnEveryEnd(t *testing.T) {
 			s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{
 				"read": {Status: 502}, "readwrite": {Status: 502},
 			}}})
-			c := mustDial(t, towards(s, mode), echo(t))
+			c := mustDial(t, towards(s, mode), nettest.Serve(t, nettest.Echo))
 			if _, err := c.Read(make([]byte, 1)); err == nil || err == io.EOF {
 				t.Errorf("read: %v", err)
 			}
@@ -199,7 +200,7 @@ func TestCloseIsSentOnEveryEnd(t *testing.T) {
 		})
 		t.Run("bounded", func(t *testing.T) {
 			s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"close": {Silent: true}}}})
-			stream := bare(t, config(s, mode), echo(t))
+			stream := bare(t, config(s, mode), nettest.Serve(t, nettest.Echo))
 			start := time.Now()
 			if err := stream.Close(); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("close: %v", err)
@@ -214,7 +215,7 @@ func TestCloseIsSentOnEveryEnd(t *testing.T) {
 		u := upstream(t, towards(s, modeStateful))
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		if _, err := u.Dial(ctx, echo(t)); err == nil {
+		if _, err := u.Dial(ctx, nettest.Serve(t, nettest.Echo)); err == nil {
 			t.Fatal("it was not cancelled")
 		}
 		eventually(t, s, "open", func(st sohtemu.Stats) bool { return st.Requests["open"] == 1 })
@@ -272,7 +273,7 @@ func TestCloseWriteFlushes(t *testing.T) {
 // A write that fails ends the read as well: nothing else would tell the client.
 func TestFailedWriteEndsTheRead(t *testing.T) {
 	s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"write": {After: 1, Status: 503}}}})
-	stream := bare(t, config(s, modeStateful), echo(t))
+	stream := bare(t, config(s, modeStateful), nettest.Serve(t, nettest.Echo))
 	write(t, stream, []byte("one"))
 	read(t, stream, 3)
 	write(t, stream, []byte("two"))
@@ -306,7 +307,7 @@ func TestByteAtATime(t *testing.T) {
 
 func TestAnswersWithoutLengthStateful(t *testing.T) {
 	s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{HTTP10: true}})
-	c := mustDial(t, towards(s, modeStateful), echo(t))
+	c := mustDial(t, towards(s, modeStateful), nettest.Serve(t, nettest.Echo))
 	write(t, c, []byte("hi"))
 	read(t, c, 2)
 }
@@ -316,7 +317,7 @@ func TestManyTunnels(t *testing.T) {
 	modes(t, func(t *testing.T, mode string) {
 		s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
 		u := upstream(t, towards(s, mode))
-		target := echo(t)
+		target := nettest.Serve(t, nettest.Echo)
 		var wait sync.WaitGroup
 		for i := range 32 {
 			wait.Go(func() {
@@ -345,7 +346,7 @@ func TestTunnelsOutliveTheirGeneration(t *testing.T) {
 	modes(t, func(t *testing.T, mode string) {
 		s := emulate(t, sohtemu.Options{})
 		u := upstream(t, towards(s, mode))
-		c, err := u.Dial(t.Context(), echo(t))
+		c, err := u.Dial(t.Context(), nettest.Serve(t, nettest.Echo))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
@@ -29,7 +30,7 @@ func TestUploadWaitsForNoPoll(t *testing.T) {
 	}})
 	data := contents(bulk)["random"]
 	sums := make(chan [32]byte, 1)
-	c := mustDial(t, towards(s, modeStateless), serve(t, func(c *net.TCPConn) {
+	c := mustDial(t, towards(s, modeStateless), nettest.Serve(t, func(c *net.TCPConn) {
 		b := make([]byte, len(data))
 		_, _ = io.ReadFull(c, b)
 		sums <- sha256.Sum256(b)
@@ -62,7 +63,7 @@ func TestContainers(t *testing.T) {
 				o.IdlePoll = time.Millisecond
 				s := emulate(t, o)
 				data := bytes.Repeat([]byte("there and back\x00"), 5000)
-				c := mustDial(t, towards(s, mode), echo(t))
+				c := mustDial(t, towards(s, mode), nettest.Serve(t, nettest.Echo))
 				go func() { _, _ = c.Write(data) }()
 				if got := read(t, c, len(data)); !bytes.Equal(got, data) {
 					t.Error("other bytes came than sent")
@@ -108,7 +109,7 @@ func TestHalfCloseWaitsForSlowWrites(t *testing.T) {
 		}})
 		data := contents(150_000)["random"]
 		got := make(chan []byte, 1)
-		c := halfClosing(t, s, mode, serve(t, func(c *net.TCPConn) {
+		c := halfClosing(t, s, mode, nettest.Serve(t, func(c *net.TCPConn) {
 			b, _ := io.ReadAll(c)
 			got <- b
 		}), halfClose)
@@ -148,7 +149,7 @@ func TestHalfCloseOutlastsTheNextPoll(t *testing.T) {
 			}
 		}
 	}})
-	c := halfClosing(t, s, modeStateless, serve(t, func(c *net.TCPConn) {
+	c := halfClosing(t, s, modeStateless, nettest.Serve(t, func(c *net.TCPConn) {
 		_, _ = io.ReadFull(c, make([]byte, 8))
 		time.Sleep(50 * time.Millisecond) // that poll has been answered
 		_, _ = c.Write([]byte("response"))

@@ -13,6 +13,7 @@ import (
 	"time"
 	"weak"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
@@ -82,7 +83,7 @@ func TestViaThatDoesNotAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ended := make(chan struct{}, 1)
-			via := serve(t, func(c *net.TCPConn) {
+			via := nettest.Serve(t, func(c *net.TCPConn) {
 				br := bufio.NewReader(c)
 				if _, err := http.ReadRequest(br); err != nil {
 					t.Error(err)
@@ -127,7 +128,7 @@ func (d *deadlines) SetDeadline(at time.Time) error {
 
 // The time for the answer to CONNECT is no time for the tunnel behind it.
 func TestAskingEndsWithTheAnswer(t *testing.T) {
-	addr := serve(t, func(c *net.TCPConn) {
+	addr := nettest.Serve(t, func(c *net.TCPConn) {
 		_, _ = io.CopyN(c, c, int64(len("askthrough")))
 	})
 	var d *deadlines

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/plugintest"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -284,50 +286,13 @@ func dialStream(ctx context.Context, u tunnel.Dialer, d tunnel.Dial) (*tunnel.Co
 }
 
 // echoServer answers each connection with what it reads, and ends it after.
-func echoServer(t *testing.T) tunnel.Target {
-	return server(t, func(c *net.TCPConn) {
-		// Bare connections would be spliced, through pipes that the runtime
-		// keeps and that a test would count.
-		_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
-		_ = c.CloseWrite()
-	})
-}
+func echoServer(t *testing.T) tunnel.Target { return server(t, nettest.Echo) }
 
 // server serves connections on loopback until the test ends.
 func server(t *testing.T, handle func(*net.TCPConn)) tunnel.Target {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	var mu sync.Mutex
-	var conns []net.Conn
-	all.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			conns = append(conns, c)
-			mu.Unlock()
-			all.Go(func() {
-				defer c.Close()
-				handle(c.(*net.TCPConn))
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = ln.Close()
-		mu.Lock()
-		for _, c := range conns {
-			_ = c.Close()
-		}
-		mu.Unlock()
-		all.Wait()
-	})
-	return tunnel.Target{Host: "127.0.0.1", Port: uint16(ln.Addr().(*net.TCPAddr).Port)}
+	at := netip.MustParseAddrPort(nettest.Serve(t, handle))
+	return tunnel.Target{Host: at.Addr().String(), Port: at.Port()}
 }
 
 // exchange sends text through a fresh tunnel to an echo server and ends it

@@ -8,13 +8,13 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/socks5"
 )
 
@@ -34,40 +34,6 @@ func startT(t *testing.T, o Options) *Server {
 		}
 	})
 	return s
-}
-
-// backend accepts connections and hands them to f.
-func backend(t *testing.T, f func(*net.TCPConn)) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			_ = c.SetDeadline(time.Now().Add(patience10))
-			wg.Go(func() {
-				defer c.Close()
-				f(c.(*net.TCPConn))
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = ln.Close()
-		wg.Wait()
-	})
-	return ln.Addr().String()
-}
-
-func echo(c *net.TCPConn) {
-	if _, err := io.Copy(c, c); err == nil {
-		_ = c.CloseWrite()
-	}
 }
 
 func dial(t *testing.T, s *Server) *net.TCPConn {
@@ -128,7 +94,7 @@ func TestGreetings(t *testing.T) {
 }
 
 func TestTrusted(t *testing.T) {
-	s := startT(t, Options{Trusted: true, Connectors: map[string]map[string]string{"": {"echo.corp:7": backend(t, echo)}}})
+	s := startT(t, Options{Trusted: true, Connectors: map[string]map[string]string{"": {"echo.corp:7": nettest.Serve(t, nettest.Echo)}}})
 	c := dial(t, s)
 	say(t, c, "\x05\x02\x00\x80", "\x05\x00")
 	say(t, c, "\x05\x01\x00\x03\x09echo.corp\x00\x07", "\x05\x00\x00\x01\x7f\x00\x00\x01")
@@ -169,7 +135,7 @@ func TestAuthentication(t *testing.T) {
 }
 
 func TestRequests(t *testing.T) {
-	s := startT(t, Options{Connectors: map[string]map[string]string{"": {"echo.corp:7": backend(t, echo)}}})
+	s := startT(t, Options{Connectors: map[string]map[string]string{"": {"echo.corp:7": nettest.Serve(t, nettest.Echo)}}})
 	refusal := func(rep string) string { return "\x05" + rep + "\x00\x01\x00\x00\x00\x00\x00\x00" }
 	for name, tt := range map[string]struct{ request, answer string }{
 		"connect": {"\x05\x01\x00\x03\x09echo.corp\x00\x07", "\x05\x00\x00\x01\x7f\x00\x00\x01"},
@@ -197,7 +163,7 @@ func TestCloseWithEverythingOpen(t *testing.T) {
 	hold := make(chan struct{})
 	s, err := Start(Options{
 		Trusted:    true,
-		Connectors: map[string]map[string]string{"": {"hold.corp:7": backend(t, func(c *net.TCPConn) { <-hold })}},
+		Connectors: map[string]map[string]string{"": {"hold.corp:7": nettest.Serve(t, func(c *net.TCPConn) { <-hold })}},
 		Faults:     Faults{Token: TokenFaults{Silent: true}},
 	})
 	if err != nil {

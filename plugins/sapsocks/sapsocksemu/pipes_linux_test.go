@@ -6,11 +6,12 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/fdtest"
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // TestIdleTunnelsHoldNoPipes counts what 16 open tunnels take.
 func TestIdleTunnelsHoldNoPipes(t *testing.T) {
-	s := startT(t, Options{Trusted: true, Connectors: map[string]map[string]string{"": {"echo.corp:7": backend(t, func(c *net.TCPConn) {
+	s := startT(t, Options{Trusted: true, Connectors: map[string]map[string]string{"": {"echo.corp:7": nettest.Serve(t, func(c *net.TCPConn) {
 		b := make([]byte, 1)
 		for _, err := c.Read(b); err == nil; _, err = c.Read(b) {
 			_, _ = c.Write(b)
