@@ -44,8 +44,8 @@ file is not there yet), which may be gone the next time.`,
 // lastWord tells why run did not end well. It does not wait for a reader that stalls,
 // as the log does not.
 func lastWord(cmd *cobra.Command, err error) error {
-	var told statusError
-	if err == nil || errors.As(err, &told) {
+	var silent statusError
+	if err == nil || errors.As(err, &silent) {
 		return err
 	}
 	stderr := logqueue.New(cmd.ErrOrStderr(), nil)

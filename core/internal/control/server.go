@@ -57,7 +57,7 @@ func Handler(d Daemon) http.Handler {
 	mux.HandleFunc("GET /v1/status", limited(statuses, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, d.Status())
 	}))
-	told := func(w http.ResponseWriter, outcome status.Reload) {
+	ended := func(w http.ResponseWriter, outcome status.Reload) {
 		code := http.StatusOK
 		if outcome.Error != "" {
 			code = http.StatusUnprocessableEntity
@@ -73,10 +73,10 @@ func Handler(d Daemon) http.Handler {
 				return
 			}
 		}
-		told(w, d.ReloadWith(r.Context(), o))
+		ended(w, d.ReloadWith(r.Context(), o))
 	}))
 	mux.HandleFunc("POST /v1/plugins/{name}/restart", limited(reloads, func(w http.ResponseWriter, r *http.Request) {
-		told(w, d.RestartPlugin(r.Context(), r.PathValue("name")))
+		ended(w, d.RestartPlugin(r.Context(), r.PathValue("name")))
 	}))
 	mux.HandleFunc("/v1/status", wrongMethod(http.MethodGet+", "+http.MethodHead))
 	mux.HandleFunc("/v1/reload", wrongMethod(http.MethodPost))

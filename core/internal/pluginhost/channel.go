@@ -23,7 +23,7 @@ func (p *Process) receive() {
 				p.tokens.spoil(r.Token, bad.Err)
 			}
 		case err != nil:
-			if !closed(p.told) && !p.child.wait(drainWait) && !closed(p.told) {
+			if !closed(p.ending) && !p.child.wait(drainWait) && !closed(p.ending) {
 				p.log.Error("plugin closed its descriptor channel and is replaced", "pid", p.child.ID(), "err", err)
 				p.end("closed its descriptor channel")
 			}

@@ -24,9 +24,9 @@ type output struct {
 	log     *slog.Logger
 	watcher Watcher
 
-	mu   sync.Mutex
-	tail []byte // of what was printed, log lines as people read them
-	told string // the line that says most about an end: see telling
+	mu    sync.Mutex
+	tail  []byte // of what was printed, log lines as people read them
+	cause string // the line that says most about an end: see causeLine
 }
 
 func newOutput(log *slog.Logger, w Watcher) *output { return &output{log: log, watcher: w} }
@@ -89,24 +89,24 @@ func (o *output) last() string {
 // it: a panic's first, else the last that is not one of the log. It is called
 // with mu held.
 func (o *output) tell(line string) {
-	line = clean(line, maxTelling)
-	if line != "" && !isPanic(o.told) {
-		o.told = line
+	line = clean(line, maxCause)
+	if line != "" && !isPanic(o.cause) {
+		o.cause = line
 	}
 }
 
-// maxTelling bounds the line that is told with an end, in bytes.
-const maxTelling = 200
+// maxCause bounds the line that is told with an end, in bytes.
+const maxCause = 200
 
 func isPanic(line string) bool {
 	return strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
 }
 
-// telling returns the line that says most about the process's end, or nothing.
-func (o *output) telling() string {
+// causeLine returns the line that says most about the process's end, or nothing.
+func (o *output) causeLine() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.told
+	return o.cause
 }
 
 // writer returns a writer of stream's bytes, for one goroutine.

@@ -158,11 +158,11 @@ func TestTelling(t *testing.T) {
 		"fatal error: out of memory\nx\n":               "fatal error: out of memory",
 		"panic: a" + strings.Repeat("\nframe", maxTail): "panic: a",
 		"{\"level\":\"INFO\",\"msg\":\"m\"}\n":          "",
-		strings.Repeat("x", 2*maxTelling) + "\n":        strings.Repeat("x", maxTelling),
+		strings.Repeat("x", 2*maxCause) + "\n":          strings.Repeat("x", maxCause),
 	} {
 		o, _ := testOutput()
 		o.copy(strings.NewReader(in), "stderr")
-		if got := o.telling(); got != want {
+		if got := o.causeLine(); got != want {
 			t.Errorf("%.40q: %q, want %q", in, got, want)
 		}
 	}

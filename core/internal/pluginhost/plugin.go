@@ -27,14 +27,14 @@ type Plugin struct {
 	// generations.
 	config chan struct{}
 
-	// stopping is done once the plugin is to end, hurry once it has to at once.
-	stopping, hurry context.Context
-	stop, rush      context.CancelFunc
-	finished        chan struct{} // closed at the supervisor's end; err is valid then
-	err             error
-	past            sync.WaitGroup // processes that have ended and are being cleared up
-	notifying       sync.Mutex
-	failures        int // processes in a row that did not last; the supervisor's own
+	// stopping is done once the plugin is to end, forced once it has to at once.
+	stopping, forced context.Context
+	stop, force      context.CancelFunc
+	finished         chan struct{} // closed at the supervisor's end; err is valid then
+	err              error
+	past             sync.WaitGroup // processes that have ended and are being cleared up
+	notifying        sync.Mutex
+	failures         int // processes in a row that did not last; the supervisor's own
 
 	mu          sync.Mutex
 	proc        *Process // nil while there is none that takes calls
@@ -47,7 +47,7 @@ type Plugin struct {
 	restarts    int
 	lastExit    string
 	lastOutput  string
-	lastTold    string        // the line of it that says most
+	lastCause   string        // the line of it that says most
 	changed     chan struct{} // closed and replaced whenever status changes
 	generations map[uint64][]*pluginv1.Upstream
 	refused     map[uint64]string // generations that a restarted process did not take, and why
@@ -70,7 +70,7 @@ func newPlugin(h *Host, s Spec) *Plugin {
 		statuses:    make(map[upstreamKey]*pluginv1.UpstreamStatus),
 	}
 	p.stopping, p.stop = context.WithCancel(context.Background())
-	p.hurry, p.rush = context.WithCancel(context.Background())
+	p.forced, p.force = context.WithCancel(context.Background())
 	return p
 }
 
@@ -82,7 +82,7 @@ func (p *Plugin) begin(ctx context.Context) error {
 	proc, err := p.launch(ctx)
 	if err != nil {
 		p.stop()
-		p.rush()
+		p.force()
 		close(p.finished)
 		return err
 	}
@@ -134,7 +134,7 @@ func (p *Plugin) Dialer(generation uint64, name string) tunnel.Dialer {
 // called again.
 func (p *Plugin) Stop(ctx context.Context) error {
 	p.stop()
-	defer context.AfterFunc(ctx, p.rush)()
+	defer context.AfterFunc(ctx, p.force)()
 	<-p.finished
 	return p.err
 }

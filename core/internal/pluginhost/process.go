@@ -68,9 +68,9 @@ type Process struct {
 	group  sync.WaitGroup
 	done   chan struct{}
 
-	// told is closed when the process has been asked to end.
-	told     chan struct{}
-	tellOnce sync.Once
+	// ending is closed when the process has been asked to end.
+	ending  chan struct{}
+	endOnce sync.Once
 
 	mu     sync.Mutex
 	reason string // why the host ended it
@@ -129,7 +129,7 @@ func (h *Host) Launch(ctx context.Context, l Launch) (*Process, error) {
 		channel:  channel,
 		tokens:   newTokens(),
 		done:     make(chan struct{}),
-		told:     make(chan struct{}),
+		ending:   make(chan struct{}),
 	}
 	defer p.child.release()
 	p.dir = filepath.Join(run, strconv.FormatUint(h.starts.Add(1)%100000, 10))
@@ -325,7 +325,7 @@ func (p *Process) Signal(s syscall.Signal) { p.child.signal(s) }
 // process and its group to themselves: what outlives the process is the caller's to
 // end.
 func (p *Process) Abandon() {
-	p.tellOnce.Do(func() { close(p.told) })
+	p.endOnce.Do(func() { close(p.ending) })
 	p.child.spareGroup()
 	_ = p.channel.Close()
 }
@@ -333,7 +333,7 @@ func (p *Process) Abandon() {
 // Terminate ends the process: SIGTERM to its group, and SIGKILL once it has not
 // ended for a while or ctx is done. It returns once nothing is left of it.
 func (p *Process) Terminate(ctx context.Context, patience time.Duration) error {
-	p.tellOnce.Do(func() { close(p.told) })
+	p.endOnce.Do(func() { close(p.ending) })
 	p.child.signal(syscall.SIGTERM)
 	t := time.NewTimer(patience)
 	defer t.Stop()

@@ -17,7 +17,7 @@ type StartError struct {
 	Handshake bool
 	// Output is the end of what it printed on stderr, at most 4 KiB, or empty.
 	Output string
-	told   string // the line of it that says most
+	cause  string // the line of it that says most
 }
 
 // Error returns the cause, with the output in lines of its own behind it.
@@ -58,7 +58,7 @@ func (p *Process) startError(ctx context.Context, err error) error {
 		<-p.child.drained
 	}
 	first := p.child.firstLine()
-	e.Output, e.told = p.child.out.last(), p.child.out.telling()
+	e.Output, e.cause = p.child.out.last(), p.child.out.causeLine()
 	e.Handshake = !errors.Is(err, errOtherName) && !errors.Is(err, errDataPaths) && (!exited || e.Output == "")
 	switch {
 	case first != "" && !handshakeLine.MatchString(first):

@@ -25,7 +25,7 @@ func (e *downError) Error() string { return e.what }
 func (p *Plugin) supervise(proc *Process) {
 	defer close(p.finished)
 	defer p.host.forget(p)
-	defer p.rush()
+	defer p.force()
 	defer p.past.Wait()
 	const firstTry = 2 // of a delay that is one: see Backoff
 	for tries := firstTry; proc != nil; {
@@ -44,7 +44,7 @@ func (p *Plugin) supervise(proc *Process) {
 			proc, tries = p.revive(proc), firstTry
 		case <-p.stopping.Done():
 			p.turn(StatusStopped, time.Time{})
-			p.err = proc.Terminate(p.hurry, p.host.opts.StopTimeout)
+			p.err = proc.Terminate(p.forced, p.host.opts.StopTimeout)
 			p.lost(proc)
 			p.log.Info("plugin stopped", "pid", proc.PID(), "exit", proc.exit())
 			return
@@ -117,7 +117,7 @@ func (p *Plugin) restart() (*Process, error) {
 	refused, err := p.restore(proc)
 	if err != nil {
 		err = errors.Join(err, p.abandon(proc))
-		return nil, &StartError{Plugin: p.spec.Name, Err: err, Output: proc.child.out.last(), told: proc.child.out.telling()}
+		return nil, &StartError{Plugin: p.spec.Name, Err: err, Output: proc.child.out.last(), cause: proc.child.out.causeLine()}
 	}
 	p.mu.Lock()
 	p.refused = refused
@@ -131,7 +131,7 @@ func (p *Plugin) restart() (*Process, error) {
 func (p *Plugin) abandon(proc *Process) error {
 	proc.end("could not be configured")
 	// It has no time to end by itself.
-	now, cancel := context.WithCancel(p.hurry)
+	now, cancel := context.WithCancel(p.forced)
 	cancel()
 	return proc.Terminate(now, p.host.opts.StopTimeout)
 }
@@ -165,13 +165,13 @@ func (p *Plugin) publish(proc *Process) {
 func (p *Plugin) lost(proc *Process) {
 	// What it printed last is often why it ended.
 	proc.child.read(drainWait / 4)
-	exit, output, told := proc.exit(), proc.child.out.last(), proc.child.out.telling()
+	exit, output, cause := proc.exit(), proc.child.out.last(), proc.child.out.causeLine()
 	p.mu.Lock()
 	p.proc = nil
 	p.epoch++
 	clear(p.statuses)
 	clear(p.refused)
-	p.lastExit, p.lastOutput, p.lastTold = exit, output, told
+	p.lastExit, p.lastOutput, p.lastCause = exit, output, cause
 	p.mu.Unlock()
 	if p.stopping.Err() == nil {
 		p.log.Error("plugin died", "pid", proc.PID(), "exit", exit, "lived", time.Since(proc.started).Round(time.Millisecond))
@@ -186,7 +186,7 @@ func (p *Plugin) failed(err error) {
 	clear(p.statuses)
 	var start *StartError
 	if errors.As(err, &start) {
-		p.lastExit, p.lastOutput, p.lastTold = start.Err.Error(), start.Output, start.told
+		p.lastExit, p.lastOutput, p.lastCause = start.Err.Error(), start.Output, start.cause
 	} else {
 		p.lastExit = err.Error()
 	}
@@ -246,8 +246,8 @@ func (p *Plugin) why() string {
 		return "no reason known"
 	}
 	s := "last end: " + p.lastExit
-	if p.lastTold != "" {
-		s += fmt.Sprintf(" (it printed %q)", p.lastTold)
+	if p.lastCause != "" {
+		s += fmt.Sprintf(" (it printed %q)", p.lastCause)
 	}
 	return s
 }
