@@ -33,6 +33,8 @@ type check struct {
 	needs level
 	// owned: it needs the run's own service at the target.
 	owned bool
+	// kills: it kills the far end, which has to be the run's own.
+	kills bool
 	// lacks names what the far end must not lack.
 	lacks string
 	// cannot is the capability that, where the plugin has it, makes of a failure
@@ -40,7 +42,9 @@ type check struct {
 	cannot string
 	// bound is how many of the step's timeouts it may take; 0: 6.
 	bound int
+	// run makes the check; fresh does with a process of its own, which it may end.
 	run   func(r *run, ctx context.Context) outcome
+	fresh func(r *run, ctx context.Context, i *instance) outcome
 }
 
 // outcome is what became of a check.
@@ -86,6 +90,8 @@ func (c check) of(ctx context.Context, r *run) outcome {
 		return skip("%s", (r.level + 1).missing())
 	case c.owned && r.target == nil:
 		return skip("it needs the kit's own service at the target")
+	case c.kills && r.farEnd == nil:
+		return skip("the kit kills a far end that it has started: give its command after --")
 	case c.lacks != "" && slices.Contains(r.opts.Lacks, c.lacks):
 		return skip("the far end lacks %s", c.lacks)
 	}
@@ -93,7 +99,7 @@ func (c check) of(ctx context.Context, r *run) outcome {
 	setDefault(&bound, 6)
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(bound)*r.opts.Timeout)
 	defer cancel()
-	got := c.run(r, ctx)
+	got := c.with(ctx, r)
 	if ended := r.farEnd.Ended(); ended != "" && c.needs >= levelDialed {
 		r.level = levelValid
 		return outcome{result: Fail, detail: strings.TrimSpace(ended + "\n" + got.detail), fix: farEndFix}
@@ -103,6 +109,19 @@ func (c check) of(ctx context.Context, r *run) outcome {
 		got.fix = c.fix
 	}
 	return got
+}
+
+// with makes the check with the process that it is for.
+func (c check) with(ctx context.Context, r *run) outcome {
+	if c.fresh == nil {
+		return c.run(r, ctx)
+	}
+	i, err := r.another(ctx)
+	if err != nil {
+		return fail("%v", err)
+	}
+	defer r.retire(i)
+	return c.fresh(r, ctx, i)
 }
 
 // farEndFix is what to do about a far end that ended: what answers then is
@@ -233,11 +252,11 @@ var checks = []check{
 		fix: "send the state of all upstreams at once when WatchStatus is called, each once",
 	},
 	{
-		id: "generations", group: groupLife, title: "Generations live beside each other, and end by their release", needs: levelDialed, run: (*run).generations,
+		id: "generations", group: groupLife, title: "Generations live beside each other, and end by their release", needs: levelDialed, fresh: (*run).generations,
 		fix: "Configure adds, Release drops, an unknown generation is NOT_FOUND, an existing one ALREADY_EXISTS (docs/plugin-protocol.md, section 3)",
 	},
 	{
-		id: "release", group: groupLife, title: "Tunnels outlive the upstream that they were made through", needs: levelDialed, run: (*run).release,
+		id: "release", group: groupLife, title: "Tunnels outlive the upstream that they were made through", needs: levelDialed, fresh: (*run).release,
 		fix: "close nothing that a tunnel uses where an upstream is closed, such as a pooled connection: its last tunnel closes it (docs/writing-a-plugin.md, section 2)",
 	},
 	{
@@ -245,19 +264,19 @@ var checks = []check{
 		fix: "on an error diagnostic keep nothing of the generation",
 	},
 	{
-		id: "drain", group: groupLife, title: "Drain refuses new dials and lets tunnels end", needs: levelDialed, run: (*run).drain,
+		id: "drain", group: groupLife, title: "Drain refuses new dials and lets tunnels end", needs: levelDialed, fresh: (*run).drain,
 		fix: "after Drain answer dials with UNAVAILABLE, leave tunnels alone, and return once no relay is left or shortly before the deadline",
 	},
 	{
-		id: "kill", group: groupLife, title: "A killed plugin ends its relays with an error, and no direct tunnel", needs: levelDialed, run: (*run).kill,
+		id: "kill", group: groupLife, title: "A killed plugin ends its relays with an error, and no direct tunnel", needs: levelDialed, fresh: (*run).kill,
 		fix: "announce no EOF and no END before it is so; hand over a socket on the direct path that no process of the plugin has a part in",
 	},
 	{
-		id: "kill-target", group: groupLife, title: "A killed plugin is no clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, cannot: pluginwire.NoAbort, run: (*run).killTarget,
+		id: "kill-target", group: groupLife, title: "A killed plugin is no clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, cannot: pluginwire.NoAbort, fresh: (*run).killTarget,
 		fix: "set SO_LINGER to zero on the connection to the far end until it is closed cleanly (docs/plugin-protocol.md, section 7)",
 	},
 	{
-		id: "lifeline", group: groupLife, title: "It ends when the daemon is gone", needs: levelStarted, run: (*run).lifeline,
+		id: "lifeline", group: groupLife, title: "It ends when the daemon is gone", needs: levelStarted, fresh: (*run).lifeline,
 		fix: "read the descriptor channel all the time; at its end of file abort the relays and exit within two seconds (docs/plugin-protocol.md, section 1)",
 	},
 	{
@@ -265,7 +284,7 @@ var checks = []check{
 		fix: "on SIGTERM abort the relays and exit within two seconds (docs/plugin-protocol.md, section 1)",
 	},
 	{
-		id: "far-end-death", group: groupLife, title: "A far end that dies is no clean end for the client", needs: levelDialed, owned: true, run: (*run).farEndDeath,
+		id: "far-end-death", group: groupLife, title: "A far end that dies is no clean end for the client", needs: levelDialed, owned: true, kills: true, fresh: (*run).farEndDeath,
 		fix: "take only the protocol's own word for a clean end, and an end of file without it for an error; a protocol without one names no_reset (docs/plugin-protocol.md, section 7)",
 	},
 	{

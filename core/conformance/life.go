@@ -80,12 +80,7 @@ func (r *run) answers(ctx context.Context, i *instance, req *pluginv1.DialReques
 	return nil
 }
 
-func (r *run) generations(ctx context.Context) outcome {
-	i, err := r.another(ctx)
-	if err != nil {
-		return fail("%v", err)
-	}
-	defer r.retire(i)
+func (r *run) generations(ctx context.Context, i *instance) outcome {
 	service := i.Service()
 	old, err := r.dial1(ctx, i, firstGeneration, r.dest)
 	if err != nil {
@@ -156,12 +151,7 @@ func (r *run) configureWhole(ctx context.Context) outcome {
 	return pass("")
 }
 
-func (r *run) drain(ctx context.Context) outcome {
-	i, err := r.another(ctx)
-	if err != nil {
-		return fail("%v", err)
-	}
-	defer r.retire(i)
+func (r *run) drain(ctx context.Context, i *instance) outcome {
 	c, err := r.tunnel(ctx, i)
 	if err != nil {
 		return fail("%v", err)
@@ -237,12 +227,7 @@ func (r *run) drained(ctx context.Context, i *instance, c *client) outcome {
 	return pass("")
 }
 
-func (r *run) kill(ctx context.Context) outcome {
-	i, err := r.another(ctx)
-	if err != nil {
-		return fail("%v", err)
-	}
-	defer r.retire(i)
+func (r *run) kill(ctx context.Context, i *instance) outcome {
 	c, err := r.tunnel(ctx, i)
 	if err != nil {
 		return fail("%v", err)
@@ -280,24 +265,14 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout() && !errors.Is(err, io.EOF)
 }
 
-func (r *run) killTarget(ctx context.Context) outcome {
+func (r *run) killTarget(ctx context.Context, i *instance) outcome {
 	if !r.relay {
 		return pass("a direct tunnel goes on")
 	}
-	i, err := r.another(ctx)
-	if err != nil {
-		return fail("%v", err)
-	}
-	defer r.retire(i)
 	return r.broken(ctx, i, func(*client) { i.Signal(syscall.SIGKILL) })
 }
 
-func (r *run) lifeline(ctx context.Context) outcome {
-	i, err := r.another(ctx)
-	if err != nil {
-		return fail("%v", err)
-	}
-	defer r.retire(i)
+func (r *run) lifeline(ctx context.Context, i *instance) outcome {
 	family := proc.Family(i.PID())
 	watched := outcome{result: Pass}
 	var took time.Duration

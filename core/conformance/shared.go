@@ -82,12 +82,7 @@ func (r *run) cancelFirst(ctx context.Context, after time.Duration) error {
 
 // release takes the upstream away from under open tunnels: first because its
 // values have changed, then because no generation is left.
-func (r *run) release(ctx context.Context) outcome {
-	i, err := r.another(ctx)
-	if err != nil {
-		return fail("%v", err)
-	}
-	defer r.retire(i)
+func (r *run) release(ctx context.Context, i *instance) outcome {
 	first, err := r.tunnel(ctx, i)
 	if err != nil {
 		return fail("%v", err)
@@ -134,15 +129,7 @@ func live(ctx context.Context, c *client, what string) error {
 
 // farEndDeath kills the far end under two downloads: one that waits for more,
 // and one in full flow.
-func (r *run) farEndDeath(ctx context.Context) outcome {
-	if r.farEnd == nil {
-		return skip("the kit kills a far end that it has started: give its command after --")
-	}
-	i, err := r.another(ctx)
-	if err != nil {
-		return fail("%v", err)
-	}
-	defer r.retire(i)
+func (r *run) farEndDeath(ctx context.Context, i *instance) outcome {
 	waiting, target, err := r.pair(ctx, i)
 	if err != nil {
 		return fail("%v", err)
