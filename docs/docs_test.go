@@ -107,3 +107,13 @@ func TestIndexHasEveryPage(t *testing.T) {
 		}
 	}
 }
+
+// TestFixedSpeaksOfReleases: before the first release the changelog has no "Fixed", since
+// nobody could have met the fault.
+func TestFixedSpeaksOfReleases(t *testing.T) {
+	log := pages(t)["CHANGELOG.md"]
+	released := regexp.MustCompile(`(?m)^## \d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)$`)
+	if strings.Contains(log, "\n### Fixed") && !released.MatchString(log) {
+		t.Error("CHANGELOG.md says what was fixed, and nothing has been released: move what is new to Added or Changed, and leave the rest out")
+	}
+}
