@@ -76,7 +76,7 @@ func TestWaitForTheThreeBytes(t *testing.T) {
 		p.send(ws.NewBinaryFrame([]byte{1, 0}))
 		p.drain() // the third byte never comes
 	})
-	e := dialError(t, upstream(t, plain(endpoint, map[string]any{"framing": "azbridge", "timeouts": map[string]any{"handshake": "50ms"}})), "db:1")
+	e := dialError(t, upstream(t, plain(endpoint, map[string]any{"framing": "azbridge", "timeouts": map[string]any{"handshake": "1s"}})), "db:1")
 	if e.Stage != sdk.StageRequest || e.Reason != sdk.ReasonTimeout || !strings.Contains(e.Hint, `framing = "raw"`) {
 		t.Errorf("%v, %v", e, e.Reason)
 	}

@@ -262,14 +262,14 @@ func TestNoteHeadersOfReadComeLate(t *testing.T) {
 	s := emulate(t, sohtemu.Options{})
 	addr, conns := scripted(t)
 	// A handshake time that would run out if it were applied to read.
-	c := mustDial(t, towards(s, modeStateful, values{"timeouts": values{"handshake": "50ms"}}), addr)
+	c := mustDial(t, towards(s, modeStateful, values{"timeouts": values{"handshake": "1s"}}), addr)
 	target := receive(t, conns)
 	write(t, c, []byte("first"))
 	if got := read(t, target, 5); string(got) != "first" {
 		t.Errorf("got %q", got)
 	}
 	// Not a wait for something to happen: nothing may happen in this time.
-	time.Sleep(150 * time.Millisecond)
+	time.Sleep(1500 * time.Millisecond)
 	write(t, target, []byte("second"))
 	if got := read(t, c, 6); string(got) != "second" {
 		t.Errorf("got %q", got)

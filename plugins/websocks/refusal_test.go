@@ -104,10 +104,12 @@ func TestBreaks(t *testing.T) {
 				websocksemu.Hang: sdk.ReasonTimeout, websocksemu.Close: sdk.ReasonProtocol, websocksemu.Reset: sdk.ReasonUnavailable,
 			} {
 				t.Run(fmt.Sprintf("secure %t, step %d, ending %d", secure, step, ending), func(t *testing.T) {
+					t.Parallel()
+					stage := stage
 					s := emulate(t, websocksemu.Options{TLS: secure, Faults: websocksemu.Faults{StopAt: step, StopBy: ending}})
 					v := towards(s)
 					if ending == websocksemu.Hang {
-						v["timeouts"] = values{"handshake": "100ms"}
+						v["timeouts"] = values{"handshake": "1s"} // the steps before take their time on a busy machine
 					}
 					if step == websocksemu.Accepted && secure {
 						stage = sdk.StageTLS
