@@ -153,7 +153,7 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 	c.counts.Opened()
 	end, err := client.Ready(ctx)
 	if err != nil {
-		abandon(up, err.Error())
+		up.Abandon(err.Error())
 		gone := tunnel.CloseClientReset
 		if ctx.Err() != nil {
 			gone, err = tunnel.CloseKilled, errStopping
@@ -162,10 +162,8 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 		return
 	}
 	c.engine.pump.Start(splice.Tunnel{
-		Client:       end.Stream,
-		ClientSocket: end.Socket,
-		ClientAhead:  end.ReadAhead,
-		Upstream:     up,
+		Client:   end,
+		Upstream: up.End,
 		Timeouts: splice.Timeouts{
 			Idle:      c.listener.Timeout.Idle,
 			HalfClose: halfClose,
@@ -174,20 +172,6 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 		Traffic: c.counts.Traffic(),
 		Done:    c.ended,
 	})
-}
-
-// abandon closes an upstream that no client wants any more.
-func abandon(up *tunnel.Conn, reason string) {
-	if up.Relay != nil {
-		up.Relay.Abort(reason)
-		defer up.Relay.Ended()
-	}
-	// Nothing was sent on it: closing it tells the far end all there is.
-	if up.Socket != nil {
-		up.Socket.Close()
-		return
-	}
-	_ = up.Stream.Close()
 }
 
 // reach dials what the client asks for, as dial does.

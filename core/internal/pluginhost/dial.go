@@ -114,13 +114,11 @@ func (p *Process) Dial(ctx context.Context, generation uint64, name string, d tu
 		return nil, err
 	}
 	c := &tunnel.Conn{
-		Socket:    socket,
-		Plugin:    u.plugin,
-		ReadAhead: h.GetPrefetched(),
-		Path:      h.GetPath(),
-		Local:     h.GetConnected().GetLocalAddress(),
-		Remote:    h.GetConnected().GetRemoteAddress(),
-		Stages:    stages(h.GetConnected().GetStages()),
+		End:    tunnel.End{Socket: socket, Plugin: u.plugin, ReadAhead: h.GetPrefetched()},
+		Path:   h.GetPath(),
+		Local:  h.GetConnected().GetLocalAddress(),
+		Remote: h.GetConnected().GetRemoteAddress(),
+		Stages: stages(h.GetConnected().GetStages()),
 	}
 	if h.GetPath() == pathRelay {
 		relayed = true

@@ -31,9 +31,9 @@ func newSlotRig(t *testing.T, state tunnelState, dirs [2]dirState) *slotRig {
 	b.rig = newRig(t, func(tun Tunnel) {
 		tunnels.add()
 		var fds [2]int32
-		for side, c := range [2]net.Conn{tun.Client, tun.Upstream.Stream} {
+		for side, c := range [2]net.Conn{tun.Client.Stream, tun.Upstream.Stream} {
 			var ok bool
-			if fds[side], ok = takeSocket(nil, c); !ok {
+			if fds[side], ok = takeSocket(tunnel.End{Stream: c}); !ok {
 				t.Fatal("not a socket")
 			}
 			_ = c.Close() // a duplicate is left

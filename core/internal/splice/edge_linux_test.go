@@ -328,7 +328,7 @@ func TestResetOfAWrapper(t *testing.T) {
 	p := newPump(t)
 	near, far := tcpPair(t)
 	upFar, upNear := tcpPair(t)
-	p.Start(Tunnel{Client: politeConn{near}, Upstream: &tunnel.Conn{Stream: upNear}})
+	p.Start(Tunnel{Client: tunnel.End{Stream: politeConn{near}}, Upstream: tunnel.End{Stream: upNear}})
 	write(t, far, "x")
 	read(t, upFar, "x")
 	p.Kill()
@@ -357,7 +357,7 @@ func TestResetThatAWriteWasTold(t *testing.T) {
 	if _, err := near.Read(make([]byte, 1)); err != io.EOF {
 		t.Fatalf("read: %v", err)
 	}
-	if f := (&flow{Tunnel: Tunnel{Client: near}}); f.cut(near) == nil {
+	if f := newFlow(Tunnel{Client: tunnel.End{Stream: near}}); f.sides[client].cut() == nil {
 		t.Error("the reset looks like an end")
 	}
 	near, far = tcpPair(t)
@@ -365,7 +365,7 @@ func TestResetThatAWriteWasTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectEOF(t, near, "")
-	if f := (&flow{Tunnel: Tunnel{Client: near}}); f.cut(near) != nil {
+	if f := newFlow(Tunnel{Client: tunnel.End{Stream: near}}); f.sides[client].cut() != nil {
 		t.Error("an end looks like a reset")
 	}
 }

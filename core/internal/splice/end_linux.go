@@ -107,7 +107,7 @@ func (w *worker) announced(s *slot, err error) {
 // confirmed goes on after the plugin said how its direction ended.
 func (w *worker) confirmed(s *slot, err error) {
 	if err != nil {
-		w.breakOff(s, upstreamReason(err), fmt.Errorf("read from upstream: %w", err))
+		w.breakOff(s, brokenBy(upstream, err), fmt.Errorf("read from upstream: %w", err))
 		return
 	}
 	w.directionEvent(s, upstream, evAnswered)
@@ -166,7 +166,7 @@ func (w *worker) askPlugin(s *slot, cause error) {
 // endConfirmed goes on after the plugin said how the tunnel ended.
 func (w *worker) endConfirmed(s *slot, err error) {
 	if err != nil {
-		w.breakOff(s, upstreamReason(err), fmt.Errorf("end of upstream: %w", err))
+		w.breakOff(s, brokenBy(upstream, err), fmt.Errorf("end of upstream: %w", err))
 		return
 	}
 	w.tunnelEvent(s, evClean, ending{})

@@ -5,12 +5,14 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 // heldBy is how many bytes the socket under c holds that its peer's system does
 // not have yet.
 func heldBy(c net.Conn) int {
-	s, ok := innermost(c).(syscall.Conn)
+	s, ok := bare.Under(c).(syscall.Conn)
 	if !ok {
 		return 0
 	}

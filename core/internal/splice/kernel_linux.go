@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/bare"
 )
 
@@ -68,21 +69,25 @@ func (k *kernel) tick(tunnels *counter) {
 }
 
 // start takes t over, or leaves it alone and returns false where its
-// connections are not sockets or there are no descriptors for it.
+// connections are not sockets or there are no descriptors for it, and where a plugin
+// may have a hand in the client's: a worker guards itself from the upstream's alone.
 func (k *kernel) start(t *Tunnel) bool {
-	cfd, ok := takeSocket(t.ClientSocket, t.Client)
+	if t.Client.Plugin != "" || t.Client.Relay != nil {
+		return false
+	}
+	cfd, ok := takeSocket(t.Client)
 	if !ok {
 		return false
 	}
-	ufd, ok := takeSocket(t.Upstream.Socket, t.Upstream.Stream)
+	ufd, ok := takeSocket(t.Upstream)
 	if !ok {
-		if t.ClientSocket == nil {
+		if t.Client.Socket == nil {
 			_ = unix.Close(int(cfd)) // a duplicate
 		}
 		return false
 	}
 	// The duplicates keep the sockets open.
-	for _, c := range []net.Conn{t.Client, t.Upstream.Stream} {
+	for _, c := range []net.Conn{t.Client.Stream, t.Upstream.Stream} {
 		if c != nil {
 			_ = c.Close()
 		}
@@ -98,12 +103,13 @@ func (k *kernel) start(t *Tunnel) bool {
 	return true
 }
 
-// takeSocket returns s's descriptor, or one of its own for the socket under c.
-func takeSocket(s *bare.Socket, c net.Conn) (int32, bool) {
-	if s != nil {
-		return int32(s.Take()), true
+// takeSocket returns the descriptor of e's socket, or one of its own for the socket
+// that e's stream is.
+func takeSocket(e tunnel.End) (int32, bool) {
+	if e.Socket != nil {
+		return int32(e.Socket.Take()), true
 	}
-	raw, ok := bareSocket(c)
+	raw, ok := bareSocket(e.Stream)
 	if !ok {
 		return -1, false
 	}

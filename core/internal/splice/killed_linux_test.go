@@ -79,7 +79,7 @@ func pumpForParent(t *testing.T, pump string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tun := Tunnel{Client: conns[0], Upstream: &tunnel.Conn{Stream: conns[1]}}
+	tun := Tunnel{Client: tunnel.End{Stream: conns[0]}, Upstream: tunnel.End{Stream: conns[1]}}
 	tun.Done = func(Result) { os.Exit(1) } // the parent is gone
 	if pump == "portable" {
 		p.tunnels.add()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/bare"
 	"github.com/tunneld/tunneld/internal/sockopt"
 )
 
@@ -40,7 +41,7 @@ func (c *lineCheck) dead(l *sockopt.Line, fd uintptr, now time.Duration) bool {
 
 // deadConn is dead for the socket under conn.
 func (c *lineCheck) deadConn(l *sockopt.Line, conn net.Conn, now time.Duration) (dead bool) {
-	socket, ok := innermost(conn).(syscall.Conn)
+	socket, ok := bare.Under(conn).(syscall.Conn)
 	if !ok {
 		return false
 	}

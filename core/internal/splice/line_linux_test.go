@@ -24,8 +24,8 @@ func TestBlackHole(t *testing.T) {
 				ends[side] = lostNear
 				r := &rig{result: make(chan Result, 1)}
 				start(Tunnel{
-					Client:   ends[client],
-					Upstream: &tunnel.Conn{Stream: ends[upstream]},
+					Client:   tunnel.End{Stream: ends[client]},
+					Upstream: tunnel.End{Stream: ends[upstream]},
 					Done:     func(res Result) { r.result <- res },
 				})
 				write(t, living, "hello")

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/bare"
 	"github.com/tunneld/tunneld/internal/sockopt"
 )
 
@@ -33,11 +34,11 @@ func (p *portable) init(tunnels *counter, lines *lineCheck) {
 }
 
 func (p *portable) start(t Tunnel) {
-	for _, c := range []net.Conn{t.Client, t.Upstream.Stream} {
-		fit(c)
-		linger(c, 0) // see finish
+	for _, e := range []*tunnel.End{&t.Client, &t.Upstream} {
+		fit(e.Stream)
+		linger(e.Stream, 0) // see finish
 	}
-	f := &flow{Tunnel: t, start: time.Now(), torn: make(chan struct{})}
+	f := newFlow(t)
 	p.mu.Lock()
 	if len(p.flows) == 0 {
 		p.stop = make(chan struct{})
@@ -89,15 +90,13 @@ func (p *portable) watch(stop <-chan struct{}) {
 // flow is one tunnel under way. Its two directions each have a goroutine.
 type flow struct {
 	Tunnel
-	start         time.Time
-	upped, downed atomic.Int64
-	active        atomic.Int64 // when the last byte moved, in nanoseconds after start
-	half          atomic.Bool  // one direction has ended
-	backlog       backlog      // the watch's, as what follows
-	ticks         uint32
-	lines         [2]sockopt.Line
-	// The write sides that are about to be, or are, shut down.
-	upstreamShut, clientShut atomic.Bool
+	sides   [2]side
+	start   time.Time
+	active  atomic.Int64 // when the last byte moved, in nanoseconds after start
+	half    atomic.Bool  // one direction has ended
+	backlog backlog      // the watch's, as what follows
+	ticks   uint32
+	lines   [2]sockopt.Line
 
 	mu     sync.Mutex
 	reason tunnel.CloseReason // empty until decided
@@ -105,147 +104,162 @@ type flow struct {
 	broken bool          // breakOff was called
 	torn   chan struct{} // closed once it has closed both connections
 	closed bool          // both were closed cleanly
-	// over: the plugin has ended the tunnel cleanly. sinking: what the client
-	// sends is dropped.
-	over, sinking bool
+}
+
+// side is one end of a flow, and the direction that it is the source of.
+type side struct {
+	*tunnel.End
+	name  string
+	moved atomic.Int64 // bytes from it that were written
+	shut  atomic.Bool  // its write side is about to be, or is, shut down
+
+	passed chan struct{} // closed once the end of its direction was passed on
+	over   bool          // its plugin has ended the tunnel cleanly
+	sinks  bool          // what it sends is dropped
+}
+
+func newFlow(t Tunnel) *flow {
+	f := &flow{Tunnel: t, start: time.Now(), torn: make(chan struct{})}
+	for s, e := range []*tunnel.End{&f.Client, &f.Upstream} {
+		f.sides[s].End, f.sides[s].name, f.sides[s].passed = e, sideNames[s], make(chan struct{})
+	}
+	return f
 }
 
 func (f *flow) run() Result {
-	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		defer cancel()
-		f.up()
-	})
-	f.down(ctx)
+	wg.Go(func() { f.direction(client) })
+	f.direction(upstream)
 	wg.Wait()
 	f.finish()
-	return Result{Reason: f.reason, Err: f.err, Up: f.upped.Load(), Down: f.downed.Load()}
+	return Result{Reason: f.reason, Err: f.err, Up: f.sides[client].moved.Load(), Down: f.sides[upstream].moved.Load()}
 }
 
-// up carries the client's bytes to the upstream.
-func (f *flow) up() {
-	readErr, writeErr := f.carry(f.Upstream.Stream, f.Client, f.ClientAhead, &f.upped)
-	f.ClientAhead = nil
-	switch {
-	case f.isOver():
-		f.sink()
-	case writeErr != nil:
-		f.upstreamWriteFailed(writeErr)
-	case readErr != nil:
-		f.breakOff(tunnel.CloseClientReset, fmt.Errorf("read from client: %w", readErr))
-	default:
-		f.ended(tunnel.CloseClientEOF)
-		if r := f.Upstream.Relay; r != nil {
-			if err := r.AnnounceEOF(); err != nil {
-				f.upstreamWriteFailed(err)
-				return
-			}
-		}
-		f.upstreamShut.Store(true)
-		if err := closeWrite(f.Upstream.Stream); err != nil {
-			f.upstreamWriteFailed(err)
-		}
+// direction carries the bytes of side d to the other, and passes their end on.
+func (f *flow) direction(d int) {
+	src, dst := &f.sides[d], &f.sides[1-d]
+	clean := f.pass(d)
+	close(src.passed)
+	if clean && src.Relay != nil {
+		f.awaitEnd(d, dst.passed)
 	}
 }
 
-// upstreamWriteFailed ends the tunnel after the upstream took no more bytes:
-// cleanly where a relay's plugin says that the tunnel is over.
-func (f *flow) upstreamWriteFailed(cause error) {
-	if r := f.Upstream.Relay; r != nil {
+// pass says whether the direction has ended cleanly.
+func (f *flow) pass(d int) bool {
+	src, dst := &f.sides[d], &f.sides[1-d]
+	readErr, writeErr := f.carry(dst, src)
+	if src.Relay != nil && writeErr == nil && (readErr == nil || errors.Is(readErr, syscall.ECONNRESET)) {
+		// A relay that was closed with bytes of ours in it reads as a reset,
+		// after all that the plugin sent.
+		readErr = src.Relay.ConfirmEOF()
+	}
+	switch {
+	case f.isOver(1 - d):
+		f.sink(d)
+		return false
+	case writeErr != nil:
+		return f.unwritten(1-d, fmt.Errorf("write to %s: %w", dst.name, writeErr))
+	case readErr != nil:
+		f.breakOff(brokenBy(d, readErr), fmt.Errorf("read from %s: %w", src.name, readErr))
+		return false
+	}
+	f.ended(eofReasons[d])
+	if dst.Relay != nil {
+		if err := dst.Relay.AnnounceEOF(); err != nil {
+			return f.unwritten(1-d, fmt.Errorf("end %s: %w", dst.name, err))
+		}
+	}
+	dst.shut.Store(true)
+	if err := closeWrite(dst.Stream); err != nil {
+		return f.unwritten(1-d, fmt.Errorf("end %s: %w", dst.name, err))
+	}
+	return true
+}
+
+// unwritten ends the tunnel after a side took no more bytes: cleanly where a relay's
+// plugin says that the tunnel is over. It returns false.
+func (f *flow) unwritten(to int, cause error) bool {
+	if r := f.sides[to].Relay; r != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), wordWait)
 		defer cancel()
 		err := r.ConfirmEnd(ctx)
 		if err == nil {
-			f.ended(tunnel.CloseUpstreamEOF)
-			f.sink()
-			return
+			f.ended(eofReasons[to])
+			f.sink(1 - to)
+			return false
 		}
 		cause = fmt.Errorf("%w (%w)", cause, err)
 	}
-	f.breakOff(upstreamReason(cause), fmt.Errorf("write to upstream: %w", cause))
+	f.breakOff(brokenBy(to, cause), cause)
+	return false
 }
 
-// sink reads and drops what the client sends after the plugin has ended the
-// tunnel: a socket that is closed with unread bytes resets its peer, and what
-// the client has yet to receive is lost.
-func (f *flow) sink() {
+// sink reads and drops what a side sends after the other's plugin has ended the
+// tunnel: a socket that is closed with unread bytes resets its peer, and what the
+// peer has yet to receive is lost.
+func (f *flow) sink(from int) {
+	src := &f.sides[from]
 	f.mu.Lock()
-	f.sinking = true
+	src.sinks = true
 	// It fails once the tunnel is broken off.
-	_ = f.Client.SetReadDeadline(time.Now().Add(wordWait))
+	_ = src.Stream.SetReadDeadline(time.Now().Add(wordWait))
 	f.mu.Unlock()
 	buf := buffers.get()
 	defer buffers.put(buf)
 	for {
-		if _, err := f.Client.Read(buf[:]); err != nil {
+		if _, err := src.Stream.Read(buf[:]); err != nil {
 			return
 		}
 	}
 }
 
-// down carries the upstream's bytes to the client. ctx is done once up is.
-func (f *flow) down(ctx context.Context) {
-	readErr, writeErr := f.carry(f.Client, f.Upstream.Stream, f.Upstream.ReadAhead, &f.downed)
-	f.Upstream.ReadAhead = nil
-	r := f.Upstream.Relay
-	if r != nil && writeErr == nil && (readErr == nil || errors.Is(readErr, syscall.ECONNRESET)) {
-		// A relay that was closed with bytes of ours in it reads as a reset,
-		// after all that the plugin sent.
-		readErr = r.ConfirmEOF()
-	}
-	switch {
-	case writeErr != nil:
-		f.breakOff(tunnel.CloseClientReset, fmt.Errorf("write to client: %w", writeErr))
-	case readErr != nil:
-		f.breakOff(upstreamReason(readErr), fmt.Errorf("read from upstream: %w", readErr))
-	default:
-		f.ended(tunnel.CloseUpstreamEOF)
-		f.clientShut.Store(true)
-		if err := closeWrite(f.Client); err != nil {
-			f.breakOff(tunnel.CloseClientReset, fmt.Errorf("end client: %w", err))
+// awaitEnd waits for the word of a side's plugin on the tunnel while the other
+// direction goes on, until that has passed its end: its source may be silent from
+// here on.
+func (f *flow) awaitEnd(of int, passed <-chan struct{}) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-passed:
+			cancel()
+		case <-ctx.Done():
 		}
-		if r != nil {
-			f.awaitEnd(ctx, r)
-		}
-	}
-}
-
-// awaitEnd waits for the plugin's word on the tunnel while up goes on: the client
-// may be silent from here on.
-func (f *flow) awaitEnd(ctx context.Context, r tunnel.Relay) {
-	switch err := r.ConfirmEnd(ctx); {
+	}()
+	switch err := f.sides[of].Relay.ConfirmEnd(ctx); {
 	case err == nil:
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.over = true
-		if !f.sinking {
-			_ = f.Client.SetReadDeadline(time.Now())
+		f.sides[of].over = true
+		if other := &f.sides[1-of]; !other.sinks {
+			_ = other.Stream.SetReadDeadline(time.Now())
 		}
 	case ctx.Err() == nil:
-		f.breakOff(upstreamReason(err), fmt.Errorf("end of upstream: %w", err))
+		f.breakOff(brokenBy(of, err), fmt.Errorf("end of %s: %w", f.sides[of].name, err))
 	}
 }
 
-// carry copies ahead and then src to dst, until src ends (nil, nil) or one of
-// them fails.
-func (f *flow) carry(dst, src net.Conn, ahead []byte, count *atomic.Int64) (readErr, writeErr error) {
-	if len(ahead) > 0 {
-		if err := f.write(dst, ahead, count); err != nil {
+// carry copies what was read ahead from src and then src to dst, until src ends
+// (nil, nil) or one of them fails.
+func (f *flow) carry(dst, src *side) (readErr, writeErr error) {
+	if len(src.ReadAhead) > 0 {
+		if err := f.write(dst, src, src.ReadAhead); err != nil {
 			return nil, err
 		}
+		src.ReadAhead = nil
 	}
 	buf := buffers.get()
 	defer buffers.put(buf)
 	for {
-		n, err := src.Read(buf[:])
+		n, err := src.Stream.Read(buf[:])
 		if n > 0 {
-			if err := f.write(dst, buf[:n], count); err != nil {
+			if err := f.write(dst, src, buf[:n]); err != nil {
 				return nil, err
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return f.cut(src), nil
+			return src.cut(), nil
 		}
 		if err != nil {
 			return err, nil
@@ -253,29 +267,25 @@ func (f *flow) carry(dst, src net.Conn, ahead []byte, count *atomic.Int64) (read
 	}
 }
 
-// cut tells the end of src from a reset that the other direction's write has seen: the
-// system reports a reset once, and then a read says "end".
-func (f *flow) cut(src net.Conn) error {
-	shut := &f.upstreamShut
-	if src == f.Client {
-		shut = &f.clientShut
-	}
+// cut tells the end of a side from a reset of which the other direction's write has
+// been told: the system tells only once, and then a read says "end".
+func (s *side) cut() error {
 	// Once that direction has ended, it was by no error.
-	if !shut.Load() && isCut(src) && !shut.Load() {
+	if !s.shut.Load() && isCut(s.Stream) && !s.shut.Load() {
 		return syscall.ECONNRESET
 	}
 	return nil
 }
 
-func (f *flow) write(dst net.Conn, b []byte, count *atomic.Int64) error {
-	n, err := dst.Write(b)
-	count.Add(int64(n))
+func (f *flow) write(dst, src *side, b []byte) error {
+	n, err := dst.Stream.Write(b)
+	src.moved.Add(int64(n))
 	if t := f.Traffic; t != nil {
-		moved := &t.Up
-		if count == &f.downed {
-			moved = &t.Down
+		way := &t.Up
+		if src == &f.sides[upstream] {
+			way = &t.Down
 		}
-		moved.Copied.Add(int64(n))
+		way.Copied.Add(int64(n))
 	}
 	f.active.Store(int64(time.Since(f.start)))
 	return err
@@ -302,33 +312,50 @@ func (f *flow) breakOff(reason tunnel.CloseReason, err error) {
 		return
 	}
 	f.broken, f.reason, f.err = true, reason, err
-	if f.Upstream.Relay == nil {
+	relays := f.relays()
+	if len(relays) == 0 {
 		f.tear()
 		return
 	}
 	go func() {
-		f.Upstream.Relay.Abort(err.Error())
+		var aborts sync.WaitGroup
+		for _, s := range relays {
+			aborts.Go(func() { s.Relay.Abort(err.Error()) })
+		}
+		aborts.Wait()
 		f.tear()
 	}()
 }
 
+// relays are the sides that have one.
+func (f *flow) relays() (sides []*side) {
+	for i := range f.sides {
+		if s := &f.sides[i]; s.Relay != nil {
+			sides = append(sides, s)
+		}
+	}
+	return sides
+}
+
 func (f *flow) tear() {
-	reset(f.Upstream.Stream)
-	reset(f.Client)
+	bare.Reset(f.Upstream.Stream)
+	bare.Reset(f.Client.Stream)
 	close(f.torn)
 }
 
 // finish closes both connections after both directions have ended.
 func (f *flow) finish() {
-	r := f.Upstream.Relay
-	if r != nil && !f.isBroken() {
-		err := r.ConfirmEnd(context.Background())
-		if err != nil {
-			f.breakOff(upstreamReason(err), fmt.Errorf("end of upstream: %w", err))
+	for d := range f.sides {
+		s := &f.sides[d]
+		if s.Relay == nil || f.isBroken() {
+			continue
+		}
+		if err := s.Relay.ConfirmEnd(context.Background()); err != nil {
+			f.breakOff(brokenBy(d, err), fmt.Errorf("end of %s: %w", s.name, err))
 		}
 	}
 	if f.close() {
-		for _, c := range []net.Conn{f.Upstream.Stream, f.Client} {
+		for _, c := range []net.Conn{f.Upstream.Stream, f.Client.Stream} {
 			// Until now closing c was a reset: the system closes what a killed
 			// process leaves, and half a stream must not look like a whole one.
 			linger(c, -1)
@@ -337,8 +364,8 @@ func (f *flow) finish() {
 	} else {
 		<-f.torn
 	}
-	if r != nil {
-		r.Ended()
+	for _, s := range f.relays() {
+		s.Relay.Ended()
 	}
 }
 
@@ -350,10 +377,10 @@ func (f *flow) close() bool {
 	return f.closed
 }
 
-func (f *flow) isOver() bool {
+func (f *flow) isOver(side int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.over
+	return f.sides[side].over
 }
 
 func (f *flow) isBroken() bool {
@@ -381,7 +408,7 @@ func (f *flow) checkLines(c *lineCheck, now time.Time) {
 	if !c.due(f.ticks, 0) {
 		return
 	}
-	for side, conn := range [2]net.Conn{f.Client, f.Upstream.Stream} {
+	for side, conn := range [2]net.Conn{f.Client.Stream, f.Upstream.Stream} {
 		if c.deadConn(&f.lines[side], conn, now.Sub(f.start)) {
 			f.breakOff(c.ended(side))
 			return
@@ -390,7 +417,7 @@ func (f *flow) checkLines(c *lineCheck, now time.Time) {
 }
 
 // held is how many bytes the connections hold for their peers.
-func (f *flow) held() int { return heldBy(f.Client) + heldBy(f.Upstream.Stream) }
+func (f *flow) held() int { return heldBy(f.Client.Stream) + heldBy(f.Upstream.Stream) }
 
 func closeWrite(c net.Conn) error {
 	if h, ok := c.(interface{ CloseWrite() error }); ok {
@@ -399,27 +426,9 @@ func closeWrite(c net.Conn) error {
 	return c.Close()
 }
 
-// reset closes c such that a TCP peer is reset. A wrapper is gone around: closing
-// it may say that the end is a clean one, as TLS does.
-func reset(c net.Conn) {
-	linger(c, 0)
-	_ = innermost(c).Close()
-}
-
 // linger is SetLinger of the TCP connection under c.
 func linger(c net.Conn, seconds int) {
-	if t, ok := innermost(c).(*net.TCPConn); ok {
+	if t, ok := bare.Under(c).(*net.TCPConn); ok {
 		_ = t.SetLinger(seconds) // it fails on a connection that is reset already
-	}
-}
-
-// innermost is the connection under c's wrappers.
-func innermost(c net.Conn) net.Conn {
-	for {
-		w, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			return c
-		}
-		c = w.NetConn()
 	}
 }

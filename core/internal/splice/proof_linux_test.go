@@ -290,7 +290,7 @@ func TestIdleTunnels(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		open := descriptors(t)
 		for range n {
-			p.Start(Tunnel{Client: halfPair(t, &far), Upstream: &tunnel.Conn{Stream: halfPair(t, &far)}})
+			p.Start(Tunnel{Client: tunnel.End{Stream: halfPair(t, &far)}, Upstream: tunnel.End{Stream: halfPair(t, &far)}})
 		}
 		for _, w := range p.kernel.workers {
 			settle(w)

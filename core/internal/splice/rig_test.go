@@ -100,7 +100,7 @@ func newRig(t testing.TB, start func(Tunnel), s shape) *rig {
 	t.Helper()
 	client, clientNear := tcpPair(t)
 	r := &rig{client: client, result: make(chan Result, 1)}
-	conn := &tunnel.Conn{ReadAhead: s.down, Plugin: s.plugin}
+	conn := tunnel.End{ReadAhead: s.down, Plugin: s.plugin}
 	if s.relay {
 		near, far, err := pluginwire.RelayPair()
 		if err != nil {
@@ -127,12 +127,11 @@ func newRig(t testing.TB, start func(Tunnel), s shape) *rig {
 		s.before(r, clientNear, conn.Stream)
 	}
 	start(Tunnel{
-		Client:      clientNear,
-		ClientAhead: s.up,
-		Upstream:    conn,
-		Timeouts:    s.timeouts,
-		Traffic:     s.traffic,
-		Done:        func(res Result) { r.result <- res },
+		Client:   tunnel.End{Stream: clientNear, ReadAhead: s.up},
+		Upstream: conn,
+		Timeouts: s.timeouts,
+		Traffic:  s.traffic,
+		Done:     func(res Result) { r.result <- res },
 	})
 	return r
 }

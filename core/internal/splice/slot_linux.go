@@ -9,13 +9,6 @@ import (
 	"github.com/tunneld/tunneld/internal/sockopt"
 )
 
-// The two sides of a tunnel. Direction d carries the bytes of side d to the
-// other.
-const (
-	client   = 0
-	upstream = 1
-)
-
 // slot is a tunnel in its worker: all that it holds while it is idle, in one
 // piece, which the next tunnel uses again.
 type slot struct {

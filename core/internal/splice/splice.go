@@ -4,16 +4,15 @@
 //
 // On Linux a tunnel between two bare sockets belongs to one of a few workers,
 // each with its own epoll, and costs two descriptors and a small struct while
-// it is idle; bulk moves by splice(2). Everything else (a wrapped connection,
-// another system) is pumped by two goroutines with pooled buffers. Both keep
-// the same promises.
+// it is idle; bulk moves by splice(2). Everything else (a wrapped connection, a
+// client that a plugin has handed over, another system) is pumped by two goroutines
+// with pooled buffers. Both keep the same promises.
 package splice
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,15 +23,8 @@ import (
 
 // Tunnel is two connections to be joined. The pump owns both from Start on.
 type Tunnel struct {
-	// Client is a bare *net.TCPConn or *net.UnixConn, or a wrapper with
-	// CloseWrite.
-	// It is nil where there is a ClientSocket.
-	Client       net.Conn
-	ClientSocket *bare.Socket
-	// ClientAhead are bytes from the client that come before Client's.
-	ClientAhead []byte
-	Upstream    *tunnel.Conn
-	Timeouts    Timeouts
+	Client, Upstream tunnel.End
+	Timeouts         Timeouts
 	// Traffic, unless nil, is added to while the tunnel lives, at least once a
 	// second; it may be shared.
 	Traffic *tunnel.Traffic
@@ -118,13 +110,8 @@ func (p *Pump) Start(t Tunnel) {
 
 // wrap turns bare sockets into what the portable pump reads and writes.
 func (t *Tunnel) wrap() error {
-	if s := t.ClientSocket; s != nil {
-		t.ClientSocket = nil
-		c, err := s.Conn()
-		if err != nil {
-			return fmt.Errorf("client: %w", err)
-		}
-		t.Client = c
+	if err := t.Client.UseStream(); err != nil {
+		return fmt.Errorf("client: %w", err)
 	}
 	if err := t.Upstream.UseStream(); err != nil {
 		return fmt.Errorf("upstream: %w", err)
@@ -134,22 +121,19 @@ func (t *Tunnel) wrap() error {
 
 // abandon ends a tunnel that never began.
 func (t *Tunnel) abandon(cause error) {
-	relay := t.Upstream.Relay
-	if relay != nil {
-		relay.Abort(cause.Error())
-	}
-	for _, s := range []*bare.Socket{t.ClientSocket, t.Upstream.Socket} {
-		if s != nil {
-			s.Reset()
+	for _, e := range []*tunnel.End{&t.Client, &t.Upstream} {
+		if e.Relay != nil {
+			e.Relay.Abort(cause.Error())
 		}
-	}
-	for _, c := range []net.Conn{t.Client, t.Upstream.Stream} {
-		if c != nil {
-			reset(c)
+		if e.Socket != nil {
+			e.Socket.Reset()
 		}
-	}
-	if relay != nil {
-		relay.Ended()
+		if e.Stream != nil {
+			bare.Reset(e.Stream)
+		}
+		if e.Relay != nil {
+			e.Relay.Ended()
+		}
 	}
 }
 
@@ -273,12 +257,25 @@ func (c *counter) wait(ctx context.Context) error {
 	return nil
 }
 
-// upstreamReason names the reason of a tunnel that its upstream broke.
-func upstreamReason(err error) tunnel.CloseReason {
+// The reasons of tunnels that a side has ended, by the side.
+var (
+	eofReasons   = [2]tunnel.CloseReason{tunnel.CloseClientEOF, tunnel.CloseUpstreamEOF}
+	resetReasons = [2]tunnel.CloseReason{tunnel.CloseClientReset, tunnel.CloseUpstreamReset}
+)
+
+// The two sides of a tunnel. Direction d carries the bytes of side d to the
+// other.
+const (
+	client   = 0
+	upstream = 1
+)
+
+// brokenBy names the reason of a tunnel that a side broke.
+func brokenBy(side int, err error) tunnel.CloseReason {
 	if errors.Is(err, tunnel.ErrPluginDied) {
 		return tunnel.ClosePluginDied
 	}
-	return tunnel.CloseUpstreamReset
+	return resetReasons[side]
 }
 
 // patience is the longest time that a tunnel may be quiet; 0: there is none.

@@ -160,7 +160,7 @@ func held(fd int32) int {
 // heldBy is held of the socket under c.
 func heldBy(c net.Conn) int {
 	n := 0
-	if raw, ok := bareSocket(innermost(c)); ok {
+	if raw, ok := bareSocket(bare.Under(c)); ok {
 		_ = raw.Control(func(fd uintptr) { n = held(int32(fd)) }) // an error: it is closed
 	}
 	return n

@@ -267,7 +267,7 @@ func (w *worker) join(m message) {
 	s.timeouts, s.relay, s.traffic, s.done = t.Timeouts, t.Upstream.Relay, t.Traffic, t.Done
 	s.start, s.active = w.now, w.now
 	s.readyTo = [2]bool{true, true}
-	for side, ahead := range [2][]byte{t.ClientAhead, t.Upstream.ReadAhead} {
+	for side, ahead := range [2][]byte{t.Client.ReadAhead, t.Upstream.ReadAhead} {
 		if len(ahead) > 0 {
 			s.dirs[side].rest = &rest{b: ahead}
 		}

@@ -58,52 +58,61 @@ type Dialer interface {
 // Path is how a tunnel's bytes travel.
 type Path = pluginv1.DataPath
 
-// Conn is the upstream's side of a tunnel. Whoever holds it closes Socket or
-// Stream.
-type Conn struct {
-	// Stream is a *net.TCPConn or *net.UnixConn, so that the pump can splice it;
-	// never a wrapper. It is nil where there is a Socket, which costs less. See
-	// UseStream.
+// End is one side of a tunnel. Whoever holds it closes Socket or Stream.
+type End struct {
+	// Stream is a *net.TCPConn or *net.UnixConn, so that the pump can splice it, or
+	// a wrapper with CloseWrite, whose bytes are copied. It is nil where there is a
+	// Socket, which costs less. See UseStream.
 	Stream net.Conn
 	Socket *bare.Socket
 	// Plugin is who handed the socket over, and may hold a copy of it; empty: nobody
 	// has.
 	Plugin string
-	// ReadAhead are bytes from the far end that come before Stream's.
+	// ReadAhead are bytes from the peer that come before Stream's.
 	ReadAhead []byte
-	Path      Path
-	// Local and Remote are the two ends of the connection towards the far end.
-	Local, Remote string
-	// Stages is how long each stage of the dial took.
-	Stages []StageTime
 	// Relay tells and learns how the tunnel ends; nil on the direct path, where
 	// the socket itself does.
 	Relay Relay
 }
 
-// End is the client's side of a tunnel. Whoever holds it closes Socket or Stream,
-// of which it has one, as Conn describes them.
-type End struct {
-	Stream net.Conn
-	Socket *bare.Socket
-	// ReadAhead are bytes from the client that come before the connection's.
-	ReadAhead []byte
+// Conn is the upstream's side of a tunnel.
+type Conn struct {
+	End
+	Path Path
+	// Local and Remote are the two ends of the connection towards the far end.
+	Local, Remote string
+	// Stages is how long each stage of the dial took.
+	Stages []StageTime
 }
 
 // UseStream turns Socket into Stream, for who reads and writes it itself. On an
-// error Socket has been closed, and c has neither.
-func (c *Conn) UseStream() error {
-	if c.Socket == nil {
+// error Socket has been closed, and e has neither.
+func (e *End) UseStream() error {
+	if e.Socket == nil {
 		return nil
 	}
-	s := c.Socket
-	c.Socket = nil // also on an error: it is nobody's to close again
+	s := e.Socket
+	e.Socket = nil // also on an error: it is nobody's to close again
 	stream, err := s.Conn()
 	if err != nil {
 		return err
 	}
-	c.Stream = stream
+	e.Stream = stream
 	return nil
+}
+
+// Abandon closes an end over which nothing was sent, and which nobody wants any
+// more: closing it tells the peer all there is.
+func (e *End) Abandon(reason string) {
+	if e.Relay != nil {
+		e.Relay.Abort(reason)
+		defer e.Relay.Ended()
+	}
+	if e.Socket != nil {
+		e.Socket.Close()
+		return
+	}
+	_ = e.Stream.Close()
 }
 
 // ErrPluginDied is what a Relay's errors wrap where the process is gone without

@@ -20,7 +20,7 @@ func TestUseStreamFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Conn{Socket: s}
+	c := End{Socket: s}
 	if err := c.UseStream(); err == nil {
 		t.Fatal("a pipe is a stream")
 	}
