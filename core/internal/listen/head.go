@@ -15,7 +15,7 @@ const (
 	headPiece  = 1 << 10  // what is read at a time
 	firstBegin = 1 << 10  // what is kept of the beginning of the first line
 	firstEnd   = 16       // and of its end, if it is longer
-	quoted     = 100      // what is told of a line
+	quoted     = 100      // what is quoted of a line
 )
 
 var (
@@ -23,10 +23,10 @@ var (
 	errNotHTTP        = errors.New("this is not an HTTP request")
 )
 
-// strangerError is a first byte that begins no request.
-type strangerError byte
+// wrongFirstByte is a first byte that begins no request.
+type wrongFirstByte byte
 
-func (e strangerError) Error() string { return fmt.Sprintf("a request begins with 0x%02x", byte(e)) }
+func (e wrongFirstByte) Error() string { return fmt.Sprintf("a request begins with 0x%02x", byte(e)) }
 
 // readHead reads the lines of a request up to the empty one (RFC 9112, section
 // 2.1). It is not net/http's reader, which takes more and holds more: a folded field
@@ -35,7 +35,7 @@ func (e strangerError) Error() string { return fmt.Sprintf("a request begins wit
 // for each of thousands of clients in their handshake; this holds 2 KB.
 // It returns the first line, checks that the others are header fields, of
 // which none matters here, and returns what was read behind them. The error is a
-// strangerError as soon as the first byte is there, io.EOF where there was none,
+// wrongFirstByte as soon as the first byte is there, io.EOF where there was none,
 // and io.ErrUnexpectedEOF where the client has closed later.
 func readHead(r io.Reader) (req requestLine, ahead []byte, err error) {
 	var (
@@ -88,7 +88,7 @@ func (h *head) take(b []byte) (used int, ended bool, err error) {
 		switch {
 		case !h.begun && (c == '\r' || c == '\n'):
 		case !h.begun && (c < 'A' || c > 'Z'):
-			return i, false, strangerError(c)
+			return i, false, wrongFirstByte(c)
 		case !h.inRest && c == '\n':
 			h.inRest, h.line = true, field{blank: true}
 		case !h.inRest:

@@ -16,7 +16,7 @@ import (
 func wholeHead(b []byte) (req requestLine, ahead []byte, err error) {
 	rest := bytes.TrimLeft(b, "\r\n")
 	if len(rest) > 0 && (rest[0] < 'A' || rest[0] > 'Z') && len(b)-len(rest) < maxHeader {
-		return req, nil, strangerError(rest[0])
+		return req, nil, wrongFirstByte(rest[0])
 	}
 	end := 0 // of the head
 	for line := range strings.Lines(string(rest)) {

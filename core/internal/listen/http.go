@@ -82,10 +82,10 @@ func readHTTP(c io.ReadWriter) (Request, *Failure) {
 
 // badHead is the answer to a request that has not come as a whole.
 func badHead(err error) *Failure {
-	var first strangerError
+	var first wrongFirstByte
 	switch {
 	case errors.As(err, &first):
-		return stranger(httpKind, byte(first))
+		return wrongProtocol(httpKind, byte(first))
 	case errors.Is(err, errNotHTTP):
 		return &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
 	case errors.Is(err, errHeaderTooLarge):

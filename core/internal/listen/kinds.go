@@ -84,10 +84,10 @@ var tlsKind = Kind{
 	Foreign: func(string) []byte { return []byte{0x15, 3, 1, 0, 2, 2, 10} },
 }
 
-// stranger is the answer to a client that does not speak the protocol of its
-// listener's kind, told by its first byte: in the client's own protocol, where that
+// wrongProtocol is the answer to a client that does not speak the protocol of its
+// listener's kind, known by its first byte: in the client's own protocol, where that
 // is known, so that its user reads more than that a connection was closed.
-func stranger(on Kind, first byte) *Failure {
+func wrongProtocol(on Kind, first byte) *Failure {
 	speaks, answer := fmt.Sprintf("an unknown protocol (its first byte is 0x%02x)", first), on.Foreign
 	for _, k := range kinds {
 		if k.Begins != nil && k.Begins(first) {

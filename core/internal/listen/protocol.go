@@ -36,7 +36,7 @@ type Request struct {
 	User string
 	// Ahead is what was read behind the handshake, the tunnel's first bytes.
 	Ahead []byte
-	// Responder is how the client is told the outcome.
+	// Responder is how the client learns the outcome.
 	Responder Responder
 }
 
@@ -54,10 +54,10 @@ type Responder interface {
 // Failure is a handshake that has failed.
 type Failure struct {
 	Err error
-	// Answer is the last that the client is told. It is empty where the client is
-	// gone, or, which Told says, was told by somebody else.
-	Answer []byte
-	Told   bool
+	// Answer is the last that the client hears. It is empty where the client is
+	// gone. Answered says that it has heard from somebody else why it is refused.
+	Answer   []byte
+	Answered bool
 }
 
 // ErrNothing is what a client's handshake ends with that has closed before it
@@ -80,7 +80,7 @@ func Handshake(ctx context.Context, p Protocol, c *Conn, timeout time.Duration) 
 	r, fail := p.Learn(ctx, c)
 	if fail != nil {
 		defer c.forget()
-		if fail.Told {
+		if fail.Answered {
 			c.Close(ctx)
 		} else {
 			c.CloseWith(ctx, fail.Answer)
@@ -155,7 +155,7 @@ func ask(host string, port uint16, ahead []byte, r Responder) Request {
 	return Request{Target: target, Denied: denied, Ahead: ahead, Responder: r}
 }
 
-// broken says that err is the connection's own: the client cannot be told.
+// broken says that err is the connection's own: the client cannot be answered.
 func broken(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && !errors.Is(err, os.ErrDeadlineExceeded)

@@ -264,7 +264,7 @@ func (p toldOff) Learn(ctx context.Context, c *Conn) (Request, *Failure) {
 	if err == nil {
 		_, err = io.WriteString(s, "no")
 	}
-	return Request{}, &Failure{Err: errors.Join(p.err, err), Told: true}
+	return Request{}, &Failure{Err: errors.Join(p.err, err), Answered: true}
 }
 
 func (toldOff) Refuse(context.Context, *Conn, *tunnel.DialError) {}

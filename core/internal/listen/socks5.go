@@ -87,7 +87,7 @@ func readSOCKS5(c io.ReadWriter) (Request, *Failure) {
 func readGreeting(r *bufio.Reader) *Failure {
 	first, err := r.Peek(1)
 	if err == nil && first[0] != socks5.Version {
-		return stranger(socks5Kind, first[0])
+		return wrongProtocol(socks5Kind, first[0])
 	}
 	var methods []socks5.Method
 	if err == nil {
