@@ -100,11 +100,13 @@ var errBrokenOff = errors.New("answer client: broken off")
 // On an error that has been closed.
 func (c *Client) Ready(ctx context.Context) (tunnel.End, error) {
 	end, err := c.Responder.Ready(ctx, c.conn)
-	if !c.conn.forget() && err == nil {
-		err = errBrokenOff
-	}
+	brokenOff := !c.conn.forget()
 	if err != nil {
 		return tunnel.End{}, err
+	}
+	if brokenOff {
+		end.Abandon(errBrokenOff.Error())
+		return tunnel.End{}, errBrokenOff
 	}
 	end.ReadAhead = c.Ahead
 	return end, nil

@@ -254,6 +254,50 @@ func TestProtocolThatTakesItsTime(t *testing.T) {
 	})
 }
 
+// TestReadyTooLate: what a client was to be connected by is closed where it was
+// reset meanwhile.
+func TestReadyTooLate(t *testing.T) {
+	c, socket := pair(t)
+	far, other := pair(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	p := &lateProtocol{cancel, tcp(t, other)}
+	client, err := Handshake(ctx, p, NewConn(socket), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Ready(ctx); !errors.Is(err, errBrokenOff) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read: %v; want a reset", err)
+	}
+	if got, err := io.ReadAll(far); len(got) > 0 || err != nil {
+		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+// lateProtocol is ready on another connection, once the client was reset.
+type lateProtocol struct {
+	cancel context.CancelFunc
+	other  *net.TCPConn
+}
+
+func (*lateProtocol) Asks() bool { return true }
+
+func (p *lateProtocol) Learn(ctx context.Context, c *Conn) (Request, *Failure) {
+	if _, err := c.Talk(ctx); err != nil {
+		return Request{}, &Failure{Err: err}
+	}
+	return Request{Responder: p}, nil
+}
+
+func (p *lateProtocol) Ready(context.Context, *Conn) (tunnel.End, error) {
+	p.cancel()
+	return tunnel.End{Stream: p.other}, nil
+}
+
+func (*lateProtocol) Refuse(context.Context, *Conn, *tunnel.DialError) {}
+
 // toldOff is a protocol whose client somebody else has told no.
 type toldOff struct{ err error }
 
