@@ -1,7 +1,6 @@
 package config
 
 import (
-	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -10,17 +9,13 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // TestTablesAreSane: what is asked of a plugin's schema holds for the language's own.
 func TestTablesAreSane(t *testing.T) {
-	all := maps.Clone(tables)
-	for _, k := range listen.Kinds() {
-		all["listener."+k.Name] = listenerTable(k.Attributes...)
-	}
+	all := Tables()
 	delete(all, "route") // has attributes without a type
 	for name, table := range all {
 		if err := schema.Check(table); err != nil {

@@ -136,11 +136,13 @@ func (p *parser) warnAt(at hcl.Range, summary, detail string) {
 // defaults fills in what an absent block stands for.
 func (p *parser) defaults() {
 	empty := &hclsyntax.Body{}
-	d := hclbody.Decoder{}
-	values, _ := d.Decode(tables["log"], empty, hcl.Range{})
-	p.cfg.Log = logBlock(values)
-	values, _ = d.Decode(tables["daemon"], empty, hcl.Range{})
-	p.cfg.Daemon = p.daemon(values, nil)
+	absent := func(id string) schema.Values {
+		values, _ := new(hclbody.Decoder).Decode(tables[id], empty, hcl.Range{})
+		p.src.written[id] = written{tables[id], values}
+		return values
+	}
+	p.cfg.Log = logBlock(absent("log"))
+	p.cfg.Daemon = p.daemon(absent("daemon"), nil)
 }
 
 // file decodes the blocks of a file: in a broken one, those that end before the
@@ -239,7 +241,12 @@ func (p *parser) identify(b *hclsyntax.Block) (string, bool) {
 			ok = false
 		}
 	}
-	return strings.Join(append([]string{b.Type}, b.Labels...), "."), ok
+	return blockID(b), ok
+}
+
+// blockID is "listener.tcp.orders", "log".
+func blockID(b *hclsyntax.Block) string {
+	return strings.Join(append([]string{b.Type}, b.Labels...), ".")
 }
 
 func (p *parser) listenerKind(b *hclsyntax.Block) bool {
@@ -283,7 +290,9 @@ func (p *parser) values(b *hclsyntax.Block) schema.Values {
 			return slices.Contains(later[b.Type], name) || hasCommon && schema.IsReserved(owner, name)
 		},
 	}
-	values, problems := d.Decode(tableOf(b), b.Body, b.DefRange())
+	table := tableOf(b)
+	values, problems := d.Decode(table, b.Body, b.DefRange())
 	p.report(problems...)
+	p.src.written[blockID(b)] = written{table, values}
 	return values
 }

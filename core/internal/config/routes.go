@@ -42,6 +42,7 @@ func (p *parser) route(v schema.Values, b *hclsyntax.Block) routePlace {
 	for _, u := range r.upstreams {
 		r.route.Upstreams = append(r.route.Upstreams, strings.TrimPrefix(u.id, "upstream."))
 	}
+	v["upstreams"] = r.route.Upstreams
 	if i := slices.IndexFunc(b.Body.Blocks, func(b *hclsyntax.Block) bool { return b.Type == "match" }); i >= 0 {
 		p.match(&r, b.Body.Blocks[i], v.Block("match"))
 	}
@@ -57,8 +58,10 @@ func (p *parser) match(r *routePlace, m *hclsyntax.Block, v schema.Values) {
 		switch in := k.In(&r.route.Match); {
 		case k.References != "":
 			*in = p.matchReferences(r, a, k.References)
+			v[k.Name] = *in
 		case k.Numbers:
 			*in = p.numbers(a)
+			v[k.Name] = *in
 			p.elements(m, k, *in)
 		default:
 			*in = v.List(k.Name)

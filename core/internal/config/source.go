@@ -38,6 +38,8 @@ type source struct {
 	// secrets are the sensitive values of each upstream, to keep them out of
 	// what its plugin says.
 	secrets map[string][]string
+	// written is what each block says, by ID.
+	written map[string]written
 	// told counts what diagnostics has placed: errors, warnings, and errors of the
 	// machine.
 	told [3]int
@@ -72,6 +74,7 @@ func newSource(folder string) *source {
 		blocks:  map[string]*hclsyntax.Block{},
 		evals:   map[hclsyntax.Expression]evaluated{},
 		secrets: map[string][]string{},
+		written: map[string]written{},
 	}
 	s.funcs = s.evalContext()
 	return s

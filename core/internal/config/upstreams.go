@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -102,6 +103,7 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 	}
 	block, added := schema.WithCommon(schema.Upstreams, spec.Block)
 	values, problems := d.Decode(block, b.Body, b.DefRange())
+	c.src.written["upstream."+u.ID()] = written{block, maps.Clone(values)}
 	commonValues := schema.Values{}
 	for _, name := range added {
 		if value, given := values[name]; given {
@@ -147,7 +149,7 @@ func (c *Config) Undecoded() *Config {
 			next.Upstreams[i].Common, next.Upstreams[i].JSON, next.Upstreams[i].Hash = Common{}, nil, ""
 		}
 	}
-	src.secrets = map[string][]string{}
+	src.secrets, src.written = map[string][]string{}, maps.Clone(src.written)
 	next.src = &src
 	return &next
 }

@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -13,27 +12,33 @@ import (
 // changes says what a reload has changed, one sentence each. Values are not
 // shown: some are secret.
 func changes(old, next *generation) []string {
-	var c changeList
-	c.block("log", old.cfg.Log, next.cfg.Log)
-	c.block("daemon", old.cfg.Daemon, next.cfg.Daemon)
-	if was, is := old.cfg.Daemon.RunDir, next.cfg.Daemon.RunDir; was != is {
+	c := changeList{changed: func(id string) []string { return config.Changed(old.cfg, next.cfg, id) }}
+	c.block("log")
+	c.block("daemon")
+	if slices.Contains(c.changed("daemon"), "run_dir") {
 		c.add("daemon: run_dir takes effect at the next start, until then it stays as it was")
 	}
-	c.block("metrics", old.cfg.Metrics, next.cfg.Metrics)
-	c.block("control", old.cfg.Control, next.cfg.Control)
+	c.block("metrics")
+	c.block("control")
 	c.plugins(old, next)
 	c.upstreams(old, next)
 	c.listeners(old.cfg.Listeners, next.cfg.Listeners)
 	c.routes(old.cfg.Routes, next.cfg.Routes)
-	return c
+	return c.lines
 }
 
-type changeList []string
+type changeList struct {
+	lines []string
+	// changed names what differs in a block that both configurations have.
+	changed func(id string) []string
+}
 
-func (c *changeList) add(format string, args ...any) { *c = append(*c, fmt.Sprintf(format, args...)) }
+func (c *changeList) add(format string, args ...any) {
+	c.lines = append(c.lines, fmt.Sprintf(format, args...))
+}
 
-func (c *changeList) block(name string, was, is any) {
-	if !reflect.DeepEqual(was, is) {
+func (c *changeList) block(name string) {
+	if len(c.changed(name)) > 0 {
 		c.add("%s: changed", name)
 	}
 }
@@ -60,11 +65,11 @@ func (c *changeList) upstreams(old, next *generation) {
 		before[u.ID()] = u
 	}
 	for _, u := range next.cfg.Upstreams {
-		was, existed := before[u.ID()]
+		_, existed := before[u.ID()]
 		switch {
 		case !existed:
 			c.add("upstream %s: added", u.ID())
-		case was.Hash != u.Hash || was.Socket != u.Socket || !reflect.DeepEqual(was.Common, u.Common):
+		case len(c.changed("upstream."+u.ID())) > 0:
 			c.add("upstream %s: changed", u.ID())
 		}
 		delete(before, u.ID())
@@ -89,33 +94,14 @@ func (c *changeList) listeners(old, next []config.Listener) {
 		if !slices.Equal(was.Addresses, l.Addresses) {
 			c.add("listener %s: moved from %s to %s", l.ID(), strings.Join(was.Addresses, ", "), strings.Join(l.Addresses, ", "))
 		}
-		if differing := listenerChanges(was, l); len(differing) > 0 {
+		differing := slices.DeleteFunc(c.changed("listener."+l.ID()), func(name string) bool { return name == "address" })
+		if len(differing) > 0 {
 			c.add("listener %s: changed %s", l.ID(), strings.Join(differing, ", "))
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(before)) {
 		c.add("listener %s: removed", id)
 	}
-}
-
-// listenerChanges names what differs, but for the address.
-func listenerChanges(was, is config.Listener) []string {
-	var names []string
-	for _, part := range []struct {
-		name    string
-		differs bool
-	}{
-		{"target", was.Target != is.Target},
-		{"limits", was.Limits != is.Limits},
-		{"timeouts", was.Timeout != is.Timeout},
-		{"tcp", was.Socket != is.Socket || was.Backlog != is.Backlog},
-		{"open", was.Open != is.Open},
-	} {
-		if part.differs {
-			names = append(names, part.name)
-		}
-	}
-	return names
 }
 
 func (c *changeList) routes(old, next []config.Route) {
@@ -126,14 +112,13 @@ func (c *changeList) routes(old, next []config.Route) {
 	kept := map[string]bool{}
 	var was, is []string // the names that both have, in order
 	for _, r := range next {
-		old, existed := before[r.Name]
-		if !existed {
+		if _, existed := before[r.Name]; !existed {
 			c.add("route %s: added", r.Name)
 			continue
 		}
 		kept[r.Name] = true
 		is = append(is, r.Name)
-		if !reflect.DeepEqual(old, r) {
+		if len(c.changed("route."+r.Name)) > 0 {
 			c.add("route %s: changed", r.Name)
 		}
 	}
