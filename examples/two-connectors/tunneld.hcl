@@ -2,13 +2,17 @@
 # second is tried when the first is not connected, does not answer or cannot reach
 # the host; a host that it has no mapping for is refused, since that is no failure
 # but its answer.
+locals {
+  binding = env("VCAP_SERVICES")
+}
+
 upstream "sapsocks" "berlin" {
-  vcap_services = env("VCAP_SERVICES")
+  vcap_services = local.binding
   location_id   = "berlin"
 }
 
 upstream "sapsocks" "walldorf" {
-  vcap_services = env("VCAP_SERVICES")
+  vcap_services = local.binding
   location_id   = "walldorf"
 }
 

@@ -166,18 +166,23 @@ func (s *source) eval(expr hclsyntax.Expression) (evaluated, []hclbody.Problem) 
 	if e, done := s.evals[expr]; done {
 		return e, nil
 	}
-	if p := workProblem(expr); p != nil {
-		s.evals[expr] = evaluated{}
-		return evaluated{}, []hclbody.Problem{*p}
+	ctx, problems, ok := s.withLocals(expr)
+	if ok {
+		if p := s.workProblem(expr); p != nil {
+			problems, ok = []hclbody.Problem{*p}, false
+		}
 	}
-	s.read = nil
-	value, diags := expr.Value(s.funcs)
+	if !ok {
+		s.evals[expr] = evaluated{read: s.localsRead(expr)}
+		return evaluated{}, problems
+	}
+	s.read = s.localsRead(expr)
+	value, diags := expr.Value(ctx)
 	e := evaluated{value: value, ok: !diags.HasErrors(), read: s.read}
 	s.evals[expr] = e
 	if e.ok {
 		return e, nil
 	}
-	var problems []hclbody.Problem
 	for _, d := range diags {
 		if d.Severity == hcl.DiagError {
 			problems = append(problems, evalProblem(expr, d))
@@ -237,7 +242,7 @@ func evalText(d *hcl.Diagnostic, expr hclsyntax.Expression) (summary, detail str
 	functions := "The functions are " + strings.Join(functionNames, ", ") + "."
 	switch d.Summary {
 	case "Unknown variable", "Variables not allowed":
-		return "Text without quotes", `Write a text in double quotes: "text". The only names without quotes are references to blocks, in upstreams and listeners of a route.`
+		return "Text without quotes", `Write a text in double quotes: "text". The only names without quotes are local.NAME, and references to blocks in upstreams and listeners of a route.`
 	case "Call to unknown function":
 		if similar := schema.Suggest(calledName(d.Expression), functionNames); similar != "" {
 			return "Unknown function", fmt.Sprintf("Did you mean %q? %s", similar, functions)

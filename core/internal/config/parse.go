@@ -110,6 +110,7 @@ func (p *parser) parse(texts []sourceText, whole bool) (*Config, Diagnostics) {
 		whole = whole && f.broken == 0
 	}
 	p.defaults()
+	p.locals(files, whole)
 	for _, f := range files {
 		p.file(f)
 	}
@@ -188,6 +189,9 @@ func (p *parser) block(b *hclsyntax.Block) {
 	if len(b.Labels) != len(labels) {
 		p.errorAt(b.TypeRange, fmt.Sprintf("Wrong number of labels for %q", b.Type), "Write: "+wantedHeader(b.Type)+" { … }")
 		return
+	}
+	if b.Type == "locals" {
+		return // see parser.locals
 	}
 	id, ok := p.identify(b)
 	if !ok {

@@ -43,8 +43,13 @@ func (c *Config) Reread(blockIDs []string) (*Config, Diagnostics) {
 	src.told = [3]int{}
 	src.evals = maps.Clone(src.evals)
 	src.funcs = src.evalContext() // whose file() notes in src what it reads
-	src.funcs.Variables = c.src.funcs.Variables
-	var diags Diagnostics
+	var bodies []*hclsyntax.Body
+	for _, id := range blockIDs {
+		bodies = append(bodies, src.blocks[id].Body)
+	}
+	shared := newParser(&Config{src: src})
+	shared.rereadLocals(bodies)
+	diags := shared.diags
 	for _, id := range blockIDs {
 		b := src.blocks[id]
 		eachExpression(b.Body, func(expr hclsyntax.Expression) { delete(src.evals, expr) })

@@ -34,7 +34,10 @@ type source struct {
 	funcs  *hcl.EvalContext
 	evals  map[hclsyntax.Expression]evaluated
 	// read is what file() reads while an expression is computed.
-	read map[string]userfile.Sum
+	read   map[string]userfile.Sum
+	locals map[string]*local
+	// missing says that a local which is not there is not to be had.
+	missing bool
 	// secrets are the sensitive values of each upstream, to keep them out of
 	// what its plugin says.
 	secrets map[string][]string
@@ -73,6 +76,8 @@ func newSource(folder string) *source {
 		sums:    map[string]userfile.Sum{},
 		blocks:  map[string]*hclsyntax.Block{},
 		evals:   map[hclsyntax.Expression]evaluated{},
+		locals:  map[string]*local{},
+		missing: true,
 		secrets: map[string][]string{},
 		written: map[string]written{},
 	}

@@ -16,7 +16,7 @@ import (
 
 // labelNames are the labels that each block asks for.
 var labelNames = map[string][]string{
-	"log": {}, "metrics": {}, "control": {}, "daemon": {},
+	"log": {}, "metrics": {}, "control": {}, "daemon": {}, "locals": {},
 	"plugin":   {"NAME"},
 	"upstream": {"TYPE", "NAME"},
 	"listener": {"KIND", "NAME"},

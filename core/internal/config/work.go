@@ -22,16 +22,25 @@ const (
 )
 
 // workProblem says which part of an expression computes too much; nil: none.
-func workProblem(expr hclsyntax.Expression) *hclbody.Problem {
-	m := workMeter{nodes: []metered{{}}}
+func (s *source) workProblem(expr hclsyntax.Expression) *hclbody.Problem {
+	m := workMeter{nodes: []metered{{}}, locals: s.locals}
 	hclsyntax.Walk(expr, &m) // returns what Enter and Exit do
+	if m.over == nil && m.refers && m.nodes[0].work > maxWork {
+		at := expr.Range() // what locals hold, over and over
+		m.over = &at
+	}
 	if m.over == nil {
 		return nil
 	}
-	return &hclbody.Problem{
+	p := tooMuchWork(*m.over)
+	return &p
+}
+
+func tooMuchWork(at hcl.Range) hclbody.Problem {
+	return hclbody.Problem{
 		Summary: "The value takes too much to compute",
-		Detail:  fmt.Sprintf("Loops, [*] and jsonencode can come to more than %d million steps here. Nest them less, loop over less, or write the values out.", maxWork>>20),
-		Range:   *m.over,
+		Detail:  fmt.Sprintf("Loops, [*], jsonencode and locals can come to more than %d million steps here. Nest them less, loop over less, or write the values out.", maxWork>>20),
+		Range:   at,
 	}
 }
 
@@ -42,6 +51,9 @@ func workProblem(expr hclsyntax.Expression) *hclbody.Problem {
 type workMeter struct {
 	nodes []metered // the innermost last
 	over  *hcl.Range
+	// locals are those that have been computed; refers says that one is referred to.
+	locals map[string]*local
+	refers bool
 }
 
 // metered is a node that has been entered.
@@ -70,6 +82,12 @@ func (m *workMeter) Enter(n hclsyntax.Node) hcl.Diagnostics {
 	case *hclsyntax.LiteralValueExpr:
 		in.work += float64(n.SrcRange.End.Byte - n.SrcRange.Start.Byte)
 	case *hclsyntax.ScopeTraversalExpr:
+		if _, loops := in.vars[n.Traversal.RootName()]; !loops && n.Traversal.RootName() == localRoot {
+			if l := m.locals[localName(n.Traversal)]; l != nil {
+				in.work += l.size
+				m.refers = true
+			}
+		}
 		if in.gone {
 			in.work += in.vars[n.Traversal.RootName()]
 		}
