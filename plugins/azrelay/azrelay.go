@@ -17,6 +17,7 @@ func Plugin() sdk.Plugin {
 		Name:    "azrelay",
 		Version: version.Text(),
 		Summary: "Azure Relay Hybrid Connections, through a WebSocket per connection",
+		Targets: sdk.TargetsOrLabels,
 		New:     func() sdk.Dialer { return new(Config) },
 		// A listener accepts before it connects to the target.
 		NoTargetAnswer: true,

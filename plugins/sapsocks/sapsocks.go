@@ -21,6 +21,7 @@ func Plugin() sdk.Plugin {
 		Name:    "sapsocks",
 		Version: version.Text(),
 		Summary: "on-premise hosts through the SOCKS5 proxy of SAP BTP Connectivity",
+		Targets: sdk.TargetsWithPort,
 		New:     func() sdk.Dialer { return new(Config) },
 	}
 }

@@ -44,6 +44,9 @@ func (p Plugin) Build() (serve.Plugin, error) {
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, err)
 	}
+	block.Targets = map[Targets]pluginv1.Targets{
+		TargetsWithPort: pluginv1.Targets_TARGETS_PORT, TargetsOrLabels: pluginv1.Targets_TARGETS_LABEL,
+	}[p.Targets]
 	follower := new(follow.Follower)
 	return serve.Plugin{
 		Info: &pluginv1.GetInfoResponse{

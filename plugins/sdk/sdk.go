@@ -40,6 +40,10 @@ type Plugin struct {
 	// that has started, when no generation of the configuration has it any more
 	// and all its dials have returned; tunnels outlive it.
 	New func() Dialer
+	// Targets says which targets the upstreams take; zero: not told. A listener with
+	// a label for its target, and a route whose upstreams all need a port, are an
+	// error of the configuration.
+	Targets Targets
 	// NoHalfClose says that the protocol cannot end one direction alone. A
 	// client's end of file then reaches CloseWrite all the same, and the far
 	// end's ends the tunnel. So does the upstream's half_close, DefaultHalfClose
@@ -59,6 +63,17 @@ type Plugin struct {
 	// tunnel that the far end broke off, or died in, from one that ended cleanly.
 	NoReset bool
 }
+
+// Targets says whether a target can be a label, without a port.
+type Targets int
+
+// The kinds of targets.
+const (
+	// TargetsWithPort are hosts and ports.
+	TargetsWithPort Targets = iota + 1
+	// TargetsOrLabels are these, and labels.
+	TargetsOrLabels
+)
 
 // Dialer makes connections through one configured upstream. An instance lives
 // as long as a generation of the configuration has an upstream of that name and

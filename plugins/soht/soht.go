@@ -19,6 +19,7 @@ func Plugin() sdk.Plugin {
 		Name:        "soht",
 		Version:     version.Text(),
 		Summary:     "TCP in HTTP POSTs (Socket over HTTP Tunneling)",
+		Targets:     sdk.TargetsWithPort,
 		New:         func() sdk.Dialer { return new(Config) },
 		NoHalfClose: true,
 		NoAbort:     true,

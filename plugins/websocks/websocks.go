@@ -22,6 +22,7 @@ func Plugin() sdk.Plugin {
 		Name:    "websocks",
 		Version: version.Text(),
 		Summary: "connects through a WebSocks server behind a gateway that passes only HTTP and WebSocket",
+		Targets: sdk.TargetsWithPort,
 		New:     func() sdk.Dialer { return new(Config) },
 		// The server connects to the target after the client's first byte.
 		NoTargetAnswer: true,

@@ -84,6 +84,7 @@ func (c *Config) DecodeUpstreams(schemas map[string]PluginSchema) Diagnostics {
 		}
 		diags = append(diags, c.decodeUpstream(&c.Upstreams[i], spec, b)...)
 	}
+	diags = append(diags, c.labels(schemas)...)
 	diags.Sort()
 	return diags
 }

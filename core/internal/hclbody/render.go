@@ -42,6 +42,9 @@ func renderText(w io.Writer, plugin string, block *pluginv1.Block) error {
 	if doc := clean(block.GetDoc()); doc != "" {
 		b.WriteString("\n" + doc + "\n")
 	}
+	if targets := targetsText[block.GetTargets()]; targets != "" {
+		b.WriteString("\n" + targets + "\n")
+	}
 	b.WriteString("\n")
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	textBody(tw, block, "  ")
@@ -54,6 +57,11 @@ func renderText(w io.Writer, plugin string, block *pluginv1.Block) error {
 		}
 	}
 	return nil
+}
+
+var targetsText = map[pluginv1.Targets]string{
+	pluginv1.Targets_TARGETS_PORT:  "Targets have a port.",
+	pluginv1.Targets_TARGETS_LABEL: "A target may be a label, without a port.",
 }
 
 func textBody(w io.Writer, block *pluginv1.Block, indent string) {

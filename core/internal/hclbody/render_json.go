@@ -11,6 +11,7 @@ import (
 type jsonBlock struct {
 	Plugin     string          `json:"plugin,omitempty"`
 	Doc        string          `json:"doc,omitempty"`
+	Targets    string          `json:"targets,omitempty"` // "port" or "label"
 	Attributes []jsonAttribute `json:"attributes,omitempty"`
 	Blocks     []jsonNested    `json:"blocks,omitempty"`
 }
@@ -81,6 +82,9 @@ func limitsOf(t *pluginv1.Type) *jsonLimits {
 func renderJSON(w io.Writer, plugin string, block *pluginv1.Block) error {
 	out := jsonBody(block)
 	out.Plugin = plugin
+	if t := block.GetTargets(); t != pluginv1.Targets_TARGETS_UNSPECIFIED {
+		out.Targets = t.Text()
+	}
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")

@@ -32,6 +32,7 @@ func plugin() sdk.Plugin {
 		Name:    "httpconnect",
 		Version: "1.0.0",
 		Summary: "a target behind an HTTP proxy, by CONNECT",
+		Targets: sdk.TargetsWithPort,
 		New:     func() sdk.Dialer { return new(Config) },
 	}
 }

@@ -768,9 +768,7 @@ func (*GetSchemaRequest) Descriptor() ([]byte, []int) {
 type GetSchemaResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The body of an upstream block.
-	Upstream *Block `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
-	// Which targets the plugin's upstreams take.
-	Targets       Targets `protobuf:"varint,2,opt,name=targets,proto3,enum=tunneld.plugin.v1.Targets" json:"targets,omitempty"`
+	Upstream      *Block `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -812,20 +810,15 @@ func (x *GetSchemaResponse) GetUpstream() *Block {
 	return nil
 }
 
-func (x *GetSchemaResponse) GetTargets() Targets {
-	if x != nil {
-		return x.Targets
-	}
-	return Targets_TARGETS_UNSPECIFIED
-}
-
 // Block is the body of a block: its attributes and the blocks nested in it.
 type Block struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Attributes []*Attribute           `protobuf:"bytes,1,rep,name=attributes,proto3" json:"attributes,omitempty"`
 	Blocks     []*NestedBlock         `protobuf:"bytes,2,rep,name=blocks,proto3" json:"blocks,omitempty"`
 	// What the block is for, in sentences.
-	Doc           string `protobuf:"bytes,3,opt,name=doc,proto3" json:"doc,omitempty"`
+	Doc string `protobuf:"bytes,3,opt,name=doc,proto3" json:"doc,omitempty"`
+	// Which targets can be dialed through the upstream; of its body as a whole.
+	Targets       Targets `protobuf:"varint,4,opt,name=targets,proto3,enum=tunneld.plugin.v1.Targets" json:"targets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -879,6 +872,13 @@ func (x *Block) GetDoc() string {
 		return x.Doc
 	}
 	return ""
+}
+
+func (x *Block) GetTargets() Targets {
+	if x != nil {
+		return x.Targets
+	}
+	return Targets_TARGETS_UNSPECIFIED
 }
 
 // Attribute is one "name = value".
@@ -3183,16 +3183,16 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\rno_half_close\x18\x05 \x01(\bR\vnoHalfClose\x12\x18\n" +
 	"\asummary\x18\x06 \x01(\tR\asummary\x12!\n" +
 	"\fcommon_names\x18\a \x01(\rR\vcommonNames\"\x12\n" +
-	"\x10GetSchemaRequest\"\x7f\n" +
+	"\x10GetSchemaRequest\"I\n" +
 	"\x11GetSchemaResponse\x124\n" +
-	"\bupstream\x18\x01 \x01(\v2\x18.tunneld.plugin.v1.BlockR\bupstream\x124\n" +
-	"\atargets\x18\x02 \x01(\x0e2\x1a.tunneld.plugin.v1.TargetsR\atargets\"\x8f\x01\n" +
+	"\bupstream\x18\x01 \x01(\v2\x18.tunneld.plugin.v1.BlockR\bupstream\"\xc5\x01\n" +
 	"\x05Block\x12<\n" +
 	"\n" +
 	"attributes\x18\x01 \x03(\v2\x1c.tunneld.plugin.v1.AttributeR\n" +
 	"attributes\x126\n" +
 	"\x06blocks\x18\x02 \x03(\v2\x1e.tunneld.plugin.v1.NestedBlockR\x06blocks\x12\x10\n" +
-	"\x03doc\x18\x03 \x01(\tR\x03doc\"\xa7\x02\n" +
+	"\x03doc\x18\x03 \x01(\tR\x03doc\x124\n" +
+	"\atargets\x18\x04 \x01(\x0e2\x1a.tunneld.plugin.v1.TargetsR\atargets\"\xa7\x02\n" +
 	"\tAttribute\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
 	"\x04type\x18\x02 \x01(\v2\x17.tunneld.plugin.v1.TypeR\x04type\x12\x1a\n" +
@@ -3505,9 +3505,9 @@ var file_tunneld_plugin_v1_plugin_proto_goTypes = []any{
 var file_tunneld_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 0: tunneld.plugin.v1.GetInfoResponse.data_paths:type_name -> tunneld.plugin.v1.DataPath
 	13, // 1: tunneld.plugin.v1.GetSchemaResponse.upstream:type_name -> tunneld.plugin.v1.Block
-	1,  // 2: tunneld.plugin.v1.GetSchemaResponse.targets:type_name -> tunneld.plugin.v1.Targets
-	14, // 3: tunneld.plugin.v1.Block.attributes:type_name -> tunneld.plugin.v1.Attribute
-	16, // 4: tunneld.plugin.v1.Block.blocks:type_name -> tunneld.plugin.v1.NestedBlock
+	14, // 2: tunneld.plugin.v1.Block.attributes:type_name -> tunneld.plugin.v1.Attribute
+	16, // 3: tunneld.plugin.v1.Block.blocks:type_name -> tunneld.plugin.v1.NestedBlock
+	1,  // 4: tunneld.plugin.v1.Block.targets:type_name -> tunneld.plugin.v1.Targets
 	15, // 5: tunneld.plugin.v1.Attribute.type:type_name -> tunneld.plugin.v1.Type
 	3,  // 6: tunneld.plugin.v1.Type.kind:type_name -> tunneld.plugin.v1.Kind
 	15, // 7: tunneld.plugin.v1.Type.element:type_name -> tunneld.plugin.v1.Type

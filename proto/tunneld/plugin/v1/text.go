@@ -15,6 +15,9 @@ func (p DataPath) Text() string { return text(p.String(), "DATA_PATH_") }
 // Text returns the kind's name as users see it: "string", "duration".
 func (k Kind) Text() string { return text(k.String(), "KIND_") }
 
+// Text returns which targets are taken: "port", "label".
+func (t Targets) Text() string { return text(t.String(), "TARGETS_") }
+
 // Text returns what the path leads to, as users see it: "file", "folder", "any".
 func (p PathUse) Text() string { return text(p.String(), "PATH_USE_") }
 
