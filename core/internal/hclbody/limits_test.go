@@ -121,9 +121,9 @@ func TestLimits(t *testing.T) {
 // TestLimitsAreShown: each form of a schema names each limit.
 func TestLimitsAreShown(t *testing.T) {
 	for format, wants := range map[string][]string{
-		"text":     {`Where it goes. [one of "header", "query"]`, `[between "1s" and "1m"]`, `["0s" or at least "1s"]`, "[at most 3 bytes]", "[between 1 and 2 elements]", "[matching a+|b]", "[path of a file]", "[each at least 1]", "Not with part, login.", "Needs password.", "Needs part. Deprecated: Use part.", "\nA target may be a label, without a port.\n"},
-		"hcl":      {`# Where it goes. [one of "header", "query"]`, "# Needs part. Deprecated: Use part."},
-		"markdown": {`| Where it goes. [one of "header", "query"] |`, "\nNeeds part. Deprecated: Use part.\n", `[matching a+\|b]`},
+		"text":     {`Where it goes. [one of "header", "query"]`, `[between "1s" and "1m"]`, `["0s" or at least "1s"]`, "[at most 3 bytes]", "[between 1 and 2 elements]", "[matching a+|b]", "[path of a file]", "[each at least 1]", "[not with part, login]", "[needs password]", "[needs part] Deprecated: Use part.", "\nA target may be a label, without a port.\n"},
+		"hcl":      {`# Where it goes. [one of "header", "query"]`, "# [needs part] Deprecated: Use part."},
+		"markdown": {`| Where it goes. [one of "header", "query"] |`, "\n[needs part] Deprecated: Use part.\n", `[matching a+\|b]`},
 		"json":     {`"one_of": [`, `"minimum": "1s"`, `"maximum": 65536`, `"or_zero": true`, `"pattern": "a+|b"`, `"one_line": true`, `"path": "file"`, `"conflicts_with": [`, `"required_with": [`, `"deprecated": "Use part."`, `"element": {`, `"targets": "label"`},
 	} {
 		var b bytes.Buffer

@@ -188,35 +188,29 @@ func comment(b *strings.Builder, indent, doc string) {
 
 // docText is what is said of an attribute besides its type and default.
 func docText(a *pluginv1.Attribute) string {
-	doc := clean(a.GetDoc())
-	if facts := clean(strings.Join(schema.Facts(a.GetType()), "; ")); facts != "" {
-		doc = strings.TrimSpace(doc + " [" + facts + "]")
-	}
-	doc = together(doc, a)
-	if d := clean(a.GetDeprecated()); d != "" {
-		doc = strings.TrimSpace(doc + " Deprecated: " + d)
-	}
-	return doc
-}
-
-// together adds what excludes or needs an attribute or block.
-func together(doc string, p interface {
-	GetConflictsWith() []string
-	GetRequiredWith() []string
-}) string {
-	if names := p.GetConflictsWith(); len(names) > 0 {
-		doc = strings.TrimSpace(doc + " Not with " + list(names) + ".")
-	}
-	if names := p.GetRequiredWith(); len(names) > 0 {
-		doc = strings.TrimSpace(doc + " Needs " + list(names) + ".")
-	}
-	return doc
+	return factsText(a.GetDoc(), schema.Facts(a.GetType()), a)
 }
 
 // blockText is docText for a nested block.
-func blockText(n *pluginv1.NestedBlock) string {
-	doc := together(clean(n.GetBody().GetDoc()), n)
-	if d := clean(n.GetDeprecated()); d != "" {
+func blockText(n *pluginv1.NestedBlock) string { return factsText(n.GetBody().GetDoc(), nil, n) }
+
+// factsText adds to a doc what is asked of an attribute or block.
+func factsText(doc string, facts []string, of interface {
+	GetConflictsWith() []string
+	GetRequiredWith() []string
+	GetDeprecated() string
+}) string {
+	if names := of.GetConflictsWith(); len(names) > 0 {
+		facts = append(facts, "not with "+list(names))
+	}
+	if names := of.GetRequiredWith(); len(names) > 0 {
+		facts = append(facts, "needs "+list(names))
+	}
+	doc = clean(doc)
+	if len(facts) > 0 {
+		doc = strings.TrimSpace(doc + " [" + clean(strings.Join(facts, "; ")) + "]")
+	}
+	if d := clean(of.GetDeprecated()); d != "" {
 		doc = strings.TrimSpace(doc + " Deprecated: " + d)
 	}
 	return doc
