@@ -146,7 +146,15 @@ func writeUpstreams(w io.Writer, upstreams []core.StatusUpstream, now time.Time)
 		for _, c := range u.Certificates {
 			credential = append(credential, "certificate "+ends(c.NotAfter, now))
 		}
-		row(w, u.ID, u.Health, upstreamConnections(u), strings.Join(credential, ", "), u.Message)
+		health, message := u.Health, u.Message
+		if out := u.Unusable; out != nil {
+			health += ", passed over: " + out.Reason
+			if !out.Until.IsZero() {
+				health += ", until " + moment(out.Until, now)
+			}
+			message = cmp.Or(message, out.Message)
+		}
+		row(w, u.ID, health, upstreamConnections(u), strings.Join(credential, ", "), message)
 	}
 	for _, u := range upstreams {
 		writeFileProblem(w, "upstream "+u.ID, u.FileProblem)

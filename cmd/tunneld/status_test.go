@@ -305,3 +305,27 @@ func TestDaemonThatCannotBeAsked(t *testing.T) {
 		}
 	}
 }
+
+// TestStatusTextOfUnusable: why an upstream is passed over, and until when.
+func TestStatusTextOfUnusable(t *testing.T) {
+	now := time.Date(2026, 3, 4, 11, 59, 30, 0, time.UTC)
+	for text, want := range map[string]string{
+		`{"unusable": {"reason": "retry_after", "until": "2026-03-04T12:00:30Z", "message": "busy\u001b"}}`: "u  ok, passed over: retry_after, until 12:00:30 (in 1m0s) 0 - busy\ufffd\n",
+		`{"unusable": {"reason": "drained"}, "message": "fine"}`:                                            "u  ok, passed over: drained 0 - fine\n",
+	} {
+		u := core.StatusUpstream{ID: "u", Health: "ok"}
+		if err := json.Unmarshal([]byte(text), &u); err != nil {
+			t.Fatal(err)
+		}
+		s := core.Status{Upstreams: []core.StatusUpstream{u}}
+		var b bytes.Buffer
+		if err := writeStatus(&b, s, now); err != nil {
+			t.Fatal(err)
+		}
+		got := b.String()
+		squeeze := func(s string) string { return strings.Join(strings.Fields(s), " ") }
+		if !strings.Contains(squeeze(got), squeeze(want)) {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	}
+}

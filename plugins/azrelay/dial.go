@@ -25,12 +25,22 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 	}
 	s, _ := c.settings()
 	t, err := c.dial(ctx, s, req, port)
-	if err != nil {
+	c.judge(err)
+	return t, err
+}
+
+// judge tells the upstream's health from a dial. One that was given up, and what
+// azbridge answers for one port, say nothing of the upstream.
+func (c *Config) judge(err error) {
+	var e *sdk.DialError
+	switch {
+	case err == nil:
+		c.report(sdk.HealthOK, "")
+	case errors.Is(err, context.Canceled):
+	case errors.As(err, &e) && (e.Reason == sdk.ReasonCanceled || e.Stage == sdk.StageRequest):
+	default:
 		c.report(sdk.HealthFailing, err.Error())
-		return nil, err
 	}
-	c.report(sdk.HealthOK, "")
-	return t, nil
 }
 
 func (c *Config) dial(ctx context.Context, s *settings, req *sdk.Request, port string) (*sdk.Tunnel, error) {

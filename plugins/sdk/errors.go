@@ -21,7 +21,9 @@ type DialError struct {
 	Message string
 	// Hint says what the user should check, or is empty.
 	Hint string
-	// RetryAfter says for how long another try is pointless; 0: not known.
+	// RetryAfter says for how long another try of the upstream is pointless, whatever
+	// the target; 0: not known. The daemon passes the upstream over meanwhile, for 5
+	// minutes at most, where the route has another.
 	RetryAfter time.Duration
 	// Err is the cause, for errors.Is; the text of it is not sent.
 	Err error

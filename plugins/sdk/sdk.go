@@ -143,6 +143,8 @@ type Env struct {
 
 // Status is the state of an upstream.
 type Status struct {
+	// Health is of the upstream as a whole: the daemon passes a failing one over where
+	// the route has another. What concerns one target is not it.
 	Health Health
 	// Message says why it is failing; no secret in it.
 	Message string

@@ -199,6 +199,7 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, tim
 	}
 	to := g.routes[n]
 	c.route = to.name
+	upstreams := choose(to.upstreams, time.Now())
 	var deadline time.Time
 	if d := c.listener.Timeout.Dial; d > 0 {
 		deadline = time.Now().Add(d)
@@ -212,21 +213,23 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, tim
 		Socket:     c.listener.Socket,
 	}
 	var last *tunnel.DialError
-	for i, u := range to.upstreams {
+	for i, u := range upstreams {
 		if last != nil {
-			c.engine.repeats.write(slog.LevelInfo, repeatKey{"upstream failed, the next is tried", c.listener.id, last.Reason.Text()},
+			c.engine.repeats.write(slog.LevelInfo, repeatKey{message: "upstream failed, the next is tried", listener: c.listener.id, reason: last.Reason.Text()},
 				func() []any { return append(c.attrs(), failureAttrs(last)...) })
 		}
 		c.upstream = u.id
 		var halfClose time.Duration
 		want.HalfClose, halfClose = u.patience(c.listener.Timeout.HalfClose)
-		until := share(deadline, len(to.upstreams)-i)
+		until := share(deadline, len(upstreams)-i)
+		u.availability.tried(time.Now())
 		conn, err := c.attempt(ctx, u, want, until)
 		if err != nil && errors.Is(err, tunnel.ErrPluginDied) && !overdue(until) {
 			// It was not the far end's fault, and the plugin is being started
 			// again: once more, so that its death costs no new connection.
 			conn, err = c.attempt(ctx, u, want, until)
 		}
+		u.availability.dialed(time.Now(), err)
 		if err == nil {
 			c.gate = u.gate
 			return conn, halfClose, nil

@@ -39,7 +39,7 @@ func DescribePlugins(ctx context.Context, opts Options, names []string) (infos [
 			return nil, fmt.Errorf("%s: %w: see tunneld validate", opts.ConfigPath, ErrInvalid)
 		}
 	}
-	host, err := newHost("", opts)
+	host, err := newHost("", opts, nil)
 	if err != nil {
 		return nil, err
 	}

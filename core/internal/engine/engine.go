@@ -22,6 +22,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/splice"
 	"github.com/tunneld/tunneld/core/internal/status"
 	"github.com/tunneld/tunneld/internal/follow"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // Options are what an engine needs. Version, Bundled and Self may be empty.
@@ -39,6 +40,9 @@ type Options struct {
 	Self []string
 	// Lookup resolves the names in addresses to listen on; nil: as the system does.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	// FailingPause is how long an upstream is passed over whose plugin reports it
+	// failing, before a dial tries it again; 0: ten seconds.
+	FailingPause time.Duration
 	// Log is the daemon's log.
 	Log *slog.Logger
 	// SetLog is told of the log block of each configuration that is put in
@@ -57,17 +61,19 @@ type Engine struct {
 	log   *slog.Logger
 	began time.Time
 
-	host     *pluginhost.Host
-	lookup   lookup
-	pump     *splice.Pump
-	slots    *slots
-	gates    *gates
-	metrics  *metrics.Metrics
-	repeats  *repeats
-	followed *followed
-	control  *control.Server
-	current  atomic.Pointer[generation]
-	ids      atomic.Uint64
+	host   *pluginhost.Host
+	lookup lookup
+	pump   *splice.Pump
+	slots  *slots
+	gates  *gates
+	// availabilities are the upstreams', by name and values.
+	availabilities *availabilities
+	metrics        *metrics.Metrics
+	repeats        *repeats
+	followed       *followed
+	control        *control.Server
+	current        atomic.Pointer[generation]
+	ids            atomic.Uint64
 
 	refusals atomic.Int64 // clients beyond a limit that are being told so
 
@@ -141,7 +147,9 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		opts.Notify = func(status.Event) {}
 	}
 	opts.SetLog(cfg.Log)
-	host, err := newHost(cfg.Daemon.RunDir, opts)
+	repeats := newRepeats(opts.Log)
+	availabilities := newAvailabilities(repeats, opts.FailingPause)
+	host, err := newHost(cfg.Daemon.RunDir, opts, availabilities.reported)
 	if err != nil {
 		return nil, err
 	}
@@ -150,18 +158,19 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		return nil, errors.Join(err, host.Close(context.Background()))
 	}
 	e := &Engine{
-		opts:        opts,
-		log:         opts.Log,
-		began:       time.Now(),
-		host:        host,
-		pump:        pump,
-		slots:       newSlots(),
-		gates:       newGates(),
-		connections: newCrew(),
-		repeats:     newRepeats(opts.Log),
-		turn:        make(chan struct{}, 1),
-		sockets:     socketTable{},
-		lookup:      opts.Lookup,
+		opts:           opts,
+		log:            opts.Log,
+		began:          time.Now(),
+		host:           host,
+		pump:           pump,
+		slots:          newSlots(),
+		gates:          newGates(),
+		connections:    newCrew(),
+		repeats:        repeats,
+		availabilities: availabilities,
+		turn:           make(chan struct{}, 1),
+		sockets:        socketTable{},
+		lookup:         opts.Lookup,
 	}
 	if e.lookup == nil {
 		e.lookup = systemLookup
@@ -174,12 +183,15 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 	return e, nil
 }
 
-func newHost(runDir string, opts Options) (*pluginhost.Host, error) {
+// newHost returns a host of plugins. reported is told what they say of their upstreams;
+// it may be nil.
+func newHost(runDir string, opts Options, reported func(plugin string, upstreams []*pluginv1.UpstreamStatus)) (*pluginhost.Host, error) {
 	host, err := pluginhost.New(pluginhost.Options{
 		Log:         opts.Log,
 		RunDir:      runDir,
 		CoreVersion: opts.Version,
 		Self:        opts.Self,
+		OnReport:    reported,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start plugin host: %w", err)
@@ -201,7 +213,7 @@ func Validate(ctx context.Context, opts Options) (config.Diagnostics, error) {
 	}
 	diags = wantListener(cfg, diags, opts.ConfigPath)
 	// A directory of its own, not that of a daemon that is running.
-	host, err := newHost("", opts)
+	host, err := newHost("", opts, nil)
 	if err != nil {
 		return diags, err
 	}

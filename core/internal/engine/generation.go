@@ -46,6 +46,8 @@ type upstream struct {
 	id     string
 	dialer tunnel.Dialer
 	gate   *gate
+	// availability is what the choice among a route's upstreams goes by.
+	availability *availability
 	// halfClose stands for the listener's; nil: unset.
 	halfClose *time.Duration
 	// ownClock: the plugin ends a tunnel whose client has ended its direction.
@@ -65,18 +67,25 @@ func (u upstream) patience(listeners time.Duration) (plugin, pump time.Duration)
 	return 0, d
 }
 
-func newUpstream(u config.Upstream, g *gate, dialer tunnel.Dialer) upstream {
+// upstreamRecords is what outlives generations and is known of their upstreams.
+type upstreamRecords struct {
+	gates          *gates
+	availabilities *availabilities
+}
+
+func (k upstreamRecords) upstream(u config.Upstream, dialer tunnel.Dialer) upstream {
+	g := k.gates.of(u.ID())
 	limit := 0
 	if u.Common.MaxConnections != nil {
 		limit = *u.Common.MaxConnections
 	}
 	g.setLimit(limit)
-	return upstream{id: u.ID(), dialer: dialer, gate: g, halfClose: u.Common.HalfClose}
+	return upstream{id: u.ID(), dialer: dialer, gate: g, availability: k.availabilities.of(u, &g.life), halfClose: u.Common.HalfClose}
 }
 
 // newGeneration puts the limits of the upstreams in force: it is the one that
 // is swapped in.
-func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets socketTable, gates *gates) *generation {
+func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets socketTable, known upstreamRecords) *generation {
 	g := &generation{
 		number:    number,
 		cfg:       cfg,
@@ -100,11 +109,11 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	for _, u := range cfg.Upstreams {
 		g.hashes[u.ID()] = u.Hash
 		if u.Type == config.DirectType {
-			upstreams[u.ID()] = newUpstream(u, gates.of(u.ID()), direct{id: u.ID(), socket: u.Socket})
+			upstreams[u.ID()] = known.upstream(u, direct{id: u.ID(), socket: u.Socket})
 			continue
 		}
 		p := plugins[u.Type]
-		up := newUpstream(u, gates.of(u.ID()), p.Dialer(number, u.Name))
+		up := known.upstream(u, p.Dialer(number, u.Name))
 		up.ownClock = p.EndsHalfClosed()
 		upstreams[u.ID()] = up
 	}

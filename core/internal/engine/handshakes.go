@@ -176,7 +176,7 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 		level, reason, err = slog.LevelInfo, "stopping", errStopping // the client did nothing wrong
 	}
 	c.engine.metrics.HandshakeFailed(c.listener.id)
-	c.engine.repeats.write(level, repeatKey{"client handshake failed", c.listener.id, reason}, func() []any {
+	c.engine.repeats.write(level, repeatKey{message: "client handshake failed", listener: c.listener.id, reason: reason}, func() []any {
 		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "reason", reason, "err", err}
 		if hint := listen.Hint(err); hint != "" {
 			attrs = append(attrs, "hint", hint)

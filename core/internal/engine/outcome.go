@@ -31,7 +31,7 @@ func (c *connection) failed(err *tunnel.DialError) {
 
 // logFailure logs why there is no tunnel. reason is what such lines are alike by.
 func (c *connection) logFailure(err *tunnel.DialError, reason string) {
-	c.engine.repeats.write(slog.LevelWarn, repeatKey{"connection failed", c.listener.id, reason}, func() []any {
+	c.engine.repeats.write(slog.LevelWarn, repeatKey{message: "connection failed", listener: c.listener.id, reason: reason}, func() []any {
 		return append(append(c.attrs(), failureAttrs(err)...), "duration_ms", milliseconds(c.age()))
 	})
 }

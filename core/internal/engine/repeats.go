@@ -17,7 +17,7 @@ const (
 
 // repeatKey is what lines have in common that are alike. Its values are names of
 // the configuration and of closed lists.
-type repeatKey struct{ message, listener, reason string }
+type repeatKey struct{ message, listener, upstream, reason string }
 
 // repeats keeps lines that are alike from filling the log. The first of them begins
 // a time of repeatsFor, at whose end those are counted that were left out.
@@ -77,8 +77,13 @@ func (r *repeats) end(key repeatKey, l *repeat) {
 	if !ours || leftOut == 0 {
 		return
 	}
-	r.log.Log(context.Background(), l.level, "more lines like these were left out",
-		"like", key.message, "listener", key.listener, "reason", key.reason, "lines", leftOut, "within", repeatsFor)
+	attrs := []any{"like", key.message}
+	for _, of := range [][2]string{{"listener", key.listener}, {"upstream", key.upstream}, {"reason", key.reason}} {
+		if of[1] != "" {
+			attrs = append(attrs, of[0], of[1])
+		}
+	}
+	r.log.Log(context.Background(), l.level, "more lines like these were left out", append(attrs, "lines", leftOut, "within", repeatsFor)...)
 }
 
 // close ends the times of all lines. It is called once nothing is written any more.

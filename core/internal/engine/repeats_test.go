@@ -46,7 +46,7 @@ func TestRepeats(t *testing.T) {
 		r := newRepeats(withoutTime(&b))
 		fail := func(n int, level slog.Level, listener, reason string) {
 			for range n {
-				r.write(level, repeatKey{"failed", listener, reason}, func() []any { return []any{"listener", listener, "reason", reason} })
+				r.write(level, repeatKey{message: "failed", listener: listener, reason: reason}, func() []any { return []any{"listener", listener, "reason", reason} })
 			}
 		}
 		const first = "level=WARN msg=failed listener=tcp.a reason=refused\n"

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tunneld/tunneld/core/internal/plugintest"
+	"github.com/tunneld/tunneld/core/internal/status"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
@@ -36,6 +38,9 @@ func TestMain(m *testing.M) {
 
 // patience bounds what a test waits for; nothing is asserted about the time.
 const patience = 30 * time.Second
+
+// longPause is one that no test waits for.
+const longPause = time.Hour
 
 // rig is an engine in the test's process, whose plugins are processes of the test's
 // binary. Its clients reach an echo service. The test resolves the names that it
@@ -57,7 +62,9 @@ func start(t *testing.T, n map[string][]string, config func(echo string) string)
 	e, diags, err := Start(t.Context(), Options{
 		ConfigPath: r.path,
 		Lookup:     r.names.lookup,
-		Log:        slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
+
+		FailingPause: longPause,
+		Log:          slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})
 	if err != nil {
 		t.Fatal(err, diags)
@@ -102,6 +109,17 @@ func (r *rig) reloadFails(t *testing.T, config, want string) {
 	if out.Error == "" || !strings.Contains(out.Error+"\n"+out.Diagnostics, want) {
 		t.Fatalf("reload: %q\n%s\nwant %q", out.Error, out.Diagnostics, want)
 	}
+}
+
+// upstream returns the status of one.
+func (r *rig) upstream(t *testing.T, id string) status.Upstream {
+	t.Helper()
+	all := r.Status().Upstreams
+	i := slices.IndexFunc(all, func(u status.Upstream) bool { return u.ID == id })
+	if i < 0 {
+		t.Fatalf("there is no upstream %s", id)
+	}
+	return all[i]
 }
 
 // at returns the addresses of a listener, which have one port.
@@ -200,6 +218,23 @@ func echoed(t *testing.T, c net.Conn) {
 	}
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello" {
 		t.Fatalf("%s: %q, %v", c.RemoteAddr(), b, err)
+	}
+}
+
+// wantReset connects and expects nothing but a reset. It may come so soon that
+// already the connect is told of it.
+func wantReset(t *testing.T, address string) {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", address, patience)
+	if err == nil {
+		defer c.Close()
+		if err = c.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(io.Discard, c)
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("%s: %v, want a reset", address, err)
 	}
 }
 

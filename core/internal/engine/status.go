@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/metrics"
@@ -133,6 +134,9 @@ func (e *Engine) upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStat
 	}
 	for _, c := range report.GetCertificates() {
 		s.Certificates = append(s.Certificates, status.Certificate{File: c.GetFile(), NotAfter: c.GetNotAfter().AsTime()})
+	}
+	if a := e.availabilities.find(u); a != nil {
+		s.Unusable = a.status(time.Now())
 	}
 	if u.Type == config.DirectType {
 		s.Health = pluginv1.Health_HEALTH_OK.Text()

@@ -138,3 +138,55 @@ func (u *toyUpstream) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, 
 	}
 	return sdk.Direct(conn, nil), nil
 }
+
+// remote is the test's hand on toy upstreams.
+type remote struct {
+	ln net.Listener
+}
+
+func newRemote(t *testing.T) *remote {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return &remote{ln: ln}
+}
+
+func (r *remote) address() string { return r.ln.Addr().String() }
+
+// hand takes the connection of the upstream that starts next.
+func (r *remote) hand(t *testing.T) *hand {
+	t.Helper()
+	if err := r.ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := r.ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return &hand{conn: c, in: json.NewDecoder(c)}
+}
+
+// hand orders one upstream about.
+type hand struct {
+	conn net.Conn
+	in   *json.Decoder
+}
+
+// order returns once the upstream obeys it, and has reported its health to the SDK.
+func (h *hand) order(t *testing.T, o toyOrder) {
+	t.Helper()
+	if err := h.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.NewEncoder(h.conn).Encode(o); err != nil {
+		t.Fatal(err)
+	}
+	var done string
+	if err := h.in.Decode(&done); err != nil {
+		t.Fatal(err)
+	}
+}

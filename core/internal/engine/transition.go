@@ -99,10 +99,13 @@ func (t *transition) unbindControl(context.Context) error {
 func (t *transition) swap() {
 	e, cfg := t.engine, t.plugins.cfg
 	e.opts.SetLog(cfg.Log)
-	t.next = newGeneration(t.plugins.number, cfg, t.plugins.plugins, t.sockets.next, e.gates)
+	t.next = newGeneration(t.plugins.number, cfg, t.plugins.plugins, t.sockets.next, upstreamRecords{e.gates, e.availabilities})
 	t.next.limit.warn(e.log)
 	t.next.place(e.slots)
 	e.current.Store(t.next)
+	for _, p := range t.plugins.started {
+		e.availabilities.catchUp(p)
+	}
 }
 
 // retire lets go of what only the old generation has.
@@ -111,6 +114,7 @@ func (t *transition) retire() {
 	listeners, routes, upstreams := t.next.names()
 	e.metrics.Retain(listeners, routes, upstreams)
 	e.gates.retain(upstreams)
+	e.availabilities.retain(t.next.hashes)
 	e.running = append(e.running, t.plugins.started...)
 	if t.old == nil {
 		return

@@ -22,6 +22,7 @@ var (
 	logDropped = desc("log_lines_dropped_total", "Lines of the log that were lost, since they could not be written: nobody read them in time, or the writing failed.")
 
 	upstreamUp  = desc("upstream_healthy", "1 if the upstream's plugin reports it healthy, 0 if failing; absent where it is not known.", "upstream")
+	upUsable    = desc("upstream_usable", "0 while the upstream is passed over as long as a route has another, 1 otherwise.", "upstream")
 	credExpires = desc("upstream_credential_expires_timestamp_seconds", "When the credential in use ends; absent where there is none.", "upstream")
 	credRenewed = desc("upstream_credential_renewed_timestamp_seconds", "When the credential was last renewed; absent where there is none.", "upstream")
 	certExpires = desc("upstream_certificate_expires_timestamp_seconds", "When the first of the certificates ends that the upstream proves itself with, from files; absent where there is none.", "upstream")
@@ -54,7 +55,7 @@ var (
 func (c statusCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		generation, reloads, lastReloadOK, lastReloadAt, lastReloadDur, logDropped,
-		upstreamUp, credExpires, credRenewed, certExpires, fileProblem, listenFile, upConns, upLimit, upWaiting, unreleased,
+		upstreamUp, upUsable, credExpires, credRenewed, certExpires, fileProblem, listenFile, upConns, upLimit, upWaiting, unreleased,
 		pluginUp, pluginStatus, pluginRestarts, pluginExit, pluginOpen, pluginRetired,
 		pumpWorkers, pipesInUse, pipesIdle, pipesMade, pipesRefused, pipesSmall, buffersInUse, buffersMade,
 	} {
@@ -82,6 +83,7 @@ func (c statusCollector) Collect(out chan<- prometheus.Metric) {
 		if u.Health == "ok" || u.Health == "failing" {
 			w.gauge(upstreamUp, truth(u.Health == "ok"), u.ID)
 		}
+		w.gauge(upUsable, truth(u.Unusable == nil), u.ID)
 		w.time(credExpires, u.CredentialExpires, u.ID)
 		w.time(credRenewed, u.CredentialRenewed, u.ID)
 		var first time.Time

@@ -20,6 +20,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // Options are what a host needs to know. Only Log is required.
@@ -52,6 +54,9 @@ type Options struct {
 	// time, from the host's goroutines. It must not block and must not call the
 	// plugin's Stop or the host's Close. May be nil.
 	OnState func(State)
+	// OnReport is told what a plugin says of its upstreams, and that it is not known
+	// any more where the process has died. It must not block. Nil is allowed.
+	OnReport func(plugin string, upstreams []*pluginv1.UpstreamStatus)
 }
 
 // Backoff is how long a dead plugin waits for its restart. The first is at

@@ -125,7 +125,14 @@ func (p *Plugin) report(epoch int, upstreams []*pluginv1.UpstreamStatus) {
 		}
 	}
 	p.mu.Unlock()
+	p.tellReport(upstreams)
 	p.notify()
+}
+
+func (p *Plugin) tellReport(upstreams []*pluginv1.UpstreamStatus) {
+	if f := p.host.opts.OnReport; f != nil {
+		f(p.spec.Name, upstreams)
+	}
 }
 
 // prune forgets what was reported of upstreams that no live generation has. It

@@ -169,11 +169,16 @@ func (p *Plugin) lost(proc *Process) {
 	p.mu.Lock()
 	p.proc = nil
 	p.epoch++
+	var unknown []*pluginv1.UpstreamStatus
+	for key := range p.statuses {
+		unknown = append(unknown, &pluginv1.UpstreamStatus{Name: key.name, ConfigHash: key.hash, Health: pluginv1.Health_HEALTH_UNKNOWN})
+	}
 	clear(p.statuses)
 	clear(p.refused)
 	p.lastExit, p.lastOutput, p.lastCause = exit, output, cause
 	p.mu.Unlock()
 	if p.stopping.Err() == nil {
+		p.tellReport(unknown)
 		p.log.Error("plugin died", "pid", proc.PID(), "exit", exit, "lived", time.Since(proc.started).Round(time.Millisecond))
 	}
 }

@@ -83,6 +83,8 @@ type Upstream struct {
 	// a built-in upstream is "ok".
 	Health  string `json:"health"`
 	Message string `json:"message,omitempty"`
+	// Unusable is why it is passed over while a route has another; nil: it is not.
+	Unusable *Unusable `json:"unusable,omitempty"`
 	// CredentialExpires and CredentialRenewed are zero where there is none.
 	CredentialExpires time.Time `json:"credential_expires,omitzero"`
 	CredentialRenewed time.Time `json:"credential_renewed,omitzero"`
@@ -107,6 +109,16 @@ type Certificate struct {
 	File string `json:"file"`
 	// NotAfter is the earliest of those of its chain.
 	NotAfter time.Time `json:"not_after"`
+}
+
+// Unusable is why an upstream is passed over while a route has one that is not.
+type Unusable struct {
+	// Reason is "health": its plugin reports that it fails; "retry_after": a dial was
+	// told to come back later; or "drained".
+	Reason string `json:"reason"`
+	// Until is when a dial tries it again; zero: not known.
+	Until   time.Time `json:"until,omitzero"`
+	Message string    `json:"message,omitempty"`
 }
 
 // Plugin is a plugin's process, or what has become of it.

@@ -1,0 +1,246 @@
+package engine
+
+import (
+	"cmp"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/pluginhost"
+	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/internal/tunnel"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+const (
+	// maxRetryAfter bounds for how long a far end, or a plugin, can have its upstream
+	// passed over. A dial every now and then costs it little.
+	maxRetryAfter = 5 * time.Minute
+	// failingPause is how long an upstream is passed over whose plugin reports it
+	// failing, before a dial tries it again. Most plugins report how the last dial
+	// went: without another they would never find out that it works again.
+	failingPause = 10 * time.Second
+)
+
+// availability is whether an upstream is worth a dial now. It belongs to the
+// upstream's name and values, and outlives generations that leave these alone. Only
+// the choice of upstreams goes by it. It is safe for concurrent use.
+type availability struct {
+	id      string
+	repeats *repeats
+	life    *life         // the upstream's
+	pause   time.Duration // failingPause
+
+	mu sync.Mutex
+	// retry is when a failed dial was told to come back, and answer what else it was
+	// told; zero: it was not, or a dial has succeeded since.
+	retry  time.Time
+	answer string
+	// failing is the plugin's newest report, and report its message. From probe on a
+	// dial may try the upstream all the same.
+	failing bool
+	report  string
+	probe   time.Time
+	told    bool // the log was, that it is passed over
+}
+
+// usability is what an availability comes to at one moment.
+type usability struct {
+	reason  string    // status.Unusable's; empty: usable
+	until   time.Time // zero: not known
+	message string
+}
+
+func (v usability) usable() bool { return v.reason == "" }
+
+// soonest is until as a number; where it is not known it is far away.
+func (v usability) soonest() int64 {
+	if v.until.IsZero() {
+		return math.MaxInt64
+	}
+	return v.until.UnixNano()
+}
+
+func (a *availability) at(now time.Time) usability {
+	if !a.life.is().Takes() {
+		return usability{reason: "drained"}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.retry.After(now):
+		v := usability{reason: "retry_after", until: a.retry, message: a.answer}
+		if a.failing && a.probe.After(v.until) {
+			v.until = a.probe
+		}
+		return v
+	case a.failing && a.probe.After(now):
+		return usability{reason: "health", until: a.probe, message: a.report}
+	}
+	return usability{}
+}
+
+// tried is told of each dial, before it: one of those that come after the pause of a
+// failing upstream is the probe, and the others go on passing it over.
+func (a *availability) tried(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failing && !a.probe.After(now) {
+		a.probe = now.Add(a.pause)
+	}
+}
+
+// dialed is told how a dial went; err is nil where it succeeded.
+func (a *availability) dialed(now time.Time, err *tunnel.DialError) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case err == nil:
+		a.retry, a.failing = time.Time{}, false
+	case err.RetryAfter > 0:
+		a.retry, a.answer = now.Add(min(err.RetryAfter, maxRetryAfter)), err.Message
+	}
+	a.tell("retry_after", a.retry, a.answer)
+}
+
+// reported is told what the plugin says of the upstream.
+func (a *availability) reported(now time.Time, s *pluginv1.UpstreamStatus) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	failing := s.GetHealth() == pluginv1.Health_HEALTH_FAILING
+	if failing {
+		a.report = s.GetMessage()
+	}
+	if failing && !a.failing {
+		a.probe = now.Add(a.pause)
+	}
+	a.failing = failing
+	a.tell("health", a.probe, a.report)
+}
+
+// tell logs a change, and nothing while there is none: a time that has passed ends
+// nothing, but the dial that succeeds then. It is called with mu held.
+func (a *availability) tell(reason string, until time.Time, message string) {
+	out := a.failing || !a.retry.IsZero()
+	if out == a.told {
+		return
+	}
+	a.told = out
+	if !out {
+		a.repeats.write(slog.LevelInfo, repeatKey{message: "upstream is usable again", upstream: a.id},
+			func() []any { return []any{"upstream", a.id} })
+		return
+	}
+	a.repeats.write(slog.LevelWarn, repeatKey{message: "upstream is passed over while a route has another", upstream: a.id, reason: reason},
+		func() []any {
+			return []any{"upstream", a.id, "reason", reason, "until", until.Round(time.Millisecond), "err", message}
+		})
+}
+
+func (a *availability) status(now time.Time) *status.Unusable {
+	v := a.at(now)
+	if v.usable() {
+		return nil
+	}
+	return &status.Unusable{Reason: v.reason, Until: v.until, Message: v.message}
+}
+
+// choose returns upstreams in the order in which they are to be tried: those that are
+// usable as the route has them, and then the others, the one that is free soonest
+// first.
+func choose(all []upstream, now time.Time) []upstream {
+	type passed struct {
+		upstream
+		usability
+	}
+	var out []passed
+	for _, u := range all {
+		if v := u.availability.at(now); !v.usable() {
+			out = append(out, passed{u, v})
+		}
+	}
+	if len(out) == 0 || len(all) == 1 {
+		return all
+	}
+	slices.SortStableFunc(out, func(a, b passed) int { return cmp.Compare(a.soonest(), b.soonest()) })
+	order := make([]upstream, 0, len(all))
+	for _, u := range all {
+		if !slices.ContainsFunc(out, func(p passed) bool { return p.availability == u.availability }) {
+			order = append(order, u)
+		}
+	}
+	for _, p := range out {
+		order = append(order, p.upstream)
+	}
+	return order
+}
+
+// availabilityKey names an upstream over generations: another hash is another one.
+type availabilityKey struct{ id, hash string }
+
+// availabilities are those of all upstreams.
+type availabilities struct {
+	repeats *repeats
+	pause   time.Duration
+	mu      sync.Mutex
+	byKey   map[availabilityKey]*availability
+}
+
+// newAvailabilities returns none yet. pause is how long a failing upstream is passed
+// over, failingPause if it is 0.
+func newAvailabilities(r *repeats, pause time.Duration) *availabilities {
+	return &availabilities{repeats: r, pause: cmp.Or(pause, failingPause), byKey: map[availabilityKey]*availability{}}
+}
+
+// of returns the record of an upstream, which is made where there is none.
+func (all *availabilities) of(u config.Upstream, life *life) *availability {
+	key := availabilityKey{u.ID(), u.Hash}
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	a := all.byKey[key]
+	if a == nil {
+		a = &availability{id: key.id, repeats: all.repeats, life: life, pause: all.pause}
+		all.byKey[key] = a
+	}
+	return a
+}
+
+// find returns the record of an upstream; nil: there is none.
+func (all *availabilities) find(u config.Upstream) *availability {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return all.byKey[availabilityKey{u.ID(), u.Hash}]
+}
+
+// reported passes on what a plugin says of its upstreams; of others it says nothing.
+func (all *availabilities) reported(plugin string, upstreams []*pluginv1.UpstreamStatus) {
+	now := time.Now()
+	for _, u := range upstreams {
+		all.mu.Lock()
+		a := all.byKey[availabilityKey{plugin + "." + u.GetName(), u.GetConfigHash()}]
+		all.mu.Unlock()
+		if a != nil {
+			a.reported(now, u)
+		}
+	}
+}
+
+// catchUp takes what a plugin has reported before its upstreams had a record.
+func (all *availabilities) catchUp(p *pluginhost.Plugin) {
+	s := p.State()
+	all.reported(s.Name, s.Upstreams)
+}
+
+// retain forgets the records of upstreams that the configuration does not have.
+func (all *availabilities) retain(hashes map[string]string) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for key := range all.byKey {
+		if hash, ok := hashes[key.id]; !ok || hash != key.hash {
+			delete(all.byKey, key)
+		}
+	}
+}
