@@ -208,7 +208,7 @@ func evalProblem(expr hclsyntax.Expression, d *hcl.Diagnostic) hclbody.Problem {
 			return p
 		}
 	}
-	p.Summary, p.Detail = evalText(d, expr)
+	p.Summary, p.Detail = evalText(d)
 	return p
 }
 
@@ -238,29 +238,41 @@ func writtenArgument(expr hcl.Expression) string {
 	return ""
 }
 
-func evalText(d *hcl.Diagnostic, expr hclsyntax.Expression) (summary, detail string) {
-	functions := "The functions are " + strings.Join(functionNames, ", ") + "."
-	switch d.Summary {
-	case "Unknown variable", "Variables not allowed":
-		return "Text without quotes", `Write a text in double quotes: "text". The only names without quotes are local.NAME, and references to blocks in upstreams and listeners of a route.`
-	case "Call to unknown function":
-		if similar := schema.Suggest(calledName(d.Expression), functionNames); similar != "" {
-			return "Unknown function", fmt.Sprintf("Did you mean %q? %s", similar, functions)
+// evalTexts are hcl's complaints about an expression by their summaries, with what the
+// user is told. A test pins the summaries to the version of hcl that is used.
+var evalTexts = []struct {
+	summaries       []string
+	summary, detail string
+}{
+	{[]string{"Unknown variable", "Variables not allowed"}, "Text without quotes", `Write a text in double quotes: "text". The only names without quotes are local.NAME, and references to blocks in upstreams and listeners of a route.`},
+	{[]string{unknownFunction}, "Unknown function", "The functions are " + strings.Join(functionNames, ", ") + "."},
+	{[]string{"Not enough function arguments", "Too many function arguments"}, "Wrong number of arguments for a function", `Each function takes one, such as env("NAME") or trimspace(file("token")).`},
+	{[]string{wrongArgument}, "Wrong argument for a function", "It is of another type than the function takes, or null. "},
+	{[]string{"Invalid template interpolation value"}, "Wrong value in a text", "Only texts, numbers, true and false can stand in ${ … }. jsonencode( … ) makes a text of a list or map."},
+	{[]string{"Unsupported attribute", "Invalid index", "Missing map element", "Attempt to get attribute from null value", "Attempt to index null value"}, "No such element", "What is asked for with . or [ ] is not in the value. Check its structure."},
+	{[]string{"Duplicate object key", "Ambiguous attribute key", "Invalid object key", "Null value as key"}, "Wrong key in a map", "Keys are different texts: { name = value }."},
+	{[]string{"Invalid operand", "Operation failed"}, "The value cannot be computed", "An operator does not fit what stands beside it. A text with such a sign needs quotes."},
+}
+
+const (
+	unknownFunction = "Call to unknown function"
+	wrongArgument   = "Invalid function argument"
+)
+
+func evalText(d *hcl.Diagnostic) (summary, detail string) {
+	for _, t := range evalTexts {
+		if !slices.Contains(t.summaries, d.Summary) {
+			continue
 		}
-		return "Unknown function", functions
-	case "Not enough function arguments", "Too many function arguments":
-		return "Wrong number of arguments for a function", `Each function takes one, such as env("NAME") or trimspace(file("token")).`
-	case "Invalid function argument":
-		return "Wrong argument for a function", "It is of another type than the function takes, or null. " + argumentHint(d.Expression)
-	case "Invalid template interpolation value":
-		return "Wrong value in a text", "Only texts, numbers, true and false can stand in ${ … }. jsonencode( … ) makes a text of a list or map."
-	case "Unsupported attribute", "Invalid index", "Missing map element", "Attempt to get attribute from null value", "Attempt to index null value":
-		return "No such element", "What is asked for with . or [ ] is not in the value. Check its structure."
-	case "Duplicate object key", "Ambiguous attribute key", "Invalid object key", "Null value as key":
-		return "Wrong key in a map", "Keys are different texts: { name = value }."
-	}
-	if slices.Contains([]string{"Invalid operand", "Operation failed", "Division by zero"}, d.Summary) {
-		return "The value cannot be computed", "An operator does not fit what stands beside it. A text with such a sign needs quotes."
+		switch d.Summary {
+		case unknownFunction:
+			if similar := schema.Suggest(calledName(d.Expression), functionNames); similar != "" {
+				return t.summary, fmt.Sprintf("Did you mean %q? %s", similar, t.detail)
+			}
+		case wrongArgument:
+			return t.summary, t.detail + argumentHint(d.Expression)
+		}
+		return t.summary, t.detail
 	}
 	return "The value cannot be computed", "Write a simpler value."
 }

@@ -1,13 +1,13 @@
 package config
 
-import "regexp"
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"strings"
 
-// What FindControl looks for in a file that the parser makes nothing of. Only
-// plain texts at the beginning of a line or block count: no comments, no
-// templates.
-var (
-	looseBlock     = regexp.MustCompile(`(?m)^[ \t]*(control|daemon)[ \t]*\{([^}]*)`)
-	looseAttribute = regexp.MustCompile(`(?m)^[ \t]*(address|run_dir)[ \t]*=[ \t]*"([^"\\$%\n]*)"`)
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
 // FindControl returns control.address and daemon.run_dir of a configuration that
@@ -22,16 +22,36 @@ func FindControl(path string) (address, runDir string) {
 		if f := cfg.src.files[name]; f == nil || f.broken == 0 {
 			continue
 		}
-		for _, b := range looseBlock.FindAllSubmatch(cfg.src.files[name].src, -1) {
-			for _, a := range looseAttribute.FindAllSubmatch(b[2], -1) {
-				switch value := string(a[2]); string(b[1]) + "." + string(a[1]) {
-				case "control.address":
-					address = value
-				case "daemon.run_dir":
-					runDir = value
-				}
-			}
-		}
+		found := looseControl(cfg.src.files[name].src)
+		address, runDir = cmp.Or(found["control.address"], address), cmp.Or(found["daemon.run_dir"], runDir)
 	}
 	return address, runDir
+}
+
+// looseControl reads the attributes of control and daemon blocks in a file of which
+// the parser makes nothing. It goes by lines, each on its own, since a text without its
+// end turns text and code about in all that follows. Only plain texts at the beginning
+// of a line or block count: no comments, no templates.
+func looseControl(src []byte) map[string]string {
+	found := map[string]string{}
+	block := ""
+	for line := range bytes.Lines(src) {
+		tokens, _ := hclsyntax.LexConfig(line, "", hcl.InitialPos)
+		if word := string(tokens[0].Bytes); (word == "control" || word == "daemon") && len(tokens) > 2 && tokens[1].Type == hclsyntax.TokenOBrace {
+			block, tokens = word, tokens[2:]
+		}
+		if block != "" && startsWith(tokens, hclsyntax.TokenIdent, hclsyntax.TokenEqual, hclsyntax.TokenOQuote, hclsyntax.TokenQuotedLit, hclsyntax.TokenCQuote) {
+			if text := string(tokens[3].Bytes); !strings.ContainsAny(text, `\$%`) {
+				found[block+"."+string(tokens[0].Bytes)] = text
+			}
+		}
+		if slices.ContainsFunc(tokens, func(t hclsyntax.Token) bool { return t.Type == hclsyntax.TokenCBrace }) {
+			block = ""
+		}
+	}
+	return found
+}
+
+func startsWith(tokens hclsyntax.Tokens, types ...hclsyntax.TokenType) bool {
+	return len(tokens) >= len(types) && slices.EqualFunc(tokens[:len(types)], types, func(t hclsyntax.Token, typ hclsyntax.TokenType) bool { return t.Type == typ })
 }
