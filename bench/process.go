@@ -86,15 +86,6 @@ func waitPort(ctx context.Context, address string) error {
 	}
 }
 
-// freePort returns an address that was free a moment ago.
-func freePort() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return ln.Addr().String(), ln.Close()
-}
-
 // usage is what the kernel says of a process.
 type usage struct {
 	cpu         float64 // seconds

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+
+	"github.com/tunneld/tunneld/internal/freeport"
 )
 
 // row is one way from the load to the far end.
@@ -64,10 +66,12 @@ func farAsked(_ context.Context, _ settings, far farEnds, _ string) (row, error)
 	return row{services: services{far.Proxy, far.Proxy, far.Proxy}, token: far.Token}, nil
 }
 
+var free freeport.Ports
+
 // ports are three free addresses.
 func ports() (r row, err error) {
 	for _, p := range []*string{&r.echo, &r.sink, &r.source} {
-		if *p, err = freePort(); err != nil {
+		if *p, err = free.Address(); err != nil {
 			return r, err
 		}
 	}

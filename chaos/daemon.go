@@ -3,10 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/internal/freeport"
 	"github.com/tunneld/tunneld/internal/nodump"
 )
 
@@ -59,11 +58,11 @@ func newDaemon(ctx context.Context, s settings, dir string, far *far) (*daemon, 
 	d := &daemon{program: s.tunneld, self: self, dir: dir, far: far, addresses: map[string]string{}, control: "unix://" + filepath.Join(dir, "control.sock")}
 	d.conf = configuration{level: "info", connect: 10, drainTime: "2s"}
 	for _, p := range paths {
-		if d.addresses[p], err = freePort(); err != nil {
+		if d.addresses[p], err = free.Address(); err != nil {
 			return nil, err
 		}
 	}
-	if d.metrics, err = freePort(); err != nil {
+	if d.metrics, err = free.Address(); err != nil {
 		return nil, err
 	}
 	if d.log, err = os.Create(filepath.Join(dir, "tunneld.log")); err != nil {
@@ -79,24 +78,7 @@ func newDaemon(ctx context.Context, s settings, dir string, far *far) (*daemon, 
 	return d, nil
 }
 
-// freePort returns an address that nobody listens on, below the ports that the
-// system picks for connections, and where another run does not begin to look.
-func freePort() (string, error) {
-	for port := 21000 + os.Getpid()%20*500; port < 32000; port++ {
-		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil || taken[port] {
-			if err == nil {
-				_ = ln.Close()
-			}
-			continue
-		}
-		taken[port] = true
-		return ln.Addr().String(), ln.Close()
-	}
-	return "", errors.New("no port is free")
-}
-
-var taken = map[int]bool{}
+var free freeport.Ports
 
 func (d *daemon) write() error {
 	var b strings.Builder

@@ -111,7 +111,7 @@ func badChanges(d *daemon) []change {
 }
 
 func mustPort() int {
-	address, err := freePort()
+	address, err := free.Address()
 	if err != nil {
 		return 0
 	}

@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"internal/bare":           {"internal/sockopt"},
 	"internal/tlsconf":        {"internal/follow", "internal/userfile"},
 	"internal/fdtest":         {},
+	"internal/freeport":       {},
 	"internal/userfile":       {},
 	"internal/version":        {},
 	"internal/follow":         {"internal/userfile"},
@@ -100,8 +101,8 @@ var allowed = map[string][]string{
 	// What runs the program and measures, disturbs or tests it. It knows the
 	// core by its public face, if at all.
 	"docs":  {},
-	"bench": {"internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
-	"chaos": {"core", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
+	"bench": {"internal/freeport", "internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
+	"chaos": {"core", "internal/freeport", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	testsAlone: {
 		"internal/nettest", "internal/pluginwire", "internal/socks5", "plugins/sdk/...",
 		"plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/...",
