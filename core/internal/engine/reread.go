@@ -90,8 +90,8 @@ func (e *Engine) keepOld(blockID string, r rereading) {
 	if r.diags.HasErrors() {
 		why = r.diags.Error()
 	}
-	e.followed.tell(blockID, fmt.Sprintf("%s: %s", files, why))
 	e.log.Warn("files have changed, and the block that reads them cannot use them: its old values stay in force", named(blockID, "files", files, "err", why)...)
+	e.followed.tell(blockID, fmt.Sprintf("%s: %s", files, why))
 }
 
 // named are a log line's attributes, of a block with this ID.
