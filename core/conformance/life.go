@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tunneld/tunneld/core/conformance/internal/proc"
-	"github.com/tunneld/tunneld/core/internal/config"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -137,7 +136,7 @@ func (r *run) configureWhole(ctx context.Context) outcome {
 	service := r.main.Service()
 	name, values := "kit_broken", []byte(`{"kit_unknown_name":1}`)
 	got, err := service.Configure(ctx, &pluginv1.ConfigureRequest{Generation: brokenGeneration, Upstreams: []*pluginv1.Upstream{
-		r.up, {Name: name, ConfigJson: values, ConfigHash: config.Hash(name, values)},
+		r.up, r.upstreamWith(name, values),
 	}})
 	if err == nil && len(errorsIn(got.GetDiagnostics())) == 0 {
 		return fail("an upstream with a name that the schema does not have is taken")

@@ -89,7 +89,7 @@ func (r *run) decode(spec config.PluginSchema) config.Diagnostics {
 	if r.upstream.Hash == "" {
 		return diags
 	}
-	r.up = &pluginv1.Upstream{Name: r.upstream.Name, ConfigJson: r.upstream.JSON, ConfigHash: r.upstream.Hash}
+	r.up = r.upstream.Wire()
 	var known []secrets.Secret
 	known, r.unsought = secrets.Find(spec.Block, r.values())
 	r.said.Know(known)

@@ -21,14 +21,21 @@ const kitLabel = "kit"
 func (r *run) ask(ctx context.Context, values []byte) ([]*pluginv1.Diagnostic, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
-	name := r.upstream.Name
 	got, err := r.main.Service().ValidateConfig(ctx, &pluginv1.ValidateConfigRequest{
-		Upstream: &pluginv1.Upstream{Name: name, ConfigJson: values, ConfigHash: config.Hash(name, values)},
+		Upstream: r.upstreamWith(r.upstream.Name, values),
 	})
 	if err != nil {
 		return nil, err
 	}
 	return got.GetDiagnostics(), nil
+}
+
+// upstreamWith is the upstream under another name and with other values of its own.
+func (r *run) upstreamWith(name string, values []byte) *pluginv1.Upstream {
+	u := r.upstream.Wire()
+	u.Name, u.ConfigJson = name, values
+	u.ConfigHash = config.Hash(u)
+	return u
 }
 
 // errorsIn returns the diagnostics that are errors.

@@ -10,7 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"syscall"
+
+	"github.com/tunneld/tunneld/internal/sockopt"
 )
 
 // Conn hands the socket over to net, as a *net.TCPConn or *net.UnixConn. The
@@ -40,6 +43,13 @@ func listenTCP(ctx context.Context, address string, control func(network, addres
 	return ln.(*net.TCPListener), nil
 }
 
+// Dialer makes sockets. The zero value is useful.
+type Dialer struct {
+	Options sockopt.Options
+	// Bind is the address that connections are made from; the zero Addr: any.
+	Bind netip.Addr
+}
+
 // Under is the connection under c's wrappers, which name it by NetConn.
 func Under(c net.Conn) net.Conn {
 	for {
@@ -47,7 +57,11 @@ func Under(c net.Conn) net.Conn {
 		if !ok {
 			return c
 		}
-		c = w.NetConn()
+		inner := w.NetConn()
+		if inner == nil {
+			return c
+		}
+		c = inner
 	}
 }
 

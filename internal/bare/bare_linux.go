@@ -146,9 +146,9 @@ func addrPort(sa syscall.Sockaddr) netip.AddrPort {
 }
 
 // Dial connects to addr. Its errors are a *net.OpError, as net.Dialer's are.
-func Dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (*Socket, error) {
+func (d Dialer) Dial(ctx context.Context, addr netip.AddrPort) (*Socket, error) {
 	for attempt := 0; ; attempt++ {
-		fd, err := dial(ctx, addr, o)
+		fd, err := d.dial(ctx, addr)
 		// A port that nobody listens on may be picked for this end as well, and
 		// the socket is then connected to itself; net retries so, too.
 		if err == nil && attempt < selfRetries && connectedToItself(fd, addr) {
@@ -164,7 +164,7 @@ func Dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (*Socket,
 
 const selfRetries = 3
 
-func dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (int, error) {
+func (d Dialer) dial(ctx context.Context, addr netip.AddrPort) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return -1, err
 	}
@@ -173,7 +173,7 @@ func dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (int, err
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	if err := o.ApplyFD(fd); err != nil {
+	if err := errors.Join(d.Options.ApplyFD(fd), bind(fd, d.Bind)); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	Fit(fd)
@@ -191,6 +191,17 @@ func dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (int, err
 		_ = unix.Close(fd) // the first error says more
 		return -1, os.NewSyscallError("connect", err)
 	}
+}
+
+// bind gives fd the address that it connects from, and leaves the port to the
+// connect: ports are then taken for each peer, and do not run out for all.
+func bind(fd int, from netip.Addr) error {
+	if !from.IsValid() {
+		return nil
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) // it saves ports where it is known
+	_, sa := sockaddr(netip.AddrPortFrom(from, 0))
+	return os.NewSyscallError("bind", unix.Bind(fd, sa))
 }
 
 // await waits until fd is connected, with the help of the poller. It owns fd, and

@@ -82,13 +82,17 @@ func (l *Listener) Accept() (*Socket, netip.AddrPort, error) {
 }
 
 // Dial connects to addr. Its errors are a *net.OpError, as net.Dialer's are.
-func Dial(ctx context.Context, addr netip.AddrPort, o sockopt.Options) (*Socket, error) {
-	c, err := o.Dialer().DialContext(ctx, "tcp", addr.String())
+func (d Dialer) Dial(ctx context.Context, addr netip.AddrPort) (*Socket, error) {
+	dialer := d.Options.Dialer()
+	if d.Bind.IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.Bind, 0))
+	}
+	c, err := dialer.DialContext(ctx, "tcp", addr.String())
 	if err != nil {
 		return nil, err
 	}
 	tcp := c.(*net.TCPConn)
-	if err := tcp.SetNoDelay(o.Nodelay); err != nil {
+	if err := tcp.SetNoDelay(d.Options.Nodelay); err != nil {
 		_ = tcp.Close() // the first error says more
 		return nil, err
 	}

@@ -28,7 +28,7 @@ func listen(t *testing.T) (*Listener, netip.AddrPort) {
 func pair(t *testing.T) (dialed, accepted *Socket) {
 	t.Helper()
 	l, addr := listen(t)
-	dialed, err := Dial(t.Context(), addr, sockopt.Options{Nodelay: true})
+	dialed, err := Dialer{Options: sockopt.Options{Nodelay: true}}.Dial(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,13 +150,13 @@ func TestDialErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	var op *net.OpError
-	_, err := Dial(t.Context(), addr, sockopt.Options{})
+	_, err := Dialer{}.Dial(t.Context(), addr)
 	if !errors.Is(err, syscall.ECONNREFUSED) || !errors.As(err, &op) || op.Error() != "dial tcp "+addr.String()+": connect: connection refused" {
 		t.Errorf("a port that nobody listens on: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Dial(ctx, addr, sockopt.Options{}); !errors.Is(err, context.Canceled) {
+	if _, err := new(Dialer).Dial(ctx, addr); !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled: %v", err)
 	}
 }
@@ -170,7 +170,7 @@ func TestDialWaits(t *testing.T) {
 	}
 	for range 64 {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		s, err := Dial(ctx, addr, sockopt.Options{})
+		s, err := Dialer{}.Dial(ctx, addr)
 		cancel()
 		if err == nil {
 			defer s.Close()

@@ -23,7 +23,7 @@ func TestOptions(t *testing.T) {
 	if err := l.SetOptions(sockopt.Options{Nodelay: false, KeepaliveIdle: 31 * time.Second, KeepaliveInterval: 7 * time.Second, KeepaliveCount: 3, UserTimeout: 9 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
-	dialed, err := Dial(t.Context(), addr, sockopt.Options{Nodelay: true, KeepaliveIdle: 41 * time.Second})
+	dialed, err := Dialer{Options: sockopt.Options{Nodelay: true, KeepaliveIdle: 41 * time.Second}}.Dial(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestOptions(t *testing.T) {
 // one is taken over as well.
 func TestAdopt(t *testing.T) {
 	l, addr := listen(t)
-	dialed, err := Dial(t.Context(), addr, sockopt.Options{})
+	dialed, err := Dialer{}.Dial(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestOptionsOfTheSystem(t *testing.T) {
 		if err := l.SetOptions(o); err != nil {
 			t.Fatal(err)
 		}
-		dialed, err := Dial(t.Context(), addr, sockopt.Options{})
+		dialed, err := Dialer{}.Dial(t.Context(), addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -166,7 +166,7 @@ func TestOptionsFromTheFirst(t *testing.T) {
 			address = l.Addr().String()
 			dials.Go(func() {
 				for ctx.Err() == nil {
-					if s, err := Dial(ctx, netip.MustParseAddrPort(address), sockopt.Options{}); err == nil {
+					if s, err := new(Dialer).Dial(ctx, netip.MustParseAddrPort(address)); err == nil {
 						s.Reset()
 					}
 				}

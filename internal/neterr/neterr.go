@@ -96,8 +96,10 @@ func Classify(err error) Meaning {
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server refused the TLS handshake: check tls.min_version"}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return Meaning{pluginv1.Reason_REASON_REFUSED, true, "nothing listens there: check host and port, and that the service runs"}
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN), errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN):
 		return Meaning{pluginv1.Reason_REASON_UNREACHABLE, true, "no network path from this machine: check routes and firewalls"}
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return Meaning{pluginv1.Reason_REASON_UNREACHABLE, true, "no address to connect from: check that bind is an address of this machine, and that local ports are left"}
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return Meaning{pluginv1.Reason_REASON_DENIED, true, "this machine does not allow the connection: check its firewall and sandbox"}
 	case errors.Is(err, syscall.ENOENT):

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"github.com/tunneld/tunneld/internal/sockopt"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -32,19 +33,30 @@ type Dialer struct {
 	TLS func(proxy string) (*tls.Config, error)
 	// Resolver looks names up; nil: net.DefaultResolver.
 	Resolver Resolver
+	// Timeout bounds each Dial, the proxy's part included; 0: only its context does.
+	Timeout time.Duration
 }
 
 // Dial connects to address, "host:port", and returns once bytes can flow. enter,
 // unless nil, is told the stage that begins: the lookup, then all else as the
 // connect. What is returned is a *net.TCPConn from which nothing that belongs to
-// the caller has been read; behind an https proxy it is a *tls.Conn over one. It
-// has no time limit of its own, and leaves nothing behind when ctx is done.
+// the caller has been read; behind an https proxy it is a *tls.Conn over one. On an
+// error it leaves nothing behind.
 func (d *Dialer) Dial(ctx context.Context, address string, enter func(pluginv1.Stage)) (net.Conn, error) {
+	ctx, cancel := d.within(ctx)
+	defer cancel()
 	proxy := d.Via.proxyFor(address)
 	if proxy == nil {
 		return d.connect(ctx, address, enter)
 	}
 	return d.dialThrough(ctx, proxy, address, enter)
+}
+
+func (d *Dialer) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d.Timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, d.Timeout)
 }
 
 // connect makes the connection itself.

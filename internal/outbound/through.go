@@ -89,7 +89,7 @@ func (p *Proxy) failed(doing string, err error) error {
 	case doing == "through" && neterr.Classify(err).Reason == pluginv1.Reason_REASON_TIMEOUT:
 		return &neterr.Explained{
 			Meaning: neterr.Meaning{Reason: pluginv1.Reason_REASON_TIMEOUT, Retryable: true, Hint: "the proxy took the connection and did not answer: check that via is a proxy, and that it reaches what is behind it"},
-			Message: where + err.Error(),
+			Message: where + "no answer in time",
 			Err:     err,
 		}
 	}
@@ -263,4 +263,12 @@ func (p *Proxy) secrets() []string {
 	}
 	_, password := p.credentials()
 	return []string{password, p.basicAuth()}
+}
+
+// Secrets are what the proxy is told in confidence, and may repeat.
+func (v Via) Secrets() []string {
+	if v.proxy == nil {
+		return nil
+	}
+	return v.proxy.secrets()
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
@@ -21,8 +22,9 @@ const Environment = "environment"
 // Via is how connections leave: as they are, or through a proxy. The zero value is
 // no proxy. It holds a password, and no form of printing shows any of it.
 type Via struct {
+	text    string // as a user wrote it
 	proxy   *Proxy
-	without func(address string) bool // what goes without the proxy; nil: nothing
+	noProxy string // what goes without the proxy, as NO_PROXY has it; "": nothing
 }
 
 // Proxy is the proxy of one connection. No form of printing shows it.
@@ -46,7 +48,10 @@ func ParseVia(text string) (Via, error) {
 		return viaEnvironment()
 	}
 	p, err := parseProxy(text)
-	return Via{proxy: p}, err
+	if err != nil {
+		return Via{}, err
+	}
+	return Via{text: text, proxy: p}, nil
 }
 
 func viaEnvironment() (Via, error) {
@@ -56,7 +61,7 @@ func viaEnvironment() (Via, error) {
 	}
 	text := strings.TrimSpace(os.Getenv(name))
 	if text == "" {
-		return Via{}, nil
+		return Via{text: Environment}, nil
 	}
 	if !strings.Contains(text, "://") {
 		text = "http://" + text // as curl and Go take it
@@ -65,15 +70,8 @@ func viaEnvironment() (Via, error) {
 	if err != nil {
 		return Via{}, fmt.Errorf("the variable %s: %w", name, err)
 	}
-	// It is asked for its judgement on NO_PROXY alone: of a proxy that it cannot
-	// read it says nothing, and goes without.
-	config := httpproxy.FromEnvironment()
-	config.HTTPSProxy = "http://proxy"
-	choose := config.ProxyFunc()
-	return Via{proxy: p, without: func(address string) bool {
-		chosen, err := choose(&url.URL{Scheme: "https", Host: address})
-		return err == nil && chosen == nil
-	}}, nil
+	// Some places go without the proxy in any case, and "," is none of them.
+	return Via{text: Environment, proxy: p, noProxy: "," + httpproxy.FromEnvironment().NoProxy}, nil
 }
 
 func parseProxy(text string) (*Proxy, error) {
@@ -104,15 +102,26 @@ func parseProxy(text string) (*Proxy, error) {
 	return p, nil
 }
 
+// Text is what the user wrote. It may hold a password.
+func (v Via) Text() string { return v.text }
+
 // IsZero says whether connections leave as they are.
 func (v Via) IsZero() bool { return v.proxy == nil }
 
 // proxyFor returns the proxy of connections to address, or nil.
 func (v Via) proxyFor(address string) *Proxy {
-	if v.proxy == nil || v.without != nil && v.without(address) {
+	if v.proxy == nil || v.noProxy != "" && goesWithout(v.noProxy, address) {
 		return nil
 	}
 	return v.proxy
+}
+
+// goesWithout is the judgement of httpproxy on NO_PROXY alone: of a proxy that it
+// cannot read it says nothing, and lets all go without.
+func goesWithout(noProxy, address string) bool {
+	config := httpproxy.Config{HTTPSProxy: "http://proxy", NoProxy: noProxy}
+	chosen, err := config.ProxyFunc()(&url.URL{Scheme: "https", Host: address})
+	return err == nil && chosen == nil
 }
 
 // Format prints nothing of it.
@@ -141,3 +150,25 @@ func (p *Proxy) credentials() (name, password string) {
 	password, _ = p.user.Password()
 	return p.user.Username(), password
 }
+
+// ViaHelp says how via is written.
+const ViaHelp = `Write it as "http://user:password@proxy:3128" with %40 for an @ in the password, https or socks5 for http, or "environment" for HTTPS_PROXY and NO_PROXY.`
+
+// ParseBind reads the address that connections are made from; an empty text is any.
+func ParseBind(text string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	ip, err := netip.ParseAddr(text)
+	ip = ip.Unmap()
+	switch {
+	case err != nil:
+		return netip.Addr{}, errors.New("it is not an IP address")
+	case ip.IsUnspecified(), ip.IsMulticast(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return netip.Addr{}, errors.New("connections cannot be made from it")
+	}
+	return ip, nil
+}
+
+// BindHelp says how bind is written.
+const BindHelp = `Write an address of this machine, as in "192.0.2.10" or "2001:db8::10"; without one the system chooses.`

@@ -24,6 +24,9 @@ type Common struct {
 	// built with an older one may have it for its own. Every change of the list that
 	// is released is a new table. 0: no plugin ever could.
 	Table uint32
+	// ByPlugin says that a plugin has to keep to it: one that was built with an older
+	// table cannot, and the name cannot be written in its blocks.
+	ByPlugin bool
 	// One of the two says what it holds; neither: it is reserved, and cannot be
 	// written yet.
 	Attribute *pluginv1.Attribute
@@ -37,6 +40,8 @@ type Common struct {
 var common = []Common{
 	{Of: Upstreams, Table: 1, Attribute: Attr("max_connections", Count, ``)},
 	{Of: Upstreams, Table: 1, Attribute: Attr("half_close", Duration, ``)},
+	{Of: Upstreams, Table: 2, ByPlugin: true, Attribute: Sensitive(Attr("via", Text, ``))},
+	{Of: Upstreams, Table: 2, ByPlugin: true, Attribute: Attr("bind", Text, ``)},
 	{Of: Upstreams, Reserved: "pool"},
 	{Of: Upstreams, Reserved: "bandwidth"},
 

@@ -46,7 +46,6 @@ type Config struct {
 	Endpoint         string        `tunneld:"endpoint" doc:"host:port to connect to instead of namespace:443; ws:// in front for plain connections"`
 	Framing          string        `tunneld:"framing" default:"raw" one_of:"raw,azbridge" doc:"raw, or azbridge where Microsoft's azbridge listens"`
 	PortName         string        `tunneld:"port_name" doc:"azbridge: the port's name; default the target's port in decimal"`
-	Via              sdk.Secret    `tunneld:"via" doc:"proxy to go through: http://, https:// or socks5://, with user:password@ where it wants them"`
 	PingInterval     time.Duration `tunneld:"ping_interval" default:"30s" doc:"how long a direction may be silent before a ping; 0s for none"`
 	PingTimeout      time.Duration `tunneld:"ping_timeout" doc:"how long a ping may stay unanswered while no byte flows; default two intervals"`
 	TLS              sdk.TLS       `tunneld:"tls" doc:"TLS towards the service"`

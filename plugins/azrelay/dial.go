@@ -47,13 +47,13 @@ func (c *Config) dial(ctx context.Context, s *settings, req *sdk.Request, port s
 	req.Enter(sdk.StageCredential)
 	token := c.token.get(s, c.TokenTTL)
 
-	socket, conn, err := c.connect(ctx, s, req)
+	conn, err := c.connect(ctx, s, req)
 	if err != nil {
 		return nil, err
 	}
-	stream, err := c.open(ctx, s, req, socket, conn, token)
+	stream, err := c.open(ctx, s, req, conn, token)
 	if err != nil {
-		_ = socket.Close()
+		_ = conn.Close()
 		return nil, err
 	}
 	if c.Framing == FramingAzbridge {
@@ -63,35 +63,23 @@ func (c *Config) dial(ctx context.Context, s *settings, req *sdk.Request, port s
 			return nil, c.bridgeFailure(ctx, err, port)
 		}
 	}
-	return sdk.Relay(relay{stream}, socket.LocalAddr(), socket.RemoteAddr()), nil
+	return sdk.Relay(relay{stream}, conn.LocalAddr(), conn.RemoteAddr()), nil
 }
 
-// connect makes the TCP connection, through the proxy where there is one. conn
-// is what to speak on, socket the TCP connection at its bottom.
-func (c *Config) connect(ctx context.Context, s *settings, req *sdk.Request) (socket, conn net.Conn, err error) {
+// connect makes the connection, through a proxy where the block names one.
+func (c *Config) connect(ctx context.Context, s *settings, req *sdk.Request) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Connect)
 	defer cancel()
-	address := s.address
-	if s.via != nil {
-		address = viaAddress(s.via)
-	}
-	socket, err = req.Connect(ctx, address)
+	conn, err := req.Connect(ctx, s.address)
 	if err != nil {
-		return nil, nil, connectFailure(err, address, s.via != nil)
+		return nil, failure(sdk.StageConnect, err, "connect to the service at "+s.address)
 	}
-	if s.via == nil {
-		return socket, socket, nil
-	}
-	conn, err = c.tunnelVia(ctx, s, socket)
-	if err != nil {
-		_ = socket.Close()
-		return nil, nil, viaFailure(ctx, s, err)
-	}
-	return socket, conn, nil
+	return conn, nil
 }
 
 // open does the handshakes of TLS and WebSocket on conn.
-func (c *Config) open(ctx context.Context, s *settings, req *sdk.Request, socket, conn net.Conn, token string) (*wsstream.Conn, error) {
+func (c *Config) open(ctx context.Context, s *settings, req *sdk.Request, conn net.Conn, token string) (*wsstream.Conn, error) {
+	socket := sdk.Socket(conn)
 	if s.scheme == "wss" {
 		req.Enter(sdk.StageTLS)
 		config, err := c.TLS.Config(s.host)
@@ -189,13 +177,6 @@ func newID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
-// timedOut says whether err is the end of a dial's time, its own or the
-// caller's.
-func timedOut(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &t) && t.Timeout()
 }
 
 // clockSkew is how far this machine's clock is behind the service's, or 0 where

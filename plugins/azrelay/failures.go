@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/neterr"
-	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/azrelay/internal/bridge"
 	"github.com/tunneld/tunneld/plugins/azrelay/internal/sas"
 	"github.com/tunneld/tunneld/plugins/azrelay/internal/wsstream"
@@ -23,49 +20,8 @@ const maxReason = 512
 
 // failure is an error of the connection, in the words that all plugins use.
 func failure(stage sdk.Stage, err error, message string) *sdk.DialError {
-	m := neterr.ClassifyAt(stage, err)
-	var dns *net.DNSError
-	if errors.As(err, &dns) {
-		stage = sdk.StageResolve
-	}
-	return &sdk.DialError{Stage: stage, Reason: m.Reason, Retryable: m.Retryable, Message: message + ": " + err.Error(), Hint: m.Hint, Err: err}
-}
-
-func connectFailure(err error, address string, proxy bool) *sdk.DialError {
-	what := "connect to the service at "
-	if proxy {
-		what = "connect to the proxy at "
-	}
-	return failure(sdk.StageConnect, err, what+address)
-}
-
-func viaFailure(ctx context.Context, s *settings, err error) *sdk.DialError {
-	e := failure(sdk.StageConnect, outer(ctx, err), "through the proxy at "+viaAddress(s.via))
-	e.Message = quote(e.Message, viaSecrets(s.via.User)...)
-	var refused *viaError
-	switch {
-	case errors.Is(err, socks5.ErrMalformed):
-		e.Reason, e.Retryable, e.Hint = sdk.ReasonProtocol, false, "what answers there is no SOCKS5 proxy: check via"
-		return e
-	case !errors.As(err, &refused):
-		return e
-	}
-	e.Hint = "check that the proxy allows connections to the namespace"
-	switch {
-	case refused.auth:
-		e.Reason, e.Retryable = sdk.ReasonUnauthenticated, false
-		e.Hint = "check user and password in via"
-	case refused.status == http.StatusBadGateway, refused.status == http.StatusServiceUnavailable,
-		refused.code == socks5.GeneralFailure, refused.code == socks5.HostUnreachable, refused.code == socks5.NetworkUnreachable:
-		e.Reason, e.Retryable = sdk.ReasonUnreachable, true
-		e.Hint = "the proxy cannot reach the namespace: check its name, and the proxy's own network"
-	case refused.status == http.StatusGatewayTimeout, refused.code == socks5.TTLExpired:
-		e.Reason, e.Retryable = sdk.ReasonTimeout, true
-	case refused.code == socks5.ConnectionRefused:
-		e.Reason, e.Retryable = sdk.ReasonRefused, true
-	default:
-		e.Reason, e.Retryable = sdk.ReasonDenied, false
-	}
+	e := sdk.NetworkError(stage, err)
+	e.Message = message + ": " + e.Message
 	return e
 }
 
@@ -99,38 +55,32 @@ func (c *Config) handshakeFailure(ctx context.Context, s *settings, err error, t
 // line's text what is wrong, and adds a TrackingId that its support asks for.
 func refusal(s *settings, r *wsstream.RefusedError, token string, now time.Time) *sdk.DialError {
 	text := quote(r.Reason, token)
-	e := &sdk.DialError{Stage: sdk.StageHandshake, Message: fmt.Sprintf("the service answered %d %s", r.Status, text), Err: r}
+	e := sdk.HTTPRefusal(sdk.StageHandshake, r.Status, r.Header)
+	e.Message, e.Err = fmt.Sprintf("the service answered %d %s", r.Status, text), r
 	lower := strings.ToLower(text)
-	switch r.Status {
-	case http.StatusUnauthorized:
-		e.Reason, e.Hint = sdk.ReasonUnauthenticated, unauthorizedHint(s, lower, r.Header, now)
-	case http.StatusForbidden:
-		e.Reason, e.Hint = sdk.ReasonDenied, "the policy lacks the right Send: add it, or use a key of another policy"
-	case http.StatusNotFound:
-		switch {
-		case strings.Contains(lower, "listener"):
-			e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "no listener is connected: start the one for this hybrid connection"
-		case strings.Contains(lower, "endpoint does not exist"):
-			e.Reason, e.Hint = sdk.ReasonNotFound, fmt.Sprintf("check the path %q and the namespace %q", s.path, s.namespace)
-		default:
-			e.Reason, e.Retryable, e.Hint = sdk.ReasonNotFound, true, fmt.Sprintf("check the path %q, and that a listener is connected", s.path)
-		}
-	case http.StatusRequestTimeout, http.StatusGatewayTimeout:
-		e.Reason, e.Retryable, e.Hint = sdk.ReasonTimeout, true, "no listener has accepted in time: check that it runs and is not overloaded"
-	case http.StatusTooManyRequests:
-		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "the namespace is throttled: lower the rate, or check its quotas"
+	switch {
+	case r.Status == http.StatusUnauthorized:
+		e.Hint = unauthorizedHint(s, lower, r.Header, now)
+	case r.Status == http.StatusForbidden:
+		e.Hint = "the policy lacks the right Send: add it, or use a key of another policy"
+	case r.Status == http.StatusNotFound && strings.Contains(lower, "listener"):
+		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "no listener is connected: start the one for this hybrid connection"
+	case r.Status == http.StatusNotFound && strings.Contains(lower, "endpoint does not exist"):
+		e.Hint = fmt.Sprintf("check the path %q and the namespace %q", s.path, s.namespace)
+	case r.Status == http.StatusNotFound:
+		e.Retryable, e.Hint = true, fmt.Sprintf("check the path %q, and that a listener is connected", s.path)
+	case r.Status == http.StatusRequestTimeout, r.Status == http.StatusGatewayTimeout:
+		e.Hint = "no listener has accepted in time: check that it runs and is not overloaded"
+	case r.Status == http.StatusTooManyRequests:
+		e.Hint = "the namespace is throttled: lower the rate, or check its quotas"
+	case r.Status/100 == 5:
+	case r.Status/100 == 4:
+		e.Reason, e.Hint = sdk.ReasonDenied, "the listener, or a gateway on the way, rejected the connection"
 	default:
-		switch {
-		case r.Status >= 500:
-			e.Reason, e.Retryable = sdk.ReasonUnavailable, true
-		case r.Status >= 400:
-			e.Reason, e.Hint = sdk.ReasonDenied, "the listener, or a gateway on the way, rejected the connection"
-		default:
-			e.Reason, e.Hint = sdk.ReasonProtocol, "what answers there is no relay: check namespace and endpoint"
-		}
+		e.Hint = "what answers there is no relay: check namespace and endpoint"
 	}
-	if seconds, err := strconv.Atoi(r.Header.Get("Retry-After")); err == nil && seconds > 0 && e.Retryable {
-		e.RetryAfter = time.Duration(min(seconds, 3600)) * time.Second
+	if !e.Retryable {
+		e.RetryAfter = 0
 	}
 	return e
 }
@@ -175,7 +125,7 @@ func (c *Config) bridgeFailure(ctx context.Context, err error, port string) *sdk
 		e.Hint = "tunneld asked for a stream: check what is between it and azbridge"
 	case errors.As(err, &closed):
 		e.Reason, e.Retryable = sdk.ReasonUnavailable, closed.Code != wsstream.CodeGone
-	case timedOut(err), errors.Is(err, context.Canceled), errors.Is(err, wsstream.ErrNoClose):
+	case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, wsstream.ErrNoClose):
 		e = failure(sdk.StageRequest, outer(ctx, err), "wait for azbridge's answer")
 		e.Hint = `check that the listener is azbridge: a plain one needs framing = "raw"`
 	default:
@@ -193,17 +143,8 @@ func outer(ctx context.Context, err error) error {
 	return err
 }
 
-// quote makes a peer's text fit for a log line: one line, bounded, and without
-// what the peer was sent in confidence, as far as it repeats that.
+// quote makes a peer's text fit for a log line, without what the peer was sent in
+// confidence, as far as it repeats that.
 func quote(s string, secrets ...string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(sas.Redact(sdk.Redact(s, secrets...)), "?"))
-	if len(s) > maxReason {
-		s = strings.ToValidUTF8(s[:maxReason], "") + "…"
-	}
-	return strings.TrimSpace(s)
+	return sdk.Excerpt(sas.Redact(sdk.Redact(s, secrets...)), maxReason)
 }

@@ -25,7 +25,6 @@ type settings struct {
 	scheme, address, host string
 	keyName               string
 	key, token            sdk.Secret
-	via                   *url.URL // nil: no proxy
 }
 
 // audience is the URI that tokens are signed for, in the form of Microsoft's
@@ -47,7 +46,6 @@ func (c *Config) settings() (*settings, []sdk.Diagnostic) {
 	s.setPath(entity, &ds)
 	s.setEndpoint(c.Endpoint, port, &ds)
 	s.checkCredentials(&ds)
-	s.setVia(trim(c.Via), &ds)
 	return s, ds
 }
 
@@ -145,22 +143,6 @@ func (s *settings) checkCredentials(ds *diagnostics) {
 	if _, err := sas.Parse(s.token.Reveal()); err != nil {
 		ds.add("token", "the token is no shared access signature: "+err.Error(), "It reads SharedAccessSignature sr=…&sig=…&se=…&skn=…")
 	}
-}
-
-func (s *settings) setVia(via sdk.Secret, ds *diagnostics) {
-	if via.IsZero() {
-		return
-	}
-	u, err := url.Parse(via.Reveal())
-	if err != nil || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		ds.add("via", "the proxy's address is not a URL of scheme, host and port", `Write "http://proxy:3128", with user:password@ in front of the host where the proxy wants them.`)
-		return
-	}
-	if _, ok := viaPorts[u.Scheme]; !ok {
-		ds.add("via", "the proxy's scheme is none of http, https and socks5", `Write "http://proxy:3128" or the like.`)
-		return
-	}
-	s.via = u
 }
 
 // Notes says when an unanswered ping ends a tunnel.

@@ -96,9 +96,6 @@ func TestValidate(t *testing.T) {
 		{"ping_timeout without pings", func(c *Config) { c.PingInterval, c.PingTimeout = 0, time.Minute }, "ping_timeout"},
 		{"a port name that goes nowhere", func(c *Config) { c.PortName = "x" }, "port_name"},
 		{"a port name too long", func(c *Config) { c.Framing, c.PortName = FramingAzbridge, strings.Repeat("x", 256) }, "port_name"},
-		{"via without scheme", func(c *Config) { c.Via = sdk.NewSecret("secret:3128") }, "via"},
-		{"via of another scheme", func(c *Config) { c.Via = sdk.NewSecret("ftp://secret") }, "via"},
-		{"via with a path", func(c *Config) { c.Via = sdk.NewSecret("http://secret/path") }, "via"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := valid()
@@ -159,7 +156,6 @@ func TestSecretsFromFiles(t *testing.T) {
 			c.ConnectionString = sdk.NewSecret(conn + "\r\n")
 		}, testKey, ""},
 		"token": {func(c *Config) { c.KeyName, c.Key, c.ReadyToken = "", sdk.Secret{}, sdk.NewSecret(token+"\n") }, "", token},
-		"via":   {func(c *Config) { c.Via = sdk.NewSecret("http://proxy:3128\n") }, testKey, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := valid()
@@ -170,9 +166,6 @@ func TestSecretsFromFiles(t *testing.T) {
 			s, _ := c.settings()
 			if s.key.Reveal() != tt.key || s.token.Reveal() != tt.token {
 				t.Errorf("key %q, token %q", s.key.Reveal(), s.token.Reveal())
-			}
-			if s.via != nil && s.via.Host != "proxy:3128" {
-				t.Errorf("via %v", s.via)
 			}
 		})
 	}

@@ -3,11 +3,9 @@ package sapsocks
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 
-	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -96,8 +94,8 @@ func (w words) canceled(ctx context.Context, stage sdk.Stage, err error) error {
 	}
 	f := &sdk.DialError{Stage: stage, Reason: sdk.ReasonUnavailable, Message: err.Error(), Err: err}
 	if ctx.Err() != nil {
-		m := neterr.Classify(ctx.Err())
-		f.Reason, f.Retryable = m.Reason, m.Retryable
+		e := sdk.NetworkError(stage, ctx.Err())
+		f.Reason, f.Retryable = e.Reason, e.Retryable
 		f.Message = "given up while waiting for an access token: " + err.Error()
 	}
 	return f
@@ -128,12 +126,7 @@ func (h *handshake) connect(ctx context.Context, req *sdk.Request) (net.Conn, er
 	defer cancel()
 	conn, err := req.Connect(cctx, h.settings.proxy)
 	if err != nil {
-		f := h.words.network(ProxyUnreachable, networkDetail(err), err)
-		var dns *net.DNSError
-		if errors.As(err, &dns) {
-			f.Stage = sdk.StageResolve
-		}
-		return nil, f
+		return nil, h.words.network(ProxyUnreachable, err.Error(), err)
 	}
 	if err := h.run(ctx, req, conn); err != nil {
 		_ = conn.Close() // nothing of it matters any more
@@ -148,5 +141,5 @@ func networkDetail(err error) string {
 	if errors.As(err, &op) {
 		err = op.Err
 	}
-	return oneLine(fmt.Sprint(err))
+	return excerpt(err.Error())
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -227,10 +226,13 @@ func (w words) failure(k Kind, detail string, cause error) *sdk.DialError {
 // network makes the DialError of a kind whose meaning is the network error's.
 func (w words) network(k Kind, detail string, cause error) *sdk.DialError {
 	f := w.failure(k, detail, cause)
-	m := neterr.Classify(cause)
-	f.Reason, f.Retryable = m.Reason, m.Retryable
-	if m.Hint != "" {
-		f.Hint = m.Hint + "; " + f.Hint
+	e := sdk.NetworkError(f.Stage, cause)
+	f.Reason, f.Retryable, f.RetryAfter = e.Reason, e.Retryable, e.RetryAfter
+	if f.Stage == sdk.StageConnect {
+		f.Stage = e.Stage // of a name that was not resolved, the one before
+	}
+	if e.Hint != "" {
+		f.Hint = e.Hint + "; " + f.Hint
 	}
 	return f
 }

@@ -9,11 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
@@ -27,10 +24,10 @@ const maxRetryAfter = 10 * time.Minute
 // fetch asks the token service for a token, once. Its errors are *sdk.DialError.
 // The request and the reading of the answer (at most 1 MiB) are those of
 // golang.org/x/oauth2; keeping tokens is not, see tokens.
-func (s *tokenService) fetch(ctx context.Context, t sdk.TLS, limits sdk.Timeouts) (*oauth2.Token, error) {
-	ctx, cancel := context.WithTimeout(ctx, limits.Connect+limits.Handshake)
+func (s *tokenService) fetch(ctx context.Context, c *Config, out sdk.Outbound) (*oauth2.Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Connect+c.Timeouts.Handshake)
 	defer cancel()
-	transport, err := s.transport(t, limits)
+	transport, err := s.transport(c, out)
 	if err != nil {
 		return nil, s.words().failure(BindingUnreadable, err.Error(), err)
 	}
@@ -63,12 +60,18 @@ func (s *tokenService) fetch(ctx context.Context, t sdk.TLS, limits sdk.Timeouts
 func (s *tokenService) words() words { return words{tokenURL: sdk.RedactURLs(s.url)} }
 
 // transport is made anew for each fetch, which is once in hours: no idle connection
-// is left.
-func (s *tokenService) transport(t sdk.TLS, limits sdk.Timeouts) (*http.Transport, error) {
+// is left. Its proxy is the upstream's via, or without one the environment's: the
+// service is mostly on the internet, where the connectivity proxy is not.
+func (s *tokenService) transport(c *Config, out sdk.Outbound) (*http.Transport, error) {
 	u, err := url.Parse(s.url)
 	if err != nil {
 		return nil, errors.New("the token service's address is no URL")
 	}
+	out, err = out.OrEnvironment()
+	if err != nil {
+		return nil, err
+	}
+	t := c.TLS
 	if s.certFile != "" {
 		t.CertFile, t.KeyFile = s.certFile, s.keyFile
 	}
@@ -84,16 +87,16 @@ func (s *tokenService) transport(t sdk.TLS, limits sdk.Timeouts) (*http.Transpor
 		// A session that is resumed would be of the certificate that began it.
 		config.Certificates, config.GetClientCertificate, config.ClientSessionCache = []tls.Certificate{pair}, nil, nil
 	}
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: limits.Connect}).DialContext,
+	transport := &http.Transport{
 		TLSClientConfig:        config,
-		TLSHandshakeTimeout:    limits.Handshake,
-		ResponseHeaderTimeout:  limits.Handshake,
+		TLSHandshakeTimeout:    c.Timeouts.Handshake,
+		ResponseHeaderTimeout:  c.Timeouts.Handshake,
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
-	}, nil
+	}
+	out.Within(c.Timeouts.Connect).Use(transport)
+	return transport, nil
 }
 
 // answerReader remembers with what the reading of an answer broke off: of that
@@ -139,13 +142,13 @@ func (s *tokenService) failure(ctx context.Context, err, broken error) *sdk.Dial
 		return s.refusal(refused)
 	case s.x509() && errors.As(err, &op) && op.Op == "remote error":
 		// A TLS alert: with TLS 1.3 it comes when the handshake seems done.
-		return w.failure(TokenRefused, oneLine(op.Err.Error()), err)
+		return w.failure(TokenRefused, excerpt(op.Err.Error()), err)
 	case errors.As(err, &transport):
 		return w.network(TokenUnreachable, s.scrub(transport.Err.Error()), err)
 	case ctx.Err() != nil:
 		return w.network(TokenUnreachable, "no complete answer in time", ctx.Err())
 	case broken != nil:
-		return w.failure(TokenUnavailable, "its answer breaks off: "+oneLine(broken.Error()), broken)
+		return w.failure(TokenUnavailable, "its answer breaks off: "+excerpt(broken.Error()), broken)
 	default:
 		return w.failure(TokenUnreadable, s.scrub(err.Error()), err)
 	}
@@ -162,13 +165,14 @@ func (s *tokenService) refusal(e *oauth2.RetrieveError) *sdk.DialError {
 		}
 	}
 	w := s.words()
+	meaning := sdk.HTTPRefusal(sdk.StageCredential, code, e.Response.Header)
 	switch {
 	case code == http.StatusUnauthorized, code == http.StatusForbidden,
 		e.ErrorCode == "invalid_client", e.ErrorCode == "unauthorized_client":
 		return w.failure(TokenRefused, detail, nil)
-	case code == http.StatusTooManyRequests, code >= 500:
+	case meaning.Retryable, code/100 == 5:
 		f := w.failure(TokenUnavailable, detail, nil)
-		f.RetryAfter = retryAfter(e.Response.Header.Get("Retry-After"))
+		f.RetryAfter = min(meaning.RetryAfter, maxRetryAfter)
 		return f
 	case code >= 300 && code < 400:
 		return w.failure(TokenRedirected, detail, nil)
@@ -188,38 +192,8 @@ func (s *tokenService) scrub(text string) string {
 			secrets = append(secrets, v...)
 		}
 	}
-	secrets = slices.DeleteFunc(secrets, func(s string) bool { return len(s) < shortestSecret })
-	return oneLine(sdk.RedactURLs(sdk.Redact(text, secrets...)))
+	return excerpt(text, secrets...)
 }
 
-// shortestSecret is how many bytes a value has at the least that is taken out of a
-// text: a shorter one stands in any.
-const shortestSecret = 4
-
-// oneLine cuts a text of a peer to a length for a log line and replaces what
-// could break it.
-func oneLine(text string) string {
-	const most = 200
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	if len(text) > most {
-		n := most
-		for !utf8.RuneStart(text[n]) {
-			n--
-		}
-		text = text[:n] + "…"
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, text)
-}
-
-func retryAfter(header string) time.Duration {
-	n, err := strconv.Atoi(header)
-	if err != nil || n < 0 {
-		return 0
-	}
-	return min(time.Duration(n)*time.Second, maxRetryAfter)
-}
+// excerpt makes a text of a peer fit for a log line.
+func excerpt(text string, secrets ...string) string { return sdk.Excerpt(text, 200, secrets...) }

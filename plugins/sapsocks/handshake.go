@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"time"
 
 	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/socks5"
@@ -26,12 +25,9 @@ type handshake struct {
 	limits   sdk.Timeouts
 }
 
-// run talks to the proxy on conn, which it leaves open: without a deadline where
-// all went well. Its errors are *sdk.DialError.
+// run talks to the proxy on conn, which it leaves open. Its errors are
+// *sdk.DialError.
 func (h *handshake) run(ctx context.Context, req *sdk.Request, conn net.Conn) error {
-	// A deadline in the past ends a read or write under way.
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	req.Enter(sdk.StageHandshake)
 	if err := h.step(ctx, conn, h.authenticate); err != nil {
 		return h.broken(ctx, sdk.StageHandshake, err)
@@ -40,24 +36,14 @@ func (h *handshake) run(ctx context.Context, req *sdk.Request, conn net.Conn) er
 	if err := h.step(ctx, conn, h.request); err != nil {
 		return h.broken(ctx, sdk.StageRequest, err)
 	}
-	if !stop() {
-		return h.broken(ctx, sdk.StageRequest, ctx.Err())
-	}
-	if err := conn.SetDeadline(time.Time{}); err != nil {
-		return h.broken(ctx, sdk.StageRequest, err)
-	}
 	return nil
 }
 
 // step gives f its time.
 func (h *handshake) step(ctx context.Context, conn net.Conn, f func(io.ReadWriter) error) error {
-	if err := conn.SetDeadline(time.Now().Add(h.limits.Handshake)); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return err // the deadline above may have undone the one of its end
-	}
-	return f(conn)
+	ctx, cancel := h.limits.HandshakeContext(ctx)
+	defer cancel()
+	return sdk.Bound(ctx, conn, func() error { return f(conn) })
 }
 
 // authenticate offers exactly one method, the one that the user wants: a proxy

@@ -18,10 +18,11 @@ const lookEvery = time.Second
 
 // upstream is a Config at work.
 type upstream struct {
-	config *Config
-	log    *slog.Logger
-	tokens *tokens // nil where no token service is used
-	status status
+	config   *Config
+	outbound sdk.Outbound
+	log      *slog.Logger
+	tokens   *tokens // nil where no token service is used
+	status   status
 
 	mu       sync.Mutex
 	settings settings
@@ -30,7 +31,7 @@ type upstream struct {
 }
 
 func start(c *Config, env *sdk.Env) (*upstream, error) {
-	u := &upstream{config: c, log: env.Log, status: status{report: env.Report}}
+	u := &upstream{config: c, outbound: env.Outbound, log: env.Log, status: status{report: env.Report}}
 	if c.ServiceBinding != "" {
 		// Before the binding is read: a change in between is seen as one.
 		u.folder, _ = fingerprint(c.ServiceBinding)
@@ -107,7 +108,7 @@ func (u *upstream) fetch(ctx context.Context) (*oauth2.Token, error) {
 	if s == nil {
 		return nil, words{}.failure(BindingUnreadable, "it no longer has credentials", nil)
 	}
-	return s.fetch(ctx, u.config.TLS, u.config.Timeouts)
+	return s.fetch(ctx, u.config, u.outbound)
 }
 
 // fetched tells how a fetch went.

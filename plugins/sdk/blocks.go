@@ -22,7 +22,7 @@ import (
 // "0s" for none: ConnectContext and HandshakeContext take it so, as Timeout of a
 // net.Dialer does, and context.WithTimeout does not.
 type Timeouts struct {
-	Connect   time.Duration `tunneld:"connect" default:"10s" doc:"how long the connection to the far end may take"`
+	Connect   time.Duration `tunneld:"connect" default:"10s" doc:"how long the connection to the far end may take, a proxy's part included"`
 	Handshake time.Duration `tunneld:"handshake" default:"10s" doc:"how long the handshake on that connection may take"`
 }
 

@@ -3,6 +3,7 @@ package sdk
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/tunneld/tunneld/internal/bare"
 	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/pluginwire"
 	"github.com/tunneld/tunneld/internal/schema"
@@ -58,7 +60,8 @@ func (p Plugin) Build() (serve.Plugin, error) {
 			Capabilities: p.capabilities(),
 			CommonNames:  schema.CommonTable(),
 		},
-		Schema: block,
+		Schema:    block,
+		SchemaFor: func(table uint32) *pluginv1.Block { return schemaFor(block, table) },
 		New: func() serve.Instance {
 			return &instance{schema: block, dialer: p.New(), noHalfClose: p.NoHalfClose, follower: follower, log: slog.New(slog.DiscardHandler)}
 		},
@@ -92,12 +95,14 @@ type instance struct {
 	noHalfClose bool
 	follower    *follow.Follower
 	tls         *tlsKept // of one that has started
+	way         way
 	log         *slog.Logger
 	watch       func(remote string, c syscall.RawConn) // nil: nobody watches
 }
 
-func (i *instance) Decode(config []byte) []*pluginv1.Diagnostic {
-	return wireDiagnostics(decodeConfig(i.schema, config, i.dialer))
+func (i *instance) Decode(u *pluginv1.Upstream) []*pluginv1.Diagnostic {
+	config, ds := i.way.take(u)
+	return wireDiagnostics(append(ds, decodeConfig(i.schema, config, i.dialer)...))
 }
 
 func (i *instance) Validate() []*pluginv1.Diagnostic {
@@ -144,11 +149,18 @@ func (i *instance) Start(env serve.Env) error {
 		t.kept = i.tls
 		t.client()
 	})
+	i.way.tls = tlsBlock(i.dialer)
+	i.way.tls.kept = i.tls
 	s, ok := i.dialer.(Starter)
 	if !ok {
 		return nil
 	}
-	err := s.Start(&Env{Upstream: env.Upstream, Log: env.Log, Report: r.report})
+	err := s.Start(&Env{
+		Upstream: env.Upstream,
+		Log:      env.Log,
+		Report:   r.report,
+		Outbound: Outbound{i.way.dialer(backgroundOptions, env.Watch)},
+	})
 	if err != nil {
 		i.tls.close()
 	}
@@ -167,7 +179,7 @@ func (i *instance) Close() error {
 
 func (i *instance) Dial(ctx context.Context, wire *pluginv1.DialRequest) (serve.Dialed, error) {
 	req := newRequest(wire)
-	req.watch, req.kept = i.watch, i.tls
+	req.watch, req.kept, req.way = i.watch, i.tls, &i.way
 	t, err, fault := i.dial(ctx, req)
 	stage, times := req.finish()
 	out := serve.Dialed{Stages: make([]*pluginv1.StageTime, len(times))}
@@ -226,7 +238,7 @@ func (t *Tunnel) handover(nodelay bool) (*serve.Tunnel, error) {
 	out := &serve.Tunnel{Local: t.local, Remote: t.remote}
 	if t.conn == nil {
 		if s, ok := t.stream.(*connStream); ok {
-			setNodelay(innermost(s.Conn), nodelay)
+			setNodelay(bare.Under(s.Conn), nodelay)
 		}
 		out.Socket = socketOf(t.stream)
 		out.Relay = func() serve.Stream { return t.stream }
@@ -238,6 +250,12 @@ func (t *Tunnel) handover(nodelay bool) (*serve.Tunnel, error) {
 		out.Conn, out.Socket = c, c
 	case *net.UnixConn:
 		out.Conn = c
+	case *tls.Conn: // a connection through an https proxy
+		s := newConnStream(c, t.prefetched)
+		setNodelay(bare.Under(c), nodelay)
+		out.Socket = socketOf(s)
+		out.Relay = func() serve.Stream { return s }
+		return out, nil
 	default:
 		_ = c.Close()
 		return nil, fmt.Errorf("sdk.Direct was given a %T, which is not a kernel socket: the plugin has to use sdk.RelayConn", c)

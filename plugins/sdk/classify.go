@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -68,6 +69,16 @@ func ending(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
+// NetworkError is the failure that an error of Connect, or of the net, tls and
+// context packages, means at a stage: reason, hint, whether another try may succeed,
+// and the stage resolve where a name was not resolved. Message is the error's text,
+// without the URL of an HTTP request: it may carry a token.
+func NetworkError(stage Stage, err error) *DialError {
+	d := classify(stage, err)
+	d.Stage = cmp.Or(d.Stage, stage)
+	return d
+}
+
 // classify finds the reason of an error at a stage that its author did not type.
 func classify(stage Stage, err error) *DialError {
 	if err == nil {
@@ -75,6 +86,10 @@ func classify(stage Stage, err error) *DialError {
 	}
 	m := neterr.ClassifyAt(stage, err)
 	d := &DialError{Reason: m.Reason, Retryable: m.Retryable, Hint: m.Hint, Message: neterr.Message(err), Err: err}
+	var explained *neterr.Explained
+	if errors.As(err, &explained) {
+		d.RetryAfter = explained.RetryAfter
+	}
 	if neterr.Resolving(err) {
 		d.Stage = StageResolve
 	}

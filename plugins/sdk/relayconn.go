@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/bare"
 	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
@@ -40,7 +41,7 @@ func newConnStream(conn net.Conn, prefix []byte) *connStream {
 
 // linger sets SO_LINGER where the transport is TCP.
 func (s *connStream) linger(seconds int) {
-	if t, ok := innermost(s.Conn).(*net.TCPConn); ok {
+	if t, ok := bare.Under(s.Conn).(*net.TCPConn); ok {
 		_ = t.SetLinger(seconds)
 	}
 }
@@ -67,7 +68,7 @@ func (s *connStream) Close() error {
 	return s.Conn.Close()
 }
 
-func (s *connStream) Abort(string) { _ = innermost(s.Conn).Close() }
+func (s *connStream) Abort(string) { _ = bare.Under(s.Conn).Close() }
 
 // NetConn returns the connection beneath.
 func (s *connStream) NetConn() net.Conn { return s.Conn }
@@ -78,26 +79,10 @@ func socketOf(s Stream) syscall.Conn {
 	if !ok {
 		return nil
 	}
-	if c, ok := innermost(w.NetConn()).(*net.TCPConn); ok {
+	if c, ok := bare.Under(w.NetConn()).(*net.TCPConn); ok {
 		return c
 	}
 	return nil
-}
-
-// innermost follows NetConn down to the socket.
-func innermost(c net.Conn) net.Conn {
-	for range 8 {
-		w, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		inner := w.NetConn()
-		if inner == nil {
-			break
-		}
-		c = inner
-	}
-	return c
 }
 
 // StrictEOF wraps the connection that TLS is to be spoken on. crypto/tls takes

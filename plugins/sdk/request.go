@@ -42,7 +42,8 @@ type Request struct {
 	// Traceparent and Tracestate are the W3C trace context, or empty.
 	Traceparent, Tracestate string
 
-	watch func(remote string, c syscall.RawConn) // takes each socket of Dialer; nil: nobody watches
+	way   *way                                   // nil: of a request that a test has made
+	watch func(remote string, c syscall.RawConn) // takes each socket of Outbound; nil: nobody watches
 	kept  *tlsKept                               // nil: the upstream has not started
 
 	mu      sync.Mutex

@@ -81,7 +81,7 @@ func TestSchemaOf(t *testing.T) {
 		],
 		"blocks": [
 			{"name": "timeouts", "nesting": "NESTING_SINGLE", "body": {"doc": "how long to wait", "attributes": [
-				{"name": "connect", "type": {"kind": "KIND_DURATION"}, "defaultJson": "\"10s\"", "doc": "how long the connection to the far end may take"},
+				{"name": "connect", "type": {"kind": "KIND_DURATION"}, "defaultJson": "\"10s\"", "doc": "how long the connection to the far end may take, a proxy's part included"},
 				{"name": "handshake", "type": {"kind": "KIND_DURATION"}, "defaultJson": "\"10s\"", "doc": "how long the handshake on that connection may take"}
 			]}},
 			{"name": "oauth", "nesting": "NESTING_SINGLE", "body": {"attributes": [
@@ -218,7 +218,7 @@ func TestLimits(t *testing.T) {
 				{"name": "secret", "type": {"kind": "KIND_STRING"}, "required": true, "sensitive": true}
 			]}},
 			{"name": "times", "nesting": "NESTING_SINGLE", "body": {"attributes": [
-				{"name": "connect", "type": {"kind": "KIND_DURATION", "minimumJson": "\"0.001s\""}, "defaultJson": "\"10s\"", "doc": "how long the connection to the far end may take"},
+				{"name": "connect", "type": {"kind": "KIND_DURATION", "minimumJson": "\"0.001s\""}, "defaultJson": "\"10s\"", "doc": "how long the connection to the far end may take, a proxy's part included"},
 				{"name": "handshake", "type": {"kind": "KIND_DURATION", "minimumJson": "\"0.001s\""}, "defaultJson": "\"10s\"", "doc": "how long the handshake on that connection may take"}
 			]}}
 		]

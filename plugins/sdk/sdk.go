@@ -139,6 +139,8 @@ type Env struct {
 	// Report tells the upstream's state to the daemon. It does not block; the
 	// newest report wins.
 	Report func(Status)
+	// Outbound makes connections that no dial asks for, such as to a token service.
+	Outbound Outbound
 }
 
 // Status is the state of an upstream.

@@ -51,7 +51,7 @@ func startSecured(t *testing.T, config string) *started {
 	s := &started{t: t, reports: make(chan *pluginv1.UpstreamStatus, 99), log: make(chan string, 99)}
 	i := built.New().(*instance)
 	s.dialer = i.dialer.(*secured)
-	if ds := i.Decode([]byte(config)); len(ds) > 0 {
+	if ds := i.Decode(&pluginv1.Upstream{ConfigJson: []byte(config)}); len(ds) > 0 {
 		t.Fatal(ds)
 	}
 	err = i.Start(serve.Env{

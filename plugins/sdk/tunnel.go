@@ -41,7 +41,8 @@ type Stream interface {
 
 // Direct hands a kernel socket over to the daemon: after the handshake the
 // tunnel's bytes are the connection's own, and the plugin is out of the way.
-// conn is a *net.TCPConn or a *net.UnixConn, and the SDK's from here on.
+// conn is a *net.TCPConn or a *net.UnixConn, and the SDK's from here on. A *tls.Conn,
+// as Request.Connect returns behind an https proxy, is pumped as by RelayConn.
 // prefetched is what the handshake read too far, nil where it read exactly its
 // own part; it is copied.
 func Direct(conn net.Conn, prefetched []byte) *Tunnel {

@@ -1,12 +1,10 @@
 package soht
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/tunneld/tunneld/internal/version"
@@ -40,11 +38,6 @@ func (c *Config) Validate() []sdk.Diagnostic {
 		}
 	}
 	ds = append(ds, sdk.ValidateSecret(c.Password, "password")...)
-	if !c.Via.IsZero() {
-		if _, err := parseVia(c.Via); err != nil {
-			fail("via is not an HTTP proxy: "+err.Error(), `Write it as "http://user:password@host:port", with %40 for an @ in the password.`, "via")
-		}
-	}
 	for name, value := range c.Headers {
 		if err := checkHeader(name, value); err != nil {
 			fail("header cannot be sent: "+err.Error(), "Leave it out or write it differently.", "headers", name)
@@ -54,24 +47,6 @@ func (c *Config) Validate() []sdk.Diagnostic {
 		ds = append(ds, c.TLS.Validate("tls")...)
 	}
 	return ds
-}
-
-// parseVia reads the proxy's address. Its errors hold no part of it.
-func parseVia(s sdk.Secret) (*url.URL, error) {
-	u, err := url.Parse(s.Reveal())
-	switch {
-	case err != nil:
-		return nil, errors.New("it cannot be read as a URL")
-	case u.Scheme != "http":
-		return nil, errors.New(`it does not start with "http://"`)
-	case u.Hostname() == "":
-		return nil, errors.New("it names no host")
-	case u.Port() == "":
-		return nil, errors.New("it names no port")
-	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("something follows the port")
-	}
-	return u, nil
 }
 
 // ownHeaders are the plugin's, or the connection's. With an Idempotency-Key
@@ -127,14 +102,9 @@ type credentials struct {
 
 func (c *Config) login() credentials { return credentials{c.Username, c.Password} }
 
-// shortestSecret is how many bytes a value has, at the least, that is a secret
-// wherever it stands: a shorter one stands in any text, and to take it out of
-// words that are known would tell it.
-const shortestSecret = 4
-
 // secrets are what the far end and the gateways are told in confidence, as they
-// see it; via may be nil.
-func (c *Config) secrets(via *url.URL) []string {
+// see it.
+func (c *Config) secrets() []string {
 	var all []string
 	if !c.Password.IsZero() {
 		all = append(all, c.Password.Reveal(), "password="+c.Password.Reveal())
@@ -146,9 +116,5 @@ func (c *Config) secrets(via *url.URL) []string {
 			all = append(all, value, token)
 		}
 	}
-	if via != nil && via.User != nil {
-		password, _ := via.User.Password()
-		all = append(all, password, base64.StdEncoding.EncodeToString([]byte(via.User.Username()+":"+password)))
-	}
-	return slices.DeleteFunc(all, func(s string) bool { return len(s) < shortestSecret })
+	return all
 }

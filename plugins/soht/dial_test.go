@@ -284,7 +284,7 @@ func TestVia(t *testing.T) {
 		})
 	}
 	_, err := dial(t, values{"url": "https://soht.corp/", "via": "http://us%20er:p%40ss%3Aword@" + via}, "127.0.0.1:1")
-	if e := dialError(t, err); e.Reason != sdk.ReasonUnavailable || !strings.Contains(e.Message, "502") {
+	if e := dialError(t, err); e.Reason != sdk.ReasonUnreachable || !strings.Contains(e.Message, "502") {
 		t.Errorf("got %+v", e)
 	}
 }

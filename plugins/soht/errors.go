@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -72,8 +71,6 @@ func (e *Error) Unwrap() []error {
 func (e *Error) dialError(host string, last sdk.Stage) *sdk.DialError {
 	stage := sdk.StageRequest
 	switch {
-	case e.Action == connect:
-		stage = sdk.StageConnect
 	case e.Err == ErrExchange && e.Cause != nil:
 		stage = last
 	}
@@ -93,9 +90,6 @@ func (e *Error) dialError(host string, last sdk.Stage) *sdk.DialError {
 	}
 }
 
-// connect stands in for an action where a proxy is asked for a tunnel.
-const connect = "CONNECT"
-
 // checkStatus returns an error for whatever is not 200. It does not read the
 // body.
 func (c *client) checkStatus(action string, r *http.Response) error {
@@ -109,52 +103,52 @@ func (c *client) checkStatus(action string, r *http.Response) error {
 		}
 		return nil
 	}
+	m := sdk.HTTPRefusal(sdk.StageRequest, r.StatusCode, r.Header)
 	e := &Error{
 		Action:     action,
 		Status:     r.StatusCode,
-		RetryAfter: retryAfter(r.Header.Get("Retry-After")),
+		Reason:     m.Reason,
+		RetryAfter: m.RetryAfter,
 		Message:    fmt.Sprintf("answered with HTTP status %d %s", r.StatusCode, http.StatusText(r.StatusCode)),
 		Err:        ErrStatus,
 	}
-	if action == connect {
-		e.Message = "the HTTP proxy " + e.Message
+	if r.StatusCode == http.StatusMethodNotAllowed {
+		e.Reason = sdk.ReasonNotFound // of a page that is no service
 	}
-	e.Reason, e.Hint = statusMeaning(action, r.StatusCode)
+	e.Hint = statusHint(action, r.StatusCode)
 	if r.StatusCode/100 == 3 {
 		e.Message += c.location(r)
 	}
 	return e
 }
 
-func statusMeaning(action string, status int) (sdk.Reason, string) {
+func statusHint(action string, status int) string {
 	switch {
 	case status/100 == 3:
-		return sdk.ReasonProtocol, "redirects are not followed: set url to where the service is, and see whether a gateway wants a login"
+		return "redirects are not followed: set url to where the service is, and see whether a gateway wants a login"
 	case status == http.StatusBadRequest && (action == "write" || action == "readwrite"):
-		return sdk.ReasonProtocol, "the form may be too large for the server or a gateway: lower write_size"
+		return "the form may be too large for the server or a gateway: lower write_size"
 	case status == http.StatusUnauthorized:
-		return sdk.ReasonUnauthenticated, "something in front of the SOHT server wants a login: set headers"
-	case action == connect && status == http.StatusForbidden:
-		return sdk.ReasonDenied, "the HTTP proxy forbids tunnels to the SOHT server's address: ask who runs it"
+		return "something in front of the SOHT server wants a login: set headers"
 	case status == http.StatusForbidden:
-		return sdk.ReasonDenied, "something in front of the SOHT server forbids the request: ask who runs it"
+		return "something in front of the SOHT server forbids the request: ask who runs it"
 	case status == http.StatusProxyAuthRequired:
-		return sdk.ReasonUnauthenticated, "the HTTP proxy wants other credentials: check user name and password in via"
+		return "the HTTP proxy wants other credentials: check user name and password in via"
 	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusGone:
-		return sdk.ReasonNotFound, "there is no SOHT service at this path: check url"
+		return "there is no SOHT service at this path: check url"
 	case status == http.StatusRequestEntityTooLarge:
-		return sdk.ReasonProtocol, "a gateway takes no form this large: lower write_size"
+		return "a gateway takes no form this large: lower write_size"
 	case status == http.StatusRequestTimeout, status == http.StatusGatewayTimeout:
 		if action == "read" {
-			return sdk.ReasonTimeout, `a gateway gave up waiting for the target's next byte: raise its read timeout, or set mode = "stateless"`
+			return `a gateway gave up waiting for the target's next byte: raise its read timeout, or set mode = "stateless"`
 		}
-		return sdk.ReasonTimeout, "a gateway gave up waiting for the SOHT server: raise its timeout, or see why the server is slow"
+		return "a gateway gave up waiting for the SOHT server: raise its timeout, or see why the server is slow"
 	case status == http.StatusInternalServerError:
-		return sdk.ReasonUnavailable, "see the SOHT server's log"
+		return "see the SOHT server's log"
 	case status/100 == 5, status == http.StatusTooManyRequests:
-		return sdk.ReasonUnavailable, "the SOHT server or a gateway in front of it is not available: see its log"
+		return "the SOHT server or a gateway in front of it is not available: see its log"
 	}
-	return sdk.ReasonProtocol, "check url and what stands in front of the SOHT server"
+	return "check url and what stands in front of the SOHT server"
 }
 
 // location is where a redirect leads, without what may be a secret in it.
@@ -165,16 +159,6 @@ func (c *client) location(r *http.Response) string {
 	}
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
 	return " to " + c.quote(u.String())
-}
-
-// retryAfter reads the header's form in seconds (RFC 9110, section 10.2.3), up
-// to an hour.
-func retryAfter(s string) time.Duration {
-	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil {
-		return 0
-	}
-	return min(time.Duration(n)*time.Second, time.Hour)
 }
 
 // notSOHT is an answer with 200 that starts with body.
@@ -206,7 +190,7 @@ func cut(action, message string, cause error) *Error {
 // exchange is a request that got no answer, or one that net/http cannot read
 // and quotes.
 func (c *client) exchange(action string, cause error) *Error {
-	cause = worded{cause, sdk.Redact(cause.Error(), c.secrets...)}
+	cause = worded{cause, sdk.Excerpt(cause.Error(), maxCause, c.secrets...)}
 	return &Error{
 		Action: action, Reason: sdk.ReasonUnavailable, Err: ErrExchange, Cause: cause,
 		Message: "the request got no answer: " + cause.Error(),
@@ -214,20 +198,14 @@ func (c *client) exchange(action string, cause error) *Error {
 	}
 }
 
+// maxCause bounds the text of an error that may repeat a peer's, in bytes.
+const maxCause = 1 << 10
+
 // maxQuote bounds what is repeated of a peer's text.
 const maxQuote = 120
 
-// quote returns the start of what a peer sent, on one line and without the
-// secrets that it may echo.
-func (c *client) quote(s string) string {
-	s = sdk.Redact(s, c.secrets...)
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\uFFFD' || r >= 0x80 && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, s[:min(len(s), maxQuote)]))
-}
+// quote returns the start of what a peer sent, without the secrets that it may echo.
+func (c *client) quote(s string) string { return sdk.Excerpt(s, maxQuote, c.secrets...) }
 
 // worded is an error in other words.
 type worded struct {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
 const (
@@ -74,29 +76,27 @@ func (c *client) changeTransport(change func(*http.Transport)) {
 	}
 }
 
-// newTransport returns a transport that dials with dial. It follows neither
-// redirects nor the environment's proxy, keeps no cookies and puts no limit on
-// the wait for an answer: read's begins with the target's first byte.
-func (c *client) newTransport(dial dialFunc, via *url.URL, tlsConfig *tls.Config, handshake time.Duration) *http.Transport {
+// newTransport returns a transport whose connections are out's. It follows no
+// redirects, keeps no cookies and puts no limit on the wait for an answer: read's
+// begins with the target's first byte.
+func (c *Config) newTransport(cl *client, out sdk.Outbound, tlsConfig *tls.Config) *http.Transport {
 	var protocols http.Protocols
 	// Not HTTP/2: there all tunnels would share one connection and its end.
 	protocols.SetHTTP1(true)
 	t := &http.Transport{
-		DialContext:            dial,
 		TLSClientConfig:        tlsConfig,
-		TLSHandshakeTimeout:    handshake,
+		TLSHandshakeTimeout:    c.Timeouts.Handshake,
 		DisableCompression:     true,
 		MaxIdleConns:           maxIdle,
 		MaxIdleConnsPerHost:    maxIdle,
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: maxReplyHeader,
 		Protocols:              &protocols,
-		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
-			return c.checkStatus(connect, r)
-		},
 	}
-	if via != nil {
-		t.Proxy = http.ProxyURL(via)
+	out.Use(t)
+	if proxy, err := t.Proxy(&http.Request{URL: cl.url}); proxy != nil && err == nil {
+		t.DialContext = dialFunc(t.DialContext).marked()
+		cl.doubtful.Store(true)
 	}
 	return t
 }

@@ -5,7 +5,6 @@ package soht
 
 import (
 	"context"
-	"net"
 	"net/url"
 	"sync"
 
@@ -39,10 +38,9 @@ type Config struct {
 	Username  string            `tunneld:"username" required_with:"password" doc:"login at the SOHT server"`
 	Password  sdk.Secret        `tunneld:"password" required_with:"username" doc:"login at the SOHT server"`
 	WriteSize sdk.Size          `tunneld:"write_size" default:"32KiB" min:"1" max:"64KiB" doc:"most bytes that one request carries to the target; a gateway sees up to three times as many"`
-	Via       sdk.Secret        `tunneld:"via" doc:"HTTP proxy in front: http://user:password@host:port"`
 	Headers   map[string]string `tunneld:"headers,sensitive" doc:"headers of each request, for gateways that want some"`
 	TLS       *sdk.TLS          `tunneld:"tls" doc:"TLS towards an https url"`
-	Timeouts  sdk.Timeouts      `tunneld:"timeouts" min:"1ms" doc:"connect is for each HTTP connection, handshake for a proxy's answer to CONNECT, for TLS and for the answer to an open, which takes as long as the server needs to reach the target"`
+	Timeouts  sdk.Timeouts      `tunneld:"timeouts" min:"1ms" doc:"connect is for each HTTP connection, handshake for TLS and for the answer to an open, which takes as long as the server needs to reach the target"`
 
 	forms      sync.Pool
 	background sync.WaitGroup // opens that nobody waits for any more
@@ -124,12 +122,7 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 		cl.follow(tlsConfig)
 		return cl, nil
 	}
-	var via *url.URL
-	if !c.Via.IsZero() {
-		if via, err = parseVia(c.Via); err != nil {
-			return nil, err
-		}
-	}
+	out := req.Outbound().Within(c.Timeouts.Connect)
 	header, host := c.header()
 	cl := &client{
 		url:      u,
@@ -137,24 +130,10 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 		header:   header,
 		forms:    &c.forms,
 		pollTime: pollTime,
-		secrets:  c.secrets(via),
+		secrets:  append(c.secrets(), out.Secrets()...),
 		repeats:  &c.repeats,
 	}
-	out := req.Outbound()
-	dial := dialFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
-		ctx, cancel := c.Timeouts.ConnectContext(ctx)
-		defer cancel()
-		return out.DialContext(ctx, network, address)
-	})
-	switch {
-	case via != nil && u.Scheme == "https":
-		// Behind CONNECT the connection is the server's own.
-		dial = dial.asking(via.Host, c.Timeouts.Handshake)
-	case via != nil:
-		dial = dial.marked()
-		cl.doubtful.Store(true)
-	}
-	cl.transport.Store(cl.newTransport(dial, via, tlsConfig, c.Timeouts.Handshake))
+	cl.transport.Store(c.newTransport(cl, out, tlsConfig))
 	if c.clients == nil {
 		c.clients = make(map[sdk.SocketOptions]*client)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
+	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
 
@@ -22,16 +23,23 @@ import (
 // open. That keeps none of them in memory.
 func TestDoubtsKeepNoConnection(t *testing.T) {
 	s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{OpenFail: "db.corp"}})
-	c := config(s, modeStateful)
-	c.URL, c.Via = "http://soht.corp"+sohtemu.DefaultPath, sdk.NewSecret("http://"+s.Addr())
-	req := &sdk.Request{Target: sdk.Target{Host: "db.corp", Port: 1}}
-	cl, err := c.client(req)
-	if err != nil {
-		t.Fatal(err)
+	p := Plugin()
+	var c *Config
+	p.New = func() sdk.Dialer { c = new(Config); return c }
+	u := sdktest.Start(t, p).Configure(t, "test", values{"url": "http://soht.corp" + sohtemu.DefaultPath, "via": "http://" + s.Addr()})
+	refused := func() {
+		if _, err := u.Dial(t.Context(), "db.corp:1"); err == nil {
+			t.Fatal("the dial is fine")
+		}
+	}
+	refused()
+	var cl *client
+	for _, cl = range c.clients {
 	}
 	var mu sync.Mutex
 	var made []weak.Pointer[net.TCPConn]
 	transport := cl.transport.Load()
+	transport.CloseIdleConnections()
 	dial := transport.DialContext
 	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -43,9 +51,7 @@ func TestDoubtsKeepNoConnection(t *testing.T) {
 		return conn, err
 	}
 	for range 5 {
-		if _, _, err := c.dial(t.Context(), req); err == nil {
-			t.Fatal("the dial is fine")
-		}
+		refused()
 		transport.CloseIdleConnections()
 	}
 	if len(made) < 5 || !cl.doubtful.Load() {
@@ -62,9 +68,6 @@ func TestDoubtsKeepNoConnection(t *testing.T) {
 		return left == 0
 	})
 	runtime.KeepAlive(c)
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
 }
 
 // A proxy that takes the connection and does not answer CONNECT, or not to the
@@ -74,12 +77,11 @@ func TestViaThatDoesNotAnswer(t *testing.T) {
 		answer string // what comes of it
 		close  bool   // the connection, then
 		reason sdk.Reason
-		words  string
 	}{
-		"silent":              {"", false, sdk.ReasonTimeout, "did not answer CONNECT within 50ms"},
-		"silent in the midst": {"HTTP/1.1 200 OK\r\nX: y\r\n", false, sdk.ReasonTimeout, "did not answer CONNECT within 50ms"},
-		"closes":              {"", true, sdk.ReasonUnavailable, "broke off instead of answering CONNECT: EOF"},
-		"closes in the midst": {"HTTP/1.1 200 OK\r\nX: y\r\n", true, sdk.ReasonUnavailable, "broke off instead of answering CONNECT: EOF"},
+		"silent":              {"", false, sdk.ReasonTimeout},
+		"silent in the midst": {"HTTP/1.1 200 OK\r\nX: y\r\n", false, sdk.ReasonTimeout},
+		"closes":              {"", true, sdk.ReasonProtocol},
+		"closes in the midst": {"HTTP/1.1 200 OK\r\nX: y\r\n", true, sdk.ReasonProtocol},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ended := make(chan struct{}, 1)
@@ -95,65 +97,22 @@ func TestViaThatDoesNotAnswer(t *testing.T) {
 				_, _ = io.Copy(io.Discard, br)
 				ended <- struct{}{}
 			})
-			handshake := patience
+			connect := patience
 			if tt.reason == sdk.ReasonTimeout {
-				handshake = 50 * time.Millisecond
+				connect = 50 * time.Millisecond
 			}
 			_, err := dial(t, values{
 				"url": "https://soht.corp/", "via": "http://u:p@" + via,
-				"timeouts": values{"connect": patience.String(), "handshake": handshake.String()},
+				"timeouts": values{"connect": connect.String(), "handshake": patience.String()},
 			}, "db.corp:1")
 			e := dialError(t, err)
-			if e.Stage != sdk.StageConnect || e.Reason != tt.reason || !e.Retryable || e.Hint == "" {
+			if e.Stage != sdk.StageConnect || e.Reason != tt.reason || e.Hint == "" {
 				t.Errorf("got %+v", e)
 			}
-			if !strings.Contains(e.Message, "the HTTP proxy at "+via+" "+tt.words) {
+			if !strings.Contains(e.Message, "open at soht.corp: through the proxy at "+via+": ") {
 				t.Errorf("message %q", e.Message)
 			}
 			receive(t, ended) // and nothing of it lives on
 		})
-	}
-}
-
-// deadlines tells which were set.
-type deadlines struct {
-	net.Conn
-	set []time.Time
-}
-
-func (d *deadlines) SetDeadline(at time.Time) error {
-	d.set = append(d.set, at)
-	return d.Conn.SetDeadline(at)
-}
-
-// The time for the answer to CONNECT is no time for the tunnel behind it.
-func TestAskingEndsWithTheAnswer(t *testing.T) {
-	addr := nettest.Serve(t, func(c *net.TCPConn) {
-		_, _ = io.CopyN(c, c, int64(len("askthrough")))
-	})
-	var d *deadlines
-	dial := dialFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := new(net.Dialer).DialContext(ctx, network, address)
-		d = &deadlines{Conn: conn}
-		return d, err
-	})
-	conn, err := dial.asking(addr, patience)(t.Context(), "tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	write(t, conn, []byte("ask"))
-	read(t, conn, 3)
-	if len(d.set) != 1 || time.Until(d.set[0]) <= 0 || time.Until(d.set[0]) > patience {
-		t.Fatalf("before the answer is read: %v", d.set)
-	}
-	write(t, conn, []byte("through"))
-	read(t, conn, 7)
-	if len(d.set) != 2 || !d.set[1].IsZero() {
-		t.Errorf("behind it: %v", d.set)
-	}
-	// What ends the tunnel is not the proxy's.
-	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("at the end: %v", err)
 	}
 }

@@ -1,13 +1,10 @@
 package websocks
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"time"
 
 	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/socks5"
@@ -18,9 +15,6 @@ import (
 
 // maxAnswer bounds, in bytes, what the server may send during the handshake.
 const maxAnswer = 64 << 10
-
-// past is a deadline that ends what is under way.
-var past = time.Unix(1, 0)
 
 // Dial connects to the server, upgrades and asks for the target, in two round
 // trips after TCP and TLS. That it succeeds says nothing about the target: the
@@ -53,16 +47,11 @@ func (c *Config) dial(ctx context.Context, req *sdk.Request, far farEnd, opening
 }
 
 func (c *Config) connect(ctx context.Context, req *sdk.Request, far farEnd) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Connect)
+	ctx, cancel := c.Timeouts.ConnectContext(ctx)
 	defer cancel()
 	conn, err := req.Connect(ctx, far.address)
 	if err != nil {
-		e := failed(sdk.StageConnect, "connect to "+far.address, err)
-		var dns *net.DNSError
-		if errors.As(err, &dns) {
-			e.Stage = sdk.StageResolve
-		}
-		return nil, e
+		return nil, failed(sdk.StageConnect, "connect to "+far.address, err)
 	}
 	return conn, nil
 }
@@ -94,33 +83,16 @@ func openingFor(target sdk.Target) ([]byte, error) {
 // handshake does everything behind the TCP connection. On an error the caller
 // closes conn.
 func (c *Config) handshake(ctx context.Context, req *sdk.Request, far farEnd, conn net.Conn, opening []byte) (*sdk.Tunnel, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Handshake)
+	ctx, cancel := c.Timeouts.HandshakeContext(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
-	defer stop()
-
 	h := &handshake{config: c, far: far, socket: conn, stream: conn}
-	if far.secure {
-		req.Enter(sdk.StageTLS)
-		if err := h.secure(ctx, req.TLS(c.TLS)); err != nil {
-			return nil, err
-		}
-	}
-	h.limit = &io.LimitedReader{R: h.stream, N: maxAnswer}
-	h.in = bufio.NewReader(h.limit)
-	req.Enter(sdk.StageHandshake)
-	if err := h.upgrade(ctx); err != nil {
+	err := sdk.Bound(ctx, conn, func() error { return h.run(ctx, req, opening) })
+	var typed *sdk.DialError
+	switch {
+	case errors.As(err, &typed):
 		return nil, err
-	}
-	if err := h.greet(ctx, opening); err != nil {
-		return nil, err
-	}
-	req.Enter(sdk.StageRequest)
-	if err := h.request(ctx); err != nil {
-		return nil, err
-	}
-	if !stop() {
-		return nil, failed(sdk.StageRequest, "finish the handshake", context.Cause(ctx))
+	case err != nil:
+		return nil, failed(sdk.StageRequest, "finish the handshake", err)
 	}
 	ahead, _ := h.in.Peek(h.in.Buffered())
 	if t, ok := h.stream.(tlsconf.FIN); ok {
@@ -144,19 +116,13 @@ func (c *aheadConn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// failed is the error of a step that failed by the network's doing.
+// failed is the error of a step that failed by the network's doing. Of a connect the
+// error itself says more than that it was late: which addresses were tried.
 func failed(stage sdk.Stage, step string, err error) *sdk.DialError {
-	m := neterr.ClassifyAt(stage, err)
-	text := err.Error()
-	if m.Reason == sdk.ReasonTimeout && !errors.Is(err, neterr.ErrOvertime) {
-		text = "no answer in time"
+	e := sdk.NetworkError(stage, err)
+	if stage != sdk.StageConnect && e.Reason == sdk.ReasonTimeout && !errors.Is(err, neterr.ErrOvertime) {
+		e.Message = "no answer in time"
 	}
-	return &sdk.DialError{
-		Stage:     stage,
-		Reason:    m.Reason,
-		Retryable: m.Retryable,
-		Message:   step + ": " + text,
-		Hint:      m.Hint,
-		Err:       err,
-	}
+	e.Message = step + ": " + e.Message
+	return e
 }

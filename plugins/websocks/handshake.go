@@ -62,6 +62,27 @@ func refused(stage sdk.Stage, message, hint string) *sdk.DialError {
 	return &sdk.DialError{Stage: stage, Reason: sdk.ReasonProtocol, Message: message, Hint: hint}
 }
 
+// run does the whole handshake.
+func (h *handshake) run(ctx context.Context, req *sdk.Request, opening []byte) error {
+	if h.far.secure {
+		req.Enter(sdk.StageTLS)
+		if err := h.secure(ctx, req.TLS(h.config.TLS)); err != nil {
+			return err
+		}
+	}
+	h.limit = &io.LimitedReader{R: h.stream, N: maxAnswer}
+	h.in = bufio.NewReader(h.limit)
+	req.Enter(sdk.StageHandshake)
+	if err := h.upgrade(ctx); err != nil {
+		return err
+	}
+	if err := h.greet(ctx, opening); err != nil {
+		return err
+	}
+	req.Enter(sdk.StageRequest)
+	return h.request(ctx)
+}
+
 // secure does the TLS handshake.
 func (h *handshake) secure(ctx context.Context, block sdk.TLS) error {
 	config, err := block.Config(h.far.host)

@@ -4,14 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"html"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/sdk"
@@ -23,25 +19,22 @@ const (
 	// may take: what is there by then has to do.
 	maxBody  = 4 << 10
 	bodyTime = time.Second
-	// maxExcerpt bounds what is shown of a text of the server's, in characters.
+	// maxExcerpt bounds what is shown of a text of the server's, in bytes.
 	maxExcerpt = 200
-	// maxRetryAfter bounds a server's Retry-After.
-	maxRetryAfter = time.Hour
 )
 
 // refusal is the error of an HTTP answer other than 101.
 func (h *handshake) refusal(ctx context.Context, resp *http.Response) error {
 	_ = h.socket.SetReadDeadline(time.Now().Add(bodyTime))
 	if ctx.Err() != nil {
-		_ = h.socket.SetReadDeadline(past) // it may have been overwritten
+		_ = h.socket.SetReadDeadline(time.Unix(1, 0)) // it may have been overwritten
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-	e := statusError(resp.StatusCode)
-	e.Message = "the server answered " + h.config.excerpt(resp.Status)
+	e := sdk.HTTPRefusal(sdk.StageHandshake, resp.StatusCode, resp.Header)
+	e.Message, e.Hint = "the server answered "+h.config.excerpt(resp.Status), statusHint(resp.StatusCode)
 	if text := h.config.excerpt(string(body)); text != "" {
 		e.Message += fmt.Sprintf(": %q", text)
 	}
-	e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && h.config.Username == "":
 		e.Hint = "the server wants a user: set username and password"
@@ -53,37 +46,33 @@ func (h *handshake) refusal(ctx context.Context, resp *http.Response) error {
 	return e
 }
 
-// statusError is the meaning of an HTTP status.
-func statusError(status int) *sdk.DialError {
-	e := &sdk.DialError{Stage: sdk.StageHandshake, Reason: sdk.ReasonProtocol}
+// statusHint is what to check at an HTTP status.
+func statusHint(status int) string {
 	switch {
 	case status == http.StatusUnauthorized:
-		e.Reason = sdk.ReasonUnauthenticated
-		e.Hint = "check username and password, and this machine's clock: the password is salted with the minute, and a clock that is two minutes off is refused"
+		return "check username and password, and this machine's clock: the password is salted with the minute, and a clock that is two minutes off is refused"
 	case status == http.StatusProxyAuthRequired:
-		e.Reason, e.Hint = sdk.ReasonUnauthenticated, "a proxy in front of the server wants credentials of its own: give them in headers"
+		return "a proxy in front of the server wants credentials of its own: give them in headers"
 	case status == http.StatusForbidden:
-		e.Reason, e.Hint = sdk.ReasonDenied, "the gateway or the server does not allow this client: check its rules"
+		return "the gateway or the server does not allow this client: check its rules"
 	case status == http.StatusNotFound, status == http.StatusGone:
-		e.Reason, e.Hint = sdk.ReasonNotFound, "check the url's path, and the Host header that the gateway routes by"
+		return "check the url's path, and the Host header that the gateway routes by"
 	case status == http.StatusBadRequest:
-		e.Hint = "the server takes the upgrade only in exact words: check that the gateway in front of it passes Upgrade and Connection on unchanged and adds no body, and that the url's scheme fits the port"
+		return "the server takes the upgrade only in exact words: check that the gateway in front of it passes Upgrade and Connection on unchanged and adds no body, and that the url's scheme fits the port"
 	case status == http.StatusRequestTimeout, status == http.StatusGatewayTimeout:
-		e.Reason, e.Retryable, e.Hint = sdk.ReasonTimeout, true, "the gateway had no answer from the server behind it: check that the server runs"
+		return "the gateway had no answer from the server behind it: check that the server runs"
 	case status == http.StatusTooManyRequests:
-		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "the gateway limits how often clients may connect"
+		return "the gateway limits how often clients may connect"
 	case status == http.StatusNotImplemented, status == http.StatusHTTPVersionNotSupported:
-		e.Hint = "the gateway does not pass WebSocket on"
+		return "the gateway does not pass WebSocket on"
 	case status >= 500:
-		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "the gateway does not reach the server behind it: check that the server runs"
+		return "the gateway does not reach the server behind it: check that the server runs"
 	case status >= 400:
-		e.Hint = "the gateway or the server does not take the upgrade: check url and headers"
+		return "the gateway or the server does not take the upgrade: check url and headers"
 	case status >= 300:
-		e.Hint = "the server is elsewhere, or wants a login first: check the url"
-	default:
-		e.Hint = "what answers there is no WebSocket server: check the url's path"
+		return "the server is elsewhere, or wants a login first: check the url"
 	}
-	return e
+	return "what answers there is no WebSocket server: check the url's path"
 }
 
 // errTarget is behind the refusal of a target by a server that works.
@@ -143,17 +132,6 @@ func clockHint(date string, now time.Time) string {
 	return ""
 }
 
-// retryAfter reads the header of that name (RFC 9110, section 10.2.3).
-func retryAfter(s string, now time.Time) time.Duration {
-	var d time.Duration
-	if seconds, err := strconv.ParseUint(s, 10, 31); err == nil {
-		d = time.Duration(seconds) * time.Second
-	} else if t, err := http.ParseTime(s); err == nil {
-		d = t.Sub(now)
-	}
-	return min(max(d, 0), maxRetryAfter)
-}
-
 // secrets are what the server is sent in confidence: there are servers that
 // answer with the request.
 func (c *Config) secrets() []string {
@@ -169,7 +147,7 @@ func (c *Config) secrets() []string {
 			continue
 		}
 		_, token, _ := strings.Cut(value, " ") // behind "Bearer" and the like
-		for _, s := range []string{value, plainLine(value), token} {
+		for _, s := range []string{value, token} {
 			// A shorter value is no secret, and would redact anything.
 			if len(s) >= 8 {
 				all = append(all, s)
@@ -181,25 +159,4 @@ func (c *Config) secrets() []string {
 
 // excerpt makes a line of a server's text, without the secrets that it may
 // repeat, and cut short.
-func (c *Config) excerpt(s string) string {
-	line := sdk.Redact(plainLine(s), c.secrets()...)
-	if utf8.RuneCountInString(line) > maxExcerpt {
-		line = string([]rune(line)[:maxExcerpt]) + "…"
-	}
-	return line
-}
-
-// plainLine makes a line of a text: without markup, with single spaces, and
-// printable.
-func plainLine(s string) string {
-	var plain strings.Builder
-	for s != "" {
-		text, rest, _ := strings.Cut(s, "<")
-		plain.WriteString(text + " ")
-		_, s, _ = strings.Cut(rest, ">")
-	}
-	words := strings.FieldsFunc(strings.ToValidUTF8(html.UnescapeString(plain.String()), "\uFFFD"), func(r rune) bool {
-		return unicode.IsSpace(r) || !unicode.IsPrint(r)
-	})
-	return strings.Join(words, " ")
-}
+func (c *Config) excerpt(s string) string { return sdk.Excerpt(s, maxExcerpt, c.secrets()...) }

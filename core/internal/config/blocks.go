@@ -55,7 +55,7 @@ func (p *parser) decode(b *hclsyntax.Block) {
 		pl.Wrong = p.diags[before:].HasErrors()
 		p.cfg.Plugins = append(p.cfg.Plugins, pl)
 	case "upstream":
-		p.cfg.Upstreams = append(p.cfg.Upstreams, Upstream{Type: DirectType, Name: b.Labels[1], Socket: socket(v.Block("tcp")), Common: common(v)})
+		p.direct(v, b)
 	case "listener":
 		p.listener(v, b)
 	case "route":
@@ -64,6 +64,15 @@ func (p *parser) decode(b *hclsyntax.Block) {
 		p.routes = append(p.routes, r)
 		p.cfg.Routes = append(p.cfg.Routes, r.route)
 	}
+}
+
+// direct takes a block of the built-in upstream.
+func (p *parser) direct(v schema.Values, b *hclsyntax.Block) {
+	shared, wrong := common(v)
+	for _, w := range wrong {
+		p.errorAt(locate(b, w.name), w.summary(), w.problem)
+	}
+	p.cfg.Upstreams = append(p.cfg.Upstreams, Upstream{Type: DirectType, Name: b.Labels[1], Socket: socket(v.Block("tcp")), Common: shared})
 }
 
 func logBlock(v schema.Values) Log {

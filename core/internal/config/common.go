@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -28,8 +29,24 @@ func (s PluginSchema) Check() error {
 	return nil
 }
 
-// common reads the common attributes.
-func common(v schema.Values) (c Common) {
+// missing are the common names that the plugin would have to keep to and was built
+// before.
+func (s PluginSchema) missing() (names []string) {
+	for _, c := range schema.CommonOf(schema.Upstreams) {
+		if c.ByPlugin && c.Table > s.CommonNames {
+			names = append(names, c.Name())
+		}
+	}
+	return names
+}
+
+// wrongValue is what is wrong with the value of a common attribute.
+type wrongValue struct{ name, problem string }
+
+func (w wrongValue) summary() string { return fmt.Sprintf("Wrong value for %q", w.name) }
+
+// common reads the common attributes, and says what the schema cannot of them.
+func common(v schema.Values) (c Common, wrong []wrongValue) {
 	if n, ok := v["max_connections"].(int64); ok {
 		limit := int(n)
 		c.MaxConnections = &limit
@@ -37,5 +54,12 @@ func common(v schema.Values) (c Common) {
 	if d, ok := v["half_close"].(time.Duration); ok {
 		c.HalfClose = &d
 	}
-	return c
+	var err error
+	if c.Via, err = outbound.ParseVia(v.Text("via")); err != nil {
+		wrong = append(wrong, wrongValue{"via", "It is not a proxy: " + err.Error() + ". " + outbound.ViaHelp})
+	}
+	if c.Bind, err = outbound.ParseBind(v.Text("bind")); err != nil {
+		wrong = append(wrong, wrongValue{"bind", "It is not a usable address: " + err.Error() + ". " + outbound.BindHelp})
+	}
+	return c, wrong
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -50,7 +51,7 @@ route "r" { upstreams = [upstream.acme.a, upstream.acme.b, upstream.direct.c, up
 		t.Fatal(printed(t, diags))
 	}
 	seven, zero, none, wait := 7, 0, time.Duration(0), 1500*time.Millisecond
-	for i, want := range []Common{{&seven, &none}, {}, {&zero, &wait}, {}} {
+	for i, want := range []Common{{MaxConnections: &seven, HalfClose: &none}, {}, {MaxConnections: &zero, HalfClose: &wait}, {}} {
 		if got := cfg.Upstreams[i].Common; !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v", cfg.Upstreams[i].ID(), got)
 		}
@@ -61,10 +62,10 @@ route "r" { upstreams = [upstream.acme.a, upstream.acme.b, upstream.direct.c, up
 	// What the block says counts, and then the plugin's default.
 	d := &pluginv1.CommonDefaults{MaxConnections: proto.Uint32(100), HalfClose: durationpb.New(time.Second)}
 	hundred, second := 100, time.Second
-	if got := cfg.Upstreams[0].Common.Or(d); !reflect.DeepEqual(got, Common{&seven, &none}) {
+	if got := cfg.Upstreams[0].Common.Or(d); !reflect.DeepEqual(got, Common{MaxConnections: &seven, HalfClose: &none}) {
 		t.Errorf("what is given became %v", got)
 	}
-	if got := cfg.Upstreams[1].Common.Or(d); !reflect.DeepEqual(got, Common{&hundred, &second}) {
+	if got := cfg.Upstreams[1].Common.Or(d); !reflect.DeepEqual(got, Common{MaxConnections: &hundred, HalfClose: &second}) {
 		t.Errorf("what is not given became %v", got)
 	}
 	if got := cfg.Upstreams[1].Common.Or(nil); !reflect.DeepEqual(got, Common{}) {
@@ -115,5 +116,110 @@ upstream "acme" "b" { max_connections = 3 }
 	}
 	if _, got := decode(1); !strings.Contains(got, `Error: The plugin "acme" has a broken schema`) || !strings.Contains(got, `"half_close": every upstream has an attribute of this name, which is the daemon's`) {
 		t.Errorf("a new plugin: %s", got)
+	}
+}
+
+// TestViaAndBind: for every type alike, and in a message of their own to a plugin,
+// whose hash they change.
+func TestViaAndBind(t *testing.T) {
+	source := `
+upstream "acme" "a" {
+  url  = "u"
+  via  = "http://alice:s3cret@proxy.corp:3128\n"
+  bind = "127.0.0.1"
+}
+upstream "acme" "a2" { url = "u" }
+upstream "direct" "b" {
+  via  = "socks5://proxy.corp"
+  bind = "::1"
+}
+listener "tcp" "l" {
+  address = "127.0.0.1:0"
+  target  = "label:1"
+}
+route "r" { upstreams = [upstream.acme.a, upstream.acme.a2, upstream.direct.b] }
+`
+	decode := func(source string) *Config {
+		cfg, diags := parseText(t, source)
+		diags = append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: acme, CommonNames: schema.CommonTable()}})...)
+		if len(diags) > 0 {
+			t.Fatal(printed(t, diags))
+		}
+		return cfg
+	}
+	cfg := decode(source)
+	wire, plain, direct := cfg.Upstreams[0].Wire(), cfg.Upstreams[1].Wire(), cfg.Upstreams[2].Common
+	if wire.GetCommon().GetVia() != "http://alice:s3cret@proxy.corp:3128" || wire.GetCommon().GetBind() != "127.0.0.1" || strings.Contains(string(wire.GetConfigJson()), "via") {
+		t.Errorf("the plugin is told %v", wire)
+	}
+	if plain.GetCommon() != nil {
+		t.Errorf("the plugin is told %v", plain)
+	}
+	if direct.Via.Text() != "socks5://proxy.corp" || direct.Via.IsZero() || direct.Bind.String() != "::1" {
+		t.Errorf("direct: %v, %v", direct.Via.Text(), direct.Bind)
+	}
+	hashes := map[string]bool{wire.GetConfigHash(): true}
+	for _, change := range []string{"s3cret", "127.0.0.1"} {
+		hashes[decode(strings.Replace(source, change, change+"1", 1)).Upstreams[0].Hash] = true
+	}
+	if len(hashes) != 3 {
+		t.Errorf("%d hashes of three configurations", len(hashes))
+	}
+	if again := decode(source); !reflect.DeepEqual(again.Upstreams[2].Common, direct) || again.Upstreams[0].Hash != wire.GetConfigHash() {
+		t.Error("the same configuration is another")
+	}
+	// What a plugin says never holds it.
+	d := cfg.PluginDiagnostic("acme.a", &pluginv1.Diagnostic{Summary: "no http://alice:s3cret@proxy.corp:3128 here"})
+	if strings.Contains(d.Summary, "s3cret") {
+		t.Errorf("%s", d.Summary)
+	}
+	if text := fmt.Sprintf("%v %+v %#v", cfg.Upstreams[0].Common, cfg.Upstreams[0].Common, cfg); strings.Contains(text, "s3cret") {
+		t.Errorf("printed as %s", text)
+	}
+}
+
+func TestViaAndBindThatAreWrong(t *testing.T) {
+	for _, kind := range []string{"acme", "direct"} {
+		cfg, diags := parseText(t, `upstream "`+kind+`" "a" {
+  via  = "ftp://alice:s3cret@proxy"
+  bind = "eth0"
+}
+`)
+		got := printed(t, append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: &pluginv1.Block{}, CommonNames: schema.CommonTable()}})...))
+		for _, want := range []string{
+			"line 2", `Wrong value for "via"`, "It is not a proxy: its scheme is none of http, https and socks5.",
+			"line 3", `Wrong value for "bind"`, "It is not a usable address: it is not an IP address.",
+		} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: %q is not in\n%s", kind, want, got)
+			}
+		}
+		if strings.Contains(got, "s3cret") {
+			t.Errorf("%s: the password is in\n%s", kind, got)
+		}
+	}
+}
+
+// TestViaOfAnOlderPlugin: one that has its own goes on with it, and one that has
+// none cannot be given one: it would go on without the proxy.
+func TestViaOfAnOlderPlugin(t *testing.T) {
+	const source = `upstream "acme" "a" { via = "http://proxy:3128" }
+`
+	own := &pluginv1.Block{Attributes: []*pluginv1.Attribute{schema.Sensitive(schema.Attr("via", schema.Text, ``))}}
+	for name, tt := range map[string]struct {
+		spec PluginSchema
+		want string
+		json string
+	}{
+		"its own":          {PluginSchema{Block: own, CommonNames: 1}, `has a "via" of its own`, `{"via":"http://proxy:3128"}`},
+		"none":             {PluginSchema{Block: &pluginv1.Block{}, CommonNames: 1}, `does not know "via"`, ""},
+		"of today":         {PluginSchema{Block: &pluginv1.Block{}, CommonNames: 2}, "", `{}`},
+		"its own of today": {PluginSchema{Block: own, CommonNames: 2}, "broken schema", ""},
+	} {
+		cfg, _ := parseText(t, source)
+		got := printed(t, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": tt.spec}))
+		if !strings.Contains(got, tt.want) || tt.want == "" && got != "" || string(cfg.Upstreams[0].JSON) != tt.json {
+			t.Errorf("%s: JSON %s and\n%s", name, cfg.Upstreams[0].JSON, got)
+		}
 	}
 }

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/outbound"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -111,6 +113,10 @@ type Common struct {
 	MaxConnections *int // 0: no limit
 	// HalfClose stands for the listener's; 0: none.
 	HalfClose *time.Duration
+	// Via is the proxy that connections go through, and Bind the address that they
+	// are made from; zero: none, and any.
+	Via  outbound.Via
+	Bind netip.Addr
 }
 
 // Or returns c with what is not set taken from a plugin's defaults.
@@ -124,6 +130,18 @@ func (c Common) Or(d *pluginv1.CommonDefaults) Common {
 		c.HalfClose = &t
 	}
 	return c
+}
+
+// Wire returns the upstream as its plugin is told of it. It may hold secrets.
+func (u Upstream) Wire() *pluginv1.Upstream {
+	w := &pluginv1.Upstream{Name: u.Name, ConfigJson: u.JSON, ConfigHash: u.Hash}
+	if via := u.Common.Via.Text(); via != "" || u.Common.Bind.IsValid() {
+		w.Common = &pluginv1.CommonValues{Via: via}
+		if u.Common.Bind.IsValid() {
+			w.Common.Bind = u.Common.Bind.String()
+		}
+	}
+	return w
 }
 
 // ID returns "type.name".

@@ -112,12 +112,25 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 			delete(values, name)
 		}
 	}
+	shared, wrongShared := common(commonValues)
+	for _, w := range wrongShared {
+		problems = append(problems, hclbody.Problem{Summary: w.summary(), Detail: w.problem, Range: locate(b, w.name)})
+	}
+	for _, name := range spec.missing() {
+		if commonValues[name] != nil {
+			problems = append(problems, hclbody.Problem{
+				Summary: fmt.Sprintf("The plugin %q does not know %q", u.Type, name),
+				Detail:  "It was built before every upstream had one, and would go on as if it were not there. Build it with a newer SDK.",
+				Range:   locate(b, name),
+			})
+		}
+	}
 	wrong := !evaluated
 	diags = c.src.diagnostics(problems)
 	for _, p := range problems {
 		wrong = wrong || !p.Warning
 	}
-	secrets := secretsOf(spec.Block, values, nil)
+	secrets := texts(shared.Via.Text(), secretsOf(spec.Block, values, nil))
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	c.src.secrets[u.ID()] = secrets
 	json := schema.JSON(values)
@@ -126,17 +139,19 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 		wrong = true
 	}
 	if !wrong {
-		u.Common, u.JSON, u.Hash = common(commonValues), json, Hash(u.Name, json)
+		u.Common, u.JSON = shared, json
+		u.Hash = Hash(u.Wire())
 	}
 	return diags
 }
 
-// Hash returns a hash of an upstream's name and JSON, in hex. It is no secret,
-// but a weak password could be guessed from it: it has no place in a log.
-func Hash(name string, json []byte) string {
+// Hash returns a hash of what a plugin is told of an upstream, in hex. It is no
+// secret, but a weak password could be guessed from it: it has no place in a log.
+func Hash(u *pluginv1.Upstream) string {
 	h := sha256.New()
-	h.Write([]byte(strconv.Itoa(len(name)) + ":" + name))
-	h.Write(json)
+	for _, part := range []string{u.GetName(), u.GetCommon().GetVia(), u.GetCommon().GetBind(), string(u.GetConfigJson())} {
+		h.Write([]byte(strconv.Itoa(len(part)) + ":" + part))
+	}
 	return hex.EncodeToString(h.Sum(nil))
 }
 

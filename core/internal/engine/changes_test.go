@@ -21,6 +21,8 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 		"log.format":        {`"text"`, `"json"`},
 		"listener.address":  {`"127.0.0.1:3"`, `"127.0.0.1:4"`},
 		"listener.target":   {`"h:1"`, `"h:2"`},
+		"upstream.via":      {`"http://a"`, `"http://b"`},
+		"upstream.bind":     {`"127.0.0.1"`, `"::1"`},
 		"route.upstreams":   {`[upstream.direct.a]`, `[upstream.direct.b]`},
 		"match.listeners":   {`[listener.tcp.a]`, `[listener.tcp.b]`},
 		"match.ports":       {`[1]`, `[2]`},

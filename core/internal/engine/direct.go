@@ -2,9 +2,12 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
+	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/bare"
 	"github.com/tunneld/tunneld/internal/neterr"
@@ -16,6 +19,12 @@ import (
 type direct struct {
 	id     string
 	socket tunnel.SocketOptions
+	via    outbound.Via
+	bind   netip.Addr
+}
+
+func newDirect(u config.Upstream) direct {
+	return direct{id: u.ID(), socket: u.Socket, via: u.Common.Via, bind: u.Common.Bind}
 }
 
 // Dial resolves the target and connects to it.
@@ -29,39 +38,69 @@ func (d direct) Dial(ctx context.Context, req tunnel.Dial) (*tunnel.Conn, error)
 			Hint:     `upstream "direct" needs a target of the form host:port`,
 		}
 	}
-	conn, stage, err := d.connect(ctx, req.Target)
+	var clock stageClock
+	conn, err := d.connect(ctx, req.Target.String(), clock.enter)
+	stage, stages := clock.stop()
 	if err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("%w (%w)", err, context.Cause(ctx))
-		}
-		m := neterr.Classify(err)
-		return nil, &tunnel.DialError{
-			Upstream:  d.id,
-			Stage:     stage,
-			Reason:    m.Reason,
-			Retryable: m.Retryable,
-			Message:   err.Error(),
-			Hint:      m.Hint,
-			Stages:    conn.Stages,
-			Err:       err,
-		}
+		return nil, d.failed(ctx, stage, stages, err)
 	}
-	conn.Path = pluginv1.DataPath_DATA_PATH_DIRECT
-	return &conn, nil
+	conn.Path, conn.Stages = pluginv1.DataPath_DATA_PATH_DIRECT, stages
+	return conn, nil
 }
 
-// connect returns the connection, or the stage that failed; the times of the
-// stages in any case.
-func (d direct) connect(ctx context.Context, to tunnel.Target) (conn tunnel.Conn, stage pluginv1.Stage, err error) {
-	var clock stageClock
+// failed is the error of a dial that came as far as stage.
+func (d direct) failed(ctx context.Context, stage pluginv1.Stage, stages []tunnel.StageTime, err error) *tunnel.DialError {
+	m := neterr.ClassifyAt(stage, err)
+	e := &tunnel.DialError{
+		Upstream:  d.id,
+		Stage:     stage,
+		Reason:    m.Reason,
+		Retryable: m.Retryable,
+		Message:   err.Error(),
+		Hint:      m.Hint,
+		Stages:    stages,
+		Err:       err,
+	}
+	if ctx.Err() != nil {
+		e.Message = fmt.Sprintf("%v (%v)", err, context.Cause(ctx))
+	}
+	var explained *neterr.Explained
+	if errors.As(err, &explained) {
+		e.RetryAfter = explained.RetryAfter
+	}
+	return e
+}
+
+// connect makes the connection: a bare socket, unless a proxy has to be spoken to.
+func (d direct) connect(ctx context.Context, address string, enter func(pluginv1.Stage)) (*tunnel.Conn, error) {
+	if !d.via.IsZero() {
+		return d.through(ctx, address, enter)
+	}
 	race := outbound.Race[*bare.Socket]{
-		Enter: clock.enter,
-		Attempt: func(ctx context.Context, to netip.AddrPort) (*bare.Socket, error) {
-			return bare.Dial(ctx, to, d.socket)
-		},
+		Bind:    d.bind,
+		Enter:   enter,
+		Attempt: bare.Dialer{Options: d.socket, Bind: d.bind}.Dial,
 		Discard: (*bare.Socket).Close,
 	}
-	conn.Socket, err = race.Connect(ctx, to.String())
-	stage, conn.Stages = clock.stop()
-	return conn, stage, err
+	socket, err := race.Connect(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return &tunnel.Conn{End: tunnel.End{Socket: socket}}, nil
+}
+
+// through connects by way of the proxy.
+func (d direct) through(ctx context.Context, address string, enter func(pluginv1.Stage)) (*tunnel.Conn, error) {
+	dialer := outbound.Dialer{Socket: d.socket, Bind: d.bind, Via: d.via}
+	conn, err := dialer.Dial(ctx, address, enter)
+	if err != nil {
+		return nil, err
+	}
+	if tcp, ok := bare.Under(conn).(*net.TCPConn); ok && !d.socket.Nodelay {
+		if err := tcp.SetNoDelay(false); err != nil {
+			_ = conn.Close() // the first error says more
+			return nil, err
+		}
+	}
+	return &tunnel.Conn{End: tunnel.End{Stream: conn}}, nil
 }

@@ -109,7 +109,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	for _, u := range cfg.Upstreams {
 		g.hashes[u.ID()] = u.Hash
 		if u.Type == config.DirectType {
-			upstreams[u.ID()] = known.upstream(u, direct{id: u.ID(), socket: u.Socket})
+			upstreams[u.ID()] = known.upstream(u, newDirect(u))
 			continue
 		}
 		p := plugins[u.Type]

@@ -52,7 +52,7 @@ func (p *preparation) check(ctx context.Context) error {
 			p.cfg.Upstreams[i].Common = same.Common
 			continue
 		}
-		found, err := plugin.Validate(ctx, wire(u))
+		found, err := plugin.Validate(ctx, u.Wire())
 		if err != nil {
 			return fmt.Errorf("validate upstream %q: %w", u.ID(), err)
 		}
@@ -75,10 +75,6 @@ func (p *preparation) same(u config.Upstream, in *pluginhost.Plugin) *config.Ups
 	}
 	i := slices.IndexFunc(p.like.cfg.Upstreams, func(had config.Upstream) bool { return had.Type == u.Type && had.Name == u.Name })
 	return &p.like.cfg.Upstreams[i]
-}
-
-func wire(u config.Upstream) *pluginv1.Upstream {
-	return &pluginv1.Upstream{Name: u.Name, ConfigJson: u.JSON, ConfigHash: u.Hash}
 }
 
 // plugin finds the running plugin for an upstream type, or starts it; nil where
@@ -138,7 +134,7 @@ func (p *preparation) configure(ctx context.Context) error {
 		var upstreams []*pluginv1.Upstream
 		for _, u := range p.cfg.Upstreams {
 			if u.Type == name {
-				upstreams = append(upstreams, wire(u))
+				upstreams = append(upstreams, u.Wire())
 			}
 		}
 		p.configured = append(p.configured, plugin)

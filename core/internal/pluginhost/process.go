@@ -22,6 +22,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/pluginwire"
+	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -197,7 +198,7 @@ func (p *Process) connect(ctx context.Context) (*grpc.ClientConn, error) {
 
 // introduce asks who the plugin is and what it takes.
 func (p *Process) introduce(ctx context.Context, version string) error {
-	info, err := p.service.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version})
+	info, err := p.service.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version, CommonNames: schema.CommonTable()})
 	if err != nil {
 		return fmt.Errorf("ask who it is: %w", callError(err))
 	}
@@ -369,7 +370,7 @@ func (p *Process) ping(life context.Context, every, patience time.Duration, vers
 		case <-tick.C:
 		}
 		ctx, cancel := context.WithTimeout(life, patience)
-		_, err := p.service.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version})
+		_, err := p.service.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version, CommonNames: schema.CommonTable()})
 		cancel()
 		switch {
 		case err == nil:

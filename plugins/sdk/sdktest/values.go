@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"time"
 
@@ -22,12 +23,26 @@ func wireUpstream(schema *pluginv1.Block, name string, values map[string]any) (*
 	if values == nil {
 		values = map[string]any{}
 	}
+	common, values := commonValues(values)
 	text, err := json.Marshal(body(schema, values))
 	if err != nil {
 		return nil, err
 	}
-	hash := sha256.Sum256(append([]byte(name+"\x00"), text...))
-	return &pluginv1.Upstream{Name: name, ConfigJson: text, ConfigHash: hex.EncodeToString(hash[:])}, nil
+	hash := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%s", name, text, common.GetVia(), common.GetBind()))
+	return &pluginv1.Upstream{Name: name, ConfigJson: text, ConfigHash: hex.EncodeToString(hash[:]), Common: common}, nil
+}
+
+// commonValues are those of the common attributes that a daemon passes on apart, and
+// the rest.
+func commonValues(values map[string]any) (*pluginv1.CommonValues, map[string]any) {
+	common, rest := &pluginv1.CommonValues{}, maps.Clone(values)
+	for name, to := range map[string]*string{"via": &common.Via, "bind": &common.Bind} {
+		if text, ok := value(nil, rest[name]).(string); ok {
+			*to = text
+			delete(rest, name)
+		}
+	}
+	return common, rest
 }
 
 func body(b *pluginv1.Block, values map[string]any) map[string]any {

@@ -8,9 +8,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/gobwas/ws"
+
+	"github.com/tunneld/tunneld/internal/outbound"
 )
 
 // maxResponse bounds the head of the response to an opening handshake, in bytes.
@@ -32,12 +33,11 @@ func (e *RefusedError) Error() string { return fmt.Sprintf("refused with %d %s",
 // open, and returns what came behind the response. host is the Host header,
 // header what else to send. No extension is offered. It ends when ctx does, and
 // then with the context's error.
-func Handshake(ctx context.Context, conn net.Conn, u *url.URL, host string, header http.Header) ([]byte, error) {
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	ahead, err := handshake(conn, u, host, header)
-	if !stop() {
-		return nil, context.Cause(ctx)
-	}
+func Handshake(ctx context.Context, conn net.Conn, u *url.URL, host string, header http.Header) (ahead []byte, err error) {
+	err = outbound.Bound(ctx, conn, func() error {
+		ahead, err = handshake(conn, u, host, header)
+		return err
+	})
 	return ahead, err
 }
 

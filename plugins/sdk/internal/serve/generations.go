@@ -140,7 +140,7 @@ func (s *Server) make(u *pluginv1.Upstream) (*instance, []*pluginv1.Diagnostic) 
 	var ds []*pluginv1.Diagnostic
 	err := s.guard("checking the configuration", func() error {
 		i.Instance = s.plugin.New()
-		if ds = i.Decode(u.GetConfigJson()); !hasError(ds) {
+		if ds = i.Decode(u); !hasError(ds) {
 			ds = append(ds, i.Validate()...)
 		}
 		return nil

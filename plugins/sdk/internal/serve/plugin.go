@@ -19,13 +19,20 @@ import (
 var errStopping = status.Error(codes.Unavailable, "the plugin is stopping")
 
 // GetInfo says what the plugin is.
-func (s *Server) GetInfo(context.Context, *pluginv1.GetInfoRequest) (*pluginv1.GetInfoResponse, error) {
+func (s *Server) GetInfo(_ context.Context, req *pluginv1.GetInfoRequest) (*pluginv1.GetInfoResponse, error) {
+	if table := req.GetCommonNames(); table > 0 { // who asks again need not say
+		s.commonNames.Store(table)
+	}
 	return s.plugin.Info, nil
 }
 
 // GetSchema says what an upstream block may hold.
 func (s *Server) GetSchema(context.Context, *pluginv1.GetSchemaRequest) (*pluginv1.GetSchemaResponse, error) {
-	return &pluginv1.GetSchemaResponse{Upstream: s.plugin.Schema}, nil
+	schema := s.plugin.Schema
+	if s.plugin.SchemaFor != nil {
+		schema = s.plugin.SchemaFor(s.commonNames.Load())
+	}
+	return &pluginv1.GetSchemaResponse{Upstream: schema}, nil
 }
 
 // ValidateConfig checks one upstream on an instance that is then forgotten.

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,6 +27,9 @@ import (
 type Plugin struct {
 	Info   *pluginv1.GetInfoResponse
 	Schema *pluginv1.Block
+	// SchemaFor is the schema for a daemon with this table of common names; nil:
+	// Schema for each.
+	SchemaFor func(table uint32) *pluginv1.Block
 	// New makes an instance that has not been given its values.
 	New func() Instance
 }
@@ -34,7 +38,7 @@ type Plugin struct {
 // Validate, Start, Dial by many goroutines, and Close once.
 type Instance interface {
 	// Decode takes the values over.
-	Decode(configJSON []byte) []*pluginv1.Diagnostic
+	Decode(u *pluginv1.Upstream) []*pluginv1.Diagnostic
 	// Validate checks them, without side effects.
 	Validate() []*pluginv1.Diagnostic
 	// Defaults are those of the common attributes; asked after Validate.
@@ -129,8 +133,10 @@ type Server struct {
 	channel  *pluginwire.Channel
 	log      *slog.Logger
 	maxDials int
-	announce time.Duration
-	takeTime time.Duration // see relay.deliver
+	// commonNames is the daemon's table of common names, as GetInfo told.
+	commonNames atomic.Uint32
+	announce    time.Duration
+	takeTime    time.Duration // see relay.deliver
 
 	// ctx ends when the server stops: dials are cancelled by it.
 	ctx  context.Context

@@ -26,11 +26,11 @@ type fake struct {
 	dial func(ctx context.Context) *Tunnel
 }
 
-func (f *fake) Decode([]byte) []*pluginv1.Diagnostic { return nil }
-func (f *fake) Validate() []*pluginv1.Diagnostic     { return nil }
-func (f *fake) Defaults() *pluginv1.CommonDefaults   { return nil }
-func (f *fake) Start(Env) error                      { return nil }
-func (f *fake) Close() error                         { return nil }
+func (f *fake) Decode(*pluginv1.Upstream) []*pluginv1.Diagnostic { return nil }
+func (f *fake) Validate() []*pluginv1.Diagnostic                 { return nil }
+func (f *fake) Defaults() *pluginv1.CommonDefaults               { return nil }
+func (f *fake) Start(Env) error                                  { return nil }
+func (f *fake) Close() error                                     { return nil }
 
 func (f *fake) Dial(ctx context.Context, _ *pluginv1.DialRequest) (Dialed, error) {
 	if t := f.dial(ctx); t != nil {

@@ -577,7 +577,11 @@ type GetInfoRequest struct {
 	CoreVersion string `protobuf:"bytes,1,opt,name=core_version,json=coreVersion,proto3" json:"core_version,omitempty"`
 	// Names of optional behaviour that the daemon knows. Unknown names are
 	// ignored.
-	Capabilities  []string `protobuf:"bytes,2,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	Capabilities []string `protobuf:"bytes,2,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	// Which table of common names the daemon has; 0: one from before tables were
+	// told, which has max_connections and half_close alone. A plugin that does by
+	// itself what a later table's names say may have those in its schema for it.
+	CommonNames   uint32 `protobuf:"varint,3,opt,name=common_names,json=commonNames,proto3" json:"common_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -624,6 +628,13 @@ func (x *GetInfoRequest) GetCapabilities() []string {
 		return x.Capabilities
 	}
 	return nil
+}
+
+func (x *GetInfoRequest) GetCommonNames() uint32 {
+	if x != nil {
+		return x.CommonNames
+	}
+	return 0
 }
 
 type GetInfoResponse struct {
@@ -1225,7 +1236,10 @@ type Upstream struct {
 	ConfigJson []byte `protobuf:"bytes,2,opt,name=config_json,json=configJson,proto3" json:"config_json,omitempty"`
 	// A hash of name and values. Equal hashes of two generations mean the same
 	// upstream: its caches, pools and connections are kept.
-	ConfigHash    string `protobuf:"bytes,3,opt,name=config_hash,json=configHash,proto3" json:"config_hash,omitempty"`
+	ConfigHash string `protobuf:"bytes,3,opt,name=config_hash,json=configHash,proto3" json:"config_hash,omitempty"`
+	// What the block's common attributes say that the plugin has to do. The hash
+	// covers it.
+	Common        *CommonValues `protobuf:"bytes,4,opt,name=common,proto3" json:"common,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1281,6 +1295,71 @@ func (x *Upstream) GetConfigHash() string {
 	return ""
 }
 
+func (x *Upstream) GetCommon() *CommonValues {
+	if x != nil {
+		return x.Common
+	}
+	return nil
+}
+
+// CommonValues are common attributes of an upstream, checked by the daemon, which
+// a plugin whose table has them has to keep to.
+type CommonValues struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How connections leave (table 2): "" as they are, "environment" as HTTPS_PROXY
+	// and NO_PROXY have it, or the URL of a proxy, http, https or socks5, maybe with
+	// credentials. Sensitive: no text of the plugin's may hold it.
+	Via string `protobuf:"bytes,1,opt,name=via,proto3" json:"via,omitempty"`
+	// The IP address that connections are made from (table 2); "": any.
+	Bind          string `protobuf:"bytes,2,opt,name=bind,proto3" json:"bind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommonValues) Reset() {
+	*x = CommonValues{}
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommonValues) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommonValues) ProtoMessage() {}
+
+func (x *CommonValues) ProtoReflect() protoreflect.Message {
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommonValues.ProtoReflect.Descriptor instead.
+func (*CommonValues) Descriptor() ([]byte, []int) {
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CommonValues) GetVia() string {
+	if x != nil {
+		return x.Via
+	}
+	return ""
+}
+
+func (x *CommonValues) GetBind() string {
+	if x != nil {
+		return x.Bind
+	}
+	return ""
+}
+
 type ValidateConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Upstream      *Upstream              `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
@@ -1290,7 +1369,7 @@ type ValidateConfigRequest struct {
 
 func (x *ValidateConfigRequest) Reset() {
 	*x = ValidateConfigRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[9]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1381,7 @@ func (x *ValidateConfigRequest) String() string {
 func (*ValidateConfigRequest) ProtoMessage() {}
 
 func (x *ValidateConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[9]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1394,7 @@ func (x *ValidateConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateConfigRequest.ProtoReflect.Descriptor instead.
 func (*ValidateConfigRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{9}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ValidateConfigRequest) GetUpstream() *Upstream {
@@ -1336,7 +1415,7 @@ type ValidateConfigResponse struct {
 
 func (x *ValidateConfigResponse) Reset() {
 	*x = ValidateConfigResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[10]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1427,7 @@ func (x *ValidateConfigResponse) String() string {
 func (*ValidateConfigResponse) ProtoMessage() {}
 
 func (x *ValidateConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[10]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1440,7 @@ func (x *ValidateConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateConfigResponse.ProtoReflect.Descriptor instead.
 func (*ValidateConfigResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{10}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ValidateConfigResponse) GetDiagnostics() []*Diagnostic {
@@ -1392,7 +1471,7 @@ type CommonDefaults struct {
 
 func (x *CommonDefaults) Reset() {
 	*x = CommonDefaults{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[11]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1483,7 @@ func (x *CommonDefaults) String() string {
 func (*CommonDefaults) ProtoMessage() {}
 
 func (x *CommonDefaults) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[11]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1496,7 @@ func (x *CommonDefaults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommonDefaults.ProtoReflect.Descriptor instead.
 func (*CommonDefaults) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{11}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CommonDefaults) GetMaxConnections() uint32 {
@@ -1461,7 +1540,7 @@ type Diagnostic struct {
 
 func (x *Diagnostic) Reset() {
 	*x = Diagnostic{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[12]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1552,7 @@ func (x *Diagnostic) String() string {
 func (*Diagnostic) ProtoMessage() {}
 
 func (x *Diagnostic) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[12]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1565,7 @@ func (x *Diagnostic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diagnostic.ProtoReflect.Descriptor instead.
 func (*Diagnostic) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{12}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Diagnostic) GetSeverity() Severity {
@@ -1550,7 +1629,7 @@ type ConfigureRequest struct {
 
 func (x *ConfigureRequest) Reset() {
 	*x = ConfigureRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[13]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1641,7 @@ func (x *ConfigureRequest) String() string {
 func (*ConfigureRequest) ProtoMessage() {}
 
 func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[13]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1654,7 @@ func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureRequest.ProtoReflect.Descriptor instead.
 func (*ConfigureRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{13}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConfigureRequest) GetGeneration() uint64 {
@@ -1601,7 +1680,7 @@ type ConfigureResponse struct {
 
 func (x *ConfigureResponse) Reset() {
 	*x = ConfigureResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[14]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1692,7 @@ func (x *ConfigureResponse) String() string {
 func (*ConfigureResponse) ProtoMessage() {}
 
 func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[14]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1705,7 @@ func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{14}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConfigureResponse) GetDiagnostics() []*Diagnostic {
@@ -1645,7 +1724,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[15]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1736,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[15]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1749,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{15}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReleaseRequest) GetGeneration() uint64 {
@@ -1688,7 +1767,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[16]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1779,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[16]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1792,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{16}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{17}
 }
 
 type WatchStatusRequest struct {
@@ -1724,7 +1803,7 @@ type WatchStatusRequest struct {
 
 func (x *WatchStatusRequest) Reset() {
 	*x = WatchStatusRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[17]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1815,7 @@ func (x *WatchStatusRequest) String() string {
 func (*WatchStatusRequest) ProtoMessage() {}
 
 func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[17]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +1828,7 @@ func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchStatusRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{17}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{18}
 }
 
 type WatchStatusResponse struct {
@@ -1761,7 +1840,7 @@ type WatchStatusResponse struct {
 
 func (x *WatchStatusResponse) Reset() {
 	*x = WatchStatusResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[18]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1852,7 @@ func (x *WatchStatusResponse) String() string {
 func (*WatchStatusResponse) ProtoMessage() {}
 
 func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[18]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1865,7 @@ func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusResponse.ProtoReflect.Descriptor instead.
 func (*WatchStatusResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{18}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchStatusResponse) GetUpstreams() []*UpstreamStatus {
@@ -1822,7 +1901,7 @@ type UpstreamStatus struct {
 
 func (x *UpstreamStatus) Reset() {
 	*x = UpstreamStatus{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[19]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1913,7 @@ func (x *UpstreamStatus) String() string {
 func (*UpstreamStatus) ProtoMessage() {}
 
 func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[19]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1926,7 @@ func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
 func (*UpstreamStatus) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{19}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpstreamStatus) GetName() string {
@@ -1926,7 +2005,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2017,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[20]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2030,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{20}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Certificate) GetFile() string {
@@ -1976,7 +2055,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +2067,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[21]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +2080,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{21}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{22}
 }
 
 type DrainResponse struct {
@@ -2014,7 +2093,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2105,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[22]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2118,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{22}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DrainResponse) GetRemaining() uint32 {
@@ -2082,7 +2161,7 @@ type DialRequest struct {
 
 func (x *DialRequest) Reset() {
 	*x = DialRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2173,7 @@ func (x *DialRequest) String() string {
 func (*DialRequest) ProtoMessage() {}
 
 func (x *DialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[23]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2186,7 @@ func (x *DialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialRequest.ProtoReflect.Descriptor instead.
 func (*DialRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{23}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DialRequest) GetGeneration() uint64 {
@@ -2214,7 +2293,7 @@ type CommonSettings struct {
 
 func (x *CommonSettings) Reset() {
 	*x = CommonSettings{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2305,7 @@ func (x *CommonSettings) String() string {
 func (*CommonSettings) ProtoMessage() {}
 
 func (x *CommonSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[24]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2318,7 @@ func (x *CommonSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommonSettings.ProtoReflect.Descriptor instead.
 func (*CommonSettings) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{24}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CommonSettings) GetHalfClose() *durationpb.Duration {
@@ -2263,7 +2342,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2275,7 +2354,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[25]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2288,7 +2367,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{25}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Target) GetHost() string {
@@ -2321,7 +2400,7 @@ type SocketOptions struct {
 
 func (x *SocketOptions) Reset() {
 	*x = SocketOptions{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2412,7 @@ func (x *SocketOptions) String() string {
 func (*SocketOptions) ProtoMessage() {}
 
 func (x *SocketOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[26]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2425,7 @@ func (x *SocketOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOptions.ProtoReflect.Descriptor instead.
 func (*SocketOptions) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{26}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SocketOptions) GetNodelay() bool {
@@ -2398,7 +2477,7 @@ type DialResponse struct {
 
 func (x *DialResponse) Reset() {
 	*x = DialResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2410,7 +2489,7 @@ func (x *DialResponse) String() string {
 func (*DialResponse) ProtoMessage() {}
 
 func (x *DialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[27]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2423,7 +2502,7 @@ func (x *DialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialResponse.ProtoReflect.Descriptor instead.
 func (*DialResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{27}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DialResponse) GetResult() isDialResponse_Result {
@@ -2500,7 +2579,7 @@ type Handoff struct {
 
 func (x *Handoff) Reset() {
 	*x = Handoff{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2512,7 +2591,7 @@ func (x *Handoff) String() string {
 func (*Handoff) ProtoMessage() {}
 
 func (x *Handoff) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[28]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2525,7 +2604,7 @@ func (x *Handoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Handoff.ProtoReflect.Descriptor instead.
 func (*Handoff) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{28}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Handoff) GetToken() uint64 {
@@ -2567,7 +2646,7 @@ type StreamHandle struct {
 
 func (x *StreamHandle) Reset() {
 	*x = StreamHandle{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2658,7 @@ func (x *StreamHandle) String() string {
 func (*StreamHandle) ProtoMessage() {}
 
 func (x *StreamHandle) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[29]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2671,7 @@ func (x *StreamHandle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamHandle.ProtoReflect.Descriptor instead.
 func (*StreamHandle) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{29}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StreamHandle) GetToken() uint64 {
@@ -2623,7 +2702,7 @@ type Connected struct {
 
 func (x *Connected) Reset() {
 	*x = Connected{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +2714,7 @@ func (x *Connected) String() string {
 func (*Connected) ProtoMessage() {}
 
 func (x *Connected) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[30]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +2727,7 @@ func (x *Connected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connected.ProtoReflect.Descriptor instead.
 func (*Connected) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{30}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Connected) GetLocalAddress() string {
@@ -2682,7 +2761,7 @@ type StageTime struct {
 
 func (x *StageTime) Reset() {
 	*x = StageTime{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +2773,7 @@ func (x *StageTime) String() string {
 func (*StageTime) ProtoMessage() {}
 
 func (x *StageTime) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[31]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +2786,7 @@ func (x *StageTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageTime.ProtoReflect.Descriptor instead.
 func (*StageTime) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{31}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StageTime) GetStage() Stage {
@@ -2744,7 +2823,7 @@ type DialError struct {
 
 func (x *DialError) Reset() {
 	*x = DialError{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2756,7 +2835,7 @@ func (x *DialError) String() string {
 func (*DialError) ProtoMessage() {}
 
 func (x *DialError) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[32]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2769,7 +2848,7 @@ func (x *DialError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialError.ProtoReflect.Descriptor instead.
 func (*DialError) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{32}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DialError) GetStage() Stage {
@@ -2836,7 +2915,7 @@ type TunnelRequest struct {
 
 func (x *TunnelRequest) Reset() {
 	*x = TunnelRequest{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2848,7 +2927,7 @@ func (x *TunnelRequest) String() string {
 func (*TunnelRequest) ProtoMessage() {}
 
 func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[33]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2861,7 +2940,7 @@ func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
 func (*TunnelRequest) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{33}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TunnelRequest) GetMessage() isTunnelRequest_Message {
@@ -2953,7 +3032,7 @@ type TunnelResponse struct {
 
 func (x *TunnelResponse) Reset() {
 	*x = TunnelResponse{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2965,7 +3044,7 @@ func (x *TunnelResponse) String() string {
 func (*TunnelResponse) ProtoMessage() {}
 
 func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[34]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2978,7 +3057,7 @@ func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
 func (*TunnelResponse) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{34}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TunnelResponse) GetMessage() isTunnelResponse_Message {
@@ -3049,7 +3128,7 @@ type HalfClose struct {
 
 func (x *HalfClose) Reset() {
 	*x = HalfClose{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[35]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3061,7 +3140,7 @@ func (x *HalfClose) String() string {
 func (*HalfClose) ProtoMessage() {}
 
 func (x *HalfClose) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[35]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3074,7 +3153,7 @@ func (x *HalfClose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HalfClose.ProtoReflect.Descriptor instead.
 func (*HalfClose) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{35}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{36}
 }
 
 type Abort struct {
@@ -3086,7 +3165,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[36]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3098,7 +3177,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[36]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3111,7 +3190,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{36}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Abort) GetReason() string {
@@ -3131,7 +3210,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[37]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3222,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[37]
+	mi := &file_tunneld_plugin_v1_plugin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3235,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{37}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *End) GetError() string {
@@ -3170,10 +3249,11 @@ var File_tunneld_plugin_v1_plugin_proto protoreflect.FileDescriptor
 
 const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\n" +
-	"\x1etunneld/plugin/v1/plugin.proto\x12\x11tunneld.plugin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"W\n" +
+	"\x1etunneld/plugin/v1/plugin.proto\x12\x11tunneld.plugin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"z\n" +
 	"\x0eGetInfoRequest\x12!\n" +
 	"\fcore_version\x18\x01 \x01(\tR\vcoreVersion\x12\"\n" +
-	"\fcapabilities\x18\x02 \x03(\tR\fcapabilities\"\x80\x02\n" +
+	"\fcapabilities\x18\x02 \x03(\tR\fcapabilities\x12!\n" +
+	"\fcommon_names\x18\x03 \x01(\rR\vcommonNames\"\x80\x02\n" +
 	"\x0fGetInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
@@ -3224,13 +3304,17 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"deprecated\x18\x05 \x01(\tR\n" +
 	"deprecated\x12%\n" +
 	"\x0econflicts_with\x18\x06 \x03(\tR\rconflictsWith\x12#\n" +
-	"\rrequired_with\x18\a \x03(\tR\frequiredWith\"`\n" +
+	"\rrequired_with\x18\a \x03(\tR\frequiredWith\"\x99\x01\n" +
 	"\bUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vconfig_json\x18\x02 \x01(\fR\n" +
 	"configJson\x12\x1f\n" +
 	"\vconfig_hash\x18\x03 \x01(\tR\n" +
-	"configHash\"P\n" +
+	"configHash\x127\n" +
+	"\x06common\x18\x04 \x01(\v2\x1f.tunneld.plugin.v1.CommonValuesR\x06common\"4\n" +
+	"\fCommonValues\x12\x10\n" +
+	"\x03via\x18\x01 \x01(\tR\x03via\x12\x12\n" +
+	"\x04bind\x18\x02 \x01(\tR\x04bind\"P\n" +
 	"\x15ValidateConfigRequest\x127\n" +
 	"\bupstream\x18\x01 \x01(\v2\x1b.tunneld.plugin.v1.UpstreamR\bupstream\"\x98\x01\n" +
 	"\x16ValidateConfigResponse\x12?\n" +
@@ -3450,7 +3534,7 @@ func file_tunneld_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_tunneld_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_tunneld_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_tunneld_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_tunneld_plugin_v1_plugin_proto_goTypes = []any{
 	(DataPath)(0),                  // 0: tunneld.plugin.v1.DataPath
 	(Targets)(0),                   // 1: tunneld.plugin.v1.Targets
@@ -3470,37 +3554,38 @@ var file_tunneld_plugin_v1_plugin_proto_goTypes = []any{
 	(*Type)(nil),                   // 15: tunneld.plugin.v1.Type
 	(*NestedBlock)(nil),            // 16: tunneld.plugin.v1.NestedBlock
 	(*Upstream)(nil),               // 17: tunneld.plugin.v1.Upstream
-	(*ValidateConfigRequest)(nil),  // 18: tunneld.plugin.v1.ValidateConfigRequest
-	(*ValidateConfigResponse)(nil), // 19: tunneld.plugin.v1.ValidateConfigResponse
-	(*CommonDefaults)(nil),         // 20: tunneld.plugin.v1.CommonDefaults
-	(*Diagnostic)(nil),             // 21: tunneld.plugin.v1.Diagnostic
-	(*ConfigureRequest)(nil),       // 22: tunneld.plugin.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),      // 23: tunneld.plugin.v1.ConfigureResponse
-	(*ReleaseRequest)(nil),         // 24: tunneld.plugin.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 25: tunneld.plugin.v1.ReleaseResponse
-	(*WatchStatusRequest)(nil),     // 26: tunneld.plugin.v1.WatchStatusRequest
-	(*WatchStatusResponse)(nil),    // 27: tunneld.plugin.v1.WatchStatusResponse
-	(*UpstreamStatus)(nil),         // 28: tunneld.plugin.v1.UpstreamStatus
-	(*Certificate)(nil),            // 29: tunneld.plugin.v1.Certificate
-	(*DrainRequest)(nil),           // 30: tunneld.plugin.v1.DrainRequest
-	(*DrainResponse)(nil),          // 31: tunneld.plugin.v1.DrainResponse
-	(*DialRequest)(nil),            // 32: tunneld.plugin.v1.DialRequest
-	(*CommonSettings)(nil),         // 33: tunneld.plugin.v1.CommonSettings
-	(*Target)(nil),                 // 34: tunneld.plugin.v1.Target
-	(*SocketOptions)(nil),          // 35: tunneld.plugin.v1.SocketOptions
-	(*DialResponse)(nil),           // 36: tunneld.plugin.v1.DialResponse
-	(*Handoff)(nil),                // 37: tunneld.plugin.v1.Handoff
-	(*StreamHandle)(nil),           // 38: tunneld.plugin.v1.StreamHandle
-	(*Connected)(nil),              // 39: tunneld.plugin.v1.Connected
-	(*StageTime)(nil),              // 40: tunneld.plugin.v1.StageTime
-	(*DialError)(nil),              // 41: tunneld.plugin.v1.DialError
-	(*TunnelRequest)(nil),          // 42: tunneld.plugin.v1.TunnelRequest
-	(*TunnelResponse)(nil),         // 43: tunneld.plugin.v1.TunnelResponse
-	(*HalfClose)(nil),              // 44: tunneld.plugin.v1.HalfClose
-	(*Abort)(nil),                  // 45: tunneld.plugin.v1.Abort
-	(*End)(nil),                    // 46: tunneld.plugin.v1.End
-	(*durationpb.Duration)(nil),    // 47: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 48: google.protobuf.Timestamp
+	(*CommonValues)(nil),           // 18: tunneld.plugin.v1.CommonValues
+	(*ValidateConfigRequest)(nil),  // 19: tunneld.plugin.v1.ValidateConfigRequest
+	(*ValidateConfigResponse)(nil), // 20: tunneld.plugin.v1.ValidateConfigResponse
+	(*CommonDefaults)(nil),         // 21: tunneld.plugin.v1.CommonDefaults
+	(*Diagnostic)(nil),             // 22: tunneld.plugin.v1.Diagnostic
+	(*ConfigureRequest)(nil),       // 23: tunneld.plugin.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),      // 24: tunneld.plugin.v1.ConfigureResponse
+	(*ReleaseRequest)(nil),         // 25: tunneld.plugin.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 26: tunneld.plugin.v1.ReleaseResponse
+	(*WatchStatusRequest)(nil),     // 27: tunneld.plugin.v1.WatchStatusRequest
+	(*WatchStatusResponse)(nil),    // 28: tunneld.plugin.v1.WatchStatusResponse
+	(*UpstreamStatus)(nil),         // 29: tunneld.plugin.v1.UpstreamStatus
+	(*Certificate)(nil),            // 30: tunneld.plugin.v1.Certificate
+	(*DrainRequest)(nil),           // 31: tunneld.plugin.v1.DrainRequest
+	(*DrainResponse)(nil),          // 32: tunneld.plugin.v1.DrainResponse
+	(*DialRequest)(nil),            // 33: tunneld.plugin.v1.DialRequest
+	(*CommonSettings)(nil),         // 34: tunneld.plugin.v1.CommonSettings
+	(*Target)(nil),                 // 35: tunneld.plugin.v1.Target
+	(*SocketOptions)(nil),          // 36: tunneld.plugin.v1.SocketOptions
+	(*DialResponse)(nil),           // 37: tunneld.plugin.v1.DialResponse
+	(*Handoff)(nil),                // 38: tunneld.plugin.v1.Handoff
+	(*StreamHandle)(nil),           // 39: tunneld.plugin.v1.StreamHandle
+	(*Connected)(nil),              // 40: tunneld.plugin.v1.Connected
+	(*StageTime)(nil),              // 41: tunneld.plugin.v1.StageTime
+	(*DialError)(nil),              // 42: tunneld.plugin.v1.DialError
+	(*TunnelRequest)(nil),          // 43: tunneld.plugin.v1.TunnelRequest
+	(*TunnelResponse)(nil),         // 44: tunneld.plugin.v1.TunnelResponse
+	(*HalfClose)(nil),              // 45: tunneld.plugin.v1.HalfClose
+	(*Abort)(nil),                  // 46: tunneld.plugin.v1.Abort
+	(*End)(nil),                    // 47: tunneld.plugin.v1.End
+	(*durationpb.Duration)(nil),    // 48: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 49: google.protobuf.Timestamp
 }
 var file_tunneld_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 0: tunneld.plugin.v1.GetInfoResponse.data_paths:type_name -> tunneld.plugin.v1.DataPath
@@ -3514,67 +3599,68 @@ var file_tunneld_plugin_v1_plugin_proto_depIdxs = []int32{
 	2,  // 8: tunneld.plugin.v1.Type.path:type_name -> tunneld.plugin.v1.PathUse
 	4,  // 9: tunneld.plugin.v1.NestedBlock.nesting:type_name -> tunneld.plugin.v1.Nesting
 	13, // 10: tunneld.plugin.v1.NestedBlock.body:type_name -> tunneld.plugin.v1.Block
-	17, // 11: tunneld.plugin.v1.ValidateConfigRequest.upstream:type_name -> tunneld.plugin.v1.Upstream
-	21, // 12: tunneld.plugin.v1.ValidateConfigResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
-	20, // 13: tunneld.plugin.v1.ValidateConfigResponse.defaults:type_name -> tunneld.plugin.v1.CommonDefaults
-	47, // 14: tunneld.plugin.v1.CommonDefaults.half_close:type_name -> google.protobuf.Duration
-	5,  // 15: tunneld.plugin.v1.Diagnostic.severity:type_name -> tunneld.plugin.v1.Severity
-	17, // 16: tunneld.plugin.v1.ConfigureRequest.upstreams:type_name -> tunneld.plugin.v1.Upstream
-	21, // 17: tunneld.plugin.v1.ConfigureResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
-	28, // 18: tunneld.plugin.v1.WatchStatusResponse.upstreams:type_name -> tunneld.plugin.v1.UpstreamStatus
-	6,  // 19: tunneld.plugin.v1.UpstreamStatus.health:type_name -> tunneld.plugin.v1.Health
-	48, // 20: tunneld.plugin.v1.UpstreamStatus.credential_expires:type_name -> google.protobuf.Timestamp
-	48, // 21: tunneld.plugin.v1.UpstreamStatus.credential_renewed:type_name -> google.protobuf.Timestamp
-	29, // 22: tunneld.plugin.v1.UpstreamStatus.certificates:type_name -> tunneld.plugin.v1.Certificate
-	48, // 23: tunneld.plugin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	34, // 24: tunneld.plugin.v1.DialRequest.target:type_name -> tunneld.plugin.v1.Target
-	35, // 25: tunneld.plugin.v1.DialRequest.socket_options:type_name -> tunneld.plugin.v1.SocketOptions
-	0,  // 26: tunneld.plugin.v1.DialRequest.accepted_paths:type_name -> tunneld.plugin.v1.DataPath
-	33, // 27: tunneld.plugin.v1.DialRequest.common:type_name -> tunneld.plugin.v1.CommonSettings
-	47, // 28: tunneld.plugin.v1.CommonSettings.half_close:type_name -> google.protobuf.Duration
-	47, // 29: tunneld.plugin.v1.SocketOptions.keepalive_idle:type_name -> google.protobuf.Duration
-	47, // 30: tunneld.plugin.v1.SocketOptions.keepalive_interval:type_name -> google.protobuf.Duration
-	47, // 31: tunneld.plugin.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	37, // 32: tunneld.plugin.v1.DialResponse.handoff:type_name -> tunneld.plugin.v1.Handoff
-	38, // 33: tunneld.plugin.v1.DialResponse.stream:type_name -> tunneld.plugin.v1.StreamHandle
-	41, // 34: tunneld.plugin.v1.DialResponse.error:type_name -> tunneld.plugin.v1.DialError
-	0,  // 35: tunneld.plugin.v1.Handoff.path:type_name -> tunneld.plugin.v1.DataPath
-	39, // 36: tunneld.plugin.v1.Handoff.connected:type_name -> tunneld.plugin.v1.Connected
-	39, // 37: tunneld.plugin.v1.StreamHandle.connected:type_name -> tunneld.plugin.v1.Connected
-	40, // 38: tunneld.plugin.v1.Connected.stages:type_name -> tunneld.plugin.v1.StageTime
-	7,  // 39: tunneld.plugin.v1.StageTime.stage:type_name -> tunneld.plugin.v1.Stage
-	47, // 40: tunneld.plugin.v1.StageTime.duration:type_name -> google.protobuf.Duration
-	7,  // 41: tunneld.plugin.v1.DialError.stage:type_name -> tunneld.plugin.v1.Stage
-	8,  // 42: tunneld.plugin.v1.DialError.reason:type_name -> tunneld.plugin.v1.Reason
-	47, // 43: tunneld.plugin.v1.DialError.retry_after:type_name -> google.protobuf.Duration
-	40, // 44: tunneld.plugin.v1.DialError.stages:type_name -> tunneld.plugin.v1.StageTime
-	44, // 45: tunneld.plugin.v1.TunnelRequest.half_close:type_name -> tunneld.plugin.v1.HalfClose
-	45, // 46: tunneld.plugin.v1.TunnelRequest.abort:type_name -> tunneld.plugin.v1.Abort
-	44, // 47: tunneld.plugin.v1.TunnelResponse.half_close:type_name -> tunneld.plugin.v1.HalfClose
-	46, // 48: tunneld.plugin.v1.TunnelResponse.end:type_name -> tunneld.plugin.v1.End
-	9,  // 49: tunneld.plugin.v1.PluginService.GetInfo:input_type -> tunneld.plugin.v1.GetInfoRequest
-	11, // 50: tunneld.plugin.v1.PluginService.GetSchema:input_type -> tunneld.plugin.v1.GetSchemaRequest
-	18, // 51: tunneld.plugin.v1.PluginService.ValidateConfig:input_type -> tunneld.plugin.v1.ValidateConfigRequest
-	22, // 52: tunneld.plugin.v1.PluginService.Configure:input_type -> tunneld.plugin.v1.ConfigureRequest
-	24, // 53: tunneld.plugin.v1.PluginService.Release:input_type -> tunneld.plugin.v1.ReleaseRequest
-	26, // 54: tunneld.plugin.v1.PluginService.WatchStatus:input_type -> tunneld.plugin.v1.WatchStatusRequest
-	30, // 55: tunneld.plugin.v1.PluginService.Drain:input_type -> tunneld.plugin.v1.DrainRequest
-	32, // 56: tunneld.plugin.v1.TunnelService.Dial:input_type -> tunneld.plugin.v1.DialRequest
-	42, // 57: tunneld.plugin.v1.TunnelService.Tunnel:input_type -> tunneld.plugin.v1.TunnelRequest
-	10, // 58: tunneld.plugin.v1.PluginService.GetInfo:output_type -> tunneld.plugin.v1.GetInfoResponse
-	12, // 59: tunneld.plugin.v1.PluginService.GetSchema:output_type -> tunneld.plugin.v1.GetSchemaResponse
-	19, // 60: tunneld.plugin.v1.PluginService.ValidateConfig:output_type -> tunneld.plugin.v1.ValidateConfigResponse
-	23, // 61: tunneld.plugin.v1.PluginService.Configure:output_type -> tunneld.plugin.v1.ConfigureResponse
-	25, // 62: tunneld.plugin.v1.PluginService.Release:output_type -> tunneld.plugin.v1.ReleaseResponse
-	27, // 63: tunneld.plugin.v1.PluginService.WatchStatus:output_type -> tunneld.plugin.v1.WatchStatusResponse
-	31, // 64: tunneld.plugin.v1.PluginService.Drain:output_type -> tunneld.plugin.v1.DrainResponse
-	36, // 65: tunneld.plugin.v1.TunnelService.Dial:output_type -> tunneld.plugin.v1.DialResponse
-	43, // 66: tunneld.plugin.v1.TunnelService.Tunnel:output_type -> tunneld.plugin.v1.TunnelResponse
-	58, // [58:67] is the sub-list for method output_type
-	49, // [49:58] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	18, // 11: tunneld.plugin.v1.Upstream.common:type_name -> tunneld.plugin.v1.CommonValues
+	17, // 12: tunneld.plugin.v1.ValidateConfigRequest.upstream:type_name -> tunneld.plugin.v1.Upstream
+	22, // 13: tunneld.plugin.v1.ValidateConfigResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
+	21, // 14: tunneld.plugin.v1.ValidateConfigResponse.defaults:type_name -> tunneld.plugin.v1.CommonDefaults
+	48, // 15: tunneld.plugin.v1.CommonDefaults.half_close:type_name -> google.protobuf.Duration
+	5,  // 16: tunneld.plugin.v1.Diagnostic.severity:type_name -> tunneld.plugin.v1.Severity
+	17, // 17: tunneld.plugin.v1.ConfigureRequest.upstreams:type_name -> tunneld.plugin.v1.Upstream
+	22, // 18: tunneld.plugin.v1.ConfigureResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
+	29, // 19: tunneld.plugin.v1.WatchStatusResponse.upstreams:type_name -> tunneld.plugin.v1.UpstreamStatus
+	6,  // 20: tunneld.plugin.v1.UpstreamStatus.health:type_name -> tunneld.plugin.v1.Health
+	49, // 21: tunneld.plugin.v1.UpstreamStatus.credential_expires:type_name -> google.protobuf.Timestamp
+	49, // 22: tunneld.plugin.v1.UpstreamStatus.credential_renewed:type_name -> google.protobuf.Timestamp
+	30, // 23: tunneld.plugin.v1.UpstreamStatus.certificates:type_name -> tunneld.plugin.v1.Certificate
+	49, // 24: tunneld.plugin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	35, // 25: tunneld.plugin.v1.DialRequest.target:type_name -> tunneld.plugin.v1.Target
+	36, // 26: tunneld.plugin.v1.DialRequest.socket_options:type_name -> tunneld.plugin.v1.SocketOptions
+	0,  // 27: tunneld.plugin.v1.DialRequest.accepted_paths:type_name -> tunneld.plugin.v1.DataPath
+	34, // 28: tunneld.plugin.v1.DialRequest.common:type_name -> tunneld.plugin.v1.CommonSettings
+	48, // 29: tunneld.plugin.v1.CommonSettings.half_close:type_name -> google.protobuf.Duration
+	48, // 30: tunneld.plugin.v1.SocketOptions.keepalive_idle:type_name -> google.protobuf.Duration
+	48, // 31: tunneld.plugin.v1.SocketOptions.keepalive_interval:type_name -> google.protobuf.Duration
+	48, // 32: tunneld.plugin.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	38, // 33: tunneld.plugin.v1.DialResponse.handoff:type_name -> tunneld.plugin.v1.Handoff
+	39, // 34: tunneld.plugin.v1.DialResponse.stream:type_name -> tunneld.plugin.v1.StreamHandle
+	42, // 35: tunneld.plugin.v1.DialResponse.error:type_name -> tunneld.plugin.v1.DialError
+	0,  // 36: tunneld.plugin.v1.Handoff.path:type_name -> tunneld.plugin.v1.DataPath
+	40, // 37: tunneld.plugin.v1.Handoff.connected:type_name -> tunneld.plugin.v1.Connected
+	40, // 38: tunneld.plugin.v1.StreamHandle.connected:type_name -> tunneld.plugin.v1.Connected
+	41, // 39: tunneld.plugin.v1.Connected.stages:type_name -> tunneld.plugin.v1.StageTime
+	7,  // 40: tunneld.plugin.v1.StageTime.stage:type_name -> tunneld.plugin.v1.Stage
+	48, // 41: tunneld.plugin.v1.StageTime.duration:type_name -> google.protobuf.Duration
+	7,  // 42: tunneld.plugin.v1.DialError.stage:type_name -> tunneld.plugin.v1.Stage
+	8,  // 43: tunneld.plugin.v1.DialError.reason:type_name -> tunneld.plugin.v1.Reason
+	48, // 44: tunneld.plugin.v1.DialError.retry_after:type_name -> google.protobuf.Duration
+	41, // 45: tunneld.plugin.v1.DialError.stages:type_name -> tunneld.plugin.v1.StageTime
+	45, // 46: tunneld.plugin.v1.TunnelRequest.half_close:type_name -> tunneld.plugin.v1.HalfClose
+	46, // 47: tunneld.plugin.v1.TunnelRequest.abort:type_name -> tunneld.plugin.v1.Abort
+	45, // 48: tunneld.plugin.v1.TunnelResponse.half_close:type_name -> tunneld.plugin.v1.HalfClose
+	47, // 49: tunneld.plugin.v1.TunnelResponse.end:type_name -> tunneld.plugin.v1.End
+	9,  // 50: tunneld.plugin.v1.PluginService.GetInfo:input_type -> tunneld.plugin.v1.GetInfoRequest
+	11, // 51: tunneld.plugin.v1.PluginService.GetSchema:input_type -> tunneld.plugin.v1.GetSchemaRequest
+	19, // 52: tunneld.plugin.v1.PluginService.ValidateConfig:input_type -> tunneld.plugin.v1.ValidateConfigRequest
+	23, // 53: tunneld.plugin.v1.PluginService.Configure:input_type -> tunneld.plugin.v1.ConfigureRequest
+	25, // 54: tunneld.plugin.v1.PluginService.Release:input_type -> tunneld.plugin.v1.ReleaseRequest
+	27, // 55: tunneld.plugin.v1.PluginService.WatchStatus:input_type -> tunneld.plugin.v1.WatchStatusRequest
+	31, // 56: tunneld.plugin.v1.PluginService.Drain:input_type -> tunneld.plugin.v1.DrainRequest
+	33, // 57: tunneld.plugin.v1.TunnelService.Dial:input_type -> tunneld.plugin.v1.DialRequest
+	43, // 58: tunneld.plugin.v1.TunnelService.Tunnel:input_type -> tunneld.plugin.v1.TunnelRequest
+	10, // 59: tunneld.plugin.v1.PluginService.GetInfo:output_type -> tunneld.plugin.v1.GetInfoResponse
+	12, // 60: tunneld.plugin.v1.PluginService.GetSchema:output_type -> tunneld.plugin.v1.GetSchemaResponse
+	20, // 61: tunneld.plugin.v1.PluginService.ValidateConfig:output_type -> tunneld.plugin.v1.ValidateConfigResponse
+	24, // 62: tunneld.plugin.v1.PluginService.Configure:output_type -> tunneld.plugin.v1.ConfigureResponse
+	26, // 63: tunneld.plugin.v1.PluginService.Release:output_type -> tunneld.plugin.v1.ReleaseResponse
+	28, // 64: tunneld.plugin.v1.PluginService.WatchStatus:output_type -> tunneld.plugin.v1.WatchStatusResponse
+	32, // 65: tunneld.plugin.v1.PluginService.Drain:output_type -> tunneld.plugin.v1.DrainResponse
+	37, // 66: tunneld.plugin.v1.TunnelService.Dial:output_type -> tunneld.plugin.v1.DialResponse
+	44, // 67: tunneld.plugin.v1.TunnelService.Tunnel:output_type -> tunneld.plugin.v1.TunnelResponse
+	59, // [59:68] is the sub-list for method output_type
+	50, // [50:59] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_tunneld_plugin_v1_plugin_proto_init() }
@@ -3582,19 +3668,19 @@ func file_tunneld_plugin_v1_plugin_proto_init() {
 	if File_tunneld_plugin_v1_plugin_proto != nil {
 		return
 	}
-	file_tunneld_plugin_v1_plugin_proto_msgTypes[11].OneofWrappers = []any{}
-	file_tunneld_plugin_v1_plugin_proto_msgTypes[27].OneofWrappers = []any{
+	file_tunneld_plugin_v1_plugin_proto_msgTypes[12].OneofWrappers = []any{}
+	file_tunneld_plugin_v1_plugin_proto_msgTypes[28].OneofWrappers = []any{
 		(*DialResponse_Handoff)(nil),
 		(*DialResponse_Stream)(nil),
 		(*DialResponse_Error)(nil),
 	}
-	file_tunneld_plugin_v1_plugin_proto_msgTypes[33].OneofWrappers = []any{
+	file_tunneld_plugin_v1_plugin_proto_msgTypes[34].OneofWrappers = []any{
 		(*TunnelRequest_Open)(nil),
 		(*TunnelRequest_Data)(nil),
 		(*TunnelRequest_HalfClose)(nil),
 		(*TunnelRequest_Abort)(nil),
 	}
-	file_tunneld_plugin_v1_plugin_proto_msgTypes[34].OneofWrappers = []any{
+	file_tunneld_plugin_v1_plugin_proto_msgTypes[35].OneofWrappers = []any{
 		(*TunnelResponse_Data)(nil),
 		(*TunnelResponse_HalfClose)(nil),
 		(*TunnelResponse_End)(nil),
@@ -3605,7 +3691,7 @@ func file_tunneld_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tunneld_plugin_v1_plugin_proto_rawDesc), len(file_tunneld_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

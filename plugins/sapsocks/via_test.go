@@ -1,0 +1,46 @@
+package sapsocks_test
+
+import (
+	"net/url"
+	"slices"
+	"testing"
+
+	"github.com/tunneld/tunneld/internal/proxytest"
+	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
+)
+
+// TestVia: the connectivity proxy and the token service are both reached through it.
+func TestVia(t *testing.T) {
+	emu := emulate(t, sapsocksemu.Options{})
+	proxy := proxytest.HTTP(t, "u:pw")
+	u := configure(t, bound(emu, values{"via": "http://u:pw@" + proxy.Addr}))
+	c, err := u.Dial(within(t), "echo.corp:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Path.Text() != "direct" || c.Remote != proxy.Addr {
+		t.Errorf("path %s to %s", c.Path.Text(), c.Remote)
+	}
+	exchange(t, c, "hello")
+	token, err := url.Parse(emu.TokenService())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if asked := proxy.Asked(); !slices.Contains(asked, emu.Proxy()) || !slices.Contains(asked, token.Host) {
+		t.Errorf("the proxy was asked for %q", asked)
+	}
+}
+
+// TestTokenServiceOfTheEnvironment: without via, the token service alone is reached
+// through the environment's proxy.
+func TestTokenServiceOfTheEnvironment(t *testing.T) {
+	emu := emulate(t, sapsocksemu.Options{})
+	proxy := proxytest.HTTP(t, "")
+	t.Setenv("HTTPS_PROXY", "http://"+proxy.Addr)
+	v := bound(emu, nil)
+	v["oauth"] = values{"token_url": "https://token.invalid/oauth/token"}
+	_, err := configure(t, v).Dial(within(t), "echo.corp:7")
+	if asked := proxy.Asked(); err == nil || !slices.Contains(asked, "token.invalid:443") || slices.Contains(asked, emu.Proxy()) {
+		t.Errorf("the proxy was asked for %q, %v", asked, err)
+	}
+}
