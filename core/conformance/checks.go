@@ -1,12 +1,12 @@
 package conformance
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/tunneld/tunneld/internal/pluginwire"
 )
@@ -92,12 +92,10 @@ func (c check) of(ctx context.Context, r *run) outcome {
 		return skip("it needs the kit's own service at the target")
 	case c.kills && r.farEnd == nil:
 		return skip("the kit kills a far end that it has started: give its command after --")
-	case c.lacks != "" && slices.Contains(r.opts.Lacks, c.lacks):
+	case c.lacks != "" && r.lacks(c.lacks):
 		return skip("the far end lacks %s", c.lacks)
 	}
-	bound := c.bound
-	setDefault(&bound, 6)
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(bound)*r.opts.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(cmp.Or(c.bound, 6))*r.opts.Timeout)
 	defer cancel()
 	got := c.with(ctx, r)
 	if ended := r.farEnd.Ended(); ended != "" && c.needs >= levelDialed {
@@ -148,18 +146,6 @@ func (r *run) patience(capability string) time.Duration {
 // cannot says whether the plugin names a capability.
 func (r *run) cannot(capability string) bool {
 	return r.main != nil && slices.Contains(r.main.Info().GetCapabilities(), capability)
-}
-
-// CheckInfo describes a check that a run makes.
-type CheckInfo struct{ ID, Group, Title string }
-
-// Checks lists the checks in their order.
-func Checks() []CheckInfo {
-	var infos []CheckInfo
-	for _, c := range checks {
-		infos = append(infos, CheckInfo{c.id, c.group, c.title})
-	}
-	return infos
 }
 
 // checks are all checks, in the order in which they are made.
@@ -299,17 +285,4 @@ var checks = []check{
 		id: "secrets", group: groupLeft, title: "No sensitive value was printed", needs: levelDecoded, run: (*run).secrets,
 		fix: "keep secrets out of logs, errors, diagnostics and statuses, also in another encoding and at level debug",
 	},
-}
-
-// printable keeps what a terminal could be steered with out of a line.
-func printable(s string) string {
-	return strings.Map(func(c rune) rune {
-		switch {
-		case c == '\t':
-			return ' '
-		case unicode.IsPrint(c):
-			return c
-		}
-		return unicode.ReplacementChar
-	}, s)
 }

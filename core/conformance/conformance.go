@@ -5,6 +5,7 @@
 package conformance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,12 +104,12 @@ func (e *ConfigError) Write(w io.Writer) error { return e.diags.Write(w) }
 // Run tests one upstream. What does not hold is in the report; the error says
 // that no report could be made: ErrInvalid, or a failure of the machine.
 func Run(ctx context.Context, o Options) (*Report, error) {
-	setDefault(&o.Timeout, 10*time.Second)
-	setDefault(&o.Bulk, 64<<20)
-	setDefault(&o.Dials, 64)
-	setDefault(&o.stop, stopTime+stopGrace)
-	setDefault(&o.hangUp, stopTime+stopGrace)
-	setDefault(&o.lateness, lateness)
+	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+	o.Bulk = cmp.Or(o.Bulk, 64<<20)
+	o.Dials = cmp.Or(o.Dials, 64)
+	o.stop = cmp.Or(o.stop, stopTime+stopGrace)
+	o.hangUp = cmp.Or(o.hangUp, stopTime+stopGrace)
+	o.lateness = cmp.Or(o.lateness, lateness)
 	r := &run{opts: o}
 	if err := r.read(); err != nil {
 		return nil, err
@@ -151,13 +152,6 @@ func (r *run) read() error {
 	}
 	r.cfg = cfg
 	return r.find()
-}
-
-func setDefault[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
-	}
 }
 
 // parseTarget reads "host:port".

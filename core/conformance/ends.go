@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/pluginwire"
@@ -166,14 +167,7 @@ func (r *run) end(ctx context.Context) outcome {
 	return pass("by an END record")
 }
 
-func (r *run) lacks(what string) bool {
-	for _, l := range r.opts.Lacks {
-		if l == what {
-			return true
-		}
-	}
-	return false
-}
+func (r *run) lacks(what string) bool { return slices.Contains(r.opts.Lacks, what) }
 
 func (r *run) abort(ctx context.Context) outcome {
 	return r.broken(ctx, r.main, func(c *client) { c.abort("the kit breaks off") })

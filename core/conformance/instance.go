@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/tunneld/tunneld/core/conformance/internal/poll"
 	"github.com/tunneld/tunneld/core/conformance/internal/proc"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
@@ -46,7 +48,7 @@ func (r *run) launch(ctx context.Context) (*instance, error) {
 		Spec:    r.spec,
 		Log:     log,
 		Watcher: watcher{&r.said, i.ledger},
-		Calls:   append(pluginhost.Cleaned(), r.said.heard()...),
+		Calls:   append(pluginhost.Cleaned(), grpc.WithStatsHandler(heard{&r.said})),
 	})
 	if err != nil {
 		return nil, errors.Join(err, i.host.Close(context.WithoutCancel(ctx)))

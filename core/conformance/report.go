@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/conformance/internal/secrets"
+	"github.com/tunneld/tunneld/internal/plaintext"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -138,9 +139,9 @@ func (p *Report) Failed() []string {
 // Write prints the report for people.
 func (p *Report) Write(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "plugin %s %s (%s)\n", p.Plugin.Name, printable(p.Plugin.Version), p.Plugin.Source)
+	fmt.Fprintf(&b, "plugin %s %s (%s)\n", p.Plugin.Name, plaintext.Shown(p.Plugin.Version), p.Plugin.Source)
 	if p.Plugin.Summary != "" {
-		fmt.Fprintf(&b, "  %s\n", printable(p.Plugin.Summary))
+		fmt.Fprintf(&b, "  %s\n", plaintext.Shown(p.Plugin.Summary))
 	}
 	fmt.Fprintf(&b, "  upstream %s, target %s", p.Upstream, p.Target)
 	if p.Plugin.Path != "" {
@@ -148,7 +149,7 @@ func (p *Report) Write(w io.Writer) error {
 	}
 	b.WriteString("\n")
 	for _, n := range p.Notes {
-		fmt.Fprintf(&b, "  note: %s\n", printable(n))
+		fmt.Fprintf(&b, "  note: %s\n", plaintext.Shown(n))
 	}
 	group := ""
 	folded, causes := p.folded()
@@ -163,7 +164,7 @@ func (p *Report) Write(w io.Writer) error {
 		c.write(&b)
 	}
 	for _, cause := range causes {
-		fmt.Fprintf(&b, "\nskipped, as %s: %s\n", printable(cause), strings.Join(folded[cause], ", "))
+		fmt.Fprintf(&b, "\nskipped, as %s: %s\n", plaintext.Shown(cause), strings.Join(folded[cause], ", "))
 	}
 	verdict := "conforms"
 	if !p.OK {
@@ -202,7 +203,7 @@ func (c Check) write(b *strings.Builder) {
 	fmt.Fprintf(b, "  %-8s  %-18s  %s (%.2fs)\n", mark, c.ID, c.Title, c.Seconds)
 	if c.Detail != "" {
 		for line := range strings.Lines(c.Detail) {
-			fmt.Fprintf(b, "            %s\n", printable(strings.TrimRight(line, "\n")))
+			fmt.Fprintf(b, "            %s\n", plaintext.Shown(strings.TrimRight(line, "\n")))
 		}
 	}
 	if c.Fix != "" {

@@ -40,7 +40,7 @@ start
 
 dial
   FAIL      echo                Bytes come back (0.50s)
-            byte 3�[31m
+            byte 3 [31m
             and more
             → carry them
 
@@ -112,8 +112,8 @@ func TestPageNamesTheChecks(t *testing.T) {
 		got = append(got, [2]string{m[1], m[2]})
 	}
 	var want [][2]string
-	for _, c := range Checks() {
-		want = append(want, [2]string{c.ID, c.Title})
+	for _, c := range checks {
+		want = append(want, [2]string{c.id, c.title})
 	}
 	if i := slices.IndexFunc(want, func(w [2]string) bool { return !slices.Contains(got, w) }); i >= 0 {
 		t.Errorf("the page does not have %q", want[i])

@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"sync"
 
-	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protopath"
@@ -41,45 +41,33 @@ func (w *words) printed(l pluginhost.Line) {
 	w.errors = w.errors[max(0, len(w.errors)-maxErrors):]
 }
 
-// heard has the answers of the plugin's calls taken as they come.
-func (w *words) heard() []grpc.DialOption {
-	return []grpc.DialOption{
-		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, answer any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			err := invoke(ctx, method, req, answer, cc, opts...)
-			w.answered(answer, err)
-			return err
-		}),
-		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			s, err := open(ctx, desc, cc, method, opts...)
-			if err != nil {
-				w.answered(nil, err)
-				return nil, err
-			}
-			return heardStream{s, w}, nil
-		}),
+// heard takes the answers of the plugin's calls as they come.
+type heard struct{ words *words }
+
+// TagRPC implements stats.Handler, as the following do.
+func (heard) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+// TagConn has nothing to add.
+func (heard) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn has nothing to do.
+func (heard) HandleConn(context.Context, stats.ConnStats) {}
+
+// HandleRPC takes each message, and the error that a call ends with.
+func (h heard) HandleRPC(_ context.Context, s stats.RPCStats) {
+	switch s := s.(type) {
+	case *stats.InPayload:
+		h.words.answered(s.Payload)
+	case *stats.End:
+		if s.Error != nil {
+			h.words.Add(status.Convert(s.Error).Message())
+		}
 	}
 }
 
-// heardStream is a stream whose messages are taken as they come.
-type heardStream struct {
-	grpc.ClientStream
-	words *words
-}
-
-// RecvMsg receives a message.
-func (s heardStream) RecvMsg(m any) error {
-	err := s.ClientStream.RecvMsg(m)
-	s.words.answered(m, err)
-	return err
-}
-
-// answered takes what a call returned. A schema's texts are documentation, whose
+// answered takes a message. A schema's texts are documentation, whose
 // examples may be anything, and go-plugin's own messages are not the plugin's words.
-func (w *words) answered(m any, err error) {
-	if err != nil {
-		w.Add(status.Convert(err).Message())
-		return
-	}
+func (w *words) answered(m any) {
 	answer, ok := m.(proto.Message)
 	if !ok || answer.ProtoReflect().Descriptor().ParentFile() != pluginv1.File_tunneld_plugin_v1_plugin_proto {
 		return

@@ -88,7 +88,7 @@ var allowed = map[string][]string{
 	},
 	"core/conformance": {
 		"core/conformance/internal/...", "core/internal/config", "core/internal/pluginhost", "core/internal/tunnel",
-		"internal/pluginwire", "internal/nodump", "internal/schema", "proto/tunneld/plugin/v1",
+		"internal/pluginwire", "internal/nodump", "internal/plaintext", "internal/schema", "proto/tunneld/plugin/v1",
 	},
 	"core/conformance/internal/...": {"core/conformance/internal/...", "core/internal/tunnel", "internal/plaintext", "proto/tunneld/plugin/v1"},
 	"core": {

@@ -9,6 +9,7 @@
 package pluginhost
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,14 +100,14 @@ func New(o Options) (*Host, error) {
 	if o.Log == nil {
 		return nil, errors.New("plugin host: no logger")
 	}
-	setDefault(&o.StartTimeout, 10*time.Second)
-	setDefault(&o.CallTimeout, 10*time.Second)
-	setDefault(&o.StopTimeout, 5*time.Second)
-	setDefault(&o.PingInterval, 5*time.Second)
-	setDefault(&o.MaxDials, 1000)
-	setDefault(&o.Backoff.Min, 500*time.Millisecond)
-	setDefault(&o.Backoff.Max, 30*time.Second)
-	setDefault(&o.Backoff.Reset, time.Minute)
+	o.StartTimeout = cmp.Or(o.StartTimeout, 10*time.Second)
+	o.CallTimeout = cmp.Or(o.CallTimeout, 10*time.Second)
+	o.StopTimeout = cmp.Or(o.StopTimeout, 5*time.Second)
+	o.PingInterval = cmp.Or(o.PingInterval, 5*time.Second)
+	o.MaxDials = cmp.Or(o.MaxDials, 1000)
+	o.Backoff.Min = cmp.Or(o.Backoff.Min, 500*time.Millisecond)
+	o.Backoff.Max = cmp.Or(o.Backoff.Max, 30*time.Second)
+	o.Backoff.Reset = cmp.Or(o.Backoff.Reset, time.Minute)
 	h := &Host{
 		opts:    o,
 		plugins: make(map[*Plugin]struct{}),
@@ -120,13 +121,6 @@ func New(o Options) (*Host, error) {
 		return nil, err
 	}
 	return h, nil
-}
-
-func setDefault[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
-	}
 }
 
 // findSelf settles what serves bundled plugins, and what it is called.
