@@ -27,16 +27,12 @@ var errRelayClosed = errors.New("the plugin closed the relay")
 // failed breaks the tunnel off after a side took no more bytes. A relay whose
 // plugin has ended the tunnel does so too, without being an error.
 func (w *worker) failed(s *slot, side int, what string, errno syscall.Errno) {
-	if side == client {
-		w.breakOff(s, tunnel.CloseClientReset, sideError{what + " client", errno})
-		return
-	}
-	err := sideError{what + " upstream", errno}
-	if s.relay != nil && errno != errBrokenOff {
+	err := sideError{what + " " + s.name(side), errno}
+	if side == upstream && s.relay != nil && errno != errBrokenOff {
 		w.endUp(s, err)
 		return
 	}
-	w.breakOff(s, tunnel.CloseUpstreamReset, err)
+	w.breakOff(s, resetReasons[s.side(side)], err)
 }
 
 // endUp asks the plugin why it takes no more bytes. What the client sends has
@@ -74,7 +70,7 @@ func (w *worker) notice(s *slot) {
 func (w *worker) drained(s *slot, d int) {
 	w.unpipe(&s.dirs[d])
 	if s.ending == nil {
-		s.ending = &eofs[d]
+		s.ending = &eofs[s.side(d)]
 	}
 	w.directionEvent(s, d, evFlushed)
 }
@@ -98,7 +94,7 @@ func (w *worker) passEnd(s *slot, d int) {
 func (w *worker) announced(s *slot, err error) {
 	// Where it had ended the tunnel before, it takes no announcement.
 	if err != nil && s.dirs[client].state == dirPassing {
-		w.endUp(s, fmt.Errorf("end upstream: %w", err))
+		w.endUp(s, fmt.Errorf("end %s: %w", s.name(upstream), err))
 		return
 	}
 	w.directionEvent(s, client, evAnswered)
@@ -107,7 +103,7 @@ func (w *worker) announced(s *slot, err error) {
 // confirmed goes on after the plugin said how its direction ended.
 func (w *worker) confirmed(s *slot, err error) {
 	if err != nil {
-		w.breakOff(s, brokenBy(upstream, err), fmt.Errorf("read from upstream: %w", err))
+		w.breakOff(s, brokenBy(s.side(upstream), err), fmt.Errorf("read from %s: %w", s.name(upstream), err))
 		return
 	}
 	w.directionEvent(s, upstream, evAnswered)
@@ -166,7 +162,7 @@ func (w *worker) askPlugin(s *slot, cause error) {
 // endConfirmed goes on after the plugin said how the tunnel ended.
 func (w *worker) endConfirmed(s *slot, err error) {
 	if err != nil {
-		w.breakOff(s, brokenBy(upstream, err), fmt.Errorf("end of upstream: %w", err))
+		w.breakOff(s, brokenBy(s.side(upstream), err), fmt.Errorf("end of %s: %w", s.name(upstream), err))
 		return
 	}
 	w.tunnelEvent(s, evClean, ending{})
@@ -220,7 +216,7 @@ func (w *worker) closeCleanly(s *slot) {
 // free closes the sockets and ends the use of the slot.
 func (w *worker) free(s *slot, shut func(fd int32)) {
 	s.fold()
-	result := Result{Reason: s.ending.reason, Err: s.ending.err, Up: s.dirs[client].moved, Down: s.dirs[upstream].moved}
+	result := Result{Reason: s.ending.reason, Err: s.ending.err, Up: s.dirs[s.side(client)].moved, Down: s.dirs[s.side(upstream)].moved}
 	for d := range s.dirs {
 		w.drop(&s.dirs[d])
 	}

@@ -198,7 +198,7 @@ func (s *slot) stuck() bool { return s.handed != nil && s.handed.stuck.Load() }
 
 // heldUp is how a tunnel ends that is stuck.
 func (s *slot) heldUp() *ending {
-	return &ending{tunnel.CloseUpstreamReset, &HeldUpError{s.handed.from.plugin}}
+	return &ending{resetReasons[s.side(upstream)], &HeldUpError{s.handed.from.plugin}}
 }
 
 // suspect says that the tunnel must not be spliced.

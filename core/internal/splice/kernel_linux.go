@@ -69,11 +69,15 @@ func (k *kernel) tick(tunnels *counter) {
 }
 
 // start takes t over, or leaves it alone and returns false where its
-// connections are not sockets or there are no descriptors for it, and where a plugin
-// may have a hand in the client's: a worker guards itself from the upstream's alone.
+// connections are not sockets or there are no descriptors for it, and where plugins
+// have a hand in both: a worker guards itself from one of them alone.
 func (k *kernel) start(t *Tunnel) bool {
-	if t.Client.Plugin != "" || t.Client.Relay != nil {
-		return false
+	flip := 0
+	if byPlugin(&t.Client) {
+		flip = 1
+		if byPlugin(&t.Upstream) {
+			return false
+		}
 	}
 	cfd, ok := takeSocket(t.Client)
 	if !ok {
@@ -94,14 +98,17 @@ func (k *kernel) start(t *Tunnel) bool {
 	}
 	setLinger(cfd, &unfinished)
 	setLinger(ufd, &unfinished)
-	w := k.workers[k.next.Add(1)%uint32(len(k.workers))]
-	m := message{kind: msgJoin, join: t, fds: [2]int32{cfd, ufd}}
-	if t.Upstream.Plugin != "" {
-		m.from = k.origins.of(t.Upstream.Plugin)
+	m := message{kind: msgJoin, join: t, flip: flip}
+	m.fds[client^flip], m.fds[upstream^flip] = cfd, ufd
+	if plugin := t.Client.Plugin + t.Upstream.Plugin; plugin != "" { // one of the two has one
+		m.from = k.origins.of(plugin)
 	}
-	w.submit(m)
+	k.workers[k.next.Add(1)%uint32(len(k.workers))].submit(m)
 	return true
 }
+
+// byPlugin says whether a plugin may have a hand in e's socket.
+func byPlugin(e *tunnel.End) bool { return e.Plugin != "" || e.Relay != nil }
 
 // takeSocket returns the descriptor of e's socket, or one of its own for the socket
 // that e's stream is.

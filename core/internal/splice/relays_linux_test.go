@@ -18,13 +18,15 @@ type ends struct {
 	far    [2]halfCloser
 	relays [2]*fakeRelay
 	result chan Result
+
+	traffic tunnel.Traffic
 }
 
 // withRelays joins two connections, of which some are relays.
-func withRelays(t *testing.T, p *Pump, relays [2]bool) *ends {
+func withRelays(t *testing.T, start func(Tunnel), relays [2]bool) *ends {
 	t.Helper()
 	e := &ends{result: make(chan Result, 1)}
-	tun := Tunnel{Done: func(r Result) { e.result <- r }}
+	tun := Tunnel{Traffic: &e.traffic, Done: func(r Result) { e.result <- r }}
 	for side, end := range []*tunnel.End{&tun.Client, &tun.Upstream} {
 		if !relays[side] {
 			far, near := tcpPair(t)
@@ -46,7 +48,7 @@ func withRelays(t *testing.T, p *Pump, relays [2]bool) *ends {
 			t.Fatal(err)
 		}
 	}
-	p.Start(tun)
+	start(tun)
 	return e
 }
 
@@ -79,20 +81,36 @@ func (e *ends) wait(t *testing.T) Result {
 	return res
 }
 
-// eachPlace runs test with relays at the client's side, and at both.
-func eachPlace(t *testing.T, test func(t *testing.T, p *Pump, relays [2]bool)) {
-	for _, relays := range [][2]bool{{true, false}, {true, true}} {
-		t.Run(fmt.Sprintf("relays=%v", relays), func(t *testing.T) { test(t, newPump(t), relays) })
+// eachPlace runs test with relays at the client's side, and at both, on either pump.
+func eachPlace(t *testing.T, test func(t *testing.T, start func(Tunnel), relays [2]bool)) {
+	eachPump(t, func(t *testing.T, start func(Tunnel)) {
+		for _, relays := range [][2]bool{{true, false}, {true, true}} {
+			t.Run(fmt.Sprintf("relays=%v", relays), func(t *testing.T) { test(t, start, relays) })
+		}
+	})
+}
+
+// TestOneRelayIsAWorkers: at whichever side it is.
+func TestOneRelayIsAWorkers(t *testing.T) {
+	for _, relays := range [][2]bool{{true, false}, {false, true}, {true, true}} {
+		p := newPump(t)
+		withRelays(t, p.Start, relays)
+		p.portable.mu.Lock()
+		flows := len(p.portable.flows)
+		p.portable.mu.Unlock()
+		if both := relays == [2]bool{true, true}; both != (flows == 1) {
+			t.Errorf("relays=%v: %d tunnels are pumped by goroutines", relays, flows)
+		}
 	}
 }
 
 // TestRelayAtTheClientsSide: both directions, and each half-close, which the plugins
 // learn of before they see it.
 func TestRelayAtTheClientsSide(t *testing.T) {
-	eachPlace(t, func(t *testing.T, p *Pump, relays [2]bool) {
+	eachPlace(t, func(t *testing.T, start func(Tunnel), relays [2]bool) {
 		for first := range 2 {
 			t.Run(sideNames[first]+" ends first", func(t *testing.T) {
-				e := withRelays(t, p, relays)
+				e := withRelays(t, start, relays)
 				for side := range 2 {
 					write(t, e.far[1-side], "hello")
 					read(t, e.far[side], "ahead of "+sideNames[1-side]+"hello")
@@ -113,8 +131,12 @@ func TestRelayAtTheClientsSide(t *testing.T) {
 						r.end(nil)
 					}
 				}
-				if res := e.wait(t); res.Reason != eofReasons[first] || res.Err != nil {
+				up, down := int64(len("ahead of clienthello")), int64(len("ahead of upstreamhello"))
+				if res := e.wait(t); res != (Result{Reason: eofReasons[first], Up: up, Down: down}) {
 					t.Errorf("%+v", res)
+				}
+				if c := &e.traffic; c.Up.Copied.Load() != up || c.Down.Copied.Load() != down {
+					t.Errorf("%d bytes up, %d down were counted", c.Up.Copied.Load(), c.Down.Copied.Load())
 				}
 			})
 		}
@@ -132,8 +154,8 @@ func TestClientsRelayIsBrokenOff(t *testing.T) {
 		"plugin died": {fmt.Errorf("%w: killed", tunnel.ErrPluginDied), tunnel.ClosePluginDied},
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachPlace(t, func(t *testing.T, p *Pump, relays [2]bool) {
-				e := withRelays(t, p, relays)
+			eachPlace(t, func(t *testing.T, start func(Tunnel), relays [2]bool) {
+				e := withRelays(t, start, relays)
 				read(t, e.far[upstream], "ahead of client")
 				read(t, e.far[client], "ahead of upstream")
 				e.relays[client].end(tt.word)
@@ -166,7 +188,7 @@ func (e *ends) expectBroken(t *testing.T, side int) {
 // socketpair ends.
 func TestClientsRelayIsAborted(t *testing.T) {
 	t.Run("reset", func(t *testing.T) {
-		e := withRelays(t, newPump(t), [2]bool{true, false})
+		e := withRelays(t, newPump(t).Start, [2]bool{true, false})
 		read(t, e.far[upstream], "ahead of client")
 		read(t, e.far[client], "ahead of upstream")
 		if err := e.far[upstream].(*net.TCPConn).SetLinger(0); err != nil {
@@ -180,26 +202,29 @@ func TestClientsRelayIsAborted(t *testing.T) {
 			t.Errorf("%+v", res)
 		}
 	})
-	eachPlace(t, func(t *testing.T, p *Pump, relays [2]bool) {
-		e := withRelays(t, p, relays)
-		read(t, e.far[upstream], "ahead of client")
-		read(t, e.far[client], "ahead of upstream")
-		p.Kill()
-		for side := range 2 {
-			e.expectBroken(t, side)
-		}
-		if res := e.wait(t); res.Reason != tunnel.CloseKilled {
-			t.Errorf("%+v", res)
-		}
-	})
+	for _, relays := range [][2]bool{{true, false}, {true, true}} {
+		t.Run(fmt.Sprintf("killed, relays=%v", relays), func(t *testing.T) {
+			p := newPump(t)
+			e := withRelays(t, p.Start, relays)
+			read(t, e.far[upstream], "ahead of client")
+			read(t, e.far[client], "ahead of upstream")
+			p.Kill()
+			for side := range 2 {
+				e.expectBroken(t, side)
+			}
+			if res := e.wait(t); res.Reason != tunnel.CloseKilled {
+				t.Errorf("%+v", res)
+			}
+		})
+	}
 }
 
 // TestClientsPluginEndsTheTunnel: once it has, cleanly, what the upstream still sends
 // has nowhere to go, and the tunnel does not wait for its end.
 func TestClientsPluginEndsTheTunnel(t *testing.T) {
-	eachPlace(t, func(t *testing.T, p *Pump, relays [2]bool) {
+	eachPlace(t, func(t *testing.T, start func(Tunnel), relays [2]bool) {
 		t.Parallel() // what is dropped is waited for
-		e := withRelays(t, p, relays)
+		e := withRelays(t, start, relays)
 		read(t, e.far[upstream], "ahead of client")
 		read(t, e.far[client], "ahead of upstream")
 		write(t, e.far[client], "last")

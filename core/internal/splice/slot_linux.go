@@ -13,8 +13,11 @@ import (
 // piece, which the next tunnel uses again.
 type slot struct {
 	index, generation uint32
-	fds               [2]int32 // client, upstream
-	handed            *handed  // the upstream, where a plugin handed it over
+	// The worker takes the side that a plugin has a hand in for the upstream. flip is
+	// 1 where it is the client, and otherwise 0: see side.
+	flip   int
+	fds    [2]int32 // client, upstream
+	handed *handed  // the upstream, where a plugin handed it over
 
 	state   tunnelState
 	queued  bool // in the worker's ready list
@@ -35,6 +38,12 @@ type slot struct {
 	done     func(Result)
 	ending   *ending // nil: nothing has ended
 }
+
+// side is what the worker's side d, or its direction, is in fact, and the other way
+// round.
+func (s *slot) side(d int) int { return d ^ s.flip }
+
+func (s *slot) name(d int) string { return sideNames[s.side(d)] }
 
 // ending is why a tunnel ends.
 type ending struct {
@@ -89,7 +98,7 @@ func (s *slot) fold() {
 		dir.moved += dir.spliced + dir.copied
 		if t := s.traffic; t != nil {
 			way := &t.Up
-			if d == upstream {
+			if s.side(d) == upstream {
 				way = &t.Down
 			}
 			way.Spliced.Add(dir.spliced)

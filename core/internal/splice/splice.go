@@ -4,8 +4,8 @@
 //
 // On Linux a tunnel between two bare sockets belongs to one of a few workers,
 // each with its own epoll, and costs two descriptors and a small struct while
-// it is idle; bulk moves by splice(2). Everything else (a wrapped connection, a
-// client that a plugin has handed over, another system) is pumped by two goroutines
+// it is idle; bulk moves by splice(2). Everything else (a wrapped connection,
+// plugins that handed over both sides, another system) is pumped by two goroutines
 // with pooled buffers. Both keep the same promises.
 package splice
 

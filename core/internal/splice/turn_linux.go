@@ -2,8 +2,6 @@ package splice
 
 import (
 	"syscall"
-
-	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
 const (
@@ -122,11 +120,8 @@ func (w *worker) filled(s *slot, d, n int, errno syscall.Errno) bool {
 		// The plugin has closed a relay with bytes of ours in it. What it sent
 		// has been read; whether that was all is its word to say.
 		w.directionEvent(s, d, evEOF)
-	case d == client:
-		w.breakOff(s, tunnel.CloseClientReset, sideError{"read from client", errno})
-		return false
 	default:
-		w.breakOff(s, tunnel.CloseUpstreamReset, sideError{"read from upstream", errno})
+		w.breakOff(s, resetReasons[s.side(d)], sideError{"read from " + s.name(d), errno})
 		return false
 	}
 	return true

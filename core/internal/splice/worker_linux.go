@@ -82,8 +82,9 @@ const (
 type message struct {
 	kind messageKind
 	join *Tunnel
-	fds  [2]int32 // of join
-	from *origin  // of join, where a plugin handed its upstream over
+	flip int      // of join, as what follows: see slot
+	fds  [2]int32 // its client's and its upstream's as the worker takes them
+	from *origin  // where a plugin handed the upstream over
 	key  slotKey
 	err  error
 }
@@ -256,20 +257,22 @@ func (w *worker) message(m message) {
 // for; that they take bytes is taken for granted.
 func (w *worker) join(m message) {
 	s, t := w.slots.take(), m.join
+	s.flip, s.fds = m.flip, m.fds
+	ends := [2]*tunnel.End{&t.Client, &t.Upstream}
+	s.relay = ends[s.side(upstream)].Relay
 	s.state = tunnelDirect
-	if t.Upstream.Relay != nil {
+	if s.relay != nil {
 		s.state = tunnelRelay
 	}
-	s.fds = m.fds
 	if m.from != nil {
 		s.handed = &handed{fd: s.fds[upstream], from: m.from}
 	}
-	s.timeouts, s.relay, s.traffic, s.done = t.Timeouts, t.Upstream.Relay, t.Traffic, t.Done
+	s.timeouts, s.traffic, s.done = t.Timeouts, t.Traffic, t.Done
 	s.start, s.active = w.now, w.now
 	s.readyTo = [2]bool{true, true}
-	for side, ahead := range [2][]byte{t.Client.ReadAhead, t.Upstream.ReadAhead} {
-		if len(ahead) > 0 {
-			s.dirs[side].rest = &rest{b: ahead}
+	for side, end := range ends {
+		if len(end.ReadAhead) > 0 {
+			s.dirs[s.side(side)].rest = &rest{b: end.ReadAhead}
 		}
 	}
 	for side, fd := range s.fds {
@@ -342,7 +345,7 @@ func (w *worker) checkLines(s *slot) {
 			continue
 		}
 		if w.lines.dead(&s.lines[side], uintptr(s.fds[side]), w.now) {
-			reason, err := w.lines.ended(side)
+			reason, err := w.lines.ended(s.side(side))
 			w.breakOff(s, reason, err)
 			return
 		}
