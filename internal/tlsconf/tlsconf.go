@@ -17,9 +17,9 @@ import (
 	"github.com/tunneld/tunneld/internal/userfile"
 )
 
-// MaxPEM bounds a file of certificates or of a key, in bytes. A system's authorities
+// maxPEM bounds a file of certificates or of a key, in bytes. A system's authorities
 // together are some 200 KB.
-const MaxPEM = 4 << 20
+const maxPEM = 4 << 20
 
 // versions are those that can be asked for; "" is the oldest.
 var versions = map[string]uint16{"": tls.VersionTLS12, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
@@ -36,7 +36,7 @@ type Certificate struct {
 }
 
 // LoadKeyPair is tls.LoadX509KeyPair for files that the user named: regular ones, of
-// at most MaxPEM bytes each. It never waits.
+// at most maxPEM bytes each. It never waits.
 func LoadKeyPair(certFile, keyFile string) (tls.Certificate, error) {
 	return reading{}.keyPair(certFile, keyFile)
 }
@@ -48,7 +48,7 @@ func LoadPool(file string) (*x509.CertPool, error) { return reading{}.pool(file)
 type reading map[string]userfile.Sum
 
 func (r reading) file(path string) ([]byte, error) {
-	f, err := userfile.Read(path, MaxPEM)
+	f, err := userfile.Read(path, maxPEM)
 	if err != nil {
 		return nil, err
 	}
