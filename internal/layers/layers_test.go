@@ -73,7 +73,7 @@ var allowed = map[string][]string{
 	// The core.
 	"core/internal/tunnel":     {"internal/bare", "internal/sockopt", "proto/tunneld/plugin/v1"},
 	"core/internal/hclbody":    {"internal/schema", "proto/tunneld/plugin/v1"},
-	"core/internal/config":     {"internal/plaintext", "internal/pluginwire", "core/internal/hclbody", "core/internal/listen", "core/internal/route", "core/internal/tunnel", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1", "internal/outbound"},
+	"core/internal/config":     {"internal/plaintext", "internal/pluginwire", "core/internal/hclbody", "core/internal/listen", "core/internal/route", "core/internal/tunnel", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1", "internal/outbound", "internal/tlsconf"},
 	"core/internal/route":      {"core/internal/tunnel"},
 	"core/internal/listen":     {"internal/bare", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
 	"core/internal/splice":     {"internal/bare", "internal/sockopt", "core/internal/tunnel"},
@@ -83,8 +83,7 @@ var allowed = map[string][]string{
 	"core/internal/control":    {"core/internal/status"},
 	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/nodump", "internal/plaintext", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
-		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost",
-		"core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/userfile", "internal/neterr", "internal/outbound", "proto/tunneld/plugin/v1",
+		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost", "core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/userfile", "internal/neterr", "internal/outbound", "proto/tunneld/plugin/v1", "internal/tlsconf",
 	},
 	"core/conformance": {
 		"core/conformance/internal/...", "core/internal/config", "core/internal/pluginhost", "core/internal/tunnel",

@@ -36,6 +36,17 @@ func OneOf(texts ...string) *pluginv1.Type {
 	return &pluginv1.Type{Kind: pluginv1.Kind_KIND_STRING, OneOf: texts}
 }
 
+// File is a text that names a file.
+func File() *pluginv1.Type {
+	return &pluginv1.Type{Kind: pluginv1.Kind_KIND_STRING, Path: pluginv1.PathUse_PATH_USE_FILE}
+}
+
+// With is the attribute that another one has to go with.
+func With(a *pluginv1.Attribute, other string) *pluginv1.Attribute {
+	a.RequiredWith = append(a.RequiredWith, other)
+	return a
+}
+
 // List is a list of elements of a type.
 func List(of *pluginv1.Type) *pluginv1.Type {
 	return &pluginv1.Type{Kind: pluginv1.Kind_KIND_LIST, Element: of}

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -17,6 +19,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/schema"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
 var (
@@ -72,7 +75,39 @@ func (p *parser) direct(v schema.Values, b *hclsyntax.Block) {
 	for _, w := range wrong {
 		p.errorAt(locate(b, w.name), w.summary(), w.problem)
 	}
-	p.cfg.Upstreams = append(p.cfg.Upstreams, Upstream{Type: DirectType, Name: b.Labels[1], Socket: socket(v.Block("tcp")), Common: shared})
+	p.cfg.Upstreams = append(p.cfg.Upstreams, Upstream{Type: DirectType, Name: b.Labels[1], Socket: socket(v.Block("tcp")), TLS: p.directTLS(v, b), Common: shared})
+}
+
+// directTLS reads the tls block, and whether its files are of use.
+func (p *parser) directTLS(v schema.Values, b *hclsyntax.Block) *TLS {
+	if !slices.ContainsFunc(b.Body.Blocks, func(in *hclsyntax.Block) bool { return in.Type == "tls" }) {
+		return nil // an absent block has its defaults
+	}
+	block := v.Block("tls")
+	o := tlsconf.ClientOptions{
+		CAFile: block.Text("ca_file"), CertFile: block.Text("cert_file"), KeyFile: block.Text("key_file"),
+		MinVersion: block.Text("min_version"), InsecureSkipVerify: block.Bool("insecure_skip_verify"),
+	}
+	unusable := func(name, summary string, err error) {
+		if err != nil {
+			p.report(hclbody.Problem{
+				Machine: errors.Is(err, fs.ErrNotExist), Range: locate(b, "tls", name),
+				Summary: summary + ": " + err.Error(), Detail: "Name readable PEM files.",
+			})
+		}
+	}
+	if o.CAFile != "" {
+		_, err := tlsconf.LoadPool(o.CAFile)
+		unusable("ca_file", "Cannot use the authorities", err)
+	}
+	if o.CertFile != "" && o.KeyFile != "" {
+		_, err := tlsconf.LoadKeyPair(o.CertFile, o.KeyFile)
+		unusable("cert_file", "Cannot use the client's certificate", err)
+	}
+	if o.InsecureSkipVerify {
+		p.warnAt(locate(b, "tls", "insecure_skip_verify"), "The far end's certificate is not checked", "Whoever answers can read and change everything. Set ca_file instead.")
+	}
+	return &TLS{Client: o, ServerName: block.Text("server_name")}
 }
 
 func logBlock(v schema.Values) Log {

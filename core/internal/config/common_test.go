@@ -223,3 +223,34 @@ func TestViaOfAnOlderPlugin(t *testing.T) {
 		}
 	}
 }
+
+// TestDirectTLS: the block is read, its files are looked at, and what is careless is
+// warned of.
+func TestDirectTLS(t *testing.T) {
+	cfg, diags := parseText(t, `upstream "direct" "a" {
+  tls {
+    server_name = "db.corp"
+  }
+}
+upstream "direct" "b" {}
+listener "socks5" "l" { address = "127.0.0.1:0" }
+route "r" { upstreams = [upstream.direct.a, upstream.direct.b] }
+`)
+	if len(diags) > 0 || cfg.Upstreams[0].TLS == nil || cfg.Upstreams[0].TLS.ServerName != "db.corp" || cfg.Upstreams[0].TLS.Client.MinVersion != "1.2" || cfg.Upstreams[1].TLS != nil {
+		t.Errorf("%+v, %+v, %s", cfg.Upstreams[0].TLS, cfg.Upstreams[1].TLS, printed(t, diags))
+	}
+	_, diags = parseText(t, `upstream "direct" "a" {
+  tls {
+    ca_file              = "/no/such/ca.pem"
+    cert_file            = "/no/such/cert.pem"
+    insecure_skip_verify = true
+  }
+}
+`)
+	got := printed(t, diags)
+	for _, want := range []string{"line 3", "Cannot use the authorities", "line 4", `"cert_file" without "key_file"`, "Warning", "line 5", "certificate is not checked"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+}

@@ -52,7 +52,7 @@ func TestDocumentation(t *testing.T) {
 	common, _ := schema.WithCommon(schema.Upstreams, &pluginv1.Block{})
 	blocks := map[string]*pluginv1.Block{
 		"log": tables["log"], "metrics": tables["metrics"], "control": tables["control"], "daemon": tables["daemon"],
-		"plugin": tables["plugin"], "upstream": common, "route": tables["route"], "match": schema.Nested(tables["route"], "match").GetBody(),
+		"plugin": tables["plugin"], "upstream": common, "tls": schema.Nested(tables["upstream.direct"], "tls").GetBody(), "route": tables["route"], "match": schema.Nested(tables["route"], "match").GetBody(),
 		"listener": listener, "limits": schema.Nested(listener, "limits").GetBody(),
 		"timeouts": schema.Nested(listener, "timeouts").GetBody(), "tcp": schema.Nested(listener, "tcp").GetBody(),
 	}

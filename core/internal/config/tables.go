@@ -108,6 +108,16 @@ func listenerTable(own ...*pluginv1.Attribute) *pluginv1.Block {
 
 // directTable is that of the built-in upstream.
 func directTable() *pluginv1.Block {
-	table, _ := schema.WithCommon(schema.Upstreams, &pluginv1.Block{Blocks: []*pluginv1.NestedBlock{schema.Single("tcp", schema.Socket()...)}})
+	table, _ := schema.WithCommon(schema.Upstreams, &pluginv1.Block{Blocks: []*pluginv1.NestedBlock{
+		schema.Single("tcp", schema.Socket()...),
+		schema.Single("tls",
+			schema.Attr("ca_file", schema.File(), ``),
+			schema.With(schema.Attr("cert_file", schema.File(), ``), "key_file"),
+			schema.With(schema.Attr("key_file", schema.File(), ``), "cert_file"),
+			schema.Attr("server_name", schema.Text, ``),
+			schema.Attr("min_version", schema.OneOf("1.2", "1.3"), `"1.2"`),
+			schema.Attr("insecure_skip_verify", schema.Bool, `false`),
+		),
+	}})
 	return table
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/outbound"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -97,6 +98,8 @@ type Upstream struct {
 	// Socket is the tcp block of upstream "direct", and that block's defaults
 	// for any other type.
 	Socket tunnel.SocketOptions
+	// TLS is the tls block of upstream "direct"; nil: there is none.
+	TLS *TLS
 	// Common is what its common attributes say.
 	Common Common
 	// JSON is the body of a plugin's upstream as Configure takes it, without the
@@ -105,6 +108,13 @@ type Upstream struct {
 	// stay so for "direct".
 	JSON []byte
 	Hash string
+}
+
+// TLS is how upstream "direct" speaks TLS to its targets.
+type TLS struct {
+	Client tlsconf.ClientOptions
+	// ServerName is the name to ask for and to check; empty: the target's.
+	ServerName string
 }
 
 // Common holds the common attributes of an upstream; nil is one that neither the

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +14,7 @@ import (
 	"github.com/tunneld/tunneld/internal/bare"
 	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/outbound"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -21,10 +24,21 @@ type direct struct {
 	socket tunnel.SocketOptions
 	via    outbound.Via
 	bind   netip.Addr
+	// tls is spoken to the target, as this server unless that is empty; proxyTLS to an
+	// https proxy. Both are nil where there is no tls block.
+	tls, proxyTLS *tlsconf.Client
+	serverName    string
 }
 
 func newDirect(u config.Upstream) direct {
-	return direct{id: u.ID(), socket: u.Socket, via: u.Common.Via, bind: u.Common.Bind}
+	d := direct{id: u.ID(), socket: u.Socket, via: u.Common.Via, bind: u.Common.Bind}
+	if u.TLS != nil {
+		d.tls, d.serverName = tlsconf.NewClient(u.TLS.Client), u.TLS.ServerName
+		proxy := u.TLS.Client // its name and the client's certificate are the target's
+		proxy.CertFile, proxy.KeyFile = "", ""
+		d.proxyTLS = tlsconf.NewClient(proxy)
+	}
+	return d
 }
 
 // Dial resolves the target and connects to it.
@@ -39,7 +53,7 @@ func (d direct) Dial(ctx context.Context, req tunnel.Dial) (*tunnel.Conn, error)
 		}
 	}
 	var clock stageClock
-	conn, err := d.connect(ctx, req.Target.String(), clock.enter)
+	conn, err := d.connect(ctx, req.Target, clock.enter)
 	stage, stages := clock.stop()
 	if err != nil {
 		return nil, d.failed(ctx, stage, stages, err)
@@ -71,10 +85,10 @@ func (d direct) failed(ctx context.Context, stage pluginv1.Stage, stages []tunne
 	return e
 }
 
-// connect makes the connection: a bare socket, unless a proxy has to be spoken to.
-func (d direct) connect(ctx context.Context, address string, enter func(pluginv1.Stage)) (*tunnel.Conn, error) {
-	if !d.via.IsZero() {
-		return d.through(ctx, address, enter)
+// connect makes the connection: a bare socket, unless a proxy or TLS has to be spoken.
+func (d direct) connect(ctx context.Context, to tunnel.Target, enter func(pluginv1.Stage)) (*tunnel.Conn, error) {
+	if !d.via.IsZero() || d.tls != nil {
+		return d.through(ctx, to, enter)
 	}
 	race := outbound.Race[*bare.Socket]{
 		Bind:    d.bind,
@@ -82,17 +96,21 @@ func (d direct) connect(ctx context.Context, address string, enter func(pluginv1
 		Attempt: bare.Dialer{Options: d.socket, Bind: d.bind}.Dial,
 		Discard: (*bare.Socket).Close,
 	}
-	socket, err := race.Connect(ctx, address)
+	socket, err := race.Connect(ctx, to.String())
 	if err != nil {
 		return nil, err
 	}
 	return &tunnel.Conn{End: tunnel.End{Socket: socket}}, nil
 }
 
-// through connects by way of the proxy.
-func (d direct) through(ctx context.Context, address string, enter func(pluginv1.Stage)) (*tunnel.Conn, error) {
+// through connects by way of the proxy, if there is one, and then speaks TLS, if that
+// is wanted.
+func (d direct) through(ctx context.Context, to tunnel.Target, enter func(pluginv1.Stage)) (*tunnel.Conn, error) {
 	dialer := outbound.Dialer{Socket: d.socket, Bind: d.bind, Via: d.via}
-	conn, err := dialer.Dial(ctx, address, enter)
+	if d.proxyTLS != nil {
+		dialer.TLS = d.proxyTLS.Config
+	}
+	conn, err := dialer.Dial(ctx, to.String(), enter)
 	if err != nil {
 		return nil, err
 	}
@@ -102,5 +120,27 @@ func (d direct) through(ctx context.Context, address string, enter func(pluginv1
 			return nil, err
 		}
 	}
+	if d.tls != nil {
+		enter(pluginv1.Stage_STAGE_TLS)
+		if conn, err = d.secure(ctx, conn, to.Host); err != nil {
+			return nil, err
+		}
+	}
 	return &tunnel.Conn{End: tunnel.End{Stream: conn}}, nil
+}
+
+// secure speaks TLS on conn, which it closes on an error. An end of file without a
+// close_notify is then an error of Read, so that a cut is no clean end.
+func (d direct) secure(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
+	config, err := d.tls.Config(cmp.Or(d.serverName, host))
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	c := tls.Client(tlsconf.Strict(conn), config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	return c, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
 // generation is one configuration in force. It never changes; a reload makes
@@ -22,6 +23,7 @@ type generation struct {
 	plugins   map[string]*pluginhost.Plugin // by type
 	hashes    map[string]string             // of the upstreams' values, by ID
 	served    []Listener                    // in the configuration's order
+	secured   []*tlsconf.Client             // of its direct upstreams
 
 	holders atomic.Int64
 	unheld  chan struct{} // closed once it was retired and nobody holds it
@@ -109,7 +111,11 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	for _, u := range cfg.Upstreams {
 		g.hashes[u.ID()] = u.Hash
 		if u.Type == config.DirectType {
-			upstreams[u.ID()] = known.upstream(u, newDirect(u))
+			d := newDirect(u)
+			if d.tls != nil {
+				g.secured = append(g.secured, d.tls, d.proxyTLS)
+			}
+			upstreams[u.ID()] = known.upstream(u, d)
 			continue
 		}
 		p := plugins[u.Type]

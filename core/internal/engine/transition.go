@@ -103,6 +103,7 @@ func (t *transition) swap() {
 	t.next.limit.warn(e.log)
 	t.next.place(e.slots)
 	e.current.Store(t.next)
+	e.followed.secure(t.next.secured)
 	for _, p := range t.plugins.started {
 		e.availabilities.catchUp(p)
 	}
