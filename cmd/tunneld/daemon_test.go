@@ -186,12 +186,14 @@ func TestFallOver(t *testing.T) {
 	config := s.upstream("") + strings.Replace(second.upstream(""), `"onprem"`, `"second"`, 1) +
 		listener("db", "127.0.0.1:0", "db.corp:5432", "") + route("all", "", "upstream.sapsocks.onprem", "upstream.sapsocks.second")
 	d := startDaemon(t, config)
-	s.emu.SetFaults(sapsocksemu.Faults{Reply: 3})
-	pingPong(t, d.dial(t, "tcp.db"), "by the second")
-	d.log.await(t, 1, "msg", "upstream failed, the next is tried", "upstream", "sapsocks.onprem")
 	s.emu.SetFaults(sapsocksemu.Faults{Reply: 2})
 	d.dialReset(t, "tcp.db")
 	d.log.await(t, 1, "msg", "connection failed", "upstream", "sapsocks.onprem", "reason", "denied")
+	s.emu.SetFaults(sapsocksemu.Faults{Reply: 3}) // no Cloud Connector: it is passed over from then on
+	pingPong(t, d.dial(t, "tcp.db"), "by the second")
+	d.log.await(t, 1, "msg", "upstream failed, the next is tried", "upstream", "sapsocks.onprem")
+	pingPong(t, d.dial(t, "tcp.db"), "by the second at once")
+	d.log.await(t, 1, "msg", "upstream is passed over while a route has another", "upstream", "sapsocks.onprem")
 }
 
 func TestLimitsAndTimeouts(t *testing.T) {

@@ -158,11 +158,12 @@ func TestDialTimeout(t *testing.T) {
 		listener("long", "127.0.0.1:0", "db.corp:5432", "timeouts {\n dial = \"5s\"\n }")+
 		route("short", "match {\n listeners = [listener.tcp.short]\n }", "upstream.sapsocks.onprem")+
 		route("all", "", "upstream.sapsocks.onprem", "upstream.sapsocks.second"))
+	// This comes first: what hangs is passed over from then on.
+	pingPong(t, d.dial(t, "tcp.long"), "by the second")
+	d.log.await(t, 1, "msg", "upstream failed, the next is tried", "listener", "tcp.long", "reason", "timeout")
 	d.dialReset(t, "tcp.short")
 	line := d.log.await(t, 1, "msg", "connection failed", "listener", "tcp.short", "reason", "timeout")[0]
 	if hint, _ := line["hint"].(string); hint == "" {
 		t.Errorf("no hint in %v", line)
 	}
-	pingPong(t, d.dial(t, "tcp.long"), "by the second")
-	d.log.await(t, 1, "msg", "upstream failed, the next is tried", "listener", "tcp.long", "reason", "timeout")
 }
