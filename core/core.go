@@ -11,6 +11,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/engine"
 	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/internal/listenfds"
 )
 
 // Options are what the daemon needs. ConfigPath is required.
@@ -27,6 +28,10 @@ type Options struct {
 	// serve".
 	Bundled []string
 	Self    []string
+	// Inherit takes the listening sockets that the process was given over
+	// (sd_listen_fds(3)), and their variables out of the environment. Start then comes
+	// before anything else opens descriptors or starts processes.
+	Inherit bool
 	// Log is where the daemon's log goes. Writes are of whole lines, one at a time.
 	// The daemon does not wait for them, but a stop for those that are left, for
 	// some seconds at most; what a slow writer does not take is dropped and counted.
@@ -66,8 +71,14 @@ type Daemon struct {
 // configuration. They may hold warnings in any case, which are in the log of a daemon
 // that runs.
 func Start(ctx context.Context, opts Options) (*Daemon, Diagnostics, error) {
-	log := newLogging(opts.Log)
 	o := engineOptions(opts)
+	if opts.Inherit {
+		var err error
+		if o.Inherited, err = listenfds.Take(); err != nil {
+			return nil, nil, fmt.Errorf("start: sockets that were passed: %w", err)
+		}
+	}
+	log := newLogging(opts.Log)
 	o.Log, o.SetLog, o.Notify = slog.New(log), log.set, opts.Notify
 	o.LogDropped = log.sink.queue.Dropped
 	e, diags, err := engine.Start(ctx, o)

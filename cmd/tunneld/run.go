@@ -82,6 +82,7 @@ func runDaemon(cmd *cobra.Command, config string) error {
 	opts := options(config)
 	opts.Log = cmd.ErrOrStderr()
 	opts.Warnings = protect()
+	opts.Inherit = true
 	var manager notifier
 	opts.Notify = manager.event
 	var (

@@ -68,6 +68,37 @@ func Listen(ctx context.Context, address string, o sockopt.Options) (*Listener, 
 	return l, nil
 }
 
+// Inherit takes a listening TCP socket that another process has bound. file stays its
+// owner's, whom the closing of the Listener does not concern. o is as in Listen, for the
+// sockets that connect from now on.
+func Inherit(file *os.File, addr *net.TCPAddr, o sockopt.Options) (*Listener, error) {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var dupErr error
+	err = raw.Control(func(of uintptr) {
+		if fd, dupErr = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0); dupErr == nil {
+			dupErr = unix.SetNonblock(fd, true)
+		}
+	})
+	if err = errors.Join(err, dupErr); err != nil {
+		if fd >= 0 {
+			_ = unix.Close(fd) // the first error says more
+		}
+		return nil, os.NewSyscallError("dup", err)
+	}
+	l := &Listener{file: os.NewFile(uintptr(fd), file.Name()), addr: addr}
+	if l.raw, err = l.file.SyscallConn(); err == nil {
+		err = errors.Join(l.readSystem(l.raw), l.Control(func(fd uintptr) { Fit(int(fd)) }), l.SetOptions(o))
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.file.Close())
+	}
+	return l, nil
+}
+
 // Addr is the address that the system bound.
 func (l *Listener) Addr() *net.TCPAddr { return l.addr }
 

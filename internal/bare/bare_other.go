@@ -47,6 +47,22 @@ func Listen(ctx context.Context, address string, o sockopt.Options) (*Listener, 
 	return l, nil
 }
 
+// Inherit takes a listening TCP socket that another process has bound. file stays its
+// owner's, whom the closing of the Listener does not concern. o is as in Listen.
+func Inherit(file *os.File, _ *net.TCPAddr, o sockopt.Options) (*Listener, error) {
+	ln, err := net.FileListener(file) // a duplicate
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		return nil, errors.Join(errors.New("it is no TCP socket"), ln.Close())
+	}
+	l := &Listener{ln: tcp}
+	l.options.Store(&o)
+	return l, nil
+}
+
 // Addr is the address that the system bound.
 func (l *Listener) Addr() *net.TCPAddr { return l.ln.Addr().(*net.TCPAddr) }
 

@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"internal/socks5":         {},
 	"internal/sockopt":        {},
 	"internal/bare":           {"internal/sockopt"},
+	"internal/listenfds":      {},
 	"internal/tlsconf":        {"internal/follow", "internal/userfile"},
 	"internal/fdtest":         {},
 	"internal/freeport":       {},
@@ -83,7 +84,7 @@ var allowed = map[string][]string{
 	"core/internal/control":    {"core/internal/status"},
 	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/nodump", "internal/plaintext", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
-		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost", "core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/userfile", "internal/neterr", "internal/outbound", "proto/tunneld/plugin/v1", "internal/tlsconf",
+		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost", "core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/listenfds", "internal/userfile", "internal/neterr", "internal/outbound", "proto/tunneld/plugin/v1", "internal/tlsconf",
 	},
 	"core/conformance": {
 		"core/conformance/internal/...", "core/internal/config", "core/internal/pluginhost", "core/internal/tunnel",
@@ -92,7 +93,7 @@ var allowed = map[string][]string{
 	"core/conformance/internal/...": {"core/conformance/internal/...", "core/internal/tunnel", "internal/plaintext", "proto/tunneld/plugin/v1"},
 	"core": {
 		"core/internal/config", "core/internal/control", "core/internal/engine",
-		"core/internal/hclbody", "core/internal/status", "internal/logqueue", "internal/schema",
+		"core/internal/hclbody", "core/internal/status", "internal/listenfds", "internal/logqueue", "internal/schema",
 	},
 
 	// The program, which alone lists the bundled plugins.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -14,14 +15,33 @@ import (
 	"github.com/tunneld/tunneld/internal/schema"
 )
 
+// fdNameRE is what systemd allows in FileDescriptorName=, but for what nobody writes.
+var fdNameRE = regexp.MustCompile(`^[A-Za-z0-9_.@-]{1,255}$`)
+
+// InheritedName returns the name in an address "fd://NAME": that of a socket that the
+// daemon is given at its start.
+func InheritedName(address string) (name string, ok bool) {
+	return strings.CutPrefix(address, "fd://")
+}
+
+// The words for a listener that others than this machine's users reach.
+const (
+	OpenSummary = "The listener can be reached from beyond this machine"
+	OpenDetail  = "Whoever reaches it uses its upstreams, without a password. Listen on 127.0.0.1, [::1] or localhost, or, if it is meant so, write: open = true"
+)
+
 // listenAddress is where a socket listens.
 type listenAddress struct {
+	fd   string     // the name of an inherited socket; the others are unset
 	host string     // in lower case
 	ip   netip.Addr // unset where host is a name
 	port uint16
 }
 
 func parseListenAddress(s string) (listenAddress, bool) {
+	if name, ok := InheritedName(s); ok {
+		return listenAddress{fd: name}, fdNameRE.MatchString(name)
+	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		return listenAddress{}, false
@@ -52,6 +72,8 @@ func (a listenAddress) loopback() bool { return a.host == "localhost" || a.ip.Is
 // address takes all, of both families: that is how Go listens on it.
 func (a listenAddress) overlaps(b listenAddress) bool {
 	switch {
+	case a.fd != "" || b.fd != "":
+		return a.fd == b.fd
 	case a.port != b.port || a.port == 0:
 		return false
 	case a.ip.IsUnspecified() || b.ip.IsUnspecified() || a.host == b.host:
@@ -81,6 +103,9 @@ func (p *parser) address(b *hclsyntax.Block, id string, v schema.Values) (listen
 	}
 	at := locate(b, "address")
 	a, ok := parseListenAddress(written)
+	if ok && a.fd != "" && id == "metrics" {
+		ok = false // only listeners take sockets over
+	}
 	if !ok {
 		p.errorAt(at, `Wrong value for "address"`, `Write host:port, with a port from 0 (any) to 65535: "127.0.0.1:5432", "[::1]:5432", "localhost:5432".`)
 		return a, false

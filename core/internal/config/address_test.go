@@ -34,6 +34,11 @@ func TestListenAddress(t *testing.T) {
 		{"::1:5", false, false},
 		{"a b:5", false, false},
 		{"unix:///run/x", false, false},
+		{"fd://orders", true, false},
+		{"fd://tunneld-a.socket", true, false},
+		{"fd://", false, false},
+		{"fd://a:b", false, false},
+		{"fd://a b", false, false},
 		{"", false, false},
 	} {
 		a, ok := parseListenAddress(c.in)
@@ -49,6 +54,9 @@ func TestOverlaps(t *testing.T) {
 		want bool
 	}{
 		{"127.0.0.1:5", "127.0.0.1:5", true},
+		{"fd://a", "fd://a", true},
+		{"fd://a", "fd://b", false},
+		{"fd://a", "0.0.0.0:0", false},
 		{"127.0.0.1:5", "127.0.0.1:6", false},
 		{"127.0.0.1:0", "127.0.0.1:0", false},
 		{"127.0.0.1:5", "127.0.0.2:5", false},

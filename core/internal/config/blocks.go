@@ -204,9 +204,8 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 		Backlog: tcp.Int("backlog"),
 		Open:    v.Bool("open"),
 	}
-	if addr, ok := p.address(b, "listener."+l.ID(), v); ok && !addr.loopback() && !l.Open {
-		p.errorAt(locate(b, "address"), "The listener can be reached from beyond this machine",
-			"Whoever reaches it uses its upstreams, without a password. Listen on 127.0.0.1, [::1] or localhost, or, if it is meant so, write: open = true")
+	if addr, ok := p.address(b, "listener."+l.ID(), v); ok && addr.fd == "" && !addr.loopback() && !l.Open {
+		p.errorAt(locate(b, "address"), OpenSummary, OpenDetail)
 	}
 	if written, given := v["target"].(string); given {
 		target, problem := parseTarget(written)

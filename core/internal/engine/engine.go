@@ -22,6 +22,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/splice"
 	"github.com/tunneld/tunneld/core/internal/status"
 	"github.com/tunneld/tunneld/internal/follow"
+	"github.com/tunneld/tunneld/internal/listenfds"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -43,6 +44,8 @@ type Options struct {
 	// FailingPause is how long an upstream is passed over whose plugin reports it
 	// failing, before a dial tries it again; 0: ten seconds.
 	FailingPause time.Duration
+	// Inherited are the sockets that the process was given; nil: none.
+	Inherited *listenfds.Table
 	// Log is the daemon's log.
 	Log *slog.Logger
 	// SetLog is told of the log block of each configuration that is put in

@@ -46,7 +46,7 @@ func (l *listening) close() error { return l.socket.Close() }
 
 func (l *listening) rebind(ctx context.Context) error {
 	// The generation in force knows it by its listening.
-	socket, err := bind(ctx, l.bound(), l.inForce().Listener)
+	socket, err := l.engine.open(ctx, l.bound(), l.claim, l.inForce().Listener)
 	if err == nil {
 		l.socket = socket
 	}
@@ -60,6 +60,20 @@ func (l *listening) tell(serves bool) {
 	}
 	_, id, _ := strings.Cut(l.block, ".")
 	l.engine.log.Info(what, "listener", id, "address", l.bound().String())
+}
+
+// open takes over the inherited socket that c names, or binds a new one.
+func (e *Engine) open(ctx context.Context, at netip.AddrPort, c claim, l config.Listener) (*listen.Socket, error) {
+	name, ok := config.InheritedName(c.written)
+	if !ok {
+		return bind(ctx, at, l)
+	}
+	for _, s := range e.opts.Inherited.Sockets(name) {
+		if s.Err == nil && unmapped(s.Addr) == at {
+			return listen.Inherit(s.File, s.Addr, listen.Options{Backlog: l.Backlog, Socket: l.Socket})
+		}
+	}
+	return nil, fmt.Errorf("%s has no socket at %s", c.written, at)
 }
 
 // bind binds address with l's options.

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 	plugintest.Serve(map[string]func() int{
 		toyName:      func() int { return sdk.Serve(toyPlugin(toyName)) },
 		otherToyName: func() int { return sdk.Serve(toyPlugin(otherToyName)) },
+		heirName:     serveHeir,
 	})
 	goleak.VerifyTestMain(m)
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,6 +93,7 @@ func (e *Engine) newBinding(cfg *config.Config) *binding {
 type wanted struct {
 	block     string
 	addresses []string
+	public    bool // may be reached from beyond this machine
 	open      opener
 	endpoints []*endpoint
 }
@@ -103,8 +105,9 @@ func (b *binding) wants() []*wanted {
 		all = append(all, &wanted{
 			block:     listenerBlock(l.ID()),
 			addresses: l.Addresses,
+			public:    l.Open,
 			open: func(ctx context.Context, at netip.AddrPort, c claim) (boundSocket, error) {
-				socket, err := bind(ctx, at, l)
+				socket, err := b.engine.open(ctx, at, c, l)
 				return &listening{claim: c, engine: b.engine, socket: socket}, err
 			},
 		})
@@ -165,6 +168,16 @@ func (b *binding) bind(ctx context.Context) (diags config.Diagnostics) {
 // serve them; rest are the others.
 func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags config.Diagnostics, rest []boundSocket) {
 	for _, address := range w.addresses {
+		if name, ok := config.InheritedName(address); ok {
+			s, problem := b.inherited(w, address, name)
+			if problem != nil {
+				diags = append(diags, *problem)
+				continue
+			}
+			old = s.reuse(old)
+			w.endpoints = append(w.endpoints, s)
+			continue
+		}
 		s, err := resolve(ctx, b.engine.lookup, w.block, address)
 		if known := asBound(old, w.block, address); err != nil && known != nil {
 			b.engine.log.Warn("the name of an address cannot be resolved: its sockets stay", "block", w.block, "address", address, "err", err)
@@ -247,10 +260,56 @@ func (b *binding) undo(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// inherited is the endpoint of an address "fd://NAME", or what is wrong with it.
+func (b *binding) inherited(w *wanted, written, name string) (*endpoint, *config.Diagnostic) {
+	problem := func(summary, detail string) (*endpoint, *config.Diagnostic) {
+		d := obstacle(b.cfg, w.block, "address", summary, detail)
+		return nil, &d
+	}
+	table := b.engine.opts.Inherited
+	sockets := table.Sockets(name)
+	if len(sockets) == 0 {
+		return problem("there is no such socket", fmt.Sprintf("%s: the daemon was given no socket of this name at its start, but: %s. Check FileDescriptorName= and Service= in the .socket unit; a new socket needs a restart.",
+			written, cmp.Or(strings.Join(table.Names(), ", "), "none at all")))
+	}
+	s := &endpoint{block: w.block, written: written, sockets: make([]boundSocket, len(sockets))}
+	for _, one := range sockets {
+		if one.Err != nil {
+			return problem("the socket cannot be used", fmt.Sprintf("%s: %s. A listener takes a TCP socket that listens: ListenStream= with an address, and Accept=no.", written, one.Err))
+		}
+		addr := unmapped(one.Addr)
+		if !w.public && !addr.Addr().IsLoopback() {
+			return problem(config.OpenSummary, fmt.Sprintf("%s is bound to %s. %s", written, addr, config.OpenDetail))
+		}
+		s.addrs = append(s.addrs, addr)
+	}
+	return s, nil
+}
+
+// tellUnused warns of sockets that the daemon was given and no listener takes: clients
+// wait in their queues for nothing.
+func (b *binding) tellUnused() {
+	used := map[string]bool{}
+	for _, l := range b.cfg.Listeners {
+		for _, address := range l.Addresses {
+			if name, ok := config.InheritedName(address); ok {
+				used[name] = true
+			}
+		}
+	}
+	for _, name := range b.engine.opts.Inherited.Names() {
+		if !used[name] {
+			b.engine.log.Warn("a socket that the daemon was given has no listener: clients wait in its queue", "name", name,
+				"hint", fmt.Sprintf("write address = \"fd://%s\" in a listener, or stop its .socket unit", name))
+		}
+	}
+}
+
 // commit serves the new sockets and closes those that are gone.
 func (b *binding) commit() {
 	log := b.engine.log
 	b.engine.replaceSockets(b.next)
+	b.tellUnused()
 	kept := map[boundSocket]bool{}
 	for block, sockets := range b.next {
 		for _, s := range sockets {

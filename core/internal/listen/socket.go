@@ -46,6 +46,19 @@ func Bind(ctx context.Context, address string, opts Options) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
+	return newSocket(address, ln, opts)
+}
+
+// Inherit takes a socket that listens already. file stays its owner's.
+func Inherit(file *os.File, addr *net.TCPAddr, opts Options) (*Socket, error) {
+	ln, err := bare.Inherit(file, addr, opts.Socket)
+	if err != nil {
+		return nil, fmt.Errorf("inherit %s: %w", file.Name(), err)
+	}
+	return newSocket(addr.String(), ln, opts)
+}
+
+func newSocket(address string, ln *bare.Listener, opts Options) (*Socket, error) {
 	s := &Socket{address: address, ln: ln, pause: firstPause, closing: make(chan struct{})}
 	if opts.Backlog > 0 { // it has the system's
 		if err := s.SetBacklog(opts.Backlog); err != nil {

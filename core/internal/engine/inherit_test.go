@@ -1,0 +1,269 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/listenfds"
+)
+
+// heirName is what the test's binary is called when it is a daemon that is given
+// sockets.
+const heirName = "heir"
+
+// serveHeir is a daemon of its own process: it takes the sockets that it was given, and
+// runs the configuration that HEIR_CONFIG names. It reloads at each line of its standard
+// input, and says then, and at the start, how it went.
+func serveHeir() int {
+	count := os.Getenv("LISTEN_FDS")
+	table, err := listenfds.Take()
+	if err != nil {
+		fmt.Println(err)
+		return 2
+	}
+	e, diags, err := Start(context.Background(), Options{
+		ConfigPath: os.Getenv("HEIR_CONFIG"), Inherited: table,
+		Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
+	})
+	say := json.NewEncoder(os.Stdout)
+	var text strings.Builder
+	_ = diags.Write(&text) // a Builder takes everything
+	told := heirWord{Diagnostics: text.String(), Environment: len(os.Getenv("LISTEN_FDS") + os.Getenv("LISTEN_PID") + os.Getenv("LISTEN_FDNAMES"))}
+	if err != nil {
+		told.Error = err.Error()
+	}
+	sockets, _ := strconv.Atoi(count)
+	for fd := 3; fd < 3+sockets; fd++ {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			told.Inheritable++
+		}
+	}
+	_ = say.Encode(told) // the test sees what is missing
+	if err != nil {
+		return 1
+	}
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		out := e.Reload(context.Background())
+		_ = say.Encode(heirWord{Error: out.Error, Diagnostics: out.Diagnostics})
+	}
+	if err := e.Stop(context.Background()); err != nil {
+		return 1
+	}
+	return 0
+}
+
+type heirWord struct {
+	Error, Diagnostics string
+	Environment        int // bytes of it that still tell of sockets
+	Inheritable        int // sockets that a child would have
+}
+
+// heir is such a daemon.
+type heir struct {
+	path string
+	in   io.WriteCloser
+	out  *json.Decoder
+	log  *journal
+}
+
+// startHeir starts one with the configuration, and with sockets by the names.
+func startHeir(t *testing.T, config string, names []string, sockets ...*os.File) (*heir, heirWord) {
+	t.Helper()
+	h := &heir{path: filepath.Join(t.TempDir(), "tunneld.hcl"), log: newJournal()}
+	h.write(t, config)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The shell knows the process's number, which stays over exec.
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" plugin serve `+heirName, exe)
+	cmd.ExtraFiles = sockets
+	cmd.Env = append(os.Environ(), "HEIR_CONFIG="+h.path, fmt.Sprint("LISTEN_FDS=", len(sockets)), "LISTEN_FDNAMES="+strings.Join(names, ":"), "GORACE=atexit_sleep_ms=0")
+	cmd.Stderr = &lines{to: h.log}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		h.in, err = cmd.StdinPipe()
+	}
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.out = json.NewDecoder(out)
+	t.Cleanup(func() {
+		h.in.Close()
+		var exit *exec.ExitError
+		if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("log of the daemon:\n%s", h.log)
+		}
+	})
+	return h, h.hear(t)
+}
+
+func (h *heir) write(t *testing.T, config string) {
+	t.Helper()
+	if err := os.WriteFile(h.path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *heir) hear(t *testing.T) heirWord {
+	t.Helper()
+	var w heirWord
+	if err := h.out.Decode(&w); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (h *heir) reload(t *testing.T, config string) heirWord {
+	t.Helper()
+	h.write(t, config)
+	if _, err := io.WriteString(h.in, "\n"); err != nil {
+		t.Fatal(err)
+	}
+	return h.hear(t)
+}
+
+// lines passes whole lines on.
+type lines struct {
+	to   io.Writer
+	part []byte
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.part = append(l.part, b...)
+	for {
+		i := strings.IndexByte(string(l.part), '\n')
+		if i < 0 {
+			return len(b), nil
+		}
+		if _, err := l.to.Write(l.part[:i+1]); err != nil {
+			return 0, err
+		}
+		l.part = l.part[i+1:]
+	}
+}
+
+// passed is a socket that is bound here and to be passed on.
+func passed(t *testing.T, address string) (file *os.File, bound string) {
+	t.Helper()
+	// Go's default is Multipath TCP, which nobody passes on who does not ask for it.
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false)
+	ln, err := plain.Listen(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if file, err = ln.(*net.TCPListener).File(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return file, ln.Addr().String()
+}
+
+// TestInheritedSockets: a listener takes a socket that the daemon was given by its name,
+// both of them where two have it. A reload keeps it, another listener can take it over,
+// and one that comes back finds it again. What is unused, missing or no socket is told.
+func TestInheritedSockets(t *testing.T) {
+	echo := startEcho(t)
+	one, at := passed(t, "127.0.0.1:0")
+	two, alsoAt := passed(t, "127.0.0.1:0")
+	spare, spareAt := passed(t, "127.0.0.1:0")
+	config := func(name, address string) string {
+		return "upstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n" +
+			fmt.Sprintf("listener \"tcp\" %q {\n address = %q\n target = %q\n}\n", name, address, echo)
+	}
+	h, told := startHeir(t, config("a", "fd://orders"), []string{"orders", "orders", "spare"}, one, two, spare)
+	if told.Error != "" || told.Environment > 0 || told.Inheritable > 0 {
+		t.Fatalf("%+v", told)
+	}
+	unused := h.log.await(t, 1, "level", "WARN", "name", "spare")
+	if len(unused) != 1 || len(h.log.matching("level", "WARN", "name", "orders")) > 0 {
+		t.Errorf("%v", unused)
+	}
+	visit(t, at)
+	visit(t, alsoAt)
+	for i, step := range []struct{ name, address, serves, wants string }{
+		{"a", "fd://orders", at, ""},
+		{"b", "fd://orders", at, ""},
+		{"b", "fd://spare", spareAt, ""},
+		{"b", "fd://nobody", spareAt, "no socket of this name at its start, but: orders, spare"},
+		{"b", "127.0.0.1:0", "", ""},
+		{"a", "fd://orders", alsoAt, ""},
+	} {
+		out := h.reload(t, config(step.name, step.address))
+		if (out.Error == "") != (step.wants == "") || !strings.Contains(out.Diagnostics, step.wants) {
+			t.Fatalf("step %d: %+v", i, out)
+		}
+		if step.serves != "" {
+			visit(t, step.serves)
+		}
+	}
+	if n := len(h.log.matching("msg", "listening", "listener", "tcp.a")); n != 2+2 {
+		t.Errorf("the sockets of a began to listen %d times", n)
+	}
+}
+
+// TestInheritedThatCannotBeUsed: what was passed is looked at.
+func TestInheritedThatCannotBeUsed(t *testing.T) {
+	open, _ := passed(t, "0.0.0.0:0")
+	notListening, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare := os.NewFile(uintptr(notListening), "bare")
+	defer bare.Close()
+	unixListener, err := net.Listen("unix", filepath.Join(shortDir(t), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unixListener.Close()
+	local, err := unixListener.(*net.UnixListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	plain, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	for name, c := range map[string]struct {
+		file *os.File
+		want string
+	}{
+		"open":  {open, "beyond this machine"},
+		"bare":  {bare, "does not listen"},
+		"local": {local, "is no TCP socket"},
+		"plain": {plain, "is no socket"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, told := startHeir(t, "upstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n"+
+				fmt.Sprintf("listener \"tcp\" \"a\" {\n address = \"fd://%s\"\n target = \"127.0.0.1:1\"\n}\n", name), []string{name}, c.file)
+			if told.Error == "" || !strings.Contains(told.Diagnostics, c.want) {
+				t.Errorf("%+v, want %q", told, c.want)
+			}
+		})
+	}
+}
