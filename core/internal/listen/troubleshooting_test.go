@@ -47,6 +47,7 @@ var networkErrors = []struct {
 	{"remote error: tls: any other alert", &net.OpError{Op: "remote error", Err: tls.AlertError(70)}, 0},
 	{"connection refused", syscall.ECONNREFUSED, 0},
 	{"no route to host, network is unreachable", syscall.EHOSTUNREACH, 0},
+	{"cannot assign requested address", syscall.EADDRNOTAVAIL, 0},
 	{"permission denied, operation not permitted", syscall.EPERM, 0},
 	{"no such file or directory", syscall.ENOENT, 0},
 	{"too many open files", syscall.EMFILE, 0},
