@@ -26,7 +26,7 @@ type followed struct {
 	path string
 	sum  userfile.Sum   // what the caller knows
 	seen userfile.Stamp // of the last look
-	read userfile.Stamp // of the last reading
+	read userfile.Stamp // of the last reading that went well; zero: the next look reads
 }
 
 func newSet(files []File) set {
@@ -75,12 +75,16 @@ func (s *set) readAll() (changed, still bool) {
 		if f.unchanged() {
 			continue
 		}
-		sum, stamp := digest(f.path)
+		sum, stamp, ok := digest(f.path)
 		if !stamp.Alike(f.seen) {
 			return false, false
 		}
 		changed = changed || sum != f.sum
 		f.sum, f.read = sum, stamp
+		if !ok {
+			// What mends it, such as a chmod, may leave the Stamp as it is.
+			f.read = userfile.Stamp{}
+		}
 	}
 	s.files = next
 	return changed, true
@@ -99,17 +103,18 @@ func stampOf(path string) userfile.Stamp {
 }
 
 // digest reads a file, or a folder's names. The Stamp is of the moment before, and
-// zero where there is no file.
-func digest(path string) (userfile.Sum, userfile.Stamp) {
+// zero where there is no file. Where ok is false nothing could be read: the Sum is zero.
+func digest(path string) (sum userfile.Sum, stamp userfile.Stamp, ok bool) {
 	f, err := userfile.Read(path, maxSize)
 	if err == nil {
-		return f.Sum(), f.Stamp
+		return f.Sum(), f.Stamp, true
 	}
-	stamp := stampOf(path)
+	stamp = stampOf(path)
 	if !errors.Is(err, userfile.ErrNotRegular) {
-		return userfile.Sum{}, stamp
+		return userfile.Sum{}, stamp, false
 	}
-	return FolderSum(path), stamp
+	sum = FolderSum(path)
+	return sum, stamp, sum != userfile.Sum{}
 }
 
 // FolderSum is the Sum of the names in a folder; the zero Sum where they cannot be

@@ -335,7 +335,7 @@ func TestAttemptsAreBounded(t *testing.T) {
 func TestBindPicksTheFamily(t *testing.T) {
 	for bind, want := range map[string]struct{ asked, made string }{
 		"":          {"ip ip4", "fd00::1"},
-		"127.0.0.1": {"ip4", "10.0.0.1"},
+		"127.0.0.1": {"ip ip4", "10.0.0.1"},
 		"fd00::9":   {"ip", "fd00::1"},
 	} {
 		t.Run(bind, func(t *testing.T) {
@@ -375,3 +375,25 @@ func TestLiteralsAreNotLookedUp(t *testing.T) {
 		}
 	}
 }
+
+// TestCanceledAsTheAnswerComes: the error is the context's, and no address is missed.
+func TestCanceledAsTheAnswerComes(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("the client left")
+	r := resolverFunc(func() ([]netip.Addr, error) {
+		cancel(cause)
+		return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+	})
+	for range 100 {
+		n := lookUp(ctx, r, "far.test", netip.Addr{})
+		<-ctx.Done()
+		if found, err := n.first(ctx); err == nil && len(found) == 0 || err != nil && !errors.Is(err, cause) {
+			t.Errorf("%v, %v", found, err)
+		}
+		n.stop()
+	}
+}
+
+type resolverFunc func() ([]netip.Addr, error)
+
+func (f resolverFunc) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) { return f() }

@@ -52,12 +52,8 @@ func lookUp(ctx context.Context, r Resolver, host string, bind netip.Addr) *name
 			to <- answer{n.wanted(addrs), err}
 		})
 	}
-	if bind.Is4() {
-		ask("ip4", n.all) // nothing of the other family is waited for
-		return n
-	}
 	ask("ip", n.all)
-	if !bind.IsValid() {
+	if !bind.Is6() {
 		ask("ip4", n.four)
 	}
 	return n
@@ -97,7 +93,10 @@ func (n *names) first(ctx context.Context) ([]netip.Addr, error) {
 			n.follow()
 			return four, nil
 		case <-ctx.Done():
-			return nil, (<-n.all).err // the resolver's word for it
+			if a := <-n.all; a.err != nil {
+				return nil, a.err // the resolver's word for it
+			}
+			return nil, context.Cause(ctx)
 		}
 	}
 }

@@ -259,7 +259,7 @@ func TestBindIsTheSource(t *testing.T) {
 	proxy := proxytest.HTTP(t, "").Addr
 	for name, d := range map[string]*Dialer{
 		"alone":         {Bind: netip.MustParseAddr("127.0.0.7")},
-		"before a name": {Bind: netip.MustParseAddr("127.0.0.7"), Resolver: &lookups{answers: map[string]lookup{"ip4": {addrs: "127.0.0.1"}}}},
+		"before a name": {Bind: netip.MustParseAddr("127.0.0.7"), Resolver: &lookups{answers: map[string]lookup{"ip": {addrs: "127.0.0.1"}, "ip4": {addrs: "127.0.0.1"}}}},
 	} {
 		address := target
 		if d.Resolver != nil {

@@ -40,10 +40,10 @@ func (l *way) dialer(o SocketOptions, watch func(remote string, c syscall.RawCon
 }
 
 // proxyTLS is what is spoken with a proxy: the authorities of the block's tls hold
-// for it, too; its name and the client's certificate are the far end's.
+// for it, too; its name, the client's certificate and insecure_skip_verify are the far end's.
 func (l *way) proxyTLS(proxy string) (*tls.Config, error) {
 	t := l.tls
-	t.ServerName, t.CertFile, t.KeyFile = "", "", ""
+	t.ServerName, t.CertFile, t.KeyFile, t.InsecureSkipVerify = "", "", "", false
 	return t.Config(proxy)
 }
 

@@ -45,6 +45,7 @@ type availability struct {
 	report  string
 	probe   time.Time
 	told    bool // the log was, that it is passed over
+	heard   bool // the plugin has reported, or a dial has succeeded
 }
 
 // usability is what an availability comes to at one moment.
@@ -99,7 +100,7 @@ func (a *availability) dialed(now time.Time, err *tunnel.DialError) {
 	defer a.mu.Unlock()
 	switch {
 	case err == nil:
-		a.retry, a.failing = time.Time{}, false
+		a.retry, a.failing, a.heard = time.Time{}, false, true
 	case err.RetryAfter > 0:
 		a.retry, a.answer = now.Add(min(err.RetryAfter, maxRetryAfter)), err.Message
 	}
@@ -110,6 +111,7 @@ func (a *availability) dialed(now time.Time, err *tunnel.DialError) {
 func (a *availability) reported(now time.Time, s *pluginv1.UpstreamStatus) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.heard = true
 	failing := s.GetHealth() == pluginv1.Health_HEALTH_FAILING
 	if failing {
 		a.report = s.GetMessage()
@@ -231,7 +233,21 @@ func (all *availabilities) reported(plugin string, upstreams []*pluginv1.Upstrea
 // catchUp takes what a plugin has reported before its upstreams had a record.
 func (all *availabilities) catchUp(p *pluginhost.Plugin) {
 	s := p.State()
-	all.reported(s.Name, s.Upstreams)
+	all.reported(s.Name, slices.DeleteFunc(slices.Clone(s.Upstreams), func(u *pluginv1.UpstreamStatus) bool {
+		return all.hasHeard(availabilityKey{s.Name + "." + u.GetName(), u.GetConfigHash()})
+	}))
+}
+
+func (all *availabilities) hasHeard(key availabilityKey) bool {
+	all.mu.Lock()
+	a := all.byKey[key]
+	all.mu.Unlock()
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.heard
 }
 
 // retain forgets the records of upstreams that the configuration does not have.

@@ -34,8 +34,10 @@ func newDirect(u config.Upstream) direct {
 	d := direct{id: u.ID(), socket: u.Socket, via: u.Common.Via, bind: u.Common.Bind}
 	if u.TLS != nil {
 		d.tls, d.serverName = tlsconf.NewClient(u.TLS.Client), u.TLS.ServerName
-		proxy := u.TLS.Client // its name and the client's certificate are the target's
-		proxy.CertFile, proxy.KeyFile = "", ""
+		// Of the block only the authorities hold for a proxy, too: the rest is the
+		// target's, and a proxy is sent a password.
+		proxy := u.TLS.Client
+		proxy.CertFile, proxy.KeyFile, proxy.InsecureSkipVerify = "", "", false
 		d.proxyTLS = tlsconf.NewClient(proxy)
 	}
 	return d
@@ -79,10 +81,16 @@ func (d direct) failed(ctx context.Context, stage pluginv1.Stage, stages []tunne
 		e.Message = fmt.Sprintf("%v (%v)", err, context.Cause(ctx))
 	}
 	var explained *neterr.Explained
-	if errors.As(err, &explained) {
+	if errors.As(err, &explained) && !ofTarget(m.Reason) {
 		e.RetryAfter = explained.RetryAfter
 	}
 	return e
+}
+
+// ofTarget says whether a proxy's refusal is about the target, which its client named:
+// it says nothing of the next one's.
+func ofTarget(r pluginv1.Reason) bool {
+	return r == pluginv1.Reason_REASON_UNREACHABLE || r == pluginv1.Reason_REASON_DENIED || r == pluginv1.Reason_REASON_TIMEOUT
 }
 
 // connect makes the connection: a bare socket, unless a proxy or TLS has to be spoken.

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/proxytest"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -123,6 +126,35 @@ func TestDirectThroughAProxyThatRefuses(t *testing.T) {
 	}
 	if !strings.Contains(e.Message, "through the proxy at 127.0.0.1:") || strings.Contains(e.Error()+e.Hint, "s3cret") {
 		t.Errorf("%v", e)
+	}
+}
+
+// TestProxyThatCannotReachATarget: how long that lasts is no reason to pass the
+// upstream over, since other targets may be reached.
+func TestProxyThatCannotReachATarget(t *testing.T) {
+	for status, want := range map[string]time.Duration{
+		"503 Service Unavailable": 0, "403 Forbidden": 0, "504 Gateway Timeout": 0, "429 Too Many Requests": time.Minute,
+	} {
+		proxy := nettest.Serve(t, func(c *net.TCPConn) {
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				_, _ = io.WriteString(c, "HTTP/1.1 "+status+"\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n")
+			}
+		})
+		_, err := dialed(t, directTo(t, "http://"+proxy), "10.1.2.3:443")
+		var e *tunnel.DialError
+		if !errors.As(err, &e) || e.RetryAfter != want {
+			t.Errorf("%s: %+v", status, e)
+		}
+	}
+}
+
+// TestTargetsTLSIsNotTheProxys: a proxy is sent a password, and so is verified
+// whatever holds for the target.
+func TestTargetsTLSIsNotTheProxys(t *testing.T) {
+	block := &config.TLS{Client: tlsconf.ClientOptions{InsecureSkipVerify: true, CertFile: "/nonexistent.pem", KeyFile: "/nonexistent.pem"}}
+	c, err := newDirect(config.Upstream{TLS: block}).proxyTLS.Config("proxy.test")
+	if err != nil || c.InsecureSkipVerify || c.ServerName != "proxy.test" || c.GetClientCertificate != nil {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 

@@ -104,7 +104,7 @@ func (t *transition) swap() {
 	t.next.place(e.slots)
 	e.current.Store(t.next)
 	e.followed.secure(t.next.secured)
-	for _, p := range t.plugins.started {
+	for _, p := range t.plugins.plugins {
 		e.availabilities.catchUp(p)
 	}
 }
