@@ -41,10 +41,6 @@ func TestTwoConnectors(t *testing.T) {
 
 	want("berlin")
 
-	connect("berlin", nil) // reply 03
-	want("walldorf")
-	d.await(1, "msg", "upstream failed, the next is tried", "upstream", "sapsocks.berlin", "reason", "unavailable")
-
 	connect("berlin", map[string]string{orders: freeAddress(t)}) // reply 04
 	want("walldorf")
 	d.await(1, "msg", "upstream failed, the next is tried", "upstream", "sapsocks.berlin", "reason", "unreachable")
@@ -53,10 +49,15 @@ func TestTwoConnectors(t *testing.T) {
 	refused()
 	d.await(1, "msg", "connection failed", "upstream", "sapsocks.berlin", "reason", "denied")
 
-	connect("berlin", nil)
+	connect("berlin", nil) // reply 03
+	want("walldorf")
+	d.await(1, "msg", "upstream failed, the next is tried", "upstream", "sapsocks.berlin", "reason", "unavailable")
+	d.await(1, "msg", "upstream is passed over while a route has another", "upstream", "sapsocks.berlin")
+	want("walldorf") // at once
+
 	connect("walldorf", nil)
-	refused()
-	d.await(1, "msg", "connection failed", "upstream", "sapsocks.walldorf", "reason", "unavailable")
+	refused() // the one that is passed over is tried all the same
+	d.await(1, "msg", "upstream failed, the next is tried", "upstream", "sapsocks.walldorf", "reason", "unavailable")
 
 	connect("berlin", berlin)
 	want("berlin")
