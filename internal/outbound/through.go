@@ -152,7 +152,7 @@ func refused(reason pluginv1.Reason, message, hint string) *neterr.Explained {
 func (p *Proxy) refusal(answer *http.Response) error {
 	m := HTTPStatus(answer.StatusCode)
 	switch status := answer.StatusCode; {
-	case status == http.StatusProxyAuthRequired:
+	case status == http.StatusProxyAuthRequired, status == http.StatusUnauthorized: // tinyproxy 1.11 says 401 of wrong ones
 		m.Hint = "check user and password in via"
 	case status == http.StatusBadGateway, status == http.StatusServiceUnavailable:
 		m.Reason, m.Hint = pluginv1.Reason_REASON_UNREACHABLE, "the proxy cannot reach the address: check it, and the proxy's own network"

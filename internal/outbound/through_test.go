@@ -143,6 +143,7 @@ func TestViaRefuses(t *testing.T) {
 		hint      string
 	}{
 		"407":                {"http://u:s3cr3t@" + says("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"), pluginv1.Reason_REASON_UNAUTHENTICATED, false, "it answered 407 Proxy Authentication Required", "user and password in via"},
+		"401":                {"http://u:s3cr3t@" + says("HTTP/1.1 401 Unauthorized\r\n\r\n"), pluginv1.Reason_REASON_UNAUTHENTICATED, false, "it answered 401 Unauthorized", "user and password in via"},
 		"403":                {"http://" + says("HTTP/1.1 403 Forbidden\r\n\r\n"), pluginv1.Reason_REASON_DENIED, false, "it answered 403 Forbidden", "allows"},
 		"404":                {"http://" + says("HTTP/1.1 404 No\r\n\r\n"), pluginv1.Reason_REASON_DENIED, false, "it answered 404 No", "allows"},
 		"429":                {"http://" + says("HTTP/1.1 429 Slow\r\nRetry-After: 7\r\n\r\n"), pluginv1.Reason_REASON_UNAVAILABLE, true, "it answered 429 Slow", "log"},
