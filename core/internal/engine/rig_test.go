@@ -348,3 +348,14 @@ func (j *journal) await(t *testing.T, n int, pairs ...string) []map[string]any {
 		}
 	}
 }
+
+// shortDir is a folder in which a socket's path fits into its address.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "engine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}

@@ -22,17 +22,6 @@ import (
 	"github.com/tunneld/tunneld/internal/fdtest"
 )
 
-// shortDir is a folder in which a socket's path fits into its address.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "engine")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 // standing is what a failed reload leaves as it was.
 type standing struct {
 	generation *generation
