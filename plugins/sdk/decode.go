@@ -36,9 +36,19 @@ func setBlock(spec *pluginv1.Block, values schema.Values, dst reflect.Value) {
 		case present:
 			setNested(f, inner, value, dst.Field(i))
 		case f.plainStruct:
-			setBlock(inner, schema.Defaults(inner), dst.Field(i))
+			setBlock(inner, absent(inner), dst.Field(i))
 		}
 	}
+}
+
+// absent are the values of a body that nobody wrote. Blocks in it were not written
+// either: one whose field is a pointer stays nil.
+func absent(block *pluginv1.Block) schema.Values {
+	values := schema.Defaults(block)
+	for _, b := range block.GetBlocks() {
+		delete(values, b.GetName())
+	}
+	return values
 }
 
 func setNested(f field, inner *pluginv1.Block, value any, target reflect.Value) {

@@ -209,3 +209,25 @@ func FuzzDecodeConfig(f *testing.F) {
 		decodeConfig(block, config, new(everything))
 	})
 }
+
+// TestBlocksThatNobodyWrote: a block that may be nil is, also within one that is filled
+// with its defaults.
+func TestBlocksThatNobodyWrote(t *testing.T) {
+	type leaf struct {
+		Port int `tunneld:"port" default:"7"`
+	}
+	var got struct {
+		noDial `tunneld:"-"`
+		Far    struct {
+			Name  string `tunneld:"name" default:"n"`
+			Maybe *leaf  `tunneld:"maybe"`
+			Plain leaf   `tunneld:"plain"`
+		} `tunneld:"far"`
+	}
+	if ds := decodeInto(t, []byte(`{}`), &got); len(ds) != 0 {
+		t.Fatal(ds)
+	}
+	if got.Far.Name != "n" || got.Far.Plain.Port != 7 || got.Far.Maybe != nil {
+		t.Errorf("%+v", got.Far)
+	}
+}
