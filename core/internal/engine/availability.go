@@ -107,10 +107,14 @@ func (a *availability) dialed(now time.Time, err *tunnel.DialError) {
 	a.tell("retry_after", a.retry, a.answer)
 }
 
-// reported is told what the plugin says of the upstream.
-func (a *availability) reported(now time.Time, s *pluginv1.UpstreamStatus) {
+// reported is told what the plugin says of the upstream, or, if stored, what it has said
+// at some time: that is of use only until something else was heard.
+func (a *availability) reported(now time.Time, s *pluginv1.UpstreamStatus, stored bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if stored && a.heard {
+		return
+	}
 	a.heard = true
 	failing := s.GetHealth() == pluginv1.Health_HEALTH_FAILING
 	if failing {
@@ -219,13 +223,17 @@ func (all *availabilities) find(u config.Upstream) *availability {
 
 // reported passes on what a plugin says of its upstreams; of others it says nothing.
 func (all *availabilities) reported(plugin string, upstreams []*pluginv1.UpstreamStatus) {
+	all.pass(plugin, upstreams, false)
+}
+
+func (all *availabilities) pass(plugin string, upstreams []*pluginv1.UpstreamStatus, stored bool) {
 	now := time.Now()
 	for _, u := range upstreams {
 		all.mu.Lock()
 		a := all.byKey[availabilityKey{plugin + "." + u.GetName(), u.GetConfigHash()}]
 		all.mu.Unlock()
 		if a != nil {
-			a.reported(now, u)
+			a.reported(now, u, stored)
 		}
 	}
 }
@@ -233,21 +241,7 @@ func (all *availabilities) reported(plugin string, upstreams []*pluginv1.Upstrea
 // catchUp takes what a plugin has reported before its upstreams had a record.
 func (all *availabilities) catchUp(p *pluginhost.Plugin) {
 	s := p.State()
-	all.reported(s.Name, slices.DeleteFunc(slices.Clone(s.Upstreams), func(u *pluginv1.UpstreamStatus) bool {
-		return all.hasHeard(availabilityKey{s.Name + "." + u.GetName(), u.GetConfigHash()})
-	}))
-}
-
-func (all *availabilities) hasHeard(key availabilityKey) bool {
-	all.mu.Lock()
-	a := all.byKey[key]
-	all.mu.Unlock()
-	if a == nil {
-		return false
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.heard
+	all.pass(s.Name, s.Upstreams, true)
 }
 
 // retain forgets the records of upstreams that the configuration does not have.

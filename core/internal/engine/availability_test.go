@@ -202,7 +202,7 @@ func TestAvailability(t *testing.T) {
 	check(0, "retry_after", time.Second)
 	a.dialed(now, failed(0))
 	check(0, "retry_after", time.Second)
-	a.reported(now, report(pluginv1.Health_HEALTH_FAILING))
+	a.reported(now, report(pluginv1.Health_HEALTH_FAILING), false)
 	check(0, "retry_after", failingPause)
 	check(time.Second, "health", failingPause)
 
@@ -212,12 +212,12 @@ func TestAvailability(t *testing.T) {
 	check(failingPause, "", 0)
 	a.tried(now.Add(failingPause))
 	check(failingPause, "health", 2*failingPause)
-	a.reported(now.Add(failingPause), report(pluginv1.Health_HEALTH_FAILING)) // no change
+	a.reported(now.Add(failingPause), report(pluginv1.Health_HEALTH_FAILING), false) // no change
 	check(failingPause, "health", 2*failingPause)
-	a.reported(now, report(pluginv1.Health_HEALTH_UNKNOWN))
+	a.reported(now, report(pluginv1.Health_HEALTH_UNKNOWN), false)
 	check(failingPause, "", 0)
 	check(0, "retry_after", time.Second) // which only a dial ends
-	a.reported(now, report(pluginv1.Health_HEALTH_FAILING))
+	a.reported(now, report(pluginv1.Health_HEALTH_FAILING), false)
 	a.dialed(now, nil)
 	check(0, "", 0)
 	if out, back := len(j.matching("msg", passedOver)), len(j.matching("msg", usableAgain)); out != 1 || back != 1 {
@@ -278,5 +278,25 @@ func TestChoose(t *testing.T) {
 	all.retain(map[string]string{"toy.a": "h", "toy.b": "another"})
 	if len(all.byKey) != 1 {
 		t.Errorf("%d records are kept", len(all.byKey))
+	}
+}
+
+// TestStoredReport: what a plugin has said before its upstream had a record counts,
+// and not against what was heard since.
+func TestStoredReport(t *testing.T) {
+	repeats := newRepeats(slog.New(slog.DiscardHandler))
+	defer repeats.close()
+	all := newAvailabilities(repeats, time.Hour)
+	a := all.of(config.Upstream{Type: "toy", Name: "x", Hash: "h"}, new(life))
+	stored := func() usability {
+		all.pass("toy", []*pluginv1.UpstreamStatus{{Name: "x", ConfigHash: "h", Health: pluginv1.Health_HEALTH_FAILING}}, true)
+		return a.at(time.Now())
+	}
+	if v := stored(); v.reason != "health" {
+		t.Errorf("%+v, want it to be failing", v)
+	}
+	a.dialed(time.Now(), nil)
+	if v := stored(); v.reason != "" {
+		t.Errorf("%+v after a success", v)
 	}
 }
