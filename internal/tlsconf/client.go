@@ -16,7 +16,7 @@ const maxSessions = 16
 type ClientOptions struct {
 	CAFile            string // the authorities to trust instead of the system's
 	CertFile, KeyFile string // the client's certificate and its key
-	MinVersion        string // see IsVersion
+	MinVersion        string // "1.2", "1.3", or "" for the oldest of them
 	// InsecureSkipVerify accepts any certificate.
 	InsecureSkipVerify bool
 }

@@ -146,11 +146,11 @@ func TestClientDoesNotPressItsCertificate(t *testing.T) {
 
 func TestClientVersions(t *testing.T) {
 	for text, want := range map[string]uint16{"": tls.VersionTLS12, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
-		if c := NewClient(ClientOptions{MinVersion: text}).must(t, "x"); c.MinVersion != want || !IsVersion(text) {
+		if c := NewClient(ClientOptions{MinVersion: text}).must(t, "x"); c.MinVersion != want {
 			t.Errorf("%q: %x", text, c.MinVersion)
 		}
 	}
-	if _, err := NewClient(ClientOptions{MinVersion: "1.1"}).Config("x"); err == nil || IsVersion("1.1") {
+	if _, err := NewClient(ClientOptions{MinVersion: "1.1"}).Config("x"); err == nil {
 		t.Error("1.1 is taken")
 	}
 }

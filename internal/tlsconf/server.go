@@ -18,7 +18,7 @@ type ServerOptions struct {
 	Pairs []Pair
 	// ClientCAFile: if set, clients need a certificate by one of its authorities.
 	ClientCAFile string
-	// MinVersion and MaxVersion: see IsVersion; an empty MaxVersion is the newest.
+	// MinVersion and MaxVersion are "1.2" or "1.3"; empty they are the oldest and the newest.
 	MinVersion, MaxVersion string
 	// ALPN are the protocols to choose from, the preferred first.
 	ALPN []string

@@ -21,12 +21,8 @@ import (
 // together are some 200 KB.
 const maxPEM = 4 << 20
 
-// versions are those that can be asked for; "" is the oldest.
+// versions are those that can be asked for; "" stands for the oldest of them.
 var versions = map[string]uint16{"": tls.VersionTLS12, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
-
-// IsVersion says whether text names a TLS version that can be asked for: "1.2",
-// "1.3", or "" for the oldest of them.
-func IsVersion(text string) bool { return versions[text] != 0 }
 
 // Certificate is one that is in use, and when it ends.
 type Certificate struct {

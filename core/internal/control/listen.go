@@ -31,20 +31,12 @@ const (
 	lockTimeout  = 2 * time.Second
 )
 
-// Listen makes the control socket. Only this process's user can open it, from the
+// bind makes the control socket. Only this process's user can open it, from the
 // first moment on: it is bound in a private folder, given its mode, and then renamed to
 // its place. A socket that nobody serves any more is replaced; one that somebody does
 // serve, and a file that is no socket, is an error. Of daemons that do the same at once
 // one wins: the folder is locked meanwhile. A missing folder is made, for this user
 // alone. Closing the listener removes the socket, unless it is another one by now.
-func Listen(address string) (net.Listener, error) {
-	ln, err := bind(address)
-	if err != nil {
-		return nil, err
-	}
-	return ln, nil
-}
-
 func bind(address string) (*listener, error) {
 	path, err := Path(address)
 	if err != nil {

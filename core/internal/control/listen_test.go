@@ -29,7 +29,7 @@ func shortDir(t *testing.T) string {
 
 func mustListen(t *testing.T, path string) net.Listener {
 	t.Helper()
-	ln, err := Listen(path)
+	ln, err := bind(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestListenLeavesWhatIsNotItsOwn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ln, err := Listen(path)
+			ln, err := bind(path)
 			if err == nil {
 				ln.Close()
 				t.Fatal("it was replaced")
@@ -203,7 +203,7 @@ func TestOneOfManyGetsTheSocket(t *testing.T) {
 		listeners := make(chan net.Listener, 4)
 		for range cap(listeners) {
 			wg.Go(func() {
-				if ln, err := Listen(path); err == nil {
+				if ln, err := bind(path); err == nil {
 					listeners <- ln
 				}
 			})
@@ -239,7 +239,7 @@ func TestLockedFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "c")
-	if ln, err := Listen(path); err == nil || !strings.Contains(err.Error(), "lock its folder against other daemons") {
+	if ln, err := bind(path); err == nil || !strings.Contains(err.Error(), "lock its folder against other daemons") {
 		t.Errorf("%v, %v", ln, err)
 	}
 	wantFiles(t, dir)
@@ -253,7 +253,7 @@ func TestListenSaysThatThePathIsTooLong(t *testing.T) {
 	base := shortDir(t)
 	for length := maxPath - tempLength + 1; length+len("/c") <= maxPath; length++ {
 		dir := filepath.Join(base, strings.Repeat("d", length-len(base)-1))
-		ln, err := Listen(filepath.Join(dir, "c"))
+		ln, err := bind(filepath.Join(dir, "c"))
 		if err == nil {
 			ln.Close()
 			t.Fatalf("folder of %d bytes: it is bound", length)
