@@ -1,16 +1,12 @@
 package metrics
 
 import (
-	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -25,8 +21,6 @@ import (
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
-
-var update = flag.Bool("update", false, "write docs/metrics.md anew")
 
 var (
 	now    = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -382,75 +376,6 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	}
 	if least > 1 { // the key of a sync.Map
 		t.Errorf("%v allocations", least)
-	}
-}
-
-const page = "../../../docs/metrics.md"
-
-// TestPage holds the table of docs/metrics.md against the metrics.
-func TestPage(t *testing.T) {
-	var table strings.Builder
-	table.WriteString("| metric | type | labels | what |\n|---|---|---|---|\n")
-	for _, f := range families(t) {
-		labels := map[string]bool{}
-		for _, m := range f.GetMetric() {
-			for _, l := range m.GetLabel() {
-				labels["`"+l.GetName()+"`"] = true
-			}
-		}
-		var names []string
-		for l := range labels {
-			names = append(names, l)
-		}
-		slices.Sort(names)
-		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()), strings.Join(names, ", "), f.GetHelp())
-	}
-	old, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	between := regexp.MustCompile(`(?s)(<!-- metrics -->\n).*(<!-- /metrics -->\n)`)
-	next := between.ReplaceAll(old, []byte("${1}"+strings.ReplaceAll(table.String(), "$", "$$")+"${2}"))
-	if *update {
-		if err := os.WriteFile(page, next, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !between.Match(old) || !*update && !bytes.Equal(old, next) {
-		t.Error("docs/metrics.md is stale: go test ./core/internal/metrics -run TestPage -update")
-	}
-}
-
-// TestDashboardAndAlerts: they name metrics that there are.
-func TestDashboardAndAlerts(t *testing.T) {
-	known := map[string]bool{}
-	for _, f := range families(t) {
-		known[f.GetName()] = true
-		if f.GetType() == dto.MetricType_HISTOGRAM {
-			for _, suffix := range []string{"_bucket", "_sum", "_count"} {
-				known[f.GetName()+suffix] = true
-			}
-		}
-	}
-	used := map[string]bool{}
-	for _, file := range []string{"dashboard.json", "alerts.yml"} {
-		text, err := os.ReadFile("../../../examples/grafana/" + file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := regexp.MustCompile(`tunneld_[a-z_]+`).FindAllString(string(text), -1)
-		if len(found) == 0 {
-			t.Errorf("%s uses no metric", file)
-		}
-		for _, name := range found {
-			used[name] = true
-			if !known[name] {
-				t.Errorf("%s: there is no metric %s", file, name)
-			}
-		}
-	}
-	if len(used) < 15 {
-		t.Errorf("only %d metrics are shown", len(used))
 	}
 }
 
