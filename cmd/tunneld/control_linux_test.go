@@ -101,7 +101,7 @@ func TestStatusOfARunningDaemon(t *testing.T) {
 
 	// Also while it drains, and the socket goes with the daemon.
 	p.signal(t, syscall.SIGTERM)
-	p.log.await(t, 1, "msg", "stopping")
+	p.log.Await(t, 1, "msg", "stopping")
 	if s := statusOf(t, socket); s.State != "draining" || len(s.NotReady()) != 1 || s.Pump.Tunnels != 1 {
 		t.Errorf("while it drains: %+v", s)
 	}
@@ -184,7 +184,7 @@ func TestReloadThatWaitsIsBrokenOff(t *testing.T) {
 		t.Errorf("the first has ended before the second: %+v", out)
 	}
 	cancel()
-	d.log.await(t, 1, "msg", "reload failed, the old configuration stays in force")
+	d.log.Await(t, 1, "msg", "reload failed, the old configuration stays in force")
 }
 
 // TestReloadIsBrokenOff: whoever does not wait for it ends it, and the daemon
@@ -225,7 +225,7 @@ func TestSocketsOfTwoDaemons(t *testing.T) {
 	place, socket := runIn(t)
 	first := runProgram(t, 1, place+direct(1, ""))
 	second := runProgram(t, 1, place+direct(1, ""))
-	warnings := second.log.await(t, 1, "level", "WARN")
+	warnings := second.log.Await(t, 1, "level", "WARN")
 	if len(warnings) != 1 || !strings.Contains(fmt.Sprint(warnings[0]), fmt.Sprintf("process %d", first.cmd.Process.Pid)) {
 		t.Errorf("the second says %v", warnings)
 	}
@@ -297,7 +297,7 @@ func TestNoPlaceForAControlSocket(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	p := runProgram(t, 1, direct(1, ""))
 	p.signal(t, syscall.SIGHUP)
-	p.log.await(t, 1, "msg", "reloaded")
+	p.log.Await(t, 1, "msg", "reloaded")
 }
 
 // TestDefaultPlaces: a daemon is found where its environment puts its socket.

@@ -41,7 +41,7 @@ func TestKilledPluginLeavesDirectTunnels(t *testing.T) {
 			t.Fatalf("end: %q, %v", rest, err)
 		}
 	}
-	d.log.await(t, 2, "msg", "connection", "path", "direct", "reason", "client_eof")
+	d.log.Await(t, 2, "msg", "connection", "path", "direct", "reason", "client_eof")
 }
 
 func websocksRig(t *testing.T, secure bool) (*websocksemu.Server, string) {
@@ -95,7 +95,7 @@ func TestKilledPluginResetsRelays(t *testing.T) {
 	if writeErr := <-written; !errors.Is(readErr, syscall.ECONNRESET) && !errors.Is(writeErr, syscall.ECONNRESET) {
 		t.Fatalf("read: %v, write: %v; want a reset", readErr, writeErr)
 	}
-	d.log.await(t, 1, "msg", "connection", "path", "relay", "reason", "plugin_died")
+	d.log.Await(t, 1, "msg", "connection", "path", "relay", "reason", "plugin_died")
 	pingPong(t, d.dial(t, "tcp.db"), "a new one")
 }
 
@@ -128,7 +128,7 @@ func TestHalfCloseThroughWSS(t *testing.T) {
 			t.Fatalf("%d bytes came back, equal %t: %v", len(got), bytes.Equal(got, sent), err)
 		}
 	}
-	d.log.await(t, 20, "msg", "connection", "path", "relay", "reason", "client_eof", "bytes_up", "3000", "bytes_down", "3000")
+	d.log.Await(t, 20, "msg", "connection", "path", "relay", "reason", "client_eof", "bytes_up", "3000", "bytes_down", "3000")
 }
 
 func TestFarEndRefusesTheConnection(t *testing.T) {
@@ -146,7 +146,7 @@ func TestFarEndRefusesTheConnection(t *testing.T) {
 		route("all", "", "upstream.sapsocks.onprem"))
 	for _, id := range []string{"tcp.db", "tcp.local"} {
 		d.dialReset(t, id)
-		d.log.await(t, 1, "msg", "connection failed", "listener", id, "stage", "connect", "reason", "refused")
+		d.log.Await(t, 1, "msg", "connection failed", "listener", id, "stage", "connect", "reason", "refused")
 	}
 }
 
@@ -173,7 +173,7 @@ func TestHalfCloseAndBulkThroughSapsocks(t *testing.T) {
 	if err := errors.Join(err, <-written); err != nil || !bytes.Equal(sent, got) {
 		t.Fatalf("%d of %d bytes came back, %v", len(got), len(sent), err)
 	}
-	line := d.log.await(t, 1, "msg", "connection")[0]
+	line := d.log.Await(t, 1, "msg", "connection")[0]
 	if line["reason"] != "client_eof" || line["bytes_up"] != float64(len(sent)) || line["bytes_down"] != float64(len(sent)) {
 		t.Errorf("line %v", line)
 	}
@@ -188,12 +188,12 @@ func TestFallOver(t *testing.T) {
 	d := startDaemon(t, config)
 	s.emu.SetFaults(sapsocksemu.Faults{Reply: 2})
 	d.dialReset(t, "tcp.db")
-	d.log.await(t, 1, "msg", "connection failed", "upstream", "sapsocks.onprem", "reason", "denied")
+	d.log.Await(t, 1, "msg", "connection failed", "upstream", "sapsocks.onprem", "reason", "denied")
 	s.emu.SetFaults(sapsocksemu.Faults{Reply: 3}) // no Cloud Connector: it is passed over from then on
 	pingPong(t, d.dial(t, "tcp.db"), "by the second")
-	d.log.await(t, 1, "msg", "upstream failed, the next is tried", "upstream", "sapsocks.onprem")
+	d.log.Await(t, 1, "msg", "upstream failed, the next is tried", "upstream", "sapsocks.onprem")
 	pingPong(t, d.dial(t, "tcp.db"), "by the second at once")
-	d.log.await(t, 1, "msg", "upstream is passed over while a route has another", "upstream", "sapsocks.onprem")
+	d.log.Await(t, 1, "msg", "upstream is passed over while a route has another", "upstream", "sapsocks.onprem")
 }
 
 func TestLimitsAndTimeouts(t *testing.T) {
@@ -210,8 +210,8 @@ func TestLimitsAndTimeouts(t *testing.T) {
 	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("second connection: %v; want a reset", err)
 	}
-	d.log.await(t, 1, "msg", "connection failed", "listener", "tcp.db")
+	d.log.Await(t, 1, "msg", "connection failed", "listener", "tcp.db")
 	wantReset(t, c)
-	d.log.await(t, 1, "msg", "connection", "reason", "idle")
+	d.log.Await(t, 1, "msg", "connection", "reason", "idle")
 	pingPong(t, d.dial(t, "tcp.db"), "the slot is free again")
 }

@@ -48,10 +48,10 @@ func TestClientThatLeftIsNotDialedFor(t *testing.T) {
 			if err := c.Close(); err != nil {
 				t.Fatal(err)
 			}
-			d.log.await(t, n, "msg", "connection failed", "reason", "canceled", "err", "the client has left")
+			d.log.Await(t, n, "msg", "connection failed", "reason", "canceled", "err", "the client has left")
 		}
 	}
-	if tried := d.log.matching("msg", "upstream failed, the next is tried"); len(tried) > 0 {
+	if tried := d.log.Matching("msg", "upstream failed, the next is tried"); len(tried) > 0 {
 		t.Errorf("%v", tried)
 	}
 
@@ -59,5 +59,5 @@ func TestClientThatLeftIsNotDialedFor(t *testing.T) {
 	if err := half.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	d.log.await(t, 1, "msg", "upstream failed, the next is tried", "listener", "tcp.short", "reason", "timeout")
+	d.log.Await(t, 1, "msg", "upstream failed, the next is tried", "listener", "tcp.short", "reason", "timeout")
 }

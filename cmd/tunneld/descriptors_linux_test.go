@@ -43,7 +43,7 @@ func TestDescriptorExhaustion(t *testing.T) {
 		}
 		open = append(open, c)
 	}
-	p.log.await(t, 1, "hint", "no file descriptors are left: raise LimitNOFILE or lower daemon.max_connections")
+	p.log.Await(t, 1, "hint", "no file descriptors are left: raise LimitNOFILE or lower daemon.max_connections")
 	pingPong(t, first, "while there are none")
 	for _, c := range open {
 		breakConn(t, c.(*net.TCPConn))
@@ -111,7 +111,7 @@ func TestLastDescriptor(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
-		p.log.await(t, 1, "msg", "client handshake failed", "listener", id, "hint", hint)
+		p.log.Await(t, 1, "msg", "client handshake failed", "listener", id, "hint", hint)
 	}
 }
 

@@ -82,7 +82,7 @@ upstream "azrelay" "bridge" {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	d.log.await(t, 1, "msg", "connection", "path", "relay")
+	d.log.Await(t, 1, "msg", "connection", "path", "relay")
 	if log := e.stop(t); !strings.Contains(log, "action=connect path=demo") || strings.Contains(log, "sig") {
 		t.Errorf("logged %s", log)
 	}

@@ -172,7 +172,7 @@ func TestHowTunnelsEnd(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			client, server := pair(t)
 			tt.do(t, client, server)
-			lines := d.log.await(t, i+1, "msg", "connection")
+			lines := d.log.Await(t, i+1, "msg", "connection")
 			if line := lines[i]; line["reason"] != tt.reason || line["path"] != "direct" {
 				t.Errorf("line %v; want reason %s", line, tt.reason)
 			}
@@ -205,5 +205,5 @@ func TestResetInTheMiddleOfADownload(t *testing.T) {
 	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("%d of %d bytes, %v; want a reset", n, sent, err)
 	}
-	d.log.await(t, 1, "msg", "connection", "reason", "upstream_reset")
+	d.log.Await(t, 1, "msg", "connection", "reason", "upstream_reset")
 }

@@ -93,13 +93,13 @@ func TestExamplePluginElsewhere(t *testing.T) {
 	send(t, c, "there")
 	wantNext(t, far.next(t), "there")
 	breakConn(t, c)
-	if line := d.log.await(t, 1, "msg", "connection")[0]; line["path"] != "direct" {
+	if line := d.log.Await(t, 1, "msg", "connection")[0]; line["path"] != "direct" {
 		t.Errorf("line %v", line)
 	}
 
 	d.reload(t, config("wrong-canary"))
 	d.dialReset(t, "tcp.db")
-	d.log.await(t, 1, "msg", "connection failed", "stage", "request", "reason", "unauthenticated", "hint", "check username and password")
+	d.log.Await(t, 1, "msg", "connection failed", "stage", "request", "reason", "unauthenticated", "hint", "check username and password")
 }
 
 // wantNext reads text.

@@ -89,7 +89,7 @@ func TestBadFarEnds(t *testing.T) {
 				t.Parallel()
 				id := fmt.Sprint("tcp.n", i)
 				d.dialReset(t, id)
-				line := d.log.await(t, 1, "msg", "connection failed", "listener", id)[0]
+				line := d.log.Await(t, 1, "msg", "connection failed", "listener", id)[0]
 				stage, reason := fmt.Sprint(line["stage"]), fmt.Sprint(line["reason"])
 				if e.stage != "" && stage != e.stage || e.reason != "" && reason != e.reason || stage == "unknown" || reason == "unknown" {
 					t.Errorf("stage %s, reason %s; want %s, %s", stage, reason, e.stage, e.reason)
@@ -97,7 +97,7 @@ func TestBadFarEnds(t *testing.T) {
 				if hint, _ := line["hint"].(string); hint == "" {
 					t.Errorf("no hint in %v", line)
 				}
-				lines := d.log.matching("conn", fmt.Sprint(line["conn"]))
+				lines := d.log.Matching("conn", fmt.Sprint(line["conn"]))
 				lines = slices.DeleteFunc(lines, func(l map[string]any) bool { return l["level"] == "DEBUG" })
 				if len(lines) != 1 {
 					t.Errorf("%d lines for one connection", len(lines))
@@ -105,7 +105,7 @@ func TestBadFarEnds(t *testing.T) {
 			})
 		}
 	})
-	if died := d.log.matching("msg", "plugin died"); len(died) > 0 {
+	if died := d.log.Matching("msg", "plugin died"); len(died) > 0 {
 		t.Errorf("a far end killed the plugin: %v", died)
 	}
 }

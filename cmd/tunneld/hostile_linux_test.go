@@ -94,7 +94,7 @@ func TestHostilePlugin(t *testing.T) {
 					t.Fatalf("the tunnel ended by %v", err)
 				}
 			}
-			line := p.log.await(t, 1, "msg", "tunnel broken off")[0]
+			line := p.log.Await(t, 1, "msg", "tunnel broken off")[0]
 			if line["level"] != "WARN" || line["plugin"] != "hostile" || line["upstream"] != "hostile.x" {
 				t.Errorf("the log says %v", line)
 			}
@@ -110,7 +110,7 @@ func TestHostilePlugin(t *testing.T) {
 				send(t, client, string(make([]byte, size)))
 				closeWrite(t, client)
 			}
-			p.log.await(t, tunnels, "msg", "connection", "upstream", "hostile.x")
+			p.log.Await(t, tunnels, "msg", "connection", "upstream", "hostile.x")
 			for _, s := range servers {
 				if err := s.SetDeadline(time.Now().Add(patience)); err != nil {
 					t.Fatal(err)

@@ -33,7 +33,7 @@ func TestKilledDaemon(t *testing.T) {
 			}
 			victims := []int{p.cmd.Process.Pid}
 			if all {
-				for _, line := range p.log.await(t, 2, "msg", "plugin started") {
+				for _, line := range p.log.Await(t, 2, "msg", "plugin started") {
 					victims = append(victims, int(line["pid"].(float64)))
 				}
 			}

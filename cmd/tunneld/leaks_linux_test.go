@@ -15,6 +15,7 @@ import (
 
 	"github.com/tunneld/tunneld/core"
 	"github.com/tunneld/tunneld/internal/fdtest"
+	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
@@ -82,7 +83,7 @@ func liveFully(t *testing.T) {
 	tmp := t.TempDir() // with nothing in it but the daemon's
 	t.Setenv("TMPDIR", tmp)
 
-	log := newLogBuffer()
+	log := logtest.New(patience)
 	r := &daemonRig{log: log, path: filepath.Join(t.TempDir(), "tunneld.hcl")}
 	both := s.onprem("") + strings.NewReplacer(`"db"`, `"relayed"`, `route "all" {`, "route \"relayed\" {\n match {\n listeners = [listener.tcp.relayed]\n }").Replace(relayed)
 	// The route for the one listener goes before the route for all.

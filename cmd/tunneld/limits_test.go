@@ -78,7 +78,7 @@ func TestLimitPerSource(t *testing.T) {
 		open = append(open, c)
 	}
 	wantRefusal(t, "127.0.0.1", address)
-	line := d.log.await(t, 1, "msg", "connection failed")[0]
+	line := d.log.Await(t, 1, "msg", "connection failed")[0]
 	if text := fmt.Sprint(line["err"]); !strings.Contains(text, "max_per_source") || !strings.Contains(text, "127.0.0.1") {
 		t.Errorf("line %v", line)
 	}
@@ -86,7 +86,7 @@ func TestLimitPerSource(t *testing.T) {
 	if err := open[0].Close(); err != nil {
 		t.Fatal(err)
 	}
-	d.log.await(t, 1, "msg", "connection")
+	d.log.Await(t, 1, "msg", "connection")
 	pingPong(t, d.dial(t, "tcp.db"), "again")
 
 	// A reload changes the limit for the connections that are open, too.
@@ -112,7 +112,7 @@ func TestLimitOfTheDaemon(t *testing.T) {
 	wantRefusal(t, "127.0.0.1", d.address(t, "tcp.db"))
 	wantSOCKSRefusal(t, d.dial(t, "socks5.apps"))
 	wantHTTPRefusal(t, d.dial(t, "http.web"), "daemon.max_connections")
-	d.log.await(t, 3, "msg", "connection failed", "reason", "unavailable")
+	d.log.Await(t, 3, "msg", "connection failed", "reason", "unavailable")
 }
 
 func TestTimeouts(t *testing.T) {
@@ -140,7 +140,7 @@ func TestTimeouts(t *testing.T) {
 			if _, err := io.Copy(io.Discard, server); err != nil && !errors.Is(err, syscall.ECONNRESET) || err == nil && !tt.end {
 				t.Errorf("the backend reads %v", err)
 			}
-			line := d.log.await(t, 1, "msg", "connection")[0]
+			line := d.log.Await(t, 1, "msg", "connection")[0]
 			if line["reason"] != tt.reason || !strings.Contains(fmt.Sprint(line["err"]), "300ms") {
 				t.Errorf("line %v", line)
 			}
@@ -160,9 +160,9 @@ func TestDialTimeout(t *testing.T) {
 		route("all", "", "upstream.sapsocks.onprem", "upstream.sapsocks.second"))
 	// This comes first: what hangs is passed over from then on.
 	pingPong(t, d.dial(t, "tcp.long"), "by the second")
-	d.log.await(t, 1, "msg", "upstream failed, the next is tried", "listener", "tcp.long", "reason", "timeout")
+	d.log.Await(t, 1, "msg", "upstream failed, the next is tried", "listener", "tcp.long", "reason", "timeout")
 	d.dialReset(t, "tcp.short")
-	line := d.log.await(t, 1, "msg", "connection failed", "listener", "tcp.short", "reason", "timeout")[0]
+	line := d.log.Await(t, 1, "msg", "connection failed", "listener", "tcp.short", "reason", "timeout")[0]
 	if hint, _ := line["hint"].(string); hint == "" {
 		t.Errorf("no hint in %v", line)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 )
 
@@ -24,7 +25,7 @@ import (
 func (p *program) startPiped(t *testing.T, n int) *os.File {
 	t.Helper()
 	stderr := pipeTo(t, func(w *os.File) { p.cmd.Stderr = w; p.start(t) })
-	readUntil(t, stderr, p.log, func() bool { return len(p.log.matching("msg", "listening")) >= n })
+	readUntil(t, stderr, p.log, func() bool { return len(p.log.Matching("msg", "listening")) >= n })
 	return stderr
 }
 
@@ -120,7 +121,7 @@ func TestPluginsDoNotIgnoreSIGPIPE(t *testing.T) {
 			}
 			p.cmd.Stderr = p.log
 			p.start(t)
-			p.log.await(t, 1, "msg", "listening")
+			p.log.Await(t, 1, "msg", "listening")
 			if mask := ignoredSignals(t, signals); mask&(1<<(syscall.SIGPIPE-1)) != 0 {
 				t.Errorf("the plugin ignores %x", mask)
 			}
@@ -230,8 +231,8 @@ func TestLogReaderThatStalls(t *testing.T) {
 	place, socket := runIn(t)
 	p := newProgram(t, echoing(t)+place+withMetrics)
 	stderr := p.startPiped(t, 1)
-	readUntil(t, stderr, p.log, func() bool { return len(p.log.matching("msg", "serving metrics")) > 0 })
-	serving, _ := p.log.matching("msg", "serving metrics")[0]["address"].(string)
+	readUntil(t, stderr, p.log, func() bool { return len(p.log.Matching("msg", "serving metrics")) > 0 })
+	serving, _ := p.log.Matching("msg", "serving metrics")[0]["address"].(string)
 	address := p.address(t, "tcp.db")
 	goroutines := func() (n int) {
 		_, text := get(t, serving, "/metrics")
@@ -279,7 +280,7 @@ func TestFailedStopWithAStalledReader(t *testing.T) {
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p := &program{log: newLogBuffer(), path: config, exited: make(chan struct{})}
+	p := &program{log: logtest.New(patience), path: config, exited: make(chan struct{})}
 	p.cmd = unprivileged(exec.Command(buildProgram(t, dir), "run", "--config", config))
 	stderr := p.startPiped(t, 1)
 	if _, err := unix.FcntlInt(stderr.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil {

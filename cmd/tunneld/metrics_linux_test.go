@@ -41,7 +41,7 @@ func TestSpliceIsUsed(t *testing.T) {
 			if _, err := io.ReadAll(c); err != nil {
 				t.Fatal(err)
 			}
-			d.log.await(t, 1, "msg", "connection")
+			d.log.Await(t, 1, "msg", "connection")
 			for _, direction := range []string{"up", "down"} {
 				_, text := d.served(t, "/metrics")
 				series := fmt.Sprintf(`tunneld_tunnel_bytes_total{direction=%q,listener="tcp.db",method="splice",path=%q,route="all",upstream="fix%[2]s.x"} `, direction, path)
@@ -131,7 +131,7 @@ func TestCrashLoopShows(t *testing.T) {
 	if len(status.Plugins) != 1 || status.Plugins[0].Restarts < 2 || status.Plugins[0].LastExit != "exit status 3" {
 		t.Errorf("status %+v", status.Plugins)
 	}
-	d.log.await(t, 2, "plugin", fixture.DirectName, "exit", "exit status 3")
+	d.log.Await(t, 2, "plugin", fixture.DirectName, "exit", "exit status 3")
 	deadline := time.Now().Add(patience)
 	for code := 0; code != http.StatusOK; {
 		if code, text = d.served(t, "/readyz"); time.Now().After(deadline) {

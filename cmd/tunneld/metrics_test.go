@@ -16,7 +16,7 @@ import (
 // served asks the daemon's metrics server.
 func (r *daemonRig) served(t *testing.T, path string) (int, string) {
 	t.Helper()
-	return get(t, fmt.Sprint(r.log.await(t, 1, "msg", "serving metrics")[0]["address"]), path)
+	return get(t, fmt.Sprint(r.log.Await(t, 1, "msg", "serving metrics")[0]["address"]), path)
 }
 
 // get asks the metrics server that has the address.
@@ -167,7 +167,7 @@ func TestAddressesAreTraded(t *testing.T) {
 	}
 	const anywhere = "127.0.0.1:0"
 	d := startDaemon(t, config(anywhere, anywhere, ""))
-	one := fmt.Sprint(d.log.await(t, 1, "msg", "serving metrics")[0]["address"])
+	one := fmt.Sprint(d.log.Await(t, 1, "msg", "serving metrics")[0]["address"])
 	two := d.address(t, "tcp.db")
 	_, port := splitAddress(two)
 	tunnel := dialTCP(t, two)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/internal/nodump"
 	"github.com/tunneld/tunneld/plugins/websocks/websocksemu"
 )
@@ -77,7 +78,7 @@ func TestProcessesAreNotDumpable(t *testing.T) {
 			if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			p := &program{log: newLogBuffer(), path: config, exited: make(chan struct{})}
+			p := &program{log: logtest.New(patience), path: config, exited: make(chan struct{})}
 			p.cmd = unprivileged(exec.Command(exe, "run", "--config", config))
 			p.cmd.Stderr = p.log
 			p.cmd.Env = []string{"SECRET=s3cret"}
@@ -85,9 +86,9 @@ func TestProcessesAreNotDumpable(t *testing.T) {
 				p.cmd.Env = append(p.cmd.Env, nodump.Env+"=1")
 			}
 			p.start(t)
-			p.log.await(t, 1, "msg", "listening")
+			p.log.Await(t, 1, "msg", "listening")
 			pids := []int{p.cmd.Process.Pid}
-			for _, line := range p.log.await(t, 2, "msg", "plugin started") {
+			for _, line := range p.log.Await(t, 2, "msg", "plugin started") {
 				pids = append(pids, int(line["pid"].(float64)))
 			}
 			for _, pid := range pids {

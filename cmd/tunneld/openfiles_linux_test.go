@@ -20,13 +20,13 @@ func TestFewOpenFiles(t *testing.T) {
 	p.underOpenFiles(256)
 	p.cmd.Stderr = p.log
 	p.start(t)
-	serving, _ := p.log.await(t, 1, "msg", "serving metrics")[0]["address"].(string)
-	p.log.await(t, 1, "msg", "the limit on open files leaves room for few connections", "level", "WARN", "open_files", "256", "connections", "1")
+	serving, _ := p.log.Await(t, 1, "msg", "serving metrics")[0]["address"].(string)
+	p.log.Await(t, 1, "msg", "the limit on open files leaves room for few connections", "level", "WARN", "open_files", "256", "connections", "1")
 	address := p.address(t, "tcp.db")
 	c := dialTCP(t, address)
 	pingPong(t, c, "the only one")
 	wantRefusal(t, "127.0.0.1", address)
-	line := p.log.await(t, 1, "msg", "connection failed")[0]
+	line := p.log.Await(t, 1, "msg", "connection failed")[0]
 	for key, want := range map[string]string{"err": "RLIMIT_NOFILE: 1 connections are open, and the limit on open files, 256,", "hint": "ulimit -n"} {
 		if got := fmt.Sprint(line[key]); !strings.Contains(got, want) || strings.Contains(got, "max_connections") {
 			t.Errorf("%s=%q", key, got)
@@ -40,5 +40,5 @@ func TestFewOpenFiles(t *testing.T) {
 	// as well, and named.
 	p.write(t, echoing(t)+"daemon {\n max_connections = 5\n}\n")
 	p.signal(t, syscall.SIGHUP)
-	p.log.await(t, 1, "msg", "the limit on open files leaves room for less than daemon.max_connections", "open_files", "256", "connections", "1", "max_connections", "5")
+	p.log.Await(t, 1, "msg", "the limit on open files leaves room for less than daemon.max_connections", "open_files", "256", "connections", "1", "max_connections", "5")
 }

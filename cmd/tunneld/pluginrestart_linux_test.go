@@ -161,7 +161,7 @@ func TestPluginRestart(t *testing.T) {
 	closeWrite(t, server)
 	wantRest(t, c, "the old one's relay")
 	closeWrite(t, c)
-	d.log.await(t, 1, "msg", "plugin stopped")
+	d.log.Await(t, 1, "msg", "plugin stopped")
 
 	// One that does not start leaves all as it was.
 	if err := os.WriteFile(file, []byte("#!/bin/sh\necho out of order >&2\nexit 1\n"), 0o755); err != nil {

@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/logtest"
 )
 
 // program is "tunneld run" in a process of its own.
 type program struct {
 	cmd    *exec.Cmd
-	log    *logBuffer // all of its standard error
+	log    *logtest.Log // all of its standard error
 	path   string
 	exited chan struct{}
 	err    error // valid once exited is closed
@@ -28,7 +30,7 @@ func runProgram(t *testing.T, n int, config string) *program {
 	p := newProgram(t, config)
 	p.cmd.Stderr = p.log
 	p.start(t)
-	p.log.await(t, n, "msg", "listening")
+	p.log.Await(t, n, "msg", "listening")
 	return p
 }
 
@@ -36,7 +38,7 @@ func runProgram(t *testing.T, n int, config string) *program {
 func newProgram(t *testing.T, config string) *program {
 	t.Helper()
 	p := &program{
-		log:    newLogBuffer(),
+		log:    logtest.New(patience),
 		path:   filepath.Join(t.TempDir(), "tunneld.hcl"),
 		exited: make(chan struct{}),
 	}
@@ -68,7 +70,7 @@ func (p *program) start(t *testing.T) {
 
 func (p *program) address(t *testing.T, id string) string {
 	t.Helper()
-	line := p.log.await(t, 1, "msg", "listening", "listener", id)[0]
+	line := p.log.Await(t, 1, "msg", "listening", "listener", id)[0]
 	address, _ := line["address"].(string)
 	return address
 }

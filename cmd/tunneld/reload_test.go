@@ -139,7 +139,7 @@ func TestReloadStopsUnusedPlugins(t *testing.T) {
 	c := d.dial(t, "tcp.db")
 	pingPong(t, c, "through the plugin's dial")
 	d.reload(t, "upstream \"direct\" \"local\" {}\n"+listener("db", "127.0.0.1:0", s.echo.Addr(), "")+route("all", "", "upstream.direct.local"))
-	d.log.await(t, 1, "msg", "plugin stopped", "plugin", "sapsocks")
+	d.log.Await(t, 1, "msg", "plugin stopped", "plugin", "sapsocks")
 	pingPong(t, c, "a direct tunnel does not need it")
 	d.reload(t, s.onprem(""))
 	pingPong(t, d.dial(t, "tcp.db"), "again")

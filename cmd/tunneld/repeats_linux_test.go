@@ -31,7 +31,7 @@ func TestEqualRefusals(t *testing.T) {
 		send(t, c, "GET / HTTP/1.1\r\n\r\n")
 		_, _ = io.Copy(io.Discard, c) // an answer, or a reset
 	}
-	serving, _ := p.log.await(t, 1, "msg", "serving metrics")[0]["address"].(string)
+	serving, _ := p.log.Await(t, 1, "msg", "serving metrics")[0]["address"].(string)
 	eventually(t, "a series lacks some", func() bool {
 		_, text := get(t, serving, "/metrics")
 		for _, series := range []string{
@@ -55,10 +55,10 @@ func TestEqualRefusals(t *testing.T) {
 		{"connection failed", "tcp.full", "limits.max_connections"},
 		{"client handshake failed", "socks5.apps", "protocol"},
 	} {
-		if n := len(p.log.matching("msg", tt.message, "listener", tt.listener)); n != logged {
+		if n := len(p.log.Matching("msg", tt.message, "listener", tt.listener)); n != logged {
 			t.Errorf("%s: %d lines", tt.listener, n)
 		}
-		if n := len(p.log.matching("msg", "more lines like these were left out", "like", tt.message, "listener", tt.listener, "reason", tt.reason, "lines", fmt.Sprint(tries-logged))); n != 1 {
+		if n := len(p.log.Matching("msg", "more lines like these were left out", "like", tt.message, "listener", tt.listener, "reason", tt.reason, "lines", fmt.Sprint(tries-logged))); n != 1 {
 			t.Errorf("%s: %d lines count the others", tt.listener, n)
 		}
 	}

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,97 +9,22 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
 // patience bounds what a test waits for; nothing is asserted about the time.
 const patience = 30 * time.Second
 
-// logBuffer is a daemon's log that can be searched and waited for.
-type logBuffer struct {
-	mu    sync.Mutex
-	all   bytes.Buffer
-	part  []byte // of a line that has not ended
-	lines []map[string]any
-	more  chan struct{} // closed and replaced with every line
-}
-
-func newLogBuffer() *logBuffer { return &logBuffer{more: make(chan struct{})} }
-
-// Write takes what was logged, in whatever pieces it comes.
-func (l *logBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all.Write(b)
-	l.part = append(l.part, b...)
-	for {
-		line, rest, found := bytes.Cut(l.part, []byte("\n"))
-		if !found {
-			break
-		}
-		var values map[string]any
-		if err := json.Unmarshal(line, &values); err == nil {
-			l.lines = append(l.lines, values)
-		}
-		l.part = rest
-	}
-	close(l.more)
-	l.more = make(chan struct{})
-	return len(b), nil
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.String()
-}
-
-// matching returns the lines in which every pair holds, as printed.
-func (l *logBuffer) matching(pairs ...string) []map[string]any {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out []map[string]any
-	for _, line := range l.lines {
-		ok := true
-		for i := 0; i < len(pairs); i += 2 {
-			ok = ok && fmt.Sprint(line[pairs[i]]) == pairs[i+1]
-		}
-		if ok {
-			out = append(out, line)
-		}
-	}
-	return out
-}
-
-// await waits until n lines match.
-func (l *logBuffer) await(t *testing.T, n int, pairs ...string) []map[string]any {
-	t.Helper()
-	deadline := time.After(patience)
-	for {
-		l.mu.Lock()
-		more := l.more
-		l.mu.Unlock()
-		if got := l.matching(pairs...); len(got) >= n {
-			return got
-		}
-		select {
-		case <-more:
-		case <-deadline:
-			t.Fatalf("the log does not have %d lines with %q:\n%s", n, pairs, l)
-		}
-	}
-}
-
 // daemonRig is a daemon in the test's process; its plugins are real processes.
 type daemonRig struct {
 	*core.Daemon
-	log  *logBuffer
+	log  *logtest.Log
 	path string
 }
 
@@ -110,7 +33,7 @@ const jsonLog = "log {\n  level = \"debug\"\n  format = \"json\"\n}\n"
 // startDaemon runs the configuration until the test ends.
 func startDaemon(t *testing.T, config string) *daemonRig {
 	t.Helper()
-	r := &daemonRig{log: newLogBuffer(), path: filepath.Join(t.TempDir(), "tunneld.hcl")}
+	r := &daemonRig{log: logtest.New(patience), path: filepath.Join(t.TempDir(), "tunneld.hcl")}
 	r.write(t, config)
 	opts := options(r.path)
 	opts.Log = r.log
@@ -161,9 +84,9 @@ func (r *daemonRig) mustReload(t *testing.T) {
 func (r *daemonRig) settle(t *testing.T) {
 	t.Helper()
 	if last := r.Status().Reload; last.Error == "" {
-		r.log.await(t, 1, "msg", "reloaded", "generation", fmt.Sprint(last.Generation))
+		r.log.Await(t, 1, "msg", "reloaded", "generation", fmt.Sprint(last.Generation))
 	} else {
-		r.log.await(t, 1, "msg", "reload failed, the old configuration stays in force", "generation", fmt.Sprint(last.Generation))
+		r.log.Await(t, 1, "msg", "reload failed, the old configuration stays in force", "generation", fmt.Sprint(last.Generation))
 	}
 }
 

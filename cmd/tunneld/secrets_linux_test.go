@@ -121,7 +121,7 @@ upstream "websocks" "other" {
 			dialReset(t, p.address(t, id))
 		}
 	}
-	p.log.await(t, 6*4, "msg", "connection failed")
+	p.log.Await(t, 6*4, "msg", "connection failed")
 	s.emu.SetFaults(sapsocksemu.Faults{})
 
 	withoutCanary(t, p.cmd.Process.Pid, "cmdline", func(string) bool { return false })
@@ -148,9 +148,9 @@ upstream "websocks" "other" {
 		t.Fatal(err)
 	}
 	p.signal(t, syscall.SIGHUP)
-	p.log.await(t, 1, "msg", "reload failed, the old configuration stays in force")
+	p.log.Await(t, 1, "msg", "reload failed, the old configuration stays in force")
 	p.signal(t, syscall.SIGTERM)
-	p.log.await(t, 1, "msg", "stopping") // two that are pending at a time are one
+	p.log.Await(t, 1, "msg", "stopping") // two that are pending at a time are one
 	p.signal(t, syscall.SIGTERM)
 	if status := p.status(t); status != exitOK {
 		t.Errorf("exit status %d", status)

@@ -29,7 +29,7 @@ func TestShutdownDelay(t *testing.T) {
 	config, socket := delayed(t)
 	p := runProgram(t, 1, config)
 	address := p.address(t, "tcp.db")
-	serving, _ := p.log.await(t, 1, "msg", "serving metrics")[0]["address"].(string)
+	serving, _ := p.log.Await(t, 1, "msg", "serving metrics")[0]["address"].(string)
 	before := dialTCP(t, address)
 	pingPong(t, before, "before")
 	if status, text := ready(t, p); status != exitOK || text != "ready\n" {
@@ -37,7 +37,7 @@ func TestShutdownDelay(t *testing.T) {
 	}
 
 	p.signal(t, syscall.SIGTERM)
-	p.log.await(t, 1, "msg", "not ready, and still accepting until the stop", "shutdown_delay", "10m0s")
+	p.log.Await(t, 1, "msg", "not ready, and still accepting until the stop", "shutdown_delay", "10m0s")
 	if code, text := get(t, serving, "/readyz"); code != http.StatusServiceUnavailable || text != "the daemon is stopping\n" {
 		t.Errorf("/readyz: %d %q", code, text)
 	}
@@ -54,19 +54,19 @@ func TestShutdownDelay(t *testing.T) {
 	if r := reloadBy(t, socket); !strings.Contains(r.Error, "stopping") {
 		t.Errorf("a reload: %+v", r)
 	}
-	if n := len(p.log.matching("msg", "stopping")); n > 0 {
+	if n := len(p.log.Matching("msg", "stopping")); n > 0 {
 		t.Error("it stops before its time")
 	}
 
 	p.signal(t, syscall.SIGTERM)
-	p.log.await(t, 1, "msg", "stopping")
+	p.log.Await(t, 1, "msg", "stopping")
 	pingPong(t, before, "while it drains")
 	p.signal(t, syscall.SIGTERM)
 	if status := p.status(t); status != exitOK {
 		t.Errorf("exit status %d", status)
 	}
 	wantReset(t, before)
-	p.log.await(t, 1, "msg", "tunnels are broken off", "err", "told to end at once")
+	p.log.Await(t, 1, "msg", "tunnels are broken off", "err", "told to end at once")
 	if status, _ := ready(t, p); status != exitFailed {
 		t.Errorf("of a daemon that is gone: exit status %d", status)
 	}
@@ -80,6 +80,6 @@ func TestShutdownDelayEnds(t *testing.T) {
 	if status := p.status(t); status != exitOK {
 		t.Errorf("exit status %d", status)
 	}
-	p.log.await(t, 1, "msg", "not ready, and still accepting until the stop", "shutdown_delay", "10ms")
-	p.log.await(t, 1, "msg", "stopping")
+	p.log.Await(t, 1, "msg", "not ready, and still accepting until the stop", "shutdown_delay", "10ms")
+	p.log.Await(t, 1, "msg", "stopping")
 }

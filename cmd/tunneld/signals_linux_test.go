@@ -23,12 +23,12 @@ func TestHUPReloads(t *testing.T) {
 	pingPong(t, conn, "before")
 	write("nonsense {")
 	p.signal(t, syscall.SIGHUP)
-	p.log.await(t, 1, "msg", "reload failed, the old configuration stays in force")
+	p.log.Await(t, 1, "msg", "reload failed, the old configuration stays in force")
 	pingPong(t, conn, "after a bad one")
 	pingPong(t, dialTCP(t, address), "new after a bad one")
 	write(s.onprem("limits {\n max_connections = 9\n }"))
 	p.signal(t, syscall.SIGHUP)
-	p.log.await(t, 1, "msg", "reloaded")
+	p.log.Await(t, 1, "msg", "reloaded")
 	pingPong(t, conn, "after a good one")
 }
 
@@ -41,18 +41,18 @@ func TestReloadsAreLogged(t *testing.T) {
 	p := runProgram(t, 1, config)
 	await := func(n int, level, line, summary string) {
 		t.Helper()
-		got := p.log.await(t, n, "msg", "problem of the configuration", "level", level, "file", p.path, "line", line)
+		got := p.log.Await(t, n, "msg", "problem of the configuration", "level", level, "file", p.path, "line", line)
 		if s, _ := got[n-1]["summary"].(string); !strings.Contains(s, summary) || got[n-1]["detail"] == "" {
 			t.Errorf("%v; want %q", got[n-1], summary)
 		}
 	}
 	await(1, "WARN", "8", "not checked")
 	p.signal(t, syscall.SIGHUP)
-	p.log.await(t, 1, "msg", "reloaded")
+	p.log.Await(t, 1, "msg", "reloaded")
 	await(2, "WARN", "8", "not checked")
 	p.write(t, "nonsense {}\n"+config)
 	p.signal(t, syscall.SIGHUP)
-	p.log.await(t, 1, "msg", "reload failed, the old configuration stays in force")
+	p.log.Await(t, 1, "msg", "reload failed, the old configuration stays in force")
 	await(1, "ERROR", "5", "nonsense")
 	if r := reloadBy(t, socket); !r.Invalid || !strings.Contains(r.Diagnostics, "nonsense") {
 		t.Errorf("%+v", r)
@@ -77,15 +77,15 @@ func TestTERMDrainsAndASecondEnds(t *testing.T) {
 	conn := dialTCP(t, p.address(t, "tcp.db"))
 	pingPong(t, conn, "before")
 	p.signal(t, syscall.SIGTERM)
-	p.log.await(t, 1, "msg", "stopping")
+	p.log.Await(t, 1, "msg", "stopping")
 	pingPong(t, conn, "while it drains")
 	p.signal(t, syscall.SIGTERM)
 	if status := p.status(t); status != exitOK {
 		t.Errorf("exit status %d", status)
 	}
 	wantReset(t, conn)
-	p.log.await(t, 1, "msg", "connection", "reason", "killed")
-	p.log.await(t, 1, "msg", "tunnels are broken off", "err", "told to end at once")
+	p.log.Await(t, 1, "msg", "connection", "reason", "killed")
+	p.log.Await(t, 1, "msg", "tunnels are broken off", "err", "told to end at once")
 }
 
 // TestKilledDaemonLeavesNoPlugin: the end of the descriptor channel ends them.

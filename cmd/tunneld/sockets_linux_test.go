@@ -78,10 +78,10 @@ func TestReloadLosesNoConnection(t *testing.T) {
 	if now := listeningInode(t, address); now != inode {
 		t.Errorf("the socket is another: inode %s was %s", now, inode)
 	}
-	if failed := d.log.matching("msg", "connection failed"); len(failed) > 0 {
+	if failed := d.log.Matching("msg", "connection failed"); len(failed) > 0 {
 		t.Errorf("%d connections failed, the first: %v", len(failed), failed[0])
 	}
-	if left := d.log.matching("msg", "release of a generation"); len(left) > 0 {
+	if left := d.log.Matching("msg", "release of a generation"); len(left) > 0 {
 		t.Errorf("generations were not released: %v", left)
 	}
 }
@@ -133,7 +133,7 @@ func TestListenerThatHadToMoveIsNotDeaf(t *testing.T) {
 	d.reload(t, config("127.0.0.1:"+port, ""))
 	pingPong(t, dialTCP(t, address), "as at first")
 	pingPong(t, tunnel, "all the while")
-	if failed := d.log.matching("msg", "connection failed"); len(failed) > 0 {
+	if failed := d.log.Matching("msg", "connection failed"); len(failed) > 0 {
 		t.Errorf("%v", failed)
 	}
 }

@@ -24,7 +24,7 @@ func TestTERMDrains(t *testing.T) {
 	c := dialTCP(t, address)
 	server := b.next(t)
 	p.signal(t, syscall.SIGTERM)
-	p.log.await(t, 1, "msg", "stopping")
+	p.log.Await(t, 1, "msg", "stopping")
 	for { // its listener closes right after the word
 		other, err := net.DialTimeout("tcp", address, patience)
 		if err != nil {
@@ -41,7 +41,7 @@ func TestTERMDrains(t *testing.T) {
 	if status := p.status(t); status != exitOK {
 		t.Errorf("exit status %d", status)
 	}
-	if n := len(p.log.matching("msg", "connection", "reason", "upstream_eof")); n != 1 {
+	if n := len(p.log.Matching("msg", "connection", "reason", "upstream_eof")); n != 1 {
 		t.Errorf("%d lines for the tunnel", n)
 	}
 }
@@ -69,10 +69,10 @@ func TestEveryTunnelHasItsLine(t *testing.T) {
 	for _, c := range clients {
 		wantReset(t, c)
 	}
-	if n := len(p.log.matching("msg", "connection", "reason", "killed")); n != tunnels {
+	if n := len(p.log.Matching("msg", "connection", "reason", "killed")); n != tunnels {
 		t.Errorf("%d lines for %d tunnels", n, tunnels)
 	}
-	if n := len(p.log.matching("msg", "tunnels are broken off", "err", "the time for draining is over")); n != 1 {
+	if n := len(p.log.Matching("msg", "tunnels are broken off", "err", "the time for draining is over")); n != 1 {
 		t.Errorf("%d lines say why", n)
 	}
 }
@@ -96,7 +96,7 @@ func TestStopWaitsForNobody(t *testing.T) {
 		defer watchProcess(t, pid)()
 	}
 	p.signal(t, syscall.SIGTERM)
-	p.log.await(t, 1, "msg", "stopping")
+	p.log.Await(t, 1, "msg", "stopping")
 	second := time.Now()
 	p.signal(t, syscall.SIGTERM)
 	if status := p.status(t); status != exitOK {
@@ -107,7 +107,7 @@ func TestStopWaitsForNobody(t *testing.T) {
 		t.Errorf("the end took %s", took)
 	}
 	wantReset(t, silent)
-	if n := len(p.log.matching("msg", "client handshake failed", "level", "INFO", "err", "the daemon is stopping")); n != 1 {
+	if n := len(p.log.Matching("msg", "client handshake failed", "level", "INFO", "err", "the daemon is stopping")); n != 1 {
 		t.Errorf("%d lines for the silent client", n)
 	}
 	// The one that was being dialed may be told before it is reset, but nothing
@@ -132,7 +132,7 @@ func TestTERMBreaksAReloadOff(t *testing.T) {
 	p.signal(t, syscall.SIGHUP)
 	asked := time.Now()
 	p.signal(t, syscall.SIGTERM)
-	p.log.await(t, 1, "msg", "stopping")
+	p.log.Await(t, 1, "msg", "stopping")
 	p.signal(t, syscall.SIGTERM)
 	if status := p.status(t); status != exitOK {
 		t.Errorf("exit status %d", status)
@@ -153,7 +153,7 @@ func TestTERMBreaksAConfigurationOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.signal(t, syscall.SIGHUP)
-	p.log.await(t, 1, "msg", "hangs")
+	p.log.Await(t, 1, "msg", "hangs")
 	asked := time.Now()
 	p.signal(t, syscall.SIGTERM)
 	if status := p.status(t); status != exitOK {
@@ -170,7 +170,7 @@ func TestTERMDuringTheStart(t *testing.T) {
 	config := "plugin \"slow\" {\n command = [\"/bin/sh\", \"-c\", \"exec sleep 60\"]\n}\nupstream \"slow\" \"x\" {}\n" +
 		listener("db", "127.0.0.1:0", "127.0.0.1:1", "") + route("all", "", "upstream.slow.x")
 	p := runProgram(t, 0, config)
-	p.log.await(t, 1, "msg", "go-plugin: waiting for RPC address")
+	p.log.Await(t, 1, "msg", "go-plugin: waiting for RPC address")
 	asked := time.Now()
 	p.signal(t, syscall.SIGTERM)
 	if status := p.status(t); status != exitFailed {

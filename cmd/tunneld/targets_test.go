@@ -84,7 +84,7 @@ func TestRouteByNameIsNotWalkedAround(t *testing.T) {
 		denied++
 	}
 	// Ten of each listener have a line, the others are counted.
-	for _, line := range d.log.await(t, min(denied, 2*10), "msg", "connection failed", "stage", "request", "reason", "denied") {
+	for _, line := range d.log.Await(t, min(denied, 2*10), "msg", "connection failed", "stage", "request", "reason", "denied") {
 		if hint, _ := line["hint"].(string); hint == "" {
 			t.Errorf("no hint in %v", line)
 		}
@@ -117,6 +117,6 @@ func TestConfiguredTargetMayHaveZone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d.log.await(t, 1, "msg", "connection", "route", "zone")
-	d.log.await(t, 1, "msg", "connection", "route", "network")
+	d.log.Await(t, 1, "msg", "connection", "route", "zone")
+	d.log.Await(t, 1, "msg", "connection", "route", "network")
 }

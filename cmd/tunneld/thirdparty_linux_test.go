@@ -84,7 +84,7 @@ func TestKilledThirdPartyRelay(t *testing.T) {
 	if err := <-feeding; !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("the far end's write: %v; want a reset", err)
 	}
-	d.log.await(t, 1, "msg", "connection", "path", "relay", "reason", "plugin_died")
+	d.log.Await(t, 1, "msg", "connection", "path", "relay", "reason", "plugin_died")
 	d.dial(t, "tcp.db")
 	send(t, b.next(t), "a new one")
 }
@@ -116,12 +116,12 @@ func TestReplacedPluginProgram(t *testing.T) {
 	server := b.next(t)
 
 	d.mustReload(t)
-	if n := len(d.log.matching("msg", "plugin started")); n != 1 {
+	if n := len(d.log.Matching("msg", "plugin started")); n != 1 {
 		t.Fatalf("%d plugins were started for an unchanged file", n)
 	}
 	install("two")
 	d.mustReload(t)
-	d.log.await(t, 2, "msg", "plugin started")
+	d.log.Await(t, 2, "msg", "plugin started")
 	send(t, server, "the old one's relay")
 	closeWrite(t, server)
 	wantRest(t, c, "the old one's relay")
@@ -132,7 +132,7 @@ func TestReplacedPluginProgram(t *testing.T) {
 	wantRest(t, again, "the new one's relay")
 	closeWrite(t, c)
 	// Its last relay has ended, and with it the old one.
-	d.log.await(t, 1, "msg", "plugin stopped")
+	d.log.Await(t, 1, "msg", "plugin stopped")
 }
 
 // TestSlowClientKeepsItsPlugin: a client whose handshake lasts over several
@@ -155,7 +155,7 @@ func TestSlowClientKeepsItsPlugin(t *testing.T) {
 	d.reload(t, config(2))
 	d.reload(t, config(3))
 	// The second plugin has no client, and goes; the first has one.
-	d.log.await(t, 1, "msg", "plugin stopped")
+	d.log.Await(t, 1, "msg", "plugin stopped")
 	if _, err := fmt.Fprint(c, "\r\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestSlowClientKeepsItsPlugin(t *testing.T) {
 		t.Fatalf("answer %q, %v", got, err)
 	}
 	b.next(t)
-	d.log.await(t, 2, "msg", "plugin stopped")
+	d.log.Await(t, 2, "msg", "plugin stopped")
 }
 
 // TestPluginThatIsNotTheOne: a program with another hash is not run, neither at
@@ -286,7 +286,7 @@ func TestWordsOfAPlugin(t *testing.T) {
 	d.write(t, config(""))
 	d.mustReload(t)
 	d.dialReset(t, "tcp.db")
-	d.log.await(t, 1, "msg", "connection failed", "reason", "refused")
+	d.log.Await(t, 1, "msg", "connection failed", "reason", "refused")
 }
 
 // TestFaultsOfAPluginAreFallenOver: a panic in a dial, and a dial that brings
@@ -306,7 +306,7 @@ func TestFaultsOfAPluginAreFallenOver(t *testing.T) {
 			if _, err := io.ReadFull(b.next(t), got); err != nil || string(got) != "by the next" {
 				t.Errorf("the target read %q, %v", got, err)
 			}
-			d.log.await(t, 1, "msg", "upstream failed, the next is tried", "upstream", fixture.RelayName+".x",
+			d.log.Await(t, 1, "msg", "upstream failed, the next is tried", "upstream", fixture.RelayName+".x",
 				"stage", "plugin", "reason", "unavailable")
 		})
 	}

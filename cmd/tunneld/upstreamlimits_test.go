@@ -103,7 +103,7 @@ func TestShortConnectionsThroughSOHT(t *testing.T) {
 	}
 	wait.Wait()
 	wantNothingLeft(t, emu, workers*each)
-	for _, line := range d.log.await(t, workers*each, "msg", "connection") {
+	for _, line := range d.log.Await(t, workers*each, "msg", "connection") {
 		if line["reason"] != "client_eof" || line["err"] != nil {
 			t.Fatalf("it ended as %v", line)
 		}
@@ -141,7 +141,7 @@ func TestManyAtOnceThroughSOHT(t *testing.T) {
 		_ = c.Close()
 	}
 	wantNothingLeft(t, emu, 490)
-	if failed := d.log.matching("msg", "connection failed"); len(failed) > 0 {
+	if failed := d.log.Matching("msg", "connection failed"); len(failed) > 0 {
 		t.Errorf("%d failed, the first as %v", len(failed), failed[0])
 	}
 }
@@ -189,7 +189,7 @@ func TestSlowWritesThroughSOHT(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("the target hears of no end")
 	}
-	line := d.log.await(t, 1, "msg", "connection")[0]
+	line := d.log.Await(t, 1, "msg", "connection")[0]
 	if line["reason"] != "client_eof" || line["err"] != nil || fmt.Sprint(line["bytes_up"]) != "150000" {
 		t.Errorf("it ended as %v", line)
 	}
@@ -210,7 +210,7 @@ func TestUpstreamLimit(t *testing.T) {
 	pingPong(t, first, "takes the place")
 	d.reload(t, config(1, "50ms"))
 	d.dialReset(t, "tcp.db")
-	line := d.log.await(t, 1, "msg", "connection failed")[0]
+	line := d.log.Await(t, 1, "msg", "connection failed")[0]
 	if err := fmt.Sprint(line["err"]); line["stage"] != "connect" || line["reason"] != "unavailable" || !strings.Contains(err, "max_connections: 1 connections of upstream direct.narrow") {
 		t.Errorf("the log says %v", line)
 	}
@@ -272,7 +272,7 @@ func TestHalfCloseOfAnUpstream(t *testing.T) {
 	if _, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("read %v, want a reset", err)
 	}
-	if line := d.log.await(t, 1, "msg", "connection")[0]; line["reason"] != "half_close" || !strings.Contains(fmt.Sprint(line["err"]), "10ms") {
+	if line := d.log.Await(t, 1, "msg", "connection")[0]; line["reason"] != "half_close" || !strings.Contains(fmt.Sprint(line["err"]), "10ms") {
 		t.Errorf("it ended as %v", line)
 	}
 }

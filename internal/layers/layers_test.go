@@ -34,6 +34,7 @@ var allowed = map[string][]string{
 	"internal/listenfds":      {},
 	"internal/tlsconf":        {"internal/follow", "internal/userfile"},
 	"internal/fdtest":         {},
+	"internal/logtest":        {},
 	"internal/freeport":       {},
 	"internal/userfile":       {},
 	"internal/version":        {},
@@ -105,7 +106,7 @@ var allowed = map[string][]string{
 	"bench": {"internal/freeport", "internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	"chaos": {"core", "internal/freeport", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	testsAlone: {
-		"internal/nettest", "internal/pluginwire", "internal/socks5", "plugins/sdk/...",
+		"internal/logtest", "internal/nettest", "internal/pluginwire", "internal/socks5", "plugins/sdk/...",
 		"plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/...",
 	},
 }

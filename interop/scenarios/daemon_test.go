@@ -3,8 +3,6 @@
 package interop
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -13,11 +11,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
@@ -60,10 +58,7 @@ type daemon struct {
 	config    string
 	delayed   bool              // it has a shutdown_delay
 	addresses map[string]string // of the listeners, by ID
-
-	mu    sync.Mutex
-	lines []map[string]any
-	more  chan struct{} // closed and replaced with every line
+	log       *logtest.Log
 }
 
 // ports is what an address of an example ends with.
@@ -99,11 +94,11 @@ func startExample(t *testing.T, name string, emu *sapsocksemu.Server, replace ..
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, config: path, delayed: strings.Contains(config, "shutdown_delay"), addresses: map[string]string{}, more: make(chan struct{})}
+	d := &daemon{t: t, config: path, delayed: strings.Contains(config, "shutdown_delay"), addresses: map[string]string{}, log: logtest.New(patience)}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		d.read(stderr)
+		_, _ = io.Copy(d.log, stderr)
 	}()
 	t.Cleanup(func() { d.stop(cmd, read) })
 	for range strings.Count(config, "\nlistener ") {
@@ -125,20 +120,6 @@ func (d *daemon) probe(args []string, config string) {
 	args[i] = d.config
 	if out, err := exec.CommandContext(d.t.Context(), program, args...).CombinedOutput(); err != nil || string(out) != "ready\n" {
 		d.t.Errorf("%q: %v: %s", args, err, out)
-	}
-}
-
-func (d *daemon) read(r io.Reader) {
-	for s := bufio.NewScanner(r); s.Scan(); {
-		var line map[string]any
-		if err := json.Unmarshal(s.Bytes(), &line); err != nil {
-			line = map[string]any{"text": s.Text()}
-		}
-		d.mu.Lock()
-		d.lines = append(d.lines, line)
-		close(d.more)
-		d.more = make(chan struct{})
-		d.mu.Unlock()
 	}
 }
 
@@ -164,43 +145,12 @@ func (d *daemon) stop(cmd *exec.Cmd, read <-chan struct{}) {
 	}
 	kill.Stop()
 	if d.t.Failed() {
-		for _, line := range d.lines {
-			d.t.Log(line)
-		}
+		d.t.Logf("log:\n%s", d.log)
 	}
-}
-
-// matching returns the lines of the log in which every pair holds.
-func (d *daemon) matching(pairs ...string) (out []map[string]any, more <-chan struct{}) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, line := range d.lines {
-		ok := true
-		for i := 0; i < len(pairs); i += 2 {
-			ok = ok && fmt.Sprint(line[pairs[i]]) == pairs[i+1]
-		}
-		if ok {
-			out = append(out, line)
-		}
-	}
-	return out, d.more
 }
 
 // await waits until n lines match.
 func (d *daemon) await(n int, pairs ...string) []map[string]any {
 	d.t.Helper()
-	deadline := time.After(patience)
-	for {
-		got, more := d.matching(pairs...)
-		if len(got) >= n {
-			return got
-		}
-		select {
-		case <-more:
-		case <-deadline:
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			d.t.Fatalf("the log does not have %d lines with %q: %v", n, pairs, d.lines)
-		}
-	}
+	return d.log.Await(d.t, n, pairs...)
 }

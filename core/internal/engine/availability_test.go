@@ -12,6 +12,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/status"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/logtest"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -50,8 +51,8 @@ func (p *pair) goes(t *testing.T, by string) {
 	at, _ := p.at(t, "tcp.l")
 	visit(t, at[0])
 	p.visits[by]++
-	p.log.await(t, p.visits["toy.a"]+p.visits["toy.b"], "msg", "connection", "listener", "tcp.l")
-	if n := len(p.log.matching("msg", "connection", "upstream", by)); n != p.visits[by] {
+	p.log.Await(t, p.visits["toy.a"]+p.visits["toy.b"], "msg", "connection", "listener", "tcp.l")
+	if n := len(p.log.Matching("msg", "connection", "upstream", by)); n != p.visits[by] {
 		t.Fatalf("%d connections by %s, want %d", n, by, p.visits[by])
 	}
 }
@@ -74,7 +75,7 @@ func (p *pair) usable(t *testing.T, want *status.Unusable, changes int) {
 	if _, text := get(t, p.metricsSockets()[0].bound(), "/metrics"); !strings.Contains(text, "\ntunneld_upstream_usable{upstream=\"toy.a\"} "+value+"\n") {
 		t.Errorf("the metric is not %s", value)
 	}
-	out, back := len(p.log.matching("msg", passedOver, "upstream", "toy.a")), len(p.log.matching("msg", usableAgain, "upstream", "toy.a"))
+	out, back := len(p.log.Matching("msg", passedOver, "upstream", "toy.a")), len(p.log.Matching("msg", usableAgain, "upstream", "toy.a"))
 	if out != (changes+1)/2 || back != changes/2 {
 		t.Errorf("the log says %d times that it is passed over, and %d times that it is not any more; want %d changes", out, back, changes)
 	}
@@ -97,7 +98,7 @@ func TestRetryAfter(t *testing.T) {
 	for range 3 {
 		p.goes(t, "toy.b")
 	}
-	if n := len(p.log.matching("msg", "upstream failed, the next is tried")); n != 1 {
+	if n := len(p.log.Matching("msg", "upstream failed, the next is tried")); n != 1 {
 		t.Errorf("%d dials have failed", n)
 	}
 	p.usable(t, busy, 1)
@@ -145,7 +146,7 @@ func TestFailingHealth(t *testing.T) {
 	changed := func(order toyOrder, message string, n int) {
 		t.Helper()
 		p.a.order(t, order)
-		p.log.await(t, n, "msg", message, "upstream", "toy.a")
+		p.log.Await(t, n, "msg", message, "upstream", "toy.a")
 	}
 	changed(toyOrder{Health: "failing"}, passedOver, 1)
 	p.usable(t, failing, 1)
@@ -167,13 +168,13 @@ func TestFailingHealth(t *testing.T) {
 	if err := syscall.Kill(p.Status().Plugins[0].PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	p.log.await(t, 3, "msg", usableAgain, "upstream", "toy.a")
+	p.log.Await(t, 3, "msg", usableAgain, "upstream", "toy.a")
 }
 
 // TestAvailability: what is passed over when, by a clock of the test's own.
 func TestAvailability(t *testing.T) {
 	now := time.Now()
-	j := newJournal()
+	j := logtest.New(patience)
 	repeats := newRepeats(slog.New(slog.NewJSONHandler(j, nil)))
 	defer repeats.close()
 	a := &availability{id: "toy.a", repeats: repeats, life: new(life), pause: failingPause}
@@ -220,7 +221,7 @@ func TestAvailability(t *testing.T) {
 	a.reported(now, report(pluginv1.Health_HEALTH_FAILING), false)
 	a.dialed(now, nil)
 	check(0, "", 0)
-	if out, back := len(j.matching("msg", passedOver)), len(j.matching("msg", usableAgain)); out != 1 || back != 1 {
+	if out, back := len(j.Matching("msg", passedOver)), len(j.Matching("msg", usableAgain)); out != 1 || back != 1 {
 		t.Errorf("%d and %d lines for two changes", out, back)
 	}
 	a.life.turn(status.Draining)
@@ -234,7 +235,7 @@ func TestAvailability(t *testing.T) {
 		a.dialed(now, failed(time.Second))
 		a.dialed(now, nil)
 	}
-	if out := len(j.matching("msg", passedOver)); out != repeatsLogged {
+	if out := len(j.Matching("msg", passedOver)); out != repeatsLogged {
 		t.Errorf("%d lines", out)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/internal/listenfds"
+	"github.com/tunneld/tunneld/internal/logtest"
 )
 
 // heirName is what the test's binary is called when it is a daemon that is given
@@ -78,13 +79,13 @@ type heir struct {
 	path string
 	in   io.WriteCloser
 	out  *json.Decoder
-	log  *journal
+	log  *logtest.Log
 }
 
 // startHeir starts one with the configuration, and with sockets by the names.
 func startHeir(t *testing.T, config string, names []string, sockets ...*os.File) (*heir, heirWord) {
 	t.Helper()
-	h := &heir{path: filepath.Join(t.TempDir(), "tunneld.hcl"), log: newJournal()}
+	h := &heir{path: filepath.Join(t.TempDir(), "tunneld.hcl"), log: logtest.New(patience)}
 	h.write(t, config)
 	exe, err := os.Executable()
 	if err != nil {
@@ -198,8 +199,8 @@ func TestInheritedSockets(t *testing.T) {
 	if told.Error != "" || told.Environment > 0 || told.Inheritable > 0 {
 		t.Fatalf("%+v", told)
 	}
-	unused := h.log.await(t, 1, "level", "WARN", "name", "spare")
-	if len(unused) != 1 || len(h.log.matching("level", "WARN", "name", "orders")) > 0 {
+	unused := h.log.Await(t, 1, "level", "WARN", "name", "spare")
+	if len(unused) != 1 || len(h.log.Matching("level", "WARN", "name", "orders")) > 0 {
 		t.Errorf("%v", unused)
 	}
 	visit(t, at)
@@ -220,7 +221,7 @@ func TestInheritedSockets(t *testing.T) {
 			visit(t, step.serves)
 		}
 	}
-	if n := len(h.log.matching("msg", "listening", "listener", "tcp.a")); n != 2+2 {
+	if n := len(h.log.Matching("msg", "listening", "listener", "tcp.a")); n != 2+2 {
 		t.Errorf("the sockets of a began to listen %d times", n)
 	}
 }

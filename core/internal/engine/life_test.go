@@ -81,7 +81,7 @@ func TestStopIsALife(t *testing.T) {
 		defer close(left)
 		r.Leave(leaving)
 	}()
-	r.log.await(t, 1, "msg", "not ready, and still accepting until the stop")
+	r.log.Await(t, 1, "msg", "not ready, and still accepting until the stop")
 	check(status.Leaving)
 	visit(t, at[0])
 	enough()
@@ -89,7 +89,7 @@ func TestStopIsALife(t *testing.T) {
 
 	stopped := make(chan error, 1)
 	go func() { stopped <- r.Stop(t.Context()) }()
-	r.log.await(t, 1, "msg", "stopping")
+	r.log.Await(t, 1, "msg", "stopping")
 	for start := time.Now(); ; {
 		c, err := net.DialTimeout("tcp", at[0], patience)
 		if err != nil {
@@ -152,7 +152,7 @@ func TestRemovedListenerAndUpstreamDrain(t *testing.T) {
 		check("a", status.Serving)
 		r.reload(t, config(r.echo, "b"))
 		open.Close()
-		r.log.await(t, 1, "msg", "connection", "listener", "tcp.a", "client", open.LocalAddr().String())
+		r.log.Await(t, 1, "msg", "connection", "listener", "tcp.a", "client", open.LocalAddr().String())
 		if now := r.slots.state("tcp.a"); now != status.Closed {
 			t.Errorf("the listener is %s", now)
 		}

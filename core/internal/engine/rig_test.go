@@ -1,11 +1,8 @@
 package engine
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -24,6 +21,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/plugintest"
 	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
@@ -49,7 +47,7 @@ const longPause = time.Hour
 type rig struct {
 	*Engine
 	names *names
-	log   *journal
+	log   *logtest.Log
 	path  string
 	echo  string
 }
@@ -57,7 +55,7 @@ type rig struct {
 // start runs the configuration that config returns until the test ends.
 func start(t *testing.T, n map[string][]string, config func(echo string) string) *rig {
 	t.Helper()
-	r := &rig{names: &names{}, log: newJournal(), path: filepath.Join(t.TempDir(), "tunneld.hcl"), echo: startEcho(t)}
+	r := &rig{names: &names{}, log: logtest.New(patience), path: filepath.Join(t.TempDir(), "tunneld.hcl"), echo: startEcho(t)}
 	r.names.set(n)
 	r.write(t, config(r.echo))
 	e, diags, err := Start(t.Context(), Options{
@@ -280,73 +278,6 @@ func get(t *testing.T, at netip.AddrPort, path string) (code int, text string) {
 		t.Fatal(err)
 	}
 	return res.StatusCode, string(b)
-}
-
-// journal keeps an engine's log and lets a test wait for a line.
-type journal struct {
-	mu    sync.Mutex
-	all   bytes.Buffer
-	lines []map[string]any
-	more  chan struct{} // closed and replaced with every line
-}
-
-func newJournal() *journal { return &journal{more: make(chan struct{})} }
-
-// Write takes one line of JSON, as slog's handler writes it.
-func (j *journal) Write(b []byte) (int, error) {
-	var line map[string]any
-	if err := json.Unmarshal(b, &line); err != nil {
-		return 0, err
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.all.Write(b)
-	j.lines = append(j.lines, line)
-	close(j.more)
-	j.more = make(chan struct{})
-	return len(b), nil
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.all.String()
-}
-
-// matching returns the lines in which every pair holds, as printed.
-func (j *journal) matching(pairs ...string) []map[string]any {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	var out []map[string]any
-	for _, line := range j.lines {
-		ok := true
-		for i := 0; i < len(pairs); i += 2 {
-			ok = ok && fmt.Sprint(line[pairs[i]]) == pairs[i+1]
-		}
-		if ok {
-			out = append(out, line)
-		}
-	}
-	return out
-}
-
-// await waits until n lines match.
-func (j *journal) await(t *testing.T, n int, pairs ...string) []map[string]any {
-	t.Helper()
-	late := time.After(patience)
-	for {
-		j.mu.Lock()
-		more := j.more
-		j.mu.Unlock()
-		if got := j.matching(pairs...); len(got) >= n {
-			return got
-		}
-		select {
-		case <-more:
-		case <-late:
-			t.Fatalf("the log does not have %d lines with %q:\n%s", n, pairs, j)
-		}
-	}
 }
 
 // shortDir is a folder in which a socket's path fits into its address.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/status"
 	"github.com/tunneld/tunneld/internal/follow"
+	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/internal/userfile"
 )
 
@@ -77,7 +78,7 @@ func TestWatchFolder(t *testing.T) {
 		}
 	}
 	write("a.hcl", watched("watch = true", "one"))
-	r := &rig{log: newJournal()}
+	r := &rig{log: logtest.New(patience)}
 	var diags error
 	var err error
 	r.Engine, diags, err = Start(t.Context(), Options{ConfigPath: dir, Log: slog.New(slog.NewJSONHandler(r.log, nil))})
