@@ -224,13 +224,12 @@ func (d Dialer) dial(ctx context.Context, addr netip.AddrPort) (int, error) {
 	}
 }
 
-// bind gives fd the address that it connects from, and leaves the port to the
-// connect: ports are then taken for each peer, and do not run out for all.
+// bind gives fd the address that it connects from.
 func bind(fd int, from netip.Addr) error {
 	if !from.IsValid() {
 		return nil
 	}
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) // it saves ports where it is known
+	sockopt.LeavePort(uintptr(fd))
 	_, sa := sockaddr(netip.AddrPortFrom(from, 0))
 	return os.NewSyscallError("bind", unix.Bind(fd, sa))
 }

@@ -79,14 +79,19 @@ func (d *Dialer) netDialer() *net.Dialer {
 	if d.Bind.IsValid() {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.Bind, 0))
 	}
-	if d.Control != nil {
-		options := dialer.Control
-		dialer.Control = func(network, address string, c syscall.RawConn) error {
+	options := dialer.Control
+	dialer.Control = func(network, address string, c syscall.RawConn) error {
+		if d.Control != nil {
 			if err := d.Control(network, address, c); err != nil {
 				return err
 			}
-			return options(network, address, c)
 		}
+		if d.Bind.IsValid() {
+			if err := c.Control(sockopt.LeavePort); err != nil {
+				return err
+			}
+		}
+		return options(network, address, c)
 	}
 	return dialer
 }

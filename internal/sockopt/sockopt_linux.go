@@ -51,6 +51,13 @@ func (o Options) ApplyFD(fd int) error {
 	return errors.Join(err, setUserTimeout(uintptr(fd), o.UserTimeout))
 }
 
+// LeavePort leaves the port of a socket that is about to be bound to an address alone
+// to its connect: ports are then taken for each peer, and do not run out for all.
+func LeavePort(fd uintptr) {
+	// A kernel that does not know it takes one for all.
+	_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
 func flag(b bool) int {
 	if b {
 		return 1

@@ -14,6 +14,9 @@ const tcpKeepIdle = unix.TCP_KEEPALIVE
 
 func setUserTimeout(uintptr, time.Duration) error { return nil }
 
+// LeavePort does nothing here: this system takes a port for all peers.
+func LeavePort(uintptr) {}
+
 // Disconnect does nothing here: only who reads acknowledgements needs it.
 func Disconnect(uintptr) error { return errors.ErrUnsupported }
 
