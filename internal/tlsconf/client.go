@@ -59,6 +59,13 @@ func (c *Client) Follow(by *follow.Follower, told func(error)) error { return c.
 // Stop ends Follow. It may be called more than once.
 func (c *Client) Stop() { c.kept.stop() }
 
+// Check says why the files are of no use now, or nil. Of followed ones it is what Follow
+// has found, or the last change that mattered.
+func (c *Client) Check() error {
+	_, err := c.kept.get()
+	return err
+}
+
 // Config returns the configuration for a connection to a server of this name. It is
 // the caller's to change, its authorities excepted. While it is used its certificate
 // is the newest of the followed files; its authorities stay.

@@ -25,20 +25,25 @@ type direct struct {
 	via    outbound.Via
 	bind   netip.Addr
 	// tls is spoken to the target, as this server unless that is empty; proxyTLS to an
-	// https proxy. Both are nil where there is no tls block.
+	// https proxy, and nil where there is no proxy. Both are nil where there is no tls
+	// block.
 	tls, proxyTLS *tlsconf.Client
 	serverName    string
 }
 
-func newDirect(u config.Upstream) direct {
+// newDirect returns the upstream. client returns its TLS client with these options.
+func newDirect(u config.Upstream, client func(tlsconf.ClientOptions) *tlsconf.Client) direct {
 	d := direct{id: u.ID(), socket: u.Socket, via: u.Common.Via, bind: u.Common.Bind}
-	if u.TLS != nil {
-		d.tls, d.serverName = tlsconf.NewClient(u.TLS.Client), u.TLS.ServerName
+	if u.TLS == nil {
+		return d
+	}
+	d.tls, d.serverName = client(u.TLS.Client), u.TLS.ServerName
+	if !d.via.IsZero() {
 		// Of the block only the authorities hold for a proxy, too: the rest is the
 		// target's, and a proxy is sent a password.
 		proxy := u.TLS.Client
 		proxy.CertFile, proxy.KeyFile, proxy.InsecureSkipVerify = "", "", false
-		d.proxyTLS = tlsconf.NewClient(proxy)
+		d.proxyTLS = client(proxy)
 	}
 	return d
 }

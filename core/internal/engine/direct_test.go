@@ -28,7 +28,7 @@ func directTo(t *testing.T, via string) direct {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newDirect(config.Upstream{Type: config.DirectType, Name: "d", Common: config.Common{Via: v}})
+	return newDirect(config.Upstream{Type: config.DirectType, Name: "d", Common: config.Common{Via: v}}, tlsconf.NewClient)
 }
 
 // dialed asks it for an address.
@@ -152,7 +152,11 @@ func TestProxyThatCannotReachATarget(t *testing.T) {
 // whatever holds for the target.
 func TestTargetsTLSIsNotTheProxys(t *testing.T) {
 	block := &config.TLS{Client: tlsconf.ClientOptions{InsecureSkipVerify: true, CertFile: "/nonexistent.pem", KeyFile: "/nonexistent.pem"}}
-	c, err := newDirect(config.Upstream{TLS: block}).proxyTLS.Config("proxy.test")
+	via, err := outbound.ParseVia("https://proxy.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := newDirect(config.Upstream{TLS: block, Common: config.Common{Via: via}}, tlsconf.NewClient).proxyTLS.Config("proxy.test")
 	if err != nil || c.InsecureSkipVerify || c.ServerName != "proxy.test" || c.GetClientCertificate != nil {
 		t.Errorf("%+v, %v", c, err)
 	}
@@ -164,7 +168,7 @@ func TestDirectIsBound(t *testing.T) {
 		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
 		source <- host
 	})
-	d := newDirect(config.Upstream{Common: config.Common{Bind: netip.MustParseAddr("127.0.0.8")}})
+	d := newDirect(config.Upstream{Common: config.Common{Bind: netip.MustParseAddr("127.0.0.8")}}, tlsconf.NewClient)
 	up, err := dialed(t, d, target)
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ func directTLS(t *testing.T, via string, o config.TLS) direct {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newDirect(config.Upstream{Type: config.DirectType, Name: "d", TLS: &o, Common: config.Common{Via: v}})
+	return newDirect(config.Upstream{Type: config.DirectType, Name: "d", TLS: &o, Common: config.Common{Via: v}}, tlsconf.NewClient)
 }
 
 // TestDirectSpeaksTLS: with and without a proxy in front, bytes come whole and each

@@ -74,6 +74,7 @@ type Engine struct {
 	metrics        *metrics.Metrics
 	repeats        *repeats
 	followed       *followed
+	tls            *tlsClients
 	control        *control.Server
 	current        atomic.Pointer[generation]
 	ids            atomic.Uint64
@@ -132,6 +133,7 @@ func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, erro
 	<-e.turn
 	if err != nil {
 		e.followed.close()
+		e.tls.retain(nil)
 		e.control.Close()
 		return nil, diags, errors.Join(err, e.pump.Close(), e.host.Close(context.WithoutCancel(ctx)))
 	}
@@ -179,6 +181,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		e.lookup = systemLookup
 	}
 	e.followed = newFollowed(e)
+	e.tls = newTLSClients(&e.followed.follower, e.log)
 	e.metrics = metrics.New(opts.Version, e.Status)
 	e.control = control.NewServer(e, e.log)
 	e.dialing, e.stopDialing = context.WithCancelCause(context.Background())
@@ -310,6 +313,7 @@ func (e *Engine) stop(ctx context.Context) error {
 	e.announceStop()
 	e.life.turn(status.Draining)
 	e.followed.close()
+	e.tls.retain(nil)
 	e.log.Info("stopping", "tunnels", e.pump.Active())
 	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)
 	defer cancel()

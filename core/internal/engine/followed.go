@@ -8,7 +8,6 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/internal/follow"
-	"github.com/tunneld/tunneld/internal/tlsconf"
 	"github.com/tunneld/tunneld/internal/userfile"
 )
 
@@ -30,7 +29,6 @@ type followed struct {
 	// own are the configuration's files, as the last try found them. Both are touched
 	// with turn held alone.
 	own      map[string]userfile.Sum
-	secured  []*tlsconf.Client
 	ownWatch *follow.Watch // nil: they are not followed
 }
 
@@ -61,31 +59,7 @@ func (f *followed) close() {
 	f.cancel()
 	<-f.done
 	f.follow(nil)
-	f.secure(nil)
 	f.watch(nil, userfile.Sum{})
-}
-
-// secure makes the clients of TLS those that are in force, whose files are followed;
-// nil: none. A dial that still has another reads them by itself. It is called with turn
-// held.
-func (f *followed) secure(clients []*tlsconf.Client) {
-	log := f.engine.log
-	for _, c := range clients {
-		err := c.Follow(&f.follower, func(err error) {
-			if err != nil {
-				log.Warn("a file of a tls block has changed and cannot be used: what it held before stays in use", "err", err)
-			} else {
-				log.Info("the files of a tls block have changed, and are in use")
-			}
-		})
-		if err != nil {
-			log.Warn("the files of a tls block are not followed, but read for each connection", "err", err)
-		}
-	}
-	for _, c := range f.secured {
-		c.Stop()
-	}
-	f.secured = clients
 }
 
 func (f *followed) run(ctx context.Context) {

@@ -23,7 +23,7 @@ type generation struct {
 	plugins   map[string]*pluginhost.Plugin // by type
 	hashes    map[string]string             // of the upstreams' values, by ID
 	served    []Listener                    // in the configuration's order
-	secured   []*tlsconf.Client             // of its direct upstreams
+	secured   map[tlsKey]bool               // the TLS clients of its direct upstreams
 
 	holders atomic.Int64
 	unheld  chan struct{} // closed once it was retired and nobody holds it
@@ -73,6 +73,7 @@ func (u upstream) patience(listeners time.Duration) (plugin, pump time.Duration)
 type upstreamRecords struct {
 	gates          *gates
 	availabilities *availabilities
+	tls            *tlsClients
 }
 
 func (k upstreamRecords) upstream(u config.Upstream, dialer tunnel.Dialer) upstream {
@@ -95,6 +96,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 		listeners: map[*listening]*listener{},
 		plugins:   plugins,
 		hashes:    map[string]string{},
+		secured:   map[tlsKey]bool{},
 		unheld:    make(chan struct{}),
 	}
 	g.holders.Store(1) // the engine, until it retires the generation
@@ -111,10 +113,10 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	for _, u := range cfg.Upstreams {
 		g.hashes[u.ID()] = u.Hash
 		if u.Type == config.DirectType {
-			d := newDirect(u)
-			if d.tls != nil {
-				g.secured = append(g.secured, d.tls, d.proxyTLS)
-			}
+			d := newDirect(u, func(o tlsconf.ClientOptions) *tlsconf.Client {
+				g.secured[tlsKey{u.ID(), o}] = true
+				return known.tls.of(u.ID(), o)
+			})
 			upstreams[u.ID()] = known.upstream(u, d)
 			continue
 		}

@@ -140,6 +140,9 @@ func (e *Engine) upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStat
 	}
 	if u.Type == config.DirectType {
 		s.Health = pluginv1.Health_HEALTH_OK.Text()
+		var problem string
+		s.Certificates, problem = e.tls.state(u.ID())
+		s.FileProblem = joined(s.FileProblem, problem)
 	}
 	if t := report.GetCredentialExpires(); t != nil {
 		s.CredentialExpires = t.AsTime()

@@ -99,11 +99,10 @@ func (t *transition) unbindControl(context.Context) error {
 func (t *transition) swap() {
 	e, cfg := t.engine, t.plugins.cfg
 	e.opts.SetLog(cfg.Log)
-	t.next = newGeneration(t.plugins.number, cfg, t.plugins.plugins, t.sockets.next, upstreamRecords{e.gates, e.availabilities})
+	t.next = newGeneration(t.plugins.number, cfg, t.plugins.plugins, t.sockets.next, upstreamRecords{e.gates, e.availabilities, e.tls})
 	t.next.limit.warn(e.log)
 	t.next.place(e.slots)
 	e.current.Store(t.next)
-	e.followed.secure(t.next.secured)
 	for _, p := range t.plugins.plugins {
 		e.availabilities.catchUp(p)
 	}
@@ -116,6 +115,7 @@ func (t *transition) retire() {
 	e.metrics.Retain(listeners, routes, upstreams)
 	e.gates.retain(upstreams)
 	e.availabilities.retain(t.next.hashes)
+	e.tls.retain(t.next.secured)
 	e.running = append(e.running, t.plugins.started...)
 	if t.old == nil {
 		return
