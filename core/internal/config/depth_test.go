@@ -82,6 +82,7 @@ func (c construct) times(n int) string {
 // hcl recurses into it, which would take more than the little stack; and what is
 // just not refused is parsed and evaluated with that.
 func TestDepthIsBounded(t *testing.T) {
+	withoutRace(t)
 	little(t)
 	const much = 128 << 10
 	schemas := map[string]PluginSchema{"acme": {Block: acme}}
@@ -240,6 +241,7 @@ func (w *walker) Exit(hclsyntax.Node) hcl.Diagnostics {
 // TestTokensAreBounded: a file of signs alone is refused before the parser makes a
 // gigabyte of it, and one of many short lines is not.
 func TestTokensAreBounded(t *testing.T) {
+	withoutRace(t)
 	for _, sign := range []string{"\n", "\x00", "@", "1,", "a{}\n"} {
 		f, problems := parseFile("main.hcl", bytes.Repeat([]byte(sign), MaxSize/len(sign)))
 		if len(problems) != 1 || problems[0].Summary != "Too much in one file" || f.broken != 1 {

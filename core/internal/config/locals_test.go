@@ -66,6 +66,7 @@ locals {
 // TestLocalsAreBounded: what locals hold counts where they are referred to, so that no
 // chain of them comes to more than one expression may; and none is too deep.
 func TestLocalsAreBounded(t *testing.T) {
+	withoutRace(t)
 	chain := func(n int, format string) string {
 		var b strings.Builder
 		b.WriteString("locals {\n  a0 = [\"x\", \"x\", \"x\"]\n")
