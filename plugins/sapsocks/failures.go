@@ -21,6 +21,7 @@ const (
 	BadTarget          Kind = "bad-target"
 	IPv6Target         Kind = "ipv6-target"
 	BindingUnreadable  Kind = "binding-unreadable"
+	TokenNotAsked      Kind = "token-not-asked"
 	TokenUnreachable   Kind = "token-unreachable"
 	TokenRefused       Kind = "token-refused"
 	TokenRejected      Kind = "token-rejected"
@@ -77,6 +78,9 @@ func Failures() []Failure {
 		{BindingUnreadable, sdk.StageCredential, sdk.ReasonUnavailable, true,
 			"the service binding cannot be used: {detail}",
 			"check that the binding's files are mounted and readable"},
+		{TokenNotAsked, sdk.StageCredential, sdk.ReasonUnavailable, true,
+			"the token service {token_url} cannot be asked: {detail}",
+			"correct the variable or the file that is named"},
 		{TokenUnreachable, sdk.StageCredential, 0, true,
 			"cannot reach the token service {token_url}: {detail}",
 			"check that this machine reaches the token service, by its proxy variables if it needs one"},

@@ -29,7 +29,7 @@ func (s *tokenService) fetch(ctx context.Context, c *Config, out sdk.Outbound) (
 	defer cancel()
 	transport, err := s.transport(c, out)
 	if err != nil {
-		return nil, s.words().failure(BindingUnreadable, err.Error(), err)
+		return nil, err
 	}
 	defer transport.CloseIdleConnections()
 	answer := &answerReader{RoundTripper: transport}
@@ -61,15 +61,19 @@ func (s *tokenService) words() words { return words{tokenURL: sdk.RedactURLs(s.u
 
 // transport is made anew for each fetch, which is once in hours: no idle connection
 // is left. Its proxy is the upstream's via, or without one the environment's: the
-// service is mostly on the internet, where the connectivity proxy is not.
+// service is mostly on the internet, where the connectivity proxy is not. Its errors
+// are *sdk.DialError.
 func (s *tokenService) transport(c *Config, out sdk.Outbound) (*http.Transport, error) {
+	notAsked := func(err error) (*http.Transport, error) {
+		return nil, s.words().failure(TokenNotAsked, err.Error(), err)
+	}
 	u, err := url.Parse(s.url)
 	if err != nil {
-		return nil, errors.New("the token service's address is no URL")
+		return notAsked(errors.New("its address is no URL"))
 	}
 	out, err = out.OrEnvironment()
 	if err != nil {
-		return nil, err
+		return notAsked(fmt.Errorf("the environment names no proxy that can be used: %w", err))
 	}
 	t := c.TLS
 	if s.certFile != "" {
@@ -77,12 +81,12 @@ func (s *tokenService) transport(c *Config, out sdk.Outbound) (*http.Transport, 
 	}
 	config, err := t.Config(u.Hostname())
 	if err != nil {
-		return nil, err
+		return notAsked(err)
 	}
 	if s.certFile == "" && s.x509() {
 		pair, err := s.keyPair()
 		if err != nil {
-			return nil, fmt.Errorf("the client's certificate: %w", err)
+			return nil, s.words().failure(BindingUnreadable, "the client's certificate: "+err.Error(), err)
 		}
 		// A session that is resumed would be of the certificate that began it.
 		config.Certificates, config.GetClientCertificate, config.ClientSessionCache = []tls.Certificate{pair}, nil, nil

@@ -3,9 +3,11 @@ package sapsocks_test
 import (
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/proxytest"
+	"github.com/tunneld/tunneld/plugins/sapsocks"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
@@ -42,5 +44,16 @@ func TestTokenServiceOfTheEnvironment(t *testing.T) {
 	_, err := configure(t, v).Dial(within(t), "echo.corp:7")
 	if asked := proxy.Asked(); err == nil || !slices.Contains(asked, "token.invalid:443") || slices.Contains(asked, emu.Proxy()) {
 		t.Errorf("the proxy was asked for %q, %v", asked, err)
+	}
+}
+
+// TestEnvironmentWithoutAProxy: what is wrong with the variable is not told of the
+// binding, and what it holds is not told at all.
+func TestEnvironmentWithoutAProxy(t *testing.T) {
+	emu := emulate(t, sapsocksemu.Options{})
+	t.Setenv("HTTPS_PROXY", "ftp://u:s3cret@proxy.corp")
+	err := fails(t, configure(t, bound(emu, nil)), "echo.corp:7", sapsocks.TokenNotAsked)
+	if text := err.Message; !strings.Contains(text, "HTTPS_PROXY") || strings.Contains(text, "binding") || strings.Contains(text, "s3cret") {
+		t.Errorf("%s (%s)", text, err.Hint)
 	}
 }
