@@ -93,10 +93,17 @@ func parseProxy(text string) (*Proxy, error) {
 	if n, err := strconv.ParseUint(p.port, 10, 16); err != nil || n == 0 {
 		return nil, errors.New("the port is not 1 to 65535")
 	}
+	name, password := p.credentials()
+	if name == "" && password == "" {
+		p.user = nil
+	}
 	if p.isSOCKS() {
 		p.scheme = "socks5" // the proxy resolves names in any case
-		if name, password := p.credentials(); len(name) > 255 || len(password) > 255 {
+		switch {            // RFC 1929, section 2
+		case len(name) > 255 || len(password) > 255:
 			return nil, errors.New("a SOCKS5 proxy takes user and password of up to 255 bytes each")
+		case name == "" && password != "":
+			return nil, errors.New("a SOCKS5 proxy takes no password without a user")
 		}
 	}
 	return p, nil

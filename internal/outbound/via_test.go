@@ -40,6 +40,11 @@ func TestParseVia(t *testing.T) {
 		"http://u:s3c%zzret@proxy":     "! it cannot be read as a URL",
 		"http://u:s3c ret@proxy\x7f":   "! it cannot be read as a URL",
 		"socks5://" + strings.Repeat("s3cret", 50) + "@proxy": "! a SOCKS5 proxy takes user and password of up to 255 bytes each",
+		"socks5://:s3cret@proxy":                              "! a SOCKS5 proxy takes no password without a user",
+		"socks5://@proxy":                                     "socks5 proxy:1080",
+		"socks5://:@proxy":                                    "socks5 proxy:1080",
+		"http://:s3cret@proxy":                                "http proxy:80 :s3cret",
+		"socks5://u@proxy":                                    "socks5 proxy:1080 u:",
 	} {
 		v, err := ParseVia(text)
 		if err != nil {
@@ -49,7 +54,7 @@ func TestParseVia(t *testing.T) {
 			continue
 		}
 		got := v.proxy.scheme + " " + v.proxy.address()
-		if name, password := v.proxy.credentials(); name != "" {
+		if name, password := v.proxy.credentials(); v.proxy.user != nil {
 			got += " " + name + ":" + password
 		}
 		if got != want {
