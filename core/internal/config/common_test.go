@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"fmt"
 	"reflect"
 	"strings"
@@ -220,6 +221,29 @@ func TestViaOfAnOlderPlugin(t *testing.T) {
 		got := printed(t, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": tt.spec}))
 		if !strings.Contains(got, tt.want) || tt.want == "" && got != "" || string(cfg.Upstreams[0].JSON) != tt.json {
 			t.Errorf("%s: JSON %s and\n%s", name, cfg.Upstreams[0].JSON, got)
+		}
+	}
+}
+
+// TestPluginsWordsAreScrubbedOfVia: of its password alone as well. How a proxy is named
+// in the environment is no secret, and the environment is a word.
+func TestPluginsWordsAreScrubbedOfVia(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "http://bob:hunter22@proxy")
+	for via, texts := range map[string][2]string{
+		"http://alice:s3cr%40t@proxy:3128": {
+			"no http://alice:s3cr%40t@proxy:3128, wrong s3cr@t or s3cr%40t, wrong " + base64.StdEncoding.EncodeToString([]byte("alice:s3cr@t")) + " of alice",
+			"no (sensitive), wrong (sensitive) or (sensitive), wrong (sensitive) of alice",
+		},
+		"environment": {"in this environment hunter22 is wrong", "in this environment (sensitive) is wrong"},
+	} {
+		cfg, diags := parseText(t, fmt.Sprintf("upstream \"acme\" \"a\" { via = %q }\n", via))
+		diags = append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: &pluginv1.Block{}, CommonNames: schema.CommonTable()}})...)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		d := cfg.PluginDiagnostic("acme.a", &pluginv1.Diagnostic{Summary: texts[0], Detail: texts[0]})
+		if d.Summary != texts[1] || d.Detail != texts[1] {
+			t.Errorf("%s: %s", via, d)
 		}
 	}
 }

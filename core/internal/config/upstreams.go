@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/tunneld/tunneld/core/internal/hclbody"
+	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/plaintext"
 	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -130,7 +132,7 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 	for _, p := range problems {
 		wrong = wrong || !p.Warning
 	}
-	secrets := texts(shared.Via.Text(), secretsOf(spec.Block, values, nil))
+	secrets := viaSecrets(shared.Via, secretsOf(spec.Block, values, nil))
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	c.src.secrets[u.ID()] = secrets
 	json := schema.JSON(values)
@@ -193,6 +195,18 @@ func secretsOf(spec *pluginv1.Block, v schema.Values, found []string) []string {
 				found = secretsOf(n.GetBody(), e, found)
 			}
 		}
+	}
+	return found
+}
+
+// viaSecrets adds what a via holds: what was written, unless that only says where to
+// look, and what the proxy is told, also as a URL has it.
+func viaSecrets(via outbound.Via, found []string) []string {
+	if text := via.Text(); text != outbound.Environment {
+		found = texts(text, found)
+	}
+	for _, secret := range via.Secrets() {
+		found = texts(secret, texts(url.QueryEscape(secret), found))
 	}
 	return found
 }
