@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/freeport"
 	"github.com/tunneld/tunneld/internal/nodump"
 )
@@ -133,7 +134,7 @@ func (d *daemon) start(ctx context.Context) error {
 	})
 }
 
-func (d *daemon) status(ctx context.Context) (core.Status, error) {
+func (d *daemon) status(ctx context.Context) (status.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return core.AskStatus(ctx, d.control)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // disturbance is one event under load.
@@ -120,9 +121,9 @@ func mustPort() int {
 	return n
 }
 
-func (d *daemon) reload(ctx context.Context) (core.ReloadOutcome, error) {
+func (d *daemon) reload(ctx context.Context) (status.Reload, error) {
 	if err := d.write(); err != nil {
-		return core.ReloadOutcome{}, err
+		return status.Reload{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -10,23 +10,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/control"
-	"github.com/tunneld/tunneld/core/internal/status"
-)
-
-// What a daemon says of itself, and its parts.
-type (
-	Status         = status.Status
-	StatusListener = status.Listener
-	StatusUpstream = status.Upstream
-	// StatusCertificate is a certificate of an upstream.
-	StatusCertificate = status.Certificate
-	StatusPlugin      = status.Plugin
-)
-
-// ReloadOutcome is how a reload went, ReloadOptions what it may do.
-type (
-	ReloadOutcome = status.Reload
-	ReloadOptions = status.ReloadOptions
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // ControlAddress returns where the running daemon of a configuration has its
@@ -65,35 +49,35 @@ func ControlAddress(configPath string) (string, error) {
 
 // AskStatus asks the daemon whose control socket has the address, "unix:///path"
 // or a path, for its status. The error says what to do.
-func AskStatus(ctx context.Context, address string) (Status, error) {
+func AskStatus(ctx context.Context, address string) (status.Status, error) {
 	c, err := control.NewClient(address)
 	if err != nil {
-		return Status{}, err
+		return status.Status{}, err
 	}
 	return c.Status(ctx)
 }
 
 // AskReload is AskReloadWith without options.
-func AskReload(ctx context.Context, address string) (ReloadOutcome, error) {
-	return AskReloadWith(ctx, address, ReloadOptions{})
+func AskReload(ctx context.Context, address string) (status.Reload, error) {
+	return AskReloadWith(ctx, address, status.ReloadOptions{})
 }
 
 // AskReloadWith makes the daemon reload and waits until it has, or until ctx is
 // done: the daemon breaks the reload off then. The error says what to do, and
 // that the outcome is not known; a reload that failed is in the outcome.
-func AskReloadWith(ctx context.Context, address string, o ReloadOptions) (ReloadOutcome, error) {
+func AskReloadWith(ctx context.Context, address string, o status.ReloadOptions) (status.Reload, error) {
 	c, err := control.NewClient(address)
 	if err != nil {
-		return ReloadOutcome{}, err
+		return status.Reload{}, err
 	}
 	return c.Reload(ctx, o)
 }
 
 // AskRestartPlugin makes the daemon start a plugin anew, and waits as AskReload does.
-func AskRestartPlugin(ctx context.Context, address, name string) (ReloadOutcome, error) {
+func AskRestartPlugin(ctx context.Context, address, name string) (status.Reload, error) {
 	c, err := control.NewClient(address)
 	if err != nil {
-		return ReloadOutcome{}, err
+		return status.Reload{}, err
 	}
 	return c.RestartPlugin(ctx, name)
 }

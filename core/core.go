@@ -1,5 +1,6 @@
 // Package core is the daemon as its commands use it: check a configuration, run
-// it, reload it, and ask plugins what they are. Everything under it is internal.
+// it, reload it, and ask plugins what they are. What it tells about a configuration is in
+// package diag, what a daemon says of itself in package status; how it works is internal.
 package core
 
 import (
@@ -8,13 +9,14 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/engine"
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/listenfds"
 )
 
-// Options are what the daemon needs. ConfigPath is required.
+// Options are what the daemon needs. ConfigPath is required, and Log of Start.
 type Options struct {
 	// ConfigPath is a file, or a folder of *.hcl files.
 	ConfigPath string
@@ -23,11 +25,11 @@ type Options struct {
 	Stdin io.Reader
 	// Version is the program's, for logs and plugins.
 	Version string
-	// Bundled are the names of the plugins that the command Self serves when a
-	// name is appended to it. An empty Self is this program with "plugin
-	// serve".
+	// Bundled are the names of the plugins that the command Self serves.
 	Bundled []string
-	Self    []string
+	// Self is a command with its arguments, to which a bundled plugin's name is
+	// appended; empty: this program with "plugin serve".
+	Self []string
 	// Inherit takes the listening sockets that the process was given over
 	// (sd_listen_fds(3)), and their variables out of the environment. Start then comes
 	// before anything else opens descriptors or starts processes.
@@ -36,25 +38,13 @@ type Options struct {
 	// The daemon does not wait for them, but a stop for those that are left, for
 	// some seconds at most; what a slow writer does not take is dropped and counted.
 	Log io.Writer
-	// Warnings are logged once the daemon serves.
+	// Warnings are logged once the daemon serves, each a line.
 	Warnings []string
 	// Notify is told when a reload begins and when it has ended, whoever asked
 	// for it; it may be nil. The calls come one at a time, in order, and the
 	// daemon waits for them: they must be quick, and must not call its methods.
-	Notify func(Event)
+	Notify func(status.Event)
 }
-
-// Event is a reload that begins or has ended.
-type Event = status.Event
-
-// Diagnostics are what a user is told about a configuration, one Diagnostic each.
-type (
-	Diagnostics = config.Diagnostics
-	Diagnostic  = config.Diagnostic
-)
-
-// Listener is a listener that is served.
-type Listener = engine.Listener
 
 // ErrInvalid says that the configuration has errors: the diagnostics tell them.
 var ErrInvalid = engine.ErrInvalid
@@ -70,7 +60,7 @@ type Daemon struct {
 // diagnostics may say why; with ErrInvalid they do, and what is wrong is the
 // configuration. They may hold warnings in any case, which are in the log of a daemon
 // that runs.
-func Start(ctx context.Context, opts Options) (*Daemon, Diagnostics, error) {
+func Start(ctx context.Context, opts Options) (*Daemon, diag.Diagnostics, error) {
 	o := engineOptions(opts)
 	if opts.Inherit {
 		var err error
@@ -92,15 +82,12 @@ func Start(ctx context.Context, opts Options) (*Daemon, Diagnostics, error) {
 	return &Daemon{engine: e, log: log}, diags, nil
 }
 
-// Listeners returns what is served, in the configuration's order.
-func (d *Daemon) Listeners() []Listener { return d.engine.Listeners() }
-
 // Reload reads the configuration again and puts it in force, all or nothing.
 // The outcome is in the log as well, with its diagnostics. ctx bounds it.
-func (d *Daemon) Reload(ctx context.Context) ReloadOutcome { return d.engine.Reload(ctx) }
+func (d *Daemon) Reload(ctx context.Context) status.Reload { return d.engine.Reload(ctx) }
 
 // Status says how the daemon is. It waits for nothing.
-func (d *Daemon) Status() Status { return d.engine.Status() }
+func (d *Daemon) Status() status.Status { return d.engine.Status() }
 
 // Leave says that the daemon is not ready any more and goes on accepting for the
 // configured shutdown_delay, or until ctx is done. It may come before Stop; a reload
@@ -118,7 +105,7 @@ func (d *Daemon) Stop(ctx context.Context) error {
 // Validate checks a configuration, with the plugins that it names. It binds and
 // dials nothing. The error is of the machine, not of the configuration; the
 // diagnostics may say more of it.
-func Validate(ctx context.Context, opts Options) (Diagnostics, error) {
+func Validate(ctx context.Context, opts Options) (diag.Diagnostics, error) {
 	return engine.Validate(ctx, engineOptions(opts))
 }
 
@@ -138,7 +125,7 @@ func engineOptions(opts Options) engine.Options {
 const MaxConfigSize = config.MaxSize
 
 // Format returns a configuration file's text in its canonical layout. filename
-// is for errors alone: Diagnostics that wrap ErrInvalid.
+// is for errors alone: diag.Diagnostics that wrap ErrInvalid.
 func Format(src []byte, filename string) ([]byte, error) {
 	done, err := config.Format(src, filename)
 	if err != nil {

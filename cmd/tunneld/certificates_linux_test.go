@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
@@ -44,7 +44,7 @@ upstream "sapsocks" "onprem" {
 }
 `, s.emu.Proxy(), s.emu.TokenService()+"/oauth/token", s.emu.ClientID(), cert, key, put("ca.pem", s.emu.Authority()))+
 		listener("l", "127.0.0.1:0", "db.corp:5432", "")+route("r", "", "upstream.sapsocks.onprem"))
-	upstream := func() core.StatusUpstream { return d.Status().Upstreams[0] }
+	upstream := func() status.Upstream { return d.Status().Upstreams[0] }
 
 	d.dialReset(t, "tcp.l")
 	put("cert.pem", s.emu.Credentials()["certificate"])

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // runIn is a configuration whose daemon has its run directory, and so its
@@ -29,7 +30,7 @@ func runIn(t *testing.T) (config, socket string) {
 	return "daemon {\n  run_dir = \"" + dir + "\"\n}\n", filepath.Join(dir, "control.sock")
 }
 
-func statusOf(t *testing.T, socket string) core.Status {
+func statusOf(t *testing.T, socket string) status.Status {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -40,7 +41,7 @@ func statusOf(t *testing.T, socket string) core.Status {
 	return s
 }
 
-func reloadBy(t *testing.T, socket string) core.ReloadOutcome {
+func reloadBy(t *testing.T, socket string) status.Reload {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -169,7 +170,7 @@ func TestReloadThatWaitsIsBrokenOff(t *testing.T) {
 	d := startDaemon(t, direct(1, ""))
 	d.write(t, direct(1, mute))
 	ctx, cancel := context.WithCancel(t.Context())
-	first, second := make(chan core.ReloadOutcome, 1), make(chan core.ReloadOutcome, 1)
+	first, second := make(chan status.Reload, 1), make(chan status.Reload, 1)
 	go func() { first <- d.Reload(ctx) }()
 	started()
 	short, giveUp := context.WithCancel(t.Context())
@@ -209,7 +210,7 @@ func TestReloadIsBrokenOff(t *testing.T) {
 		t.Errorf("reload: %v", err)
 	}
 	sleeping()
-	var after core.Status
+	var after status.Status
 	eventually(t, "its outcome is not told", func() bool {
 		after = statusOf(t, socket)
 		return after.Reload != nil
@@ -309,10 +310,10 @@ func TestDefaultPlaces(t *testing.T) {
 			_, socket := runIn(t)
 			t.Setenv(name, filepath.Dir(socket))
 			p := runProgram(t, 1, direct(1, ""))
-			status, stdout, stderr := tunneld(t, "status", "--json", "--config", p.path)
-			var s core.Status
-			if err := json.Unmarshal([]byte(stdout), &s); err != nil || status != exitOK || s.PID != p.cmd.Process.Pid {
-				t.Errorf("%d, %v, %s%s", status, err, stdout, stderr)
+			code, stdout, stderr := tunneld(t, "status", "--json", "--config", p.path)
+			var s status.Status
+			if err := json.Unmarshal([]byte(stdout), &s); err != nil || code != exitOK || s.PID != p.cmd.Process.Pid {
+				t.Errorf("%d, %v, %s%s", code, err, stdout, stderr)
 			}
 		})
 	}

@@ -118,7 +118,7 @@ func runDemo(cmd *cobra.Command, once bool) (err error) {
 func printRows(ctx context.Context, out io.Writer, daemon *core.Daemon, ends []farEnd, log *demoLog) (failed bool, err error) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PROTOCOL\tLISTENER\tTARGET\tPATH\tDIAL\tBYTES\tRESULT")
-	for i, l := range daemon.Listeners() {
+	for i, l := range daemon.Status().Listeners {
 		sent, rowErr := roundTrip(ctx, l.Address)
 		line := log.connection(ctx, l.ID)
 		result := "ok"
@@ -145,7 +145,7 @@ The daemon stays up. Each listener leads to an echo service through its protocol
 Try one from another terminal:
 
 `)
-	for _, l := range daemon.Listeners() {
+	for _, l := range daemon.Status().Listeners {
 		host, port := splitAddress(l.Address)
 		fmt.Fprintf(&text, "  nc %s %s    # %s\n", host, port, l.ID)
 	}

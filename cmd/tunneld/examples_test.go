@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
@@ -62,7 +63,7 @@ func (s surroundings) valid(t *testing.T, config string) {
 		t.Fatal(err)
 	}
 	if blockOf("plugin").MatchString(config) {
-		diags = slices.DeleteFunc(diags, func(d core.Diagnostic) bool { return strings.HasPrefix(d.Summary, "there is no plugin") })
+		diags = slices.DeleteFunc(diags, func(d diag.Diagnostic) bool { return strings.HasPrefix(d.Summary, "there is no plugin") })
 	}
 	if diags.HasErrors() {
 		t.Errorf("%s\n%s", told(diags), config)

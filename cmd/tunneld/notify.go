@@ -9,7 +9,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
-	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // notifier tells the service manager how the daemon is, as sd_notify(3) has it.
@@ -39,7 +39,7 @@ func (n *notifier) started(listeners int, generation uint64) {
 
 // event tells of reloads, for Type=notify-reload: it waits for READY=1 with a
 // MONOTONIC_USEC that is not before its signal, whatever the outcome.
-func (n *notifier) event(e core.Event) {
+func (n *notifier) event(e status.Event) {
 	switch now := serving(e.Listeners, e.Generation); {
 	case e.Reload == nil:
 		n.send(daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec()+"STATUS="+now+", reloading")
@@ -58,7 +58,7 @@ func serving(listeners int, generation uint64) string {
 }
 
 // watch runs the watchdog until stop is called.
-func (n *notifier) watch(answer func() core.Status) (stop func()) {
+func (n *notifier) watch(answer func() status.Status) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -74,7 +74,7 @@ func (n *notifier) watch(answer func() core.Status) (stop func()) {
 // watchdog tells the manager, if it wants to know, that the daemon lives, until
 // ctx is done, also while it stops: twice in the time that the manager gives, and
 // only as long as the daemon answers.
-func (n *notifier) watchdog(ctx context.Context, answer func() core.Status) {
+func (n *notifier) watchdog(ctx context.Context, answer func() status.Status) {
 	within, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || within <= 0 {
 		return

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // serviceManager is the far end of sd_notify.
@@ -204,10 +204,10 @@ func TestWatchdogNeedsAnAnswer(t *testing.T) {
 	asked, answer, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		new(notifier).watchdog(ctx, func() core.Status {
+		new(notifier).watchdog(ctx, func() status.Status {
 			asked <- struct{}{}
 			<-answer
-			return core.Status{}
+			return status.Status{}
 		})
 	}()
 	for range 3 {
@@ -229,10 +229,10 @@ func TestWatchdogNeedsAnAnswer(t *testing.T) {
 func TestReloadThatOutlivesTheStop(t *testing.T) {
 	m := startManager(t)
 	var n notifier
-	n.event(core.Event{Generation: 3, Listeners: 1})
+	n.event(status.Event{Generation: 3, Listeners: 1})
 	m.want(t, "RELOADING", "1 listener, generation 3, reloading")
 	n.stop()
 	m.want(t, "STOPPING", "stopping")
-	n.event(core.Event{Reload: &core.ReloadOutcome{Error: "the daemon\nis stopping"}, Generation: 3, Listeners: 1})
+	n.event(status.Event{Reload: &status.Reload{Error: "the daemon\nis stopping"}, Generation: 3, Listeners: 1})
 	m.wantNothing(t)
 }

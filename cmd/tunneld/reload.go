@@ -9,11 +9,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 type reloadFlags struct {
 	daemonFlags
-	options core.ReloadOptions
+	options status.ReloadOptions
 }
 
 func reloadCommand() *cobra.Command {
@@ -57,7 +58,7 @@ func reload(ctx context.Context, cmd *cobra.Command, f *reloadFlags, address str
 type outcomeWords struct{ done, failed string }
 
 // tell prints an outcome and turns it into the exit status.
-func (f *daemonFlags) tell(cmd *cobra.Command, outcome core.ReloadOutcome, words outcomeWords) error {
+func (f *daemonFlags) tell(cmd *cobra.Command, outcome status.Reload, words outcomeWords) error {
 	if f.json {
 		if err := writeJSON(cmd.OutOrStdout(), outcome); err != nil {
 			return err
@@ -74,7 +75,7 @@ func (f *daemonFlags) tell(cmd *cobra.Command, outcome core.ReloadOutcome, words
 	return statusError(exitFailed)
 }
 
-func writeOutcome(cmd *cobra.Command, o core.ReloadOutcome, words outcomeWords) {
+func writeOutcome(cmd *cobra.Command, o status.Reload, words outcomeWords) {
 	if o.Diagnostics != "" {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s\n\n", printableLines(o.Diagnostics))
 	}

@@ -78,7 +78,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 			if out := d.reloadFails(t, tt.config, tt.says); out.Invalid != tt.invalid {
 				t.Errorf("invalid: %v; %s", out.Invalid, out.Error)
 			}
-			if n := len(d.Listeners()); n != 1 {
+			if n := len(d.Status().Listeners); n != 1 {
 				t.Errorf("%d listeners", n)
 			}
 			pingPong(t, d.dial(t, "tcp.db"), "the old one serves")

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/diag"
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
@@ -56,7 +58,7 @@ func startDaemon(t *testing.T, config string) *daemonRig {
 }
 
 // told is what a user reads.
-func told(diags core.Diagnostics) string {
+func told(diags diag.Diagnostics) string {
 	var b strings.Builder
 	diags.Write(&b)
 	return b.String()
@@ -92,7 +94,7 @@ func (r *daemonRig) settle(t *testing.T) {
 
 // reloadFails expects that the configuration is not put in force, and that the
 // user is told all of the texts.
-func (r *daemonRig) reloadFails(t *testing.T, config string, want ...string) core.ReloadOutcome {
+func (r *daemonRig) reloadFails(t *testing.T, config string, want ...string) status.Reload {
 	t.Helper()
 	r.write(t, config)
 	out := r.Reload(t.Context())
@@ -118,7 +120,7 @@ func (r *daemonRig) write(t *testing.T, config string) {
 // address returns where a listener is bound.
 func (r *daemonRig) address(t *testing.T, id string) string {
 	t.Helper()
-	for _, l := range r.Listeners() {
+	for _, l := range r.Status().Listeners {
 		if l.ID == id {
 			return l.Address
 		}

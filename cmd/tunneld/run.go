@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/internal/logqueue"
 	"github.com/tunneld/tunneld/internal/nodump"
 )
@@ -87,7 +88,7 @@ func runDaemon(cmd *cobra.Command, config string) error {
 	opts.Notify = manager.event
 	var (
 		daemon *core.Daemon
-		diags  core.Diagnostics
+		diags  diag.Diagnostics
 		err    error
 	)
 	started := make(chan struct{})

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 func statusCommand() *cobra.Command {
@@ -60,7 +61,7 @@ ready.`,
 }
 
 // writeStatus prints for a reader. now says what "ago" and the time zone are.
-func writeStatus(to io.Writer, s core.Status, now time.Time) error {
+func writeStatus(to io.Writer, s status.Status, now time.Time) error {
 	// The writer keeps the first error for the end.
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "tunneld %s, process %d, up %s, since %s\n", printable(s.Version), s.PID, short(now.Sub(s.Started)), clock(s.Started, now))
@@ -82,7 +83,7 @@ func writeStatus(to io.Writer, s core.Status, now time.Time) error {
 }
 
 // notReady has a line for each reason why the daemon should get no new clients.
-func notReady(s core.Status) string {
+func notReady(s status.Status) string {
 	var b strings.Builder
 	for _, why := range s.NotReady() {
 		fmt.Fprintf(&b, "NOT READY: %s\n", printable(why))
@@ -90,7 +91,7 @@ func notReady(s core.Status) string {
 	return b.String()
 }
 
-func writeLastReload(w io.Writer, s core.Status, now time.Time) {
+func writeLastReload(w io.Writer, s status.Status, now time.Time) {
 	r := s.Reload
 	if r == nil {
 		fmt.Fprintln(w, "no reload since the start")
@@ -111,7 +112,7 @@ func writeLastReload(w io.Writer, s core.Status, now time.Time) {
 	}
 }
 
-func writeListeners(w io.Writer, listeners []core.StatusListener) {
+func writeListeners(w io.Writer, listeners []status.Listener) {
 	fmt.Fprintln(w, "\nLISTENER\tADDRESS\tTARGET\tCONNECTIONS\tTUNNELS")
 	for _, l := range listeners {
 		var tunnels []string
@@ -133,7 +134,7 @@ func writeFileProblem(w io.Writer, block, problem string) {
 	}
 }
 
-func writeUpstreams(w io.Writer, upstreams []core.StatusUpstream, now time.Time) {
+func writeUpstreams(w io.Writer, upstreams []status.Upstream, now time.Time) {
 	fmt.Fprintln(w, "\nUPSTREAM\tHEALTH\tCONNECTIONS\tCREDENTIAL\tMESSAGE")
 	for _, u := range upstreams {
 		var credential []string
@@ -170,7 +171,7 @@ func ends(at, now time.Time) string {
 	return verb + moment(at, now)
 }
 
-func upstreamConnections(u core.StatusUpstream) string {
+func upstreamConnections(u status.Upstream) string {
 	s := fmt.Sprint(u.Connections)
 	if u.MaxConnections > 0 {
 		s += fmt.Sprintf(" of %d", u.MaxConnections)
@@ -184,7 +185,7 @@ func upstreamConnections(u core.StatusUpstream) string {
 	return s
 }
 
-func writePluginStatus(w io.Writer, plugins []core.StatusPlugin, now time.Time) {
+func writePluginStatus(w io.Writer, plugins []status.Plugin, now time.Time) {
 	if len(plugins) == 0 {
 		return
 	}
@@ -214,7 +215,7 @@ func writePluginStatus(w io.Writer, plugins []core.StatusPlugin, now time.Time) 
 	}
 }
 
-func writePump(w io.Writer, s core.Status) {
+func writePump(w io.Writer, s status.Status) {
 	p := s.Pump
 	fmt.Fprintf(w, "\npump: %s", count(uint64(p.Tunnels), "tunnel"))
 	if p.Workers == 0 {

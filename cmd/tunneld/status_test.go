@@ -13,30 +13,30 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // daemonStatus is a daemon with something of everything.
-func daemonStatus(now time.Time) core.Status {
-	s := core.Status{
+func daemonStatus(now time.Time) status.Status {
+	s := status.Status{
 		Version: "0.3.0", PID: 812, Started: now.Add(-75*time.Hour - 12*time.Minute), Config: "/etc/tunneld", Generation: 4,
 		Reloads: 7, FailedReloads: 2,
-		Reload: &core.ReloadOutcome{
+		Reload: &status.Reload{
 			At: now.Add(-14 * time.Minute), Duration: 120 * time.Millisecond, Generation: 5, Error: "reload: the configuration is not valid", Invalid: true,
 			Diagnostics: "Error: Unknown attribute \"adress\"\n  on /etc/tunneld/a.hcl line 3, in listener \"tcp\" \"orders\":\n   3:   adress =\n\n  Did you mean \"address\"?\n\n",
 		},
-		Listeners: []core.StatusListener{
+		Listeners: []status.Listener{
 			{ID: "tcp.orders", Address: "127.0.0.1:5432", Addresses: []string{"127.0.0.1:5432"}, Target: "orders-db.corp:5432", Connections: 13, Tunnels: map[string]int{"relay": 2, "direct": 10}},
 			{ID: "socks5.apps", Address: "127.0.0.1:1080", Addresses: []string{"127.0.0.1:1080", "[::1]:1080"}},
 		},
-		Upstreams: []core.StatusUpstream{
+		Upstreams: []status.Upstream{
 			{ID: "sapsocks.onprem", Health: "ok", CredentialExpires: now.Add(42 * time.Minute), CredentialRenewed: now.Add(-18 * time.Minute)},
 			{ID: "soht.legacy", Health: "ok", Connections: 100, MaxConnections: 100, Waiting: 7, Unreleased: 2},
 			{ID: "websocks.web", Health: "failing", Connections: 12, Message: "the gateway refuses\x1b[31m the token", CredentialExpires: now.Add(-5 * time.Second)},
-			{ID: "direct.local", Health: "ok", FileProblem: "tls: ca_file: no certificate in /etc/ca\x1b.pem", Certificates: []core.StatusCertificate{
+			{ID: "direct.local", Health: "ok", FileProblem: "tls: ca_file: no certificate in /etc/ca\x1b.pem", Certificates: []status.Certificate{
 				{File: "/etc/a.pem", NotAfter: now.Add(-5 * time.Second)}, {File: "/etc/b.pem", NotAfter: now.Add(42 * time.Minute)}}},
 		},
-		Plugins: []core.StatusPlugin{
+		Plugins: []status.Plugin{
 			{Name: "sapsocks", Version: "0.3.0", Source: "bundled", Status: "running", Since: now.Add(-3 * time.Hour), PID: 813, Restarts: 1, Open: 12, LastExit: "signal: killed"},
 			{Name: "acme", Version: "1.0", Source: "/usr/lib/acme", Status: "crash_looping", Since: now.Add(-time.Minute), Restarts: 5, NextStart: now.Add(8 * time.Second),
 				LastExit: "exit status 3", LastOutput: "no license\r\nbye\x07\n"},
@@ -111,7 +111,7 @@ pump: 1 tunnel, through buffers: this system has no kernel pump
 // TestStatusTextOfLittle: a daemon that has hardly anything.
 func TestStatusTextOfLittle(t *testing.T) {
 	now := time.Date(2026, 3, 4, 11, 59, 30, 0, time.UTC)
-	s := core.Status{Version: "(devel)", PID: 1, Started: now.Add(-7 * time.Millisecond), Config: "tunneld.hcl", Generation: 1, State: "draining"}
+	s := status.Status{Version: "(devel)", PID: 1, Started: now.Add(-7 * time.Millisecond), Config: "tunneld.hcl", Generation: 1, State: "draining"}
 	s.Pump.Tunnels, s.Pump.BuffersInUse, s.Pump.BuffersMade = 1, 2, 2
 	var b bytes.Buffer
 	if err := writeStatus(&b, s, now); err != nil {
@@ -121,7 +121,7 @@ func TestStatusTextOfLittle(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), wantLittle)
 	}
 	now = now.In(time.FixedZone("", 2*3600))
-	s = core.Status{Reload: &core.ReloadOutcome{At: now, Generation: 2}, Reloads: 1}
+	s = status.Status{Reload: &status.Reload{At: now, Generation: 2}, Reloads: 1}
 	b.Reset()
 	writeLastReload(&b, s, now)
 	if want := "last reload succeeded at 13:59:30 (0s ago) in 0s; 1 reload since the start, 0 failed\n"; b.String() != want {
@@ -200,27 +200,27 @@ func TestStatusCommand(t *testing.T) {
 			t.Errorf("%q: %d, %s%s", args, status, stdout, stderr)
 		}
 	}
-	status, stdout, stderr := tunneld(t, "status", "--json", "--control", path)
-	var got core.Status
-	if err := json.Unmarshal([]byte(stdout), &got); err != nil || status != exitOK || stderr != "" || !reflect.DeepEqual(got, want) {
-		t.Errorf("%d, %v, %s%s", status, err, stdout, stderr)
+	code, stdout, stderr := tunneld(t, "status", "--json", "--control", path)
+	var got status.Status
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != exitOK || stderr != "" || !reflect.DeepEqual(got, want) {
+		t.Errorf("%d, %v, %s%s", code, err, stdout, stderr)
 	}
 }
 
 func TestReloadCommand(t *testing.T) {
 	tests := []struct {
 		name           string
-		outcome        core.ReloadOutcome
+		outcome        status.Reload
 		status         int
 		stdout, stderr string
 	}{
-		{"changes", core.ReloadOutcome{Generation: 5, Duration: 12 * time.Millisecond, Changes: []string{"listener tcp.a: removed", "route x:\x1b new"}},
+		{"changes", status.Reload{Generation: 5, Duration: 12 * time.Millisecond, Changes: []string{"listener tcp.a: removed", "route x:\x1b new"}},
 			exitOK, "reloaded in 12ms: generation 5 is in force\n  listener tcp.a: removed\n  route x:� new\n", ""},
-		{"none, and a warning", core.ReloadOutcome{Generation: 6, Diagnostics: "Warning: w\n  on a\n\n"},
+		{"none, and a warning", status.Reload{Generation: 6, Diagnostics: "Warning: w\n  on a\n\n"},
 			exitOK, "reloaded in 0s: generation 6 is in force\n  nothing changed\n", "Warning: w\n  on a\n\n"},
-		{"not valid", core.ReloadOutcome{Generation: 7, Error: "reload: the configuration is not valid", Invalid: true, Diagnostics: "Error: e\n\n"},
+		{"not valid", status.Reload{Generation: 7, Error: "reload: the configuration is not valid", Invalid: true, Diagnostics: "Error: e\n\n"},
 			exitInvalid, "", "Error: e\n\ntunneld: the reload failed, the old configuration stays in force: reload: the configuration is not valid\n"},
-		{"not possible", core.ReloadOutcome{Generation: 7, Error: "reload: the daemon is stopping"},
+		{"not possible", status.Reload{Generation: 7, Error: "reload: the daemon is stopping"},
 			exitFailed, "", "tunneld: the reload failed, the old configuration stays in force: reload: the daemon is stopping\n"},
 	}
 	for _, tt := range tests {
@@ -238,10 +238,10 @@ func TestReloadCommand(t *testing.T) {
 			if status, stdout, stderr := tunneld(t, "reload", "--control", path); status != tt.status || stdout != tt.stdout || stderr != tt.stderr {
 				t.Errorf("%d\n%s\n%s", status, stdout, stderr)
 			}
-			status, stdout, stderr := tunneld(t, "reload", "--json", "--control", path)
-			var got core.ReloadOutcome
-			if err := json.Unmarshal([]byte(stdout), &got); err != nil || status != tt.status || stderr != "" || !reflect.DeepEqual(got, tt.outcome) {
-				t.Errorf("JSON: %d, %v, %s%s", status, err, stdout, stderr)
+			code, stdout, stderr := tunneld(t, "reload", "--json", "--control", path)
+			var got status.Reload
+			if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != tt.status || stderr != "" || !reflect.DeepEqual(got, tt.outcome) {
+				t.Errorf("JSON: %d, %v, %s%s", code, err, stdout, stderr)
 			}
 		})
 	}
@@ -252,10 +252,10 @@ func TestReloadCommand(t *testing.T) {
 func TestReloadNotesAnotherConfiguration(t *testing.T) {
 	path := fakeDaemon(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
-			answerJSON(t, w, http.StatusOK, core.Status{Config: "/etc/other"})
+			answerJSON(t, w, http.StatusOK, status.Status{Config: "/etc/other"})
 			return
 		}
-		answerJSON(t, w, http.StatusOK, core.ReloadOutcome{Generation: 2})
+		answerJSON(t, w, http.StatusOK, status.Reload{Generation: 2})
 	})
 	config := filepath.Join(t.TempDir(), "tunneld.hcl")
 	if err := os.WriteFile(config, []byte("daemon {\n  run_dir = \""+filepath.Dir(path)+"\"\n}\nbroken {"), 0o600); err != nil {
@@ -313,11 +313,11 @@ func TestStatusTextOfUnusable(t *testing.T) {
 		`{"unusable": {"reason": "retry_after", "until": "2026-03-04T12:00:30Z", "message": "busy\u001b"}}`: "u  ok, passed over: retry_after, until 12:00:30 (in 1m0s) 0 - busy\ufffd\n",
 		`{"unusable": {"reason": "drained"}, "message": "fine"}`:                                            "u  ok, passed over: drained 0 - fine\n",
 	} {
-		u := core.StatusUpstream{ID: "u", Health: "ok"}
+		u := status.Upstream{ID: "u", Health: "ok"}
 		if err := json.Unmarshal([]byte(text), &u); err != nil {
 			t.Fatal(err)
 		}
-		s := core.Status{Upstreams: []core.StatusUpstream{u}}
+		s := status.Status{Upstreams: []status.Upstream{u}}
 		var b bytes.Buffer
 		if err := writeStatus(&b, s, now); err != nil {
 			t.Fatal(err)

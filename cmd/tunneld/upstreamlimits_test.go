@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tunneld/tunneld/core"
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
 
@@ -37,7 +37,7 @@ func startSOHT(t *testing.T, o sohtemu.Options, target, upstream, listen string)
 }
 
 // upstreamStatus is what the daemon says of an upstream.
-func (r *daemonRig) upstreamStatus(t *testing.T, id string) core.StatusUpstream {
+func (r *daemonRig) upstreamStatus(t *testing.T, id string) status.Upstream {
 	t.Helper()
 	for _, u := range r.Status().Upstreams {
 		if u.ID == id {

@@ -20,6 +20,7 @@ import (
 	"github.com/tunneld/tunneld/core/conformance/internal/farend"
 	"github.com/tunneld/tunneld/core/conformance/internal/poll"
 	"github.com/tunneld/tunneld/core/conformance/internal/proc"
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
@@ -84,12 +85,12 @@ const (
 var ErrInvalid = errors.New("the configuration is not valid")
 
 // ConfigError is a configuration that has errors.
-type ConfigError struct{ diags config.Diagnostics }
+type ConfigError struct{ diags diag.Diagnostics }
 
 // invalid leaves warnings out: they are of a daemon that would run the
 // configuration, and the kit needs neither listeners nor routes.
-func invalid(diags config.Diagnostics) error {
-	return &ConfigError{slices.DeleteFunc(slices.Clone(diags), func(d config.Diagnostic) bool { return d.Warning })}
+func invalid(diags diag.Diagnostics) error {
+	return &ConfigError{slices.DeleteFunc(slices.Clone(diags), func(d diag.Diagnostic) bool { return d.Warning })}
 }
 
 // Error returns the first of the errors.
@@ -209,7 +210,7 @@ type run struct {
 	farEnd   *farend.Command // may be nil
 
 	level   level
-	invalid config.Diagnostics
+	invalid diag.Diagnostics
 	main    *instance
 	relay   bool // the path of the tunnels
 	remote  string

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tunneld/tunneld/core/conformance/internal/secrets"
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -79,7 +80,7 @@ func (r *run) schema(ctx context.Context) outcome {
 }
 
 // decode brings the upstream's body into the form that the plugin takes.
-func (r *run) decode(spec config.PluginSchema) config.Diagnostics {
+func (r *run) decode(spec config.PluginSchema) diag.Diagnostics {
 	diags := r.cfg.DecodeUpstreams(map[string]config.PluginSchema{r.spec.Name: spec})
 	for _, u := range r.cfg.Upstreams {
 		if u.ID() == r.upstream.ID() {

@@ -75,36 +75,37 @@ var allowed = map[string][]string{
 	// The core.
 	"core/internal/tunnel":     {"internal/bare", "internal/sockopt", "proto/tunneld/plugin/v1"},
 	"core/internal/hclbody":    {"internal/schema", "proto/tunneld/plugin/v1"},
-	"core/internal/config":     {"internal/plaintext", "internal/pluginwire", "core/internal/hclbody", "core/internal/listen", "core/internal/route", "core/internal/tunnel", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1", "internal/outbound", "internal/tlsconf"},
+	"core/internal/config":     {"core/diag", "internal/plaintext", "internal/pluginwire", "core/internal/hclbody", "core/internal/listen", "core/internal/route", "core/internal/tunnel", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1", "internal/outbound", "internal/tlsconf"},
 	"core/internal/route":      {"core/internal/tunnel"},
 	"core/internal/listen":     {"internal/bare", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
 	"core/internal/splice":     {"internal/bare", "internal/sockopt", "core/internal/tunnel"},
-	"core/internal/status":     {},
+	"core/diag":                {},
+	"core/status":              {},
 	"core/internal/plugintest": {},
-	"core/internal/metrics":    {"core/internal/status", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
-	"core/internal/control":    {"core/internal/status"},
+	"core/internal/metrics":    {"core/status", "core/internal/tunnel", "proto/tunneld/plugin/v1"},
+	"core/internal/control":    {"core/status"},
 	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/neterr", "internal/nodump", "internal/plaintext", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
-		"core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost", "core/internal/route", "core/internal/splice", "core/internal/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/listenfds", "internal/userfile", "internal/neterr", "internal/outbound", "proto/tunneld/plugin/v1", "internal/tlsconf",
+		"core/diag", "core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost", "core/internal/route", "core/internal/splice", "core/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/listenfds", "internal/userfile", "internal/neterr", "internal/outbound", "proto/tunneld/plugin/v1", "internal/tlsconf",
 	},
 	"core/conformance": {
-		"core/conformance/internal/...", "core/internal/config", "core/internal/pluginhost", "core/internal/tunnel",
+		"core/conformance/internal/...", "core/diag", "core/internal/config", "core/internal/pluginhost", "core/internal/tunnel",
 		"internal/pluginwire", "internal/nodump", "internal/plaintext", "internal/schema", "proto/tunneld/plugin/v1",
 	},
 	"core/conformance/internal/...": {"core/conformance/internal/...", "core/internal/tunnel", "internal/plaintext", "proto/tunneld/plugin/v1"},
 	"core": {
-		"core/internal/config", "core/internal/control", "core/internal/engine",
-		"core/internal/hclbody", "core/internal/status", "internal/listenfds", "internal/logqueue", "internal/schema",
+		"core/diag", "core/internal/config", "core/internal/control", "core/internal/engine",
+		"core/internal/hclbody", "core/status", "internal/listenfds", "internal/logqueue", "internal/schema",
 	},
 
 	// The program, which alone lists the bundled plugins.
-	"cmd/tunneld": {"internal/version", "core", "core/conformance", "internal/nodump", "internal/logqueue", "internal/userfile", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
+	"cmd/tunneld": {"internal/version", "core", "core/conformance", "core/diag", "core/status", "internal/nodump", "internal/logqueue", "internal/userfile", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
 
 	// What runs the program and measures, disturbs or tests it. It knows the
 	// core by its public face, if at all.
 	"docs":  {},
 	"bench": {"internal/freeport", "internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
-	"chaos": {"core", "internal/freeport", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
+	"chaos": {"core", "core/diag", "core/status", "internal/freeport", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	testsAlone: {
 		"internal/logtest", "internal/nettest", "internal/pluginwire", "internal/socks5", "plugins/sdk/...",
 		"plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/...",

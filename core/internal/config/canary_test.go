@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+
+	"github.com/tunneld/tunneld/core/diag"
 )
 
 // canary is the secret that nothing may print, not even a piece of it.
@@ -31,7 +33,7 @@ func leaked(text string) string {
 }
 
 // everything is all that could be printed of a configuration by mistake.
-func everything(t *testing.T, cfg *Config, diags Diagnostics) string {
+func everything(t *testing.T, cfg *Config, diags diag.Diagnostics) string {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString(printed(t, diags))
@@ -155,7 +157,7 @@ func canaryFiles(t *testing.T) {
 	writeFiles(t, map[string]string{"canary.txt": canary})
 }
 
-func diagnoseText(t *testing.T, source string) (*Config, Diagnostics) {
+func diagnoseText(t *testing.T, source string) (*Config, diag.Diagnostics) {
 	t.Helper()
 	writeFiles(t, map[string]string{"main.hcl": source})
 	return diagnose("main.hcl")
@@ -300,7 +302,7 @@ route "r" { upstreams = [upstream.acme.a] }
 func TestFormatErrorHoldsNoSecret(t *testing.T) {
 	for _, source := range mistakes {
 		_, err := Format([]byte(inValues(source, canary)), "main.hcl")
-		var diags Diagnostics
+		var diags diag.Diagnostics
 		if err != nil && !errors.As(err, &diags) {
 			t.Fatalf("%T, want Diagnostics", err)
 		}

@@ -14,12 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-func parseText(t *testing.T, source string) (*Config, Diagnostics) {
+func parseText(t *testing.T, source string) (*Config, diag.Diagnostics) {
 	t.Helper()
 	t.Chdir(t.TempDir())
 	writeFiles(t, map[string]string{"main.hcl": source})
@@ -231,7 +232,7 @@ func TestBlockDiagnostic(t *testing.T) {
 			t.Errorf("%s %s:\n got %s\nwant %s", c.id, c.attribute, got, c.want)
 		}
 	}
-	if got := new(Config).BlockDiagnostic("log", "level", "S", "D"); got != (Diagnostic{Summary: "S", Detail: "D"}) {
+	if got := new(Config).BlockDiagnostic("log", "level", "S", "D"); got != (diag.Diagnostic{Summary: "S", Detail: "D"}) {
 		t.Errorf("of a configuration without a source: %+v", got)
 	}
 }
@@ -344,7 +345,7 @@ func TestByteOrderMark(t *testing.T) {
 	t.Chdir(t.TempDir())
 	const source = `upstream "acme" "a" { url = file("./url") }`
 	writeFiles(t, map[string]string{"main.hcl": "\ufeff" + source, "url": "\ufeffhttps://a.example"})
-	read := func(cfg *Config, diags Diagnostics) {
+	read := func(cfg *Config, diags diag.Diagnostics) {
 		t.Helper()
 		diags = append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: acme}})...)
 		if len(cfg.Upstreams) != 1 || !strings.Contains(string(cfg.Upstreams[0].JSON), `"https://a.example"`) {
@@ -383,7 +384,7 @@ func TestFormat(t *testing.T) {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
 	_, err = Format([]byte("log {\n"), "main.hcl")
-	var diags Diagnostics
+	var diags diag.Diagnostics
 	if !errors.As(err, &diags) || diags[0].Line != 1 {
 		t.Errorf("got %v, want diagnostics", err)
 	}

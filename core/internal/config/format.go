@@ -4,6 +4,8 @@ import (
 	"bytes"
 
 	"github.com/hashicorp/hcl/v2/hclwrite"
+
+	"github.com/tunneld/tunneld/core/diag"
 )
 
 // Format returns the source in its canonical layout. The error is Diagnostics
@@ -13,7 +15,7 @@ func Format(src []byte, filename string) ([]byte, error) {
 	f, problems := parseFile(filename, src)
 	if f.broken > 0 {
 		s := source{files: map[string]*file{filename: f}}
-		var diags Diagnostics
+		var diags diag.Diagnostics
 		for _, p := range problems {
 			diags = append(diags, s.diagnostic(p))
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/internal/schema"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -50,14 +51,14 @@ var acme = &pluginv1.Block{
 }
 
 // diagnose parses a path, decodes the upstreams, and returns all that is said.
-func diagnose(path string) (*Config, Diagnostics) {
+func diagnose(path string) (*Config, diag.Diagnostics) {
 	cfg, diags := Parse(path)
 	diags = append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: acme}})...)
 	diags.Sort()
 	return cfg, diags
 }
 
-func printed(t *testing.T, d Diagnostics) string {
+func printed(t *testing.T, d diag.Diagnostics) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := d.Write(&b); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/hclbody"
 	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/internal/schema"
@@ -25,7 +26,7 @@ import (
 type parser struct {
 	cfg   *Config
 	src   *source
-	diags Diagnostics
+	diags diag.Diagnostics
 	// places are the headers of the blocks by ID, also of those that are wrong:
 	// who refers to one that is there but wrong need not hear that it is not.
 	places map[string]hcl.Range
@@ -51,11 +52,11 @@ func Default() *Config {
 // needs no plugin. It returns everything that is wrong at once. The Config is
 // whole only if no diagnostic is an error; otherwise it serves to find more
 // errors, and must not be run.
-func Parse(path string) (*Config, Diagnostics) {
+func Parse(path string) (*Config, diag.Diagnostics) {
 	names, folder, problem := configFiles(path)
 	p := newParser(&Config{src: newSource(folder)})
 	if problem != "" {
-		return p.cfg, Diagnostics{{Summary: "No configuration", Detail: problem, File: path}}
+		return p.cfg, diag.Diagnostics{{Summary: "No configuration", Detail: problem, File: path}}
 	}
 	var texts []sourceText
 	left := int64(MaxSize)
@@ -75,7 +76,7 @@ func Parse(path string) (*Config, Diagnostics) {
 
 // ParseFrom is Parse for a configuration that comes from r, as standard input;
 // name is for diagnostics. Relative paths in it start from the working directory.
-func ParseFrom(r io.Reader, name string) (*Config, Diagnostics) {
+func ParseFrom(r io.Reader, name string) (*Config, diag.Diagnostics) {
 	p := newParser(&Config{src: newSource("")})
 	f, err := userfile.ReadFrom(r, MaxSize)
 	if err != nil {
@@ -96,11 +97,11 @@ func (p *parser) unreadable(name string, err error) {
 	if errors.Is(err, userfile.ErrTooLarge) {
 		detail = fmt.Sprintf("The configuration is larger than %d MiB, all its files together.", MaxSize>>20)
 	}
-	p.diags = append(p.diags, Diagnostic{Summary: "File cannot be read", Detail: detail, File: name})
+	p.diags = append(p.diags, diag.Diagnostic{Summary: "File cannot be read", Detail: detail, File: name})
 }
 
 // parse makes a configuration of its files; whole says that all could be read.
-func (p *parser) parse(texts []sourceText, whole bool) (*Config, Diagnostics) {
+func (p *parser) parse(texts []sourceText, whole bool) (*Config, diag.Diagnostics) {
 	var files []*file
 	for _, t := range texts {
 		f, problems := parseFile(t.name, t.data)

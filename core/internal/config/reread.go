@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/internal/userfile"
 )
 
@@ -36,7 +37,7 @@ func (c *Config) ValueFiles() map[string]map[string]userfile.Sum {
 // these upstreams and listeners: they have been evaluated again, with what files hold
 // now. Nothing else is read. The diagnostics are of these bodies; with an error among
 // them the copy must not be run.
-func (c *Config) Reread(blockIDs []string) (*Config, Diagnostics) {
+func (c *Config) Reread(blockIDs []string) (*Config, diag.Diagnostics) {
 	next := c.Undecoded()
 	next.Listeners = slices.Clone(next.Listeners)
 	src := next.src

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/hclbody"
 	"github.com/tunneld/tunneld/internal/userfile"
 )
@@ -171,7 +172,7 @@ const maxTold = 100
 
 // diagnostics places problems, and leaves out those beyond maxTold: that there are
 // more is told with the last.
-func (s *source) diagnostics(problems []hclbody.Problem) (out Diagnostics) {
+func (s *source) diagnostics(problems []hclbody.Problem) (out diag.Diagnostics) {
 	for _, p := range problems {
 		kind := 0
 		switch {
@@ -194,8 +195,8 @@ func (s *source) diagnostics(problems []hclbody.Problem) (out Diagnostics) {
 
 // diagnostic places a problem: file, line, block, and as much of the source as
 // may be shown.
-func (s *source) diagnostic(p hclbody.Problem) Diagnostic {
-	d := Diagnostic{Warning: p.Warning, Machine: p.Machine, Summary: p.Summary, Detail: p.Detail}
+func (s *source) diagnostic(p hclbody.Problem) diag.Diagnostic {
+	d := diag.Diagnostic{Warning: p.Warning, Machine: p.Machine, Summary: p.Summary, Detail: p.Detail}
 	f := s.files[p.Range.Filename]
 	if f == nil {
 		return d

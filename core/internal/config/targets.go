@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/route"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -12,7 +13,7 @@ import (
 // labels reports listeners whose target is a label, and which a route sends to
 // upstreams of which each needs a port. The source of a client is not known here: a
 // route that asks for one may be the one.
-func (c *Config) labels(schemas map[string]PluginSchema) (diags Diagnostics) {
+func (c *Config) labels(schemas map[string]PluginSchema) (diags diag.Diagnostics) {
 	for _, l := range c.Listeners {
 		if l.Target.Host == "" || l.Target.Port != 0 {
 			continue

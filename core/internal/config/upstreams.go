@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/hclbody"
 	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/plaintext"
@@ -59,8 +60,8 @@ func (c *Config) PluginTypes() []string {
 // are; those whose plugin has a schema that PluginSchema.Check refuses are an
 // error. It is called once, on what Parse or Undecoded returned, also where that
 // had errors: what Parse has reported is not reported again.
-func (c *Config) DecodeUpstreams(schemas map[string]PluginSchema) Diagnostics {
-	var diags Diagnostics
+func (c *Config) DecodeUpstreams(schemas map[string]PluginSchema) diag.Diagnostics {
+	var diags diag.Diagnostics
 	broken := map[string]error{}
 	for name, spec := range schemas {
 		broken[name] = spec.Check()
@@ -92,7 +93,7 @@ func (c *Config) DecodeUpstreams(schemas map[string]PluginSchema) Diagnostics {
 }
 
 // decodeUpstream decodes one body, and fills in what it says if it is right.
-func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Block) (diags Diagnostics) {
+func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Block) (diags diag.Diagnostics) {
 	evaluated := true
 	d := hclbody.Decoder{
 		Eval: func(expr hclsyntax.Expression) (cty.Value, bool) {
@@ -239,8 +240,8 @@ func (s *source) block(id string) *hclsyntax.Block {
 // PluginDiagnostic places what a plugin says about an upstream ("sapsocks.onprem")
 // at its line in the upstream's body. The plugin promises to name no secret;
 // should it name a sensitive value all the same, that is cut out.
-func (c *Config) PluginDiagnostic(upstreamID string, d *pluginv1.Diagnostic) Diagnostic {
-	out := Diagnostic{Summary: d.GetSummary(), Detail: d.GetDetail()}
+func (c *Config) PluginDiagnostic(upstreamID string, d *pluginv1.Diagnostic) diag.Diagnostic {
+	out := diag.Diagnostic{Summary: d.GetSummary(), Detail: d.GetDetail()}
 	if b := c.src.block("upstream." + upstreamID); b != nil {
 		for _, secret := range c.src.secrets[upstreamID] {
 			// A plugin's texts have come in one printable line.
@@ -263,10 +264,10 @@ func (c *Config) PluginDiagnostic(upstreamID string, d *pluginv1.Diagnostic) Dia
 // ("listener.tcp.orders", "log") or an attribute in it ("address",
 // "tcp.backlog"; empty: the block as a whole). The texts must hold no value of
 // an upstream or plugin.
-func (c *Config) BlockDiagnostic(blockID, attribute, summary, detail string) Diagnostic {
+func (c *Config) BlockDiagnostic(blockID, attribute, summary, detail string) diag.Diagnostic {
 	b := c.src.block(blockID)
 	if b == nil {
-		return Diagnostic{Summary: summary, Detail: detail}
+		return diag.Diagnostic{Summary: summary, Detail: detail}
 	}
 	var path []string
 	if attribute != "" {

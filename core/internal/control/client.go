@@ -13,7 +13,7 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // maxAnswer bounds an answer, in bytes: ten thousand listeners are about 3 MB.

@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 const patience = 30 * time.Second

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 const (

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // newServer returns a server that is closed when the test ends.

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
-	"github.com/tunneld/tunneld/core/internal/status"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/logtest"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -34,7 +35,7 @@ type PluginInfo struct {
 func DescribePlugins(ctx context.Context, opts Options, names []string) (infos []PluginInfo, err error) {
 	cfg := config.Default()
 	if opts.ConfigPath != "" {
-		var diags config.Diagnostics
+		var diags diag.Diagnostics
 		if cfg, diags = config.Parse(opts.ConfigPath); diags.HasErrors() {
 			return nil, fmt.Errorf("%s: %w: see tunneld validate", opts.ConfigPath, ErrInvalid)
 		}

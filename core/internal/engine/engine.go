@@ -10,17 +10,17 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/control"
 	"github.com/tunneld/tunneld/core/internal/metrics"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/splice"
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/listenfds"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -117,7 +117,7 @@ var errStopping = errors.New("the daemon is stopping")
 // serves. The diagnostics may hold warnings where it succeeds, which it has logged;
 // where it fails they may say why, and with ErrInvalid they do. Whatever it began is
 // undone on an error.
-func Start(ctx context.Context, opts Options) (*Engine, config.Diagnostics, error) {
+func Start(ctx context.Context, opts Options) (*Engine, diag.Diagnostics, error) {
 	names := follow.FolderSum(opts.ConfigPath)
 	cfg, diags := config.Parse(opts.ConfigPath)
 	e, err := newEngine(cfg, opts)
@@ -209,9 +209,9 @@ func newHost(runDir string, opts Options, reported func(plugin string, upstreams
 // names, and leaves nothing behind. It binds and dials nothing. The error is of
 // the machine, and the diagnostics may say more of it; what is wrong with the
 // configuration is in the diagnostics alone.
-func Validate(ctx context.Context, opts Options) (config.Diagnostics, error) {
+func Validate(ctx context.Context, opts Options) (diag.Diagnostics, error) {
 	var cfg *config.Config
-	var diags config.Diagnostics
+	var diags diag.Diagnostics
 	if opts.Stdin != nil {
 		cfg, diags = config.ParseFrom(opts.Stdin, opts.ConfigPath)
 	} else {
@@ -233,11 +233,11 @@ func Validate(ctx context.Context, opts Options) (config.Diagnostics, error) {
 
 // wantListener adds an error to diags where an otherwise good configuration has no
 // listener: nearly always a file that was cut short, or the wrong one.
-func wantListener(cfg *config.Config, diags config.Diagnostics, path string) config.Diagnostics {
+func wantListener(cfg *config.Config, diags diag.Diagnostics, path string) diag.Diagnostics {
 	if len(cfg.Listeners) > 0 || diags.HasErrors() {
 		return diags
 	}
-	return append(diags, config.Diagnostic{
+	return append(diags, diag.Diagnostic{
 		Summary: "No listener",
 		Detail:  `Nothing would be accepted. Add a block, listener "tcp" "NAME" { … }, or look whether the file is complete. To close all listeners of a running daemon: tunneld reload --allow-empty`,
 		File:    path,
@@ -252,24 +252,6 @@ func (e *Engine) hold() *generation {
 			return g
 		}
 	}
-}
-
-// Listener is a listener that is served.
-type Listener struct {
-	ID      string // "tcp.orders"
-	Address string // as bound, "127.0.0.1:5432"; the first where there are several
-	// Addresses are all of them.
-	Addresses []string
-	Target    string
-}
-
-// Listeners returns what is served, in the configuration's order.
-func (e *Engine) Listeners() []Listener {
-	g := e.current.Load()
-	if g == nil {
-		return nil
-	}
-	return slices.Clone(g.served)
 }
 
 // Leave is what may come before Stop: the daemon says that it is not ready, and

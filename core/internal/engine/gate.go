@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/tunneld/tunneld/core/internal/status"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/core/status"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 

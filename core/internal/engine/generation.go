@@ -22,11 +22,18 @@ type generation struct {
 	routes    []routing
 	plugins   map[string]*pluginhost.Plugin // by type
 	hashes    map[string]string             // of the upstreams' values, by ID
-	served    []Listener                    // in the configuration's order
+	served    []served                      // in the configuration's order
 	secured   map[tlsKey]bool               // the TLS clients of its direct upstreams
 
 	holders atomic.Int64
 	unheld  chan struct{} // closed once it was retired and nobody holds it
+}
+
+// served is a listener as its status has it.
+type served struct {
+	id        string
+	addresses []string // as bound, at least one
+	target    string
 }
 
 // listener is a listener block as its connections need it. They hold on to it,
@@ -107,7 +114,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 			g.listeners[s] = on
 			addresses = append(addresses, s.bound().String())
 		}
-		g.served = append(g.served, Listener{ID: l.ID(), Address: addresses[0], Addresses: addresses, Target: l.Target.String()})
+		g.served = append(g.served, served{id: l.ID(), addresses: addresses, target: l.Target.String()})
 	}
 	upstreams := map[string]upstream{}
 	for _, u := range cfg.Upstreams {
@@ -143,7 +150,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 func (g *generation) place(s *slots) {
 	var ids []string
 	for _, l := range g.served {
-		ids = append(ids, l.ID)
+		ids = append(ids, l.id)
 	}
 	posts := s.split(g.limit, ids)
 	for _, l := range g.listeners {
@@ -155,7 +162,7 @@ func (g *generation) place(s *slots) {
 func (g *generation) names() (listeners, routes, upstreams map[string]bool) {
 	listeners, routes, upstreams = map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, l := range g.served {
-		listeners[l.ID] = true
+		listeners[l.id] = true
 	}
 	for _, r := range g.routes {
 		routes[r.name] = true

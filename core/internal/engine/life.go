@@ -4,7 +4,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // life is the state of one thing that serves: the daemon, a listener, an upstream. The

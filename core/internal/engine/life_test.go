@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // TestLife walks all ways from all states.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // maxHandshakes bounds the clients whose target is not known yet, of all

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/internal/bare"
@@ -94,13 +95,13 @@ func (e *Engine) paused(l *listening) {
 }
 
 // cannotBind is told of a block whose address cannot be bound.
-func cannotBind(cfg *config.Config, blockID string, err error) config.Diagnostic {
+func cannotBind(cfg *config.Config, blockID string, err error) diag.Diagnostic {
 	return obstacle(cfg, blockID, "address", "the address cannot be bound", err.Error()+": "+bindHint(err))
 }
 
 // isLacking is told of a block whose address is a name, of which the machine has
 // one address and not ip.
-func isLacking(cfg *config.Config, s *endpoint, ip netip.Addr) config.Diagnostic {
+func isLacking(cfg *config.Config, s *endpoint, ip netip.Addr) diag.Diagnostic {
 	host, port, _ := net.SplitHostPort(s.written) // resolve has split it
 	d := cfg.BlockDiagnostic(s.block, "address", "not all addresses of the name are listened on",
 		fmt.Sprintf("%s is also %s, which this machine does not have: clients that take that one are refused. Switch it on, take it out of /etc/hosts or DNS, or write the other address with port %s.", host, ip, port))

@@ -52,9 +52,6 @@ func TestLocalhostIsAllItsAddresses(t *testing.T) {
 	if want := []string{"127.0.0.1:" + port, "[::1]:" + port}; !slices.Equal(addresses, want) {
 		t.Fatalf("addresses %q, want %q", addresses, want)
 	}
-	if got := r.Listeners()[0].Addresses; !slices.Equal(got, addresses) {
-		t.Errorf("Listeners says %q", got)
-	}
 	for _, a := range addresses {
 		visit(t, a)
 	}

@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // defaultNotes name the common attributes that an upstream's block leaves out and
 // for which its plugin has a default. They had none in the first version.
-func defaultNotes(cfg *config.Config, u config.Upstream, d *pluginv1.CommonDefaults) (notes config.Diagnostics) {
+func defaultNotes(cfg *config.Config, u config.Upstream, d *pluginv1.CommonDefaults) (notes diag.Diagnostics) {
 	note := func(summary, detail string) {
 		one := cfg.BlockDiagnostic("upstream."+u.ID(), "", summary, detail)
 		one.Warning, one.Note = true, true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -17,7 +18,7 @@ type preparation struct {
 	host    *pluginhost.Host
 	opts    Options
 	cfg     *config.Config
-	diags   config.Diagnostics
+	diags   diag.Diagnostics
 	running []*pluginhost.Plugin // only read
 	fresh   string               // see renewal
 	like    *generation          // the one in force, with only; else nil
@@ -85,7 +86,7 @@ func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugi
 	if b := pluginBlock(p.cfg, name); b != nil {
 		blockID, told = "plugin."+name, b.Wrong
 	}
-	fail := func(d config.Diagnostic) *pluginhost.Plugin {
+	fail := func(d diag.Diagnostic) *pluginhost.Plugin {
 		if !told {
 			p.diags = append(p.diags, d)
 		}
@@ -172,7 +173,7 @@ func (p *preparation) stop(ctx context.Context) error {
 
 // verdict is the error that diagnostics come to, or nil. An error of the
 // configuration itself counts most: another try does not help against it.
-func verdict(diags config.Diagnostics) error {
+func verdict(diags diag.Diagnostics) error {
 	var err error
 	for _, d := range diags {
 		switch {
@@ -188,7 +189,7 @@ func verdict(diags config.Diagnostics) error {
 
 // obstacle makes an error about a block, or an attribute in it, that asks for what
 // the machine does not give.
-func obstacle(cfg *config.Config, blockID, attribute, summary, detail string) config.Diagnostic {
+func obstacle(cfg *config.Config, blockID, attribute, summary, detail string) diag.Diagnostic {
 	d := cfg.BlockDiagnostic(blockID, attribute, summary, detail)
 	d.Machine = true
 	return d

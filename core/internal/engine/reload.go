@@ -9,8 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // Reload reads the configuration again and puts it in force, all or nothing: on
@@ -98,7 +99,7 @@ func (e *Engine) inTurn(ctx context.Context, change func(context.Context, *statu
 type renewal struct {
 	cfg *config.Config
 	// diags are those of the parser.
-	diags config.Diagnostics
+	diags diag.Diagnostics
 	// fresh is the plugin that is started anew in any case, or empty.
 	fresh string
 	// only are the blocks that may differ from the configuration in force, by ID; nil:
@@ -109,7 +110,7 @@ type renewal struct {
 
 // renew puts a configuration in force and completes the outcome. It returns all that
 // is told of it. It is called with turn held.
-func (e *Engine) renew(ctx context.Context, r *status.Reload, n renewal) (config.Diagnostics, error) {
+func (e *Engine) renew(ctx context.Context, r *status.Reload, n renewal) (diag.Diagnostics, error) {
 	diags, changes, err := e.replace(ctx, n)
 	diags = diags.Problems() // notes are the start's
 	r.Duration = time.Since(r.At)

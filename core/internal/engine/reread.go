@@ -7,8 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/userfile"
 )
@@ -32,7 +33,7 @@ func (e *Engine) reread(ctx context.Context, blockIDs []string) {
 // rereading is the outcome of one.
 type rereading struct {
 	changed map[string][]string // by block ID, the files whose content is another
-	diags   config.Diagnostics
+	diags   diag.Diagnostics
 	err     error
 }
 
@@ -103,7 +104,7 @@ func named(blockID string, attrs ...any) []any {
 // attempt is a configuration that has been parsed.
 type attempt struct {
 	cfg   *config.Config
-	diags config.Diagnostics
+	diags diag.Diagnostics
 	names userfile.Sum // of its folder, before
 }
 

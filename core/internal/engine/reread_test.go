@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // await waits until the status is as wanted.

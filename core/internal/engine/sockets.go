@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
 )
 
@@ -127,7 +128,7 @@ func (b *binding) wants() []*wanted {
 const maxObstacles = 100
 
 // bind finds or binds the sockets. A diagnostic names the block.
-func (b *binding) bind(ctx context.Context) (diags config.Diagnostics) {
+func (b *binding) bind(ctx context.Context) (diags diag.Diagnostics) {
 	all := b.wants()
 	// What is kept is known before anything has to make room.
 	unused := map[string][]boundSocket{} // by kind
@@ -166,7 +167,7 @@ func (b *binding) bind(ctx context.Context) (diags config.Diagnostics) {
 
 // plan finds out what the addresses of a block come to, and which of the old sockets
 // serve them; rest are the others.
-func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags config.Diagnostics, rest []boundSocket) {
+func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags diag.Diagnostics, rest []boundSocket) {
 	for _, address := range w.addresses {
 		if name, ok := config.InheritedName(address); ok {
 			s, problem := b.inherited(w, address, name)
@@ -194,12 +195,12 @@ func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags
 }
 
 // take binds what is left of an endpoint, and says what is in its way.
-func (b *binding) take(ctx context.Context, s *endpoint, open opener) config.Diagnostics {
+func (b *binding) take(ctx context.Context, s *endpoint, open opener) diag.Diagnostics {
 	lacking, err := s.bind(ctx, b, open)
 	if err != nil {
-		return config.Diagnostics{cannotBind(b.cfg, s.block, err)}
+		return diag.Diagnostics{cannotBind(b.cfg, s.block, err)}
 	}
-	var diags config.Diagnostics
+	var diags diag.Diagnostics
 	for _, ip := range lacking {
 		diags = append(diags, isLacking(b.cfg, s, ip))
 	}
@@ -261,8 +262,8 @@ func (b *binding) undo(ctx context.Context) error {
 }
 
 // inherited is the endpoint of an address "fd://NAME", or what is wrong with it.
-func (b *binding) inherited(w *wanted, written, name string) (*endpoint, *config.Diagnostic) {
-	problem := func(summary, detail string) (*endpoint, *config.Diagnostic) {
+func (b *binding) inherited(w *wanted, written, name string) (*endpoint, *diag.Diagnostic) {
+	problem := func(summary, detail string) (*endpoint, *diag.Diagnostic) {
 		d := obstacle(b.cfg, w.block, "address", summary, detail)
 		return nil, &d
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/core/internal/control"
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 )
 
 // TestReloadDuringTheStart: the control socket is there before the start has ended,

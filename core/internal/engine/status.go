@@ -8,7 +8,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/metrics"
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -70,14 +70,14 @@ func (e *Engine) listenerStatus(g *generation) []status.Listener {
 	var out []status.Listener
 	for _, l := range g.served {
 		out = append(out, status.Listener{
-			ID:          l.ID,
-			State:       e.slots.state(l.ID).Within(e.life.is()),
-			Address:     l.Address,
-			Addresses:   l.Addresses,
-			Target:      l.Target,
-			Connections: e.slots.open(l.ID),
-			FileProblem: e.followed.problem("listener." + l.ID),
-			Tunnels:     tunnels[l.ID],
+			ID:          l.id,
+			State:       e.slots.state(l.id).Within(e.life.is()),
+			Address:     l.addresses[0],
+			Addresses:   slices.Clone(l.addresses),
+			Target:      l.target,
+			Connections: e.slots.open(l.id),
+			FileProblem: e.followed.problem("listener." + l.id),
+			Tunnels:     tunnels[l.id],
 		})
 	}
 	return out

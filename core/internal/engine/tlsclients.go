@@ -6,7 +6,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/tlsconf"
 )

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/internal/tlsconf"

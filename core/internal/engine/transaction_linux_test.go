@@ -18,7 +18,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/control"
-	"github.com/tunneld/tunneld/core/internal/status"
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/fdtest"
 )
 

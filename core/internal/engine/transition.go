@@ -3,7 +3,7 @@ package engine
 import (
 	"context"
 
-	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/control"
 )
 
@@ -21,7 +21,7 @@ type transition struct {
 // replace puts a configuration in force, or changes nothing. With errors among the
 // parser's diagnostics it is only checked further, so that the user is told of all
 // problems at once. It returns what has changed. It is called with turn held.
-func (e *Engine) replace(ctx context.Context, n renewal) (config.Diagnostics, []string, error) {
+func (e *Engine) replace(ctx context.Context, n renewal) (diag.Diagnostics, []string, error) {
 	t := e.newTransition(n)
 	if err := transact(ctx, t.steps()); err != nil {
 		return t.plugins.diags, nil, err
@@ -78,7 +78,7 @@ func (t *transition) bindControl(context.Context) error {
 	case err == nil:
 		t.commitControl, t.undoControl = commit, undo
 	case cfg.Control.Address != "":
-		told := config.Diagnostics{obstacle(cfg, "control", "address", "the control socket cannot be bound", err.Error())}
+		told := diag.Diagnostics{obstacle(cfg, "control", "address", "the control socket cannot be bound", err.Error())}
 		t.plugins.diags = append(t.plugins.diags, told...)
 		return verdict(told)
 	default:

@@ -4,7 +4,8 @@ package status
 type Event struct {
 	// Reload is how it went; nil: it begins.
 	Reload *Reload
-	// Generation is the one in force, and Listeners how many it serves.
+	// Generation is the number of the configuration in force.
 	Generation uint64
-	Listeners  int
+	// Listeners is how many listeners it serves.
+	Listeners int
 }

@@ -1,5 +1,7 @@
-// Package status holds the types of the daemon's status: the engine fills them, the
-// metrics read them, and the control socket serves them as JSON. It imports none of its siblings. No field holds a secret.
+// Package status holds the types of what a daemon says of itself. The control socket
+// serves them as JSON, "tunneld status --json" prints them: within a major version fields
+// are added, and none is renamed or removed. No field holds a secret, and a value belongs
+// to whoever was given it. The package only describes: package core asks.
 package status
 
 import (
@@ -9,39 +11,48 @@ import (
 
 // Status is the daemon at one moment.
 type Status struct {
-	Version string    `json:"version"`
-	PID     int       `json:"pid"`
+	// Version is the program's: "1.2.0".
+	Version string `json:"version"`
+	// PID is the process's id.
+	PID int `json:"pid"`
+	// Started is when the daemon began to serve.
 	Started time.Time `json:"started"`
 	// Config is the configuration's path as given.
 	Config string `json:"config"`
 	// Watched: the daemon reloads by itself when a file of it changes.
-	Watched bool  `json:"watched"`
-	State   State `json:"state"`
-	// Generation numbers the configuration in force; each try takes a number.
+	Watched bool `json:"watched"`
+	// State is that of the daemon as a whole.
+	State State `json:"state"`
+	// Generation numbers the configuration in force, from 1; each try takes a number.
 	Generation uint64 `json:"generation"`
 	// Reload is the last try; nil: there was none since the start.
 	Reload *Reload `json:"last_reload,omitempty"`
-	// Reloads and FailedReloads count the tries since the start.
+	// Reloads counts the tries since the start, FailedReloads those of them that failed.
 	Reloads       uint64 `json:"reloads"`
 	FailedReloads uint64 `json:"failed_reloads"`
 	// LogDropped counts the lines of the log that were lost, since they could
 	// not be written.
-	LogDropped uint64     `json:"log_lines_dropped"`
-	Listeners  []Listener `json:"listeners"`
-	Upstreams  []Upstream `json:"upstreams"`
-	Plugins    []Plugin   `json:"plugins"`
-	Pump       Pump       `json:"pump"`
+	LogDropped uint64 `json:"log_lines_dropped"`
+	// Listeners and Upstreams are those of the configuration in force, in its order.
+	Listeners []Listener `json:"listeners"`
+	Upstreams []Upstream `json:"upstreams"`
+	// Plugins have a process, or had one.
+	Plugins []Plugin `json:"plugins"`
+	// Pump is what moves the bytes.
+	Pump Pump `json:"pump"`
 }
 
 // ReloadOptions are what a reload may do beyond the ordinary.
 type ReloadOptions struct {
-	// AllowEmpty lets it take all listeners away.
+	// AllowEmpty lets it take all listeners away; otherwise that is an error.
 	AllowEmpty bool
 }
 
 // Reload is the outcome of one reload.
 type Reload struct {
-	At       time.Time     `json:"at"`
+	// At is when it began.
+	At time.Time `json:"at"`
+	// Duration is how long it took; nanoseconds in JSON.
 	Duration time.Duration `json:"duration_ns"`
 	// Generation is the one that was put in force, or that was tried.
 	Generation uint64 `json:"generation"`
@@ -61,31 +72,41 @@ type Reload struct {
 
 // Listener is a listener that is served.
 type Listener struct {
-	ID      string `json:"id"` // "tcp.orders"
-	State   State  `json:"state"`
-	Address string `json:"address"` // as bound, "127.0.0.1:5432"; the first of Addresses
+	// ID is its kind and name: "tcp.orders".
+	ID string `json:"id"`
+	// State is the daemon's where that is further on.
+	State State `json:"state"`
+	// Address is where it is bound, "127.0.0.1:5432"; the first of Addresses.
+	Address string `json:"address"`
 	// Addresses are all that it is bound to: a name may have several.
 	Addresses []string `json:"addresses"`
-	Target    string   `json:"target,omitempty"`
+	// Target is where its connections go, "host:port" or a label; empty where the client
+	// says it.
+	Target string `json:"target,omitempty"`
 	// Connections are open, from accept to close.
 	Connections int `json:"connections"`
 	// Tunnels are those of them that are established, by path.
 	Tunnels map[string]int `json:"tunnels,omitempty"`
-	// FileProblem is that of Upstream.
+	// FileProblem is why what a followed file holds now is not in use, and what it
+	// held before still is; empty where all are.
 	FileProblem string `json:"file_problem,omitempty"`
 }
 
 // Upstream is an upstream of the configuration in force.
 type Upstream struct {
-	ID    string `json:"id"` // "sapsocks.onprem"
-	State State  `json:"state"`
+	// ID is its type and name: "sapsocks.onprem".
+	ID string `json:"id"`
+	// State is the daemon's where that is further on.
+	State State `json:"state"`
 	// Health is "ok", "failing" or "unknown", as the plugin reports it; that of
 	// a built-in upstream is "ok".
-	Health  string `json:"health"`
+	Health string `json:"health"`
+	// Message is why it is failing, in the plugin's words; may be empty.
 	Message string `json:"message,omitempty"`
 	// Unusable is why it is passed over while a route has another; nil: it is not.
 	Unusable *Unusable `json:"unusable,omitempty"`
-	// CredentialExpires and CredentialRenewed are zero where there is none.
+	// CredentialExpires is when the credential in use ends, CredentialRenewed when it was
+	// last renewed; zero where there is none.
 	CredentialExpires time.Time `json:"credential_expires,omitzero"`
 	CredentialRenewed time.Time `json:"credential_renewed,omitzero"`
 	// Connections are open through it, dials under way included; MaxConnections
@@ -106,8 +127,9 @@ type Upstream struct {
 
 // Certificate is one that is in use.
 type Certificate struct {
+	// File is the path as the user wrote it.
 	File string `json:"file"`
-	// NotAfter is the earliest of those of its chain.
+	// NotAfter is when the first certificate of its chain ends.
 	NotAfter time.Time `json:"not_after"`
 }
 
@@ -117,24 +139,29 @@ type Unusable struct {
 	// told to come back later; or "drained".
 	Reason string `json:"reason"`
 	// Until is when a dial tries it again; zero: not known.
-	Until   time.Time `json:"until,omitzero"`
-	Message string    `json:"message,omitempty"`
+	Until time.Time `json:"until,omitzero"`
+	// Message is the reason in the plugin's or the far end's words; may be empty.
+	Message string `json:"message,omitempty"`
 }
 
 // Plugin is a plugin's process, or what has become of it.
 type Plugin struct {
-	Name    string `json:"name"`
+	// Name is the type of its upstreams.
+	Name string `json:"name"`
+	// Version is as the plugin gives it; empty until it has.
 	Version string `json:"version"`
 	// Source is "bundled" or the program's path.
 	Source string `json:"source"`
-	// Status is what pluginhost.Status names: "starting", "running", "backoff",
-	// "crash_looping", "draining" or "stopped".
-	Status string    `json:"status"`
-	Since  time.Time `json:"since"`
+	// Status is "starting", "running", "backoff" (it has died and is started again after
+	// a while), "crash_looping" (it keeps dying), "draining" or "stopped".
+	Status string `json:"status"`
+	// Since is when it came to that.
+	Since time.Time `json:"since"`
 	// PID is 0 where there is no process.
 	PID int `json:"pid"`
 	// Restarts counts the processes that were started after the first.
-	Restarts  int       `json:"restarts"`
+	Restarts int `json:"restarts"`
+	// NextStart is when the next process is started; zero where none is due.
 	NextStart time.Time `json:"next_start,omitzero"`
 	// LastExit says how the last process that ended did, LastOutput is the end
 	// of what it printed, at most 4 KiB.
@@ -152,8 +179,11 @@ type Plugin struct {
 
 // Pump is the data plane at one moment.
 type Pump struct {
+	// Tunnels are open.
 	Tunnels int `json:"tunnels"`
-	Workers int `json:"workers"` // 0: no kernel pump on this system
+	// Workers are those of the kernel pump, which share its tunnels; 0: this system has
+	// no such pump.
+	Workers int `json:"workers"`
 	// PipesInUse and PipesIdle exist; PipesMade counts those that were made,
 	// PipesRefused the tries that the system refused, PipesSmall those that it
 	// made smaller than asked for.

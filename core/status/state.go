@@ -4,17 +4,17 @@ package status
 // clients.
 type State string
 
-// The states, in the order of a life. Its two middle ones may be left out, and taken
-// back until it is closed.
+// The states, in the order of a life. The two in the middle may be left out, and may
+// be taken back until it is closed.
 const (
-	// Serving: new clients are taken.
+	// Serving takes new clients.
 	Serving State = "serving"
-	// Leaving: they still are, and are told to go elsewhere by whoever asks first:
-	// it is not ready.
+	// Leaving still takes them, and says that it is not ready, so that they are sent
+	// elsewhere.
 	Leaving State = "leaving"
-	// Draining: none are taken, and those that are there go on.
+	// Draining takes none, and serves those that it has.
 	Draining State = "draining"
-	// Closed: nothing is left.
+	// Closed has none left.
 	Closed State = "closed"
 )
 

@@ -1,4 +1,6 @@
-package config
+// Package diag holds what a user is told about a configuration, and prints it. It finds
+// nothing wrong by itself.
+package diag
 
 import (
 	"cmp"
@@ -24,18 +26,19 @@ type Diagnostic struct {
 	// not give it now: an address that is taken, a plugin that does not start, the
 	// file of a secret that is not there yet.
 	Machine bool
-	// Summary says what is wrong in a line, Detail what to do next.
+	// Summary says what is wrong, in a line.
 	Summary string
-	Detail  string
-	// File is the file's name as it was given, or empty; Line counts from 1, 0
-	// is no line.
+	// Detail says what to do next; may be empty.
+	Detail string
+	// File is the file's name as it was given, or empty.
 	File string
+	// Line counts from 1; 0: it is of no line.
 	Line int
-	// Block is the header of the block: `upstream "sapsocks" "onprem"`.
+	// Block is the header of the block, `upstream "sapsocks" "onprem"`, or empty.
 	Block string
-	// Source is as much of line SourceLine as may be shown, or empty. It is
-	// the line where the attribute begins, which may be above Line.
-	Source     string
+	// Source is as much of line SourceLine as may be shown, or empty.
+	Source string
+	// SourceLine is the line where the attribute begins, which may be above Line.
 	SourceLine int
 }
 
