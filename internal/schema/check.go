@@ -136,8 +136,13 @@ func checkDefault(a *pluginv1.Attribute) error {
 
 // partners checks the names of what excludes or needs each other in a body.
 func (c *checker) partners(b *pluginv1.Block, path, name string, p partners) {
+	others := slices.Concat(p.GetConflictsWith(), p.GetRequiredWith())
+	if len(others) > maxPartners {
+		c.errorf("%q: it excludes or needs more than %d others", path+name, maxPartners)
+		return
+	}
 	own := Attribute(b, name)
-	for _, other := range slices.Concat(p.GetConflictsWith(), p.GetRequiredWith()) {
+	for _, other := range others {
 		a := Attribute(b, other)
 		switch {
 		case other == name || a == nil && Nested(b, other) == nil:

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,7 +108,13 @@ func TestCheckRefusesLimits(t *testing.T) {
 		"excludes nobody":         {one(0, func(a *pluginv1.Attribute) { a.ConflictsWith = []string{"nobody"} }), `no other "nobody"`},
 		"needs itself":            {one(0, func(a *pluginv1.Attribute) { a.RequiredWith = []string{"a"} }), `no other "a"`},
 		"excludes a default":      {one(0, func(a *pluginv1.Attribute) { a.ConflictsWith = []string{"with"} }), "has a default"},
-		"has a default itself":    {one(0, func(a *pluginv1.Attribute) { a.RequiredWith, a.DefaultJson = []string{"b"}, `"x"` }), "has a default"},
+		"excludes too many":       {one(0, func(a *pluginv1.Attribute) { a.ConflictsWith = slices.Repeat([]string{"b"}, maxPartners+1) }), "excludes or needs more than"},
+		"needs too many": {one(0, func(a *pluginv1.Attribute) {
+			a.ConflictsWith, a.RequiredWith = []string{"b"}, slices.Repeat([]string{"b"}, maxPartners)
+		}), "excludes or needs more than"},
+		"a long minimum":       {one(1, func(a *pluginv1.Attribute) { a.Type.MinimumJson = strings.Repeat("0", maxLimit) + "1" }), "a minimum or maximum of more than"},
+		"a long maximum":       {one(2, func(a *pluginv1.Attribute) { a.Type.MaximumJson = `"1s"` + strings.Repeat(" ", maxLimit) }), "a minimum or maximum of more than"},
+		"has a default itself": {one(0, func(a *pluginv1.Attribute) { a.RequiredWith, a.DefaultJson = []string{"b"}, `"x"` }), "has a default"},
 	} {
 		if err := Check(c.block); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)

@@ -14,8 +14,10 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// maxPattern bounds a pattern, in bytes.
-const maxPattern = 1024
+const (
+	maxPattern = 1024 // bytes of a pattern
+	maxLimit   = 64   // bytes of the JSON of a minimum or maximum
+)
 
 // whole is the type of a limit on a length.
 var whole = &pluginv1.Type{Kind: pluginv1.Kind_KIND_INT}
@@ -34,8 +36,8 @@ func limitType(t *pluginv1.Type) (of *pluginv1.Type, unit string) {
 	return nil, ""
 }
 
-// limits reads a type's minimum and maximum; nil is none.
-func limits(t *pluginv1.Type) (least, most any, err error) {
+// bounds reads a type's minimum and maximum; nil is none.
+func bounds(t *pluginv1.Type) (least, most any, err error) {
 	of, unit := limitType(t)
 	read := func(text string) any {
 		if text == "" || err != nil {
@@ -89,7 +91,10 @@ func measure(v any) any {
 
 // checkLimits says whether what a type asks of its values makes sense.
 func checkLimits(t *pluginv1.Type) error {
-	if _, _, err := limits(t); err != nil {
+	if len(t.GetMinimumJson()) > maxLimit || len(t.GetMaximumJson()) > maxLimit {
+		return fmt.Errorf("a minimum or maximum of more than %d bytes", maxLimit)
+	}
+	if _, _, err := bounds(t); err != nil {
 		return err
 	}
 	text := t.GetKind() == pluginv1.Kind_KIND_STRING
@@ -122,27 +127,46 @@ func pattern(t *pluginv1.Type) (*regexp.Regexp, error) {
 	return regexp.Compile(`\A(?:` + t.GetPattern() + `)\z`)
 }
 
-// limited says what is wrong with a value of the type; secret says that not even what
+// limits are what a type asks of its values, read once for any number of them. What
+// cannot be read is not asked: Check has told of it.
+type limits struct {
+	of          *pluginv1.Type
+	least, most any
+	pattern     *regexp.Regexp
+}
+
+func newLimits(t *pluginv1.Type) *limits {
+	l := &limits{of: t}
+	if least, most, err := bounds(t); err == nil {
+		l.least, l.most = least, most
+	}
+	if t.GetPattern() != "" {
+		l.pattern, _ = pattern(t)
+	}
+	return l
+}
+
+// exceeded says what is wrong with a value of the type; secret says that not even what
 // resembles it may be named. Both texts are empty where nothing is; the summary alone,
 // where it is the usual one.
-func limited(t *pluginv1.Type, v any, secret bool) (summary, detail string) {
+func (l *limits) exceeded(v any, secret bool) (summary, detail string) {
 	if text, ok := v.(string); ok {
-		if detail = limitedText(t, text, secret); detail != "" {
+		if detail = l.wrongText(text, secret); detail != "" {
 			return "", detail
 		}
 	}
-	least, most, err := limits(t)
-	if err != nil || t.GetOrZero() && isZero(v) {
+	if l.of.GetOrZero() && isZero(v) {
 		return "", ""
 	}
 	n := measure(v)
-	if least != nil && compare(n, least) < 0 || most != nil && compare(n, most) > 0 {
-		return "out of range", rangeText(t, least, most)
+	if l.least != nil && compare(n, l.least) < 0 || l.most != nil && compare(n, l.most) > 0 {
+		return "out of range", rangeText(l.of, l.least, l.most)
 	}
 	return "", ""
 }
 
-func limitedText(t *pluginv1.Type, text string, secret bool) string {
+func (l *limits) wrongText(text string, secret bool) string {
+	t := l.of
 	if possible := t.GetOneOf(); len(possible) > 0 && !slices.Contains(possible, text) {
 		detail := `It is one of "` + strings.Join(possible, `", "`) + `".`
 		if similar := Suggest(text, possible); similar != "" && !secret {
@@ -150,10 +174,8 @@ func limitedText(t *pluginv1.Type, text string, secret bool) string {
 		}
 		return detail
 	}
-	if t.GetPattern() != "" {
-		if re, err := pattern(t); err == nil && !re.MatchString(text) {
-			return "It must match the pattern " + t.GetPattern() + "."
-		}
+	if l.pattern != nil && !l.pattern.MatchString(text) {
+		return "It must match the pattern " + t.GetPattern() + "."
 	}
 	if t.GetPath() == pluginv1.PathUse_PATH_USE_FILE && strings.HasSuffix(text, "/") {
 		return "It must be the path of a file, and ends in a slash as that of a folder."
@@ -211,7 +233,7 @@ func Facts(t *pluginv1.Type) (facts []string) {
 	if len(t.GetOneOf()) > 0 {
 		facts = append(facts, `one of "`+strings.Join(t.GetOneOf(), `", "`)+`"`)
 	}
-	if least, most, err := limits(t); err == nil && (least != nil || most != nil) {
+	if least, most, err := bounds(t); err == nil && (least != nil || most != nil) {
 		text := strings.TrimSuffix(rangeText(t, least, most), ".")
 		for _, verb := range []string{"It must be ", "It must have ", "It must lie "} {
 			text = strings.TrimPrefix(text, verb)

@@ -21,6 +21,7 @@ const (
 
 	maxNames    = 256  // in one body
 	maxTotal    = 2048 // in all bodies
+	maxPartners = 64   // that one name excludes or needs
 	maxText     = 8192 // bytes of a doc, a default or a deprecation
 	maxProblems = 16   // reported of one schema
 )

@@ -20,7 +20,22 @@ func Validate(block *pluginv1.Block, values Values) []Problem {
 	return c.problems
 }
 
-type validator struct{ problems []Problem }
+type validator struct {
+	problems []Problem
+	read     map[*pluginv1.Type]*limits
+}
+
+func (c *validator) limits(t *pluginv1.Type) *limits {
+	l := c.read[t]
+	if l == nil {
+		if c.read == nil {
+			c.read = map[*pluginv1.Type]*limits{}
+		}
+		l = newLimits(t)
+		c.read[t] = l
+	}
+	return l
+}
 
 func (c *validator) body(b *pluginv1.Block, v Values, at place) {
 	for _, a := range b.GetAttributes() {
@@ -53,7 +68,7 @@ func (c *validator) body(b *pluginv1.Block, v Values, at place) {
 }
 
 func (c *validator) value(t *pluginv1.Type, v any, at place, secret bool) {
-	if summary, detail := limited(t, v, secret); detail != "" {
+	if summary, detail := c.limits(t).exceeded(v, secret); detail != "" {
 		p := at.wrong(detail)
 		if summary != "" {
 			p.Summary = at.what + " is " + summary
