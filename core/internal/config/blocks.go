@@ -75,7 +75,11 @@ func (p *parser) direct(v schema.Values, b *hclsyntax.Block) {
 	for _, w := range wrong {
 		p.errorAt(locate(b, w.name), w.summary(), w.problem)
 	}
-	p.cfg.Upstreams = append(p.cfg.Upstreams, Upstream{Type: DirectType, Name: b.Labels[1], Socket: socket(v.Block("tcp")), TLS: p.directTLS(v, b), Common: shared})
+	u := Upstream{Type: DirectType, Name: b.Labels[1], Socket: socket(v.Block("tcp")), TLS: p.directTLS(v, b), Common: shared}
+	w := u.Wire()
+	w.ConfigJson = fmt.Appendf(nil, "%#v", u.TLS) // names of files, and what is the same every time
+	u.Hash = Hash(w)
+	p.cfg.Upstreams = append(p.cfg.Upstreams, u)
 }
 
 // directTLS reads the tls block, and whether its files are of use.

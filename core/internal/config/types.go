@@ -103,9 +103,8 @@ type Upstream struct {
 	// Common is what its common attributes say.
 	Common Common
 	// JSON is the body of a plugin's upstream as Configure takes it, without the
-	// common attributes, and Hash
-	// the hash of name and values. Both are empty before DecodeUpstreams, and
-	// stay so for "direct".
+	// common attributes, and Hash the hash of name and values. Both are empty before
+	// DecodeUpstreams. "direct" has no JSON, and its Hash from the beginning.
 	JSON []byte
 	Hash string
 }

@@ -26,7 +26,8 @@ const (
 )
 
 // availability is whether an upstream is worth a dial now. It belongs to the
-// upstream's name and values, and outlives generations that leave these alone. Only
+// upstream's name and values and to its plugin's process, and outlives generations that
+// leave these alone. Only
 // the choice of upstreams goes by it. It is safe for concurrent use.
 type availability struct {
 	id      string
@@ -44,8 +45,13 @@ type availability struct {
 	failing bool
 	report  string
 	probe   time.Time
-	told    bool // the log was, that it is passed over
-	heard   bool // the plugin has reported, or a dial has succeeded
+	heard   bool // the plugin has reported, or died, or a dial has succeeded
+	// among: a route has another upstream beside it, so that it can be passed over, and
+	// told: the log was told that it is.
+	among, told bool
+	// retired: what is heard now is of values, or of a process, that no configuration
+	// has any more.
+	retired bool
 }
 
 // usability is what an availability comes to at one moment.
@@ -71,6 +77,11 @@ func (a *availability) at(now time.Time) usability {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.heardOf(now)
+}
+
+// heardOf is called with mu held.
+func (a *availability) heardOf(now time.Time) usability {
 	switch {
 	case a.retry.After(now):
 		v := usability{reason: "retry_after", until: a.retry, message: a.answer}
@@ -99,12 +110,27 @@ func (a *availability) dialed(now time.Time, err *tunnel.DialError) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
+	case a.retired:
 	case err == nil:
-		a.retry, a.failing, a.heard = time.Time{}, false, true
+		a.clear(now)
 	case err.RetryAfter > 0:
 		a.retry, a.answer = now.Add(min(err.RetryAfter, maxRetryAfter)), err.Message
+		a.tell(now)
 	}
-	a.tell("retry_after", a.retry, a.answer)
+}
+
+// lost is told that the plugin's process has died. What was heard by it does not hold for
+// the next.
+func (a *availability) lost(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.clear(now)
+}
+
+// clear is called with mu held.
+func (a *availability) clear(now time.Time) {
+	a.retry, a.failing, a.heard = time.Time{}, false, true
+	a.tell(now)
 }
 
 // reported is told what the plugin says of the upstream, or, if stored, what it has said
@@ -112,7 +138,7 @@ func (a *availability) dialed(now time.Time, err *tunnel.DialError) {
 func (a *availability) reported(now time.Time, s *pluginv1.UpstreamStatus, stored bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if stored && a.heard {
+	if a.retired || stored && a.heard {
 		return
 	}
 	a.heard = true
@@ -124,15 +150,37 @@ func (a *availability) reported(now time.Time, s *pluginv1.UpstreamStatus, store
 		a.probe = now.Add(a.pause)
 	}
 	a.failing = failing
-	a.tell("health", a.probe, a.report)
+	a.tell(now)
+}
+
+// inForce is told of each configuration that has the upstream, and whether a route of it
+// has another.
+func (a *availability) inForce(now time.Time, among bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.among = among
+	a.told = a.told && among
+	a.tell(now)
+}
+
+// retire ends the record: a dial that still has it, and a process that is to end, say
+// nothing of the upstream any more.
+func (a *availability) retire() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.retired = true
 }
 
 // tell logs a change, and nothing while there is none: a time that has passed ends
 // nothing, but the dial that succeeds then. It is called with mu held.
-func (a *availability) tell(reason string, until time.Time, message string) {
-	out := a.failing || !a.retry.IsZero()
+func (a *availability) tell(now time.Time) {
+	out := a.among && (a.failing || !a.retry.IsZero())
 	if out == a.told {
 		return
+	}
+	v := a.heardOf(now)
+	if out && v.usable() {
+		return // its time had passed before a route had another
 	}
 	a.told = out
 	if !out {
@@ -140,9 +188,9 @@ func (a *availability) tell(reason string, until time.Time, message string) {
 			func() []any { return []any{"upstream", a.id} })
 		return
 	}
-	a.repeats.write(slog.LevelWarn, repeatKey{message: "upstream is passed over while a route has another", upstream: a.id, reason: reason},
+	a.repeats.write(slog.LevelWarn, repeatKey{message: "upstream is passed over while a route has another", upstream: a.id, reason: v.reason},
 		func() []any {
-			return []any{"upstream", a.id, "reason", reason, "until", until.Round(time.Millisecond), "err", message}
+			return []any{"upstream", a.id, "reason", v.reason, "until", v.until.Round(time.Millisecond), "err", v.message}
 		})
 }
 
@@ -184,8 +232,12 @@ func choose(all []upstream, now time.Time) []upstream {
 	return order
 }
 
-// availabilityKey names an upstream over generations: another hash is another one.
-type availabilityKey struct{ id, hash string }
+// availabilityKey names an upstream over generations: another hash is another one, and
+// so is another process of its plugin, which is started beside the old one.
+type availabilityKey struct {
+	plugin     *pluginhost.Plugin // nil: a built-in one
+	name, hash string
+}
 
 // availabilities are those of all upstreams.
 type availabilities struct {
@@ -201,36 +253,29 @@ func newAvailabilities(r *repeats, pause time.Duration) *availabilities {
 	return &availabilities{repeats: r, pause: cmp.Or(pause, failingPause), byKey: map[availabilityKey]*availability{}}
 }
 
-// of returns the record of an upstream, which is made where there is none.
-func (all *availabilities) of(u config.Upstream, life *life) *availability {
-	key := availabilityKey{u.ID(), u.Hash}
+// of returns the record of an upstream by its plugin, which is made where there is none.
+func (all *availabilities) of(u config.Upstream, p *pluginhost.Plugin, life *life) *availability {
+	key := availabilityKey{p, u.Name, u.Hash}
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	a := all.byKey[key]
 	if a == nil {
-		a = &availability{id: key.id, repeats: all.repeats, life: life, pause: all.pause}
+		a = &availability{id: u.ID(), repeats: all.repeats, life: life, pause: all.pause}
 		all.byKey[key] = a
 	}
 	return a
 }
 
-// find returns the record of an upstream; nil: there is none.
-func (all *availabilities) find(u config.Upstream) *availability {
-	all.mu.Lock()
-	defer all.mu.Unlock()
-	return all.byKey[availabilityKey{u.ID(), u.Hash}]
-}
-
 // reported passes on what a plugin says of its upstreams; of others it says nothing.
-func (all *availabilities) reported(plugin string, upstreams []*pluginv1.UpstreamStatus) {
-	all.pass(plugin, upstreams, false)
+func (all *availabilities) reported(p *pluginhost.Plugin, upstreams []*pluginv1.UpstreamStatus) {
+	all.pass(p, upstreams, false)
 }
 
-func (all *availabilities) pass(plugin string, upstreams []*pluginv1.UpstreamStatus, stored bool) {
+func (all *availabilities) pass(p *pluginhost.Plugin, upstreams []*pluginv1.UpstreamStatus, stored bool) {
 	now := time.Now()
 	for _, u := range upstreams {
 		all.mu.Lock()
-		a := all.byKey[availabilityKey{plugin + "." + u.GetName(), u.GetConfigHash()}]
+		a := all.byKey[availabilityKey{p, u.GetName(), u.GetConfigHash()}]
 		all.mu.Unlock()
 		if a != nil {
 			a.reported(now, u, stored)
@@ -240,16 +285,28 @@ func (all *availabilities) pass(plugin string, upstreams []*pluginv1.UpstreamSta
 
 // catchUp takes what a plugin has reported before its upstreams had a record.
 func (all *availabilities) catchUp(p *pluginhost.Plugin) {
-	s := p.State()
-	all.pass(s.Name, s.Upstreams, true)
+	all.pass(p, p.State().Upstreams, true)
 }
 
-// retain forgets the records of upstreams that the configuration does not have.
-func (all *availabilities) retain(hashes map[string]string) {
+// lost is told that the process of a plugin has died.
+func (all *availabilities) lost(p *pluginhost.Plugin) {
+	now := time.Now()
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	for key := range all.byKey {
-		if hash, ok := hashes[key.id]; !ok || hash != key.hash {
+	for key, a := range all.byKey {
+		if key.plugin == p {
+			a.lost(now)
+		}
+	}
+}
+
+// retain retires the records that no upstream of the configuration in force has.
+func (all *availabilities) retain(used map[string]upstream) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for key, a := range all.byKey {
+		if used[a.id].availability != a {
+			a.retire()
 			delete(all.byKey, key)
 		}
 	}

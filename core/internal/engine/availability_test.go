@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/logtest"
@@ -178,6 +179,7 @@ func TestAvailability(t *testing.T) {
 	repeats := newRepeats(slog.New(slog.NewJSONHandler(j, nil)))
 	defer repeats.close()
 	a := &availability{id: "toy.a", repeats: repeats, life: new(life), pause: failingPause}
+	a.inForce(now, true)
 	failed := func(after time.Duration) *tunnel.DialError {
 		return &tunnel.DialError{RetryAfter: after, Message: "busy"}
 	}
@@ -246,13 +248,14 @@ func TestChoose(t *testing.T) {
 	repeats := newRepeats(slog.New(slog.DiscardHandler))
 	defer repeats.close()
 	all := newAvailabilities(repeats, 0)
-	lives := map[string]*life{}
+	lives, used := map[string]*life{}, map[string]upstream{}
+	plugin := new(pluginhost.Plugin)
 	var route []upstream
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
 		lives[name] = new(life)
 		u := config.Upstream{Type: "toy", Name: name, Hash: "h"}
-		route = append(route, upstream{id: name, availability: all.of(u, lives[name])})
-		if all.of(u, lives[name]) != route[len(route)-1].availability || all.find(u) == nil {
+		route = append(route, upstream{id: name, availability: all.of(u, plugin, lives[name])})
+		if used[u.ID()] = route[len(route)-1]; all.of(u, plugin, lives[name]) != used[u.ID()].availability {
 			t.Error("an upstream has two records")
 		}
 	}
@@ -269,17 +272,36 @@ func TestChoose(t *testing.T) {
 	check("abcde")
 	lives["a"].turn(status.Draining)
 	check("bcdea")
-	all.byKey[availabilityKey{"toy.c", "h"}].dialed(now, &tunnel.DialError{RetryAfter: 2 * time.Minute})
-	all.reported("toy", []*pluginv1.UpstreamStatus{{Name: "d", ConfigHash: "h", Health: pluginv1.Health_HEALTH_FAILING}, {Name: "e", ConfigHash: "of another", Health: pluginv1.Health_HEALTH_FAILING}})
+	route[2].availability.dialed(now, &tunnel.DialError{RetryAfter: 2 * time.Minute})
+	failing := func(name, hash string) *pluginv1.UpstreamStatus {
+		return &pluginv1.UpstreamStatus{Name: name, ConfigHash: hash, Health: pluginv1.Health_HEALTH_FAILING}
+	}
+	all.reported(plugin, []*pluginv1.UpstreamStatus{failing("d", "h"), failing("e", "of another")})
+	all.reported(new(pluginhost.Plugin), []*pluginv1.UpstreamStatus{failing("b", "h")})
 	check("bedca")
 	for _, u := range route {
 		u.availability.dialed(now, &tunnel.DialError{RetryAfter: time.Minute})
 	}
 	check("bcdea")
-	all.retain(map[string]string{"toy.a": "h", "toy.b": "another"})
-	if len(all.byKey) != 1 {
+	all.lost(new(pluginhost.Plugin))
+	check("bcdea")
+	all.lost(plugin)
+	check("bcdea")
+	lives["a"].turn(status.Serving)
+	check("abcde")
+	route[2].availability.dialed(now, &tunnel.DialError{RetryAfter: time.Minute})
+	other := all.of(config.Upstream{Type: "toy", Name: "b", Hash: "another"}, plugin, lives["b"])
+	all.retain(map[string]upstream{"toy.a": used["toy.a"], "toy.b": {availability: other}})
+	if len(all.byKey) != 2 {
 		t.Errorf("%d records are kept", len(all.byKey))
 	}
+	// What is heard of the others is of no matter.
+	for _, u := range route[1:] {
+		u.availability.dialed(now, &tunnel.DialError{RetryAfter: time.Minute})
+		u.availability.dialed(now, nil)
+		u.availability.reported(now, failing(u.id, "h"), false)
+	}
+	check("abdec")
 }
 
 // TestStoredReport: what a plugin has said before its upstream had a record counts,
@@ -288,9 +310,10 @@ func TestStoredReport(t *testing.T) {
 	repeats := newRepeats(slog.New(slog.DiscardHandler))
 	defer repeats.close()
 	all := newAvailabilities(repeats, time.Hour)
-	a := all.of(config.Upstream{Type: "toy", Name: "x", Hash: "h"}, new(life))
+	plugin := new(pluginhost.Plugin)
+	a := all.of(config.Upstream{Type: "toy", Name: "x", Hash: "h"}, plugin, new(life))
 	stored := func() usability {
-		all.pass("toy", []*pluginv1.UpstreamStatus{{Name: "x", ConfigHash: "h", Health: pluginv1.Health_HEALTH_FAILING}}, true)
+		all.pass(plugin, []*pluginv1.UpstreamStatus{{Name: "x", ConfigHash: "h", Health: pluginv1.Health_HEALTH_FAILING}}, true)
 		return a.at(time.Now())
 	}
 	if v := stored(); v.reason != "health" {

@@ -23,7 +23,6 @@ import (
 	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/listenfds"
-	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // Options are what an engine needs. Version, Bundled and Self may be empty.
@@ -154,7 +153,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 	opts.SetLog(cfg.Log)
 	repeats := newRepeats(opts.Log)
 	availabilities := newAvailabilities(repeats, opts.FailingPause)
-	host, err := newHost(cfg.Daemon.RunDir, opts, availabilities.reported)
+	host, err := newHost(cfg.Daemon.RunDir, opts, availabilities)
 	if err != nil {
 		return nil, err
 	}
@@ -189,16 +188,19 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 	return e, nil
 }
 
-// newHost returns a host of plugins. reported is told what they say of their upstreams;
-// it may be nil.
-func newHost(runDir string, opts Options, reported func(plugin string, upstreams []*pluginv1.UpstreamStatus)) (*pluginhost.Host, error) {
-	host, err := pluginhost.New(pluginhost.Options{
+// newHost returns a host of plugins. told is told what they say of their upstreams; it
+// may be nil.
+func newHost(runDir string, opts Options, told *availabilities) (*pluginhost.Host, error) {
+	o := pluginhost.Options{
 		Log:         opts.Log,
 		RunDir:      runDir,
 		CoreVersion: opts.Version,
 		Self:        opts.Self,
-		OnReport:    reported,
-	})
+	}
+	if told != nil {
+		o.OnReport, o.OnLost = told.reported, told.lost
+	}
+	host, err := pluginhost.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("start plugin host: %w", err)
 	}

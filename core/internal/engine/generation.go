@@ -22,6 +22,7 @@ type generation struct {
 	routes    []routing
 	plugins   map[string]*pluginhost.Plugin // by type
 	hashes    map[string]string             // of the upstreams' values, by ID
+	upstreams map[string]upstream           // by ID
 	served    []served                      // in the configuration's order
 	secured   map[tlsKey]bool               // the TLS clients of its direct upstreams
 
@@ -83,14 +84,15 @@ type upstreamRecords struct {
 	tls            *tlsClients
 }
 
-func (k upstreamRecords) upstream(u config.Upstream, dialer tunnel.Dialer) upstream {
+// upstream is that of a plugin; nil: a built-in one.
+func (k upstreamRecords) upstream(u config.Upstream, p *pluginhost.Plugin, dialer tunnel.Dialer) upstream {
 	g := k.gates.of(u.ID())
 	limit := 0
 	if u.Common.MaxConnections != nil {
 		limit = *u.Common.MaxConnections
 	}
 	g.setLimit(limit)
-	return upstream{id: u.ID(), dialer: dialer, gate: g, availability: k.availabilities.of(u, &g.life), halfClose: u.Common.HalfClose}
+	return upstream{id: u.ID(), dialer: dialer, gate: g, availability: k.availabilities.of(u, p, &g.life), halfClose: u.Common.HalfClose}
 }
 
 // newGeneration puts the limits of the upstreams in force: it is the one that
@@ -103,6 +105,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 		listeners: map[*listening]*listener{},
 		plugins:   plugins,
 		hashes:    map[string]string{},
+		upstreams: map[string]upstream{},
 		secured:   map[tlsKey]bool{},
 		unheld:    make(chan struct{}),
 	}
@@ -116,7 +119,6 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 		}
 		g.served = append(g.served, served{id: l.ID(), addresses: addresses, target: l.Target.String()})
 	}
-	upstreams := map[string]upstream{}
 	for _, u := range cfg.Upstreams {
 		g.hashes[u.ID()] = u.Hash
 		if u.Type == config.DirectType {
@@ -124,24 +126,30 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 				g.secured[tlsKey{u.ID(), o}] = true
 				return known.tls.of(u.ID(), o)
 			})
-			upstreams[u.ID()] = known.upstream(u, d)
+			g.upstreams[u.ID()] = known.upstream(u, nil, d)
 			continue
 		}
 		p := plugins[u.Type]
-		up := known.upstream(u, p.Dialer(number, u.Name))
+		up := known.upstream(u, p, p.Dialer(number, u.Name))
 		up.ownClock = p.EndsHalfClosed()
-		upstreams[u.ID()] = up
+		g.upstreams[u.ID()] = up
 	}
+	among := map[string]bool{} // those beside which a route has another
 	var rules []route.Rule
 	for _, r := range cfg.Routes {
 		rules = append(rules, r.Match)
 		to := routing{name: r.Name}
 		for _, id := range r.Upstreams {
-			to.upstreams = append(to.upstreams, upstreams[id])
+			to.upstreams = append(to.upstreams, g.upstreams[id])
+			among[id] = among[id] || len(r.Upstreams) > 1
 		}
 		g.routes = append(g.routes, to)
 	}
 	g.table = route.New(rules)
+	now := time.Now()
+	for id, u := range g.upstreams {
+		u.availability.inForce(now, among[id])
+	}
 	return g
 }
 

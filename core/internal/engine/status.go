@@ -114,13 +114,13 @@ func (e *Engine) pluginStatus(g *generation) (plugins []status.Plugin, upstreams
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.PID, b.PID))
 	})
 	for _, u := range g.cfg.Upstreams {
-		upstreams = append(upstreams, e.upstreamStatus(u, reports[u.ID()]))
+		upstreams = append(upstreams, e.upstreamStatus(u, g.upstreams[u.ID()], reports[u.ID()]))
 	}
 	return plugins, upstreams
 }
 
-func (e *Engine) upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStatus) status.Upstream {
-	now := e.gates.of(u.ID()).status()
+func (e *Engine) upstreamStatus(u config.Upstream, of upstream, report *pluginv1.UpstreamStatus) status.Upstream {
+	now := of.gate.status()
 	s := status.Upstream{
 		ID:             u.ID(),
 		State:          now.state.Within(e.life.is()),
@@ -129,14 +129,12 @@ func (e *Engine) upstreamStatus(u config.Upstream, report *pluginv1.UpstreamStat
 		Connections:    now.open,
 		MaxConnections: now.limit,
 		Waiting:        now.waiting,
+		Unusable:       of.availability.status(time.Now()),
 		Unreleased:     int(report.GetUnreleased()),
 		FileProblem:    joined(e.followed.problem("upstream."+u.ID()), report.GetFileProblem()),
 	}
 	for _, c := range report.GetCertificates() {
 		s.Certificates = append(s.Certificates, status.Certificate{File: c.GetFile(), NotAfter: c.GetNotAfter().AsTime()})
-	}
-	if a := e.availabilities.find(u); a != nil {
-		s.Unusable = a.status(time.Now())
 	}
 	if u.Type == config.DirectType {
 		s.Health = pluginv1.Health_HEALTH_OK.Text()

@@ -56,6 +56,7 @@ type toyUpstream struct {
 	done chan struct{}
 	mu   sync.Mutex
 	now  toyOrder
+	next chan struct{} // closed with the next order
 }
 
 // toyOrder is what an upstream does until the next one. The zero order has it dial, and
@@ -66,6 +67,8 @@ type toyOrder struct {
 	RetryAfter time.Duration
 	// Health is reported at once: "ok" or "failing"; empty: nothing is.
 	Health string
+	// Wait holds each dial back until the next order.
+	Wait bool
 }
 
 type toyError string
@@ -85,7 +88,7 @@ func (u *toyUpstream) Start(env *sdk.Env) error {
 	if u.conn, err = net.Dial("tcp", u.Remote); err != nil {
 		return err
 	}
-	u.done = make(chan struct{})
+	u.done, u.next = make(chan struct{}), make(chan struct{})
 	go u.obey()
 	return nil
 }
@@ -100,6 +103,8 @@ func (u *toyUpstream) obey() {
 		}
 		u.mu.Lock()
 		u.now = next
+		close(u.next)
+		u.next = make(chan struct{})
 		u.mu.Unlock()
 		switch next.Health {
 		case "ok":
@@ -125,10 +130,16 @@ func (u *toyUpstream) Close() error {
 
 // Dial connects to the target.
 func (u *toyUpstream) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
-	u.mu.Lock()
-	now := u.now
-	u.mu.Unlock()
+	now, next := u.order()
 	req.Enter(sdk.StageConnect)
+	for now.Wait {
+		select {
+		case <-next:
+			now, next = u.order()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	if now.Fail != "" {
 		return nil, &sdk.DialError{Reason: sdk.ReasonUnavailable, Retryable: true, Message: now.Fail, RetryAfter: now.RetryAfter}
 	}
@@ -137,6 +148,12 @@ func (u *toyUpstream) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, 
 		return nil, err
 	}
 	return sdk.Direct(conn, nil), nil
+}
+
+func (u *toyUpstream) order() (toyOrder, <-chan struct{}) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.now, u.next
 }
 
 // remote is the test's hand on toy upstreams.

@@ -114,7 +114,7 @@ func (t *transition) retire() {
 	listeners, routes, upstreams := t.next.names()
 	e.metrics.Retain(listeners, routes, upstreams)
 	e.gates.retain(upstreams)
-	e.availabilities.retain(t.next.hashes)
+	e.availabilities.retain(t.next.upstreams)
 	e.tls.retain(t.next.secured)
 	e.running = append(e.running, t.plugins.started...)
 	if t.old == nil {

@@ -55,9 +55,11 @@ type Options struct {
 	// time, from the host's goroutines. It must not block and must not call the
 	// plugin's Stop or the host's Close. May be nil.
 	OnState func(State)
-	// OnReport is told what a plugin says of its upstreams, and that it is not known
-	// any more where the process has died. It must not block. Nil is allowed.
-	OnReport func(plugin string, upstreams []*pluginv1.UpstreamStatus)
+	// OnReport is told what a plugin says of its upstreams, and OnLost that its process
+	// has died: nothing holds any more that was reported before. Of one plugin the calls
+	// come one at a time, and they must not block. Nil is allowed.
+	OnReport func(*Plugin, []*pluginv1.UpstreamStatus)
+	OnLost   func(*Plugin)
 }
 
 // Backoff is how long a dead plugin waits for its restart. The first is at

@@ -34,7 +34,8 @@ type Plugin struct {
 	err              error
 	past             sync.WaitGroup // processes that have ended and are being cleared up
 	notifying        sync.Mutex
-	failures         int // processes in a row that did not last; the supervisor's own
+	reporting        sync.Mutex // held while a report is taken, or all are forgotten
+	failures         int        // processes in a row that did not last; the supervisor's own
 
 	mu          sync.Mutex
 	proc        *Process // nil while there is none that takes calls

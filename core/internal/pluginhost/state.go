@@ -113,6 +113,8 @@ func compare[T cmp.Ordered](a, b string, x, y T) int {
 
 // report takes what the process of an epoch says of its upstreams.
 func (p *Plugin) report(epoch int, upstreams []*pluginv1.UpstreamStatus) {
+	p.reporting.Lock()
+	defer p.reporting.Unlock()
 	p.mu.Lock()
 	if epoch != p.epoch {
 		p.mu.Unlock()
@@ -125,13 +127,24 @@ func (p *Plugin) report(epoch int, upstreams []*pluginv1.UpstreamStatus) {
 		}
 	}
 	p.mu.Unlock()
-	p.tellReport(upstreams)
+	if f := p.host.opts.OnReport; f != nil {
+		f(p, upstreams)
+	}
 	p.notify()
 }
 
-func (p *Plugin) tellReport(upstreams []*pluginv1.UpstreamStatus) {
-	if f := p.host.opts.OnReport; f != nil {
-		f(p.spec.Name, upstreams)
+// forgetReports takes back what a process has reported that has died, or was not put to
+// use. note records why; it is called with mu held.
+func (p *Plugin) forgetReports(note func()) {
+	p.reporting.Lock()
+	defer p.reporting.Unlock()
+	p.mu.Lock()
+	p.epoch++
+	clear(p.statuses)
+	note()
+	p.mu.Unlock()
+	if f := p.host.opts.OnLost; f != nil && p.stopping.Err() == nil {
+		f(p)
 	}
 }
 

@@ -166,35 +166,26 @@ func (p *Plugin) lost(proc *Process) {
 	// What it printed last is often why it ended.
 	proc.child.read(drainWait / 4)
 	exit, output, cause := proc.exit(), proc.child.out.last(), proc.child.out.causeLine()
-	p.mu.Lock()
-	p.proc = nil
-	p.epoch++
-	var unknown []*pluginv1.UpstreamStatus
-	for key := range p.statuses {
-		unknown = append(unknown, &pluginv1.UpstreamStatus{Name: key.name, ConfigHash: key.hash, Health: pluginv1.Health_HEALTH_UNKNOWN})
-	}
-	clear(p.statuses)
-	clear(p.refused)
-	p.lastExit, p.lastOutput, p.lastCause = exit, output, cause
-	p.mu.Unlock()
+	p.forgetReports(func() {
+		p.proc = nil
+		clear(p.refused)
+		p.lastExit, p.lastOutput, p.lastCause = exit, output, cause
+	})
 	if p.stopping.Err() == nil {
-		p.tellReport(unknown)
 		p.log.Error("plugin died", "pid", proc.PID(), "exit", exit, "lived", time.Since(proc.started).Round(time.Millisecond))
 	}
 }
 
 // failed records why a start did not succeed.
 func (p *Plugin) failed(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.epoch++
-	clear(p.statuses)
-	var start *StartError
-	if errors.As(err, &start) {
-		p.lastExit, p.lastOutput, p.lastCause = start.Err.Error(), start.Output, start.cause
-	} else {
-		p.lastExit = err.Error()
-	}
+	p.forgetReports(func() {
+		var start *StartError
+		if errors.As(err, &start) {
+			p.lastExit, p.lastOutput, p.lastCause = start.Err.Error(), start.Output, start.cause
+		} else {
+			p.lastExit = err.Error()
+		}
+	})
 }
 
 // turn changes the status. Draining ends only by stopping.
