@@ -1,6 +1,6 @@
 // Package core is the daemon as its commands use it: check a configuration, run
-// it, reload it, and ask plugins what they are. What it tells about a configuration is in
-// package diag, what a daemon says of itself in package status; how it works is internal.
+// it, reload it, and query plugins. Package diag has what it says about a configuration,
+// package status what a daemon says about itself; how it works is internal.
 package core
 
 import (

@@ -1,7 +1,6 @@
-// Package conformance tests a plugin against the protocol: it starts it as the
-// daemon would, carries bytes through it, breaks tunnels in every way, and reports
-// the results. It judges the plugin alone: Options.Lacks names the known gaps of the
-// far end.
+// Package conformance tests a plugin against the protocol: it starts it like the
+// daemon, carries bytes through it, breaks tunnels in every way, and reports the
+// results. It judges only the plugin: Options.Lacks names known gaps of the far end.
 package conformance
 
 import (

@@ -1,7 +1,7 @@
-// Package status holds the types of what a daemon says of itself. The control socket
-// serves them as JSON, "tunneld status --json" prints them: within a major version fields
-// are added, and none is renamed or removed. No field holds a secret, and a value belongs
-// to whoever was given it. The package only describes: package core asks.
+// Package status holds the types of a daemon's status. The control socket serves them as
+// JSON, and "tunneld status --json" prints them: within a major version fields are added,
+// and none is renamed or removed. No field holds a secret, and a value belongs to whoever
+// was given it. The package only describes: package core asks.
 package status
 
 import (

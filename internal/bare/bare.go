@@ -1,8 +1,8 @@
-// Package bare makes, accepts and takes over stream sockets that Go's poller does
-// not know. Only the pump watches a tunnel's sockets: what net does for each (watching
-// it, asking for its addresses, setting options that a listening socket passes on
-// anyway) costs more than the tunnel itself. On Linux a Socket is
-// a descriptor; elsewhere it is a connection of net behind the same methods.
+// Package bare makes, accepts and adopts stream sockets outside Go's poller. Only the
+// pump watches a tunnel's sockets, and what net does for each (watching it, asking for
+// its addresses, setting options that it inherits from its listening socket anyway)
+// costs more than the tunnel itself. On Linux a Socket is a descriptor; elsewhere it is
+// a connection of net behind the same methods.
 package bare
 
 import (

@@ -1,5 +1,5 @@
-// Package fdtest tells tests which descriptors their process has open, as Linux's
-// /proc names them (proc(5)).
+// Package fdtest lists the open descriptors of a test's process, as Linux's /proc
+// names them (proc(5)).
 package fdtest
 
 import (

@@ -1,11 +1,11 @@
-// Package follow tells when files that a user named hold something else than
-// before: changed in place, replaced, swapped by a symbolic link, as Kubernetes does
-// it, gone, or back. A change counts once the files have been still for a second.
+// Package follow reports when files that a user named have changed: in place, by
+// replacement, by the swap of a symbolic link as in Kubernetes, removed, or back. A
+// change counts once the files have been still for a second.
 //
-// On Linux inotify says when to look; where it cannot, as on a network's file system,
-// and on other systems, the files are looked at every second. What counts is the
-// content: a file that was only touched has not changed. The package does not keep
-// contents, and what becomes of a change is the caller's.
+// On Linux inotify says when to look; on file systems without events, such as those of
+// a network, and on other systems it looks every second. Only the content counts: a
+// touched file has not changed. The package keeps no contents, and the caller decides
+// what to do about a change.
 package follow
 
 import (

@@ -1,6 +1,6 @@
-// Package freeport finds addresses for programs that a test or a measurement starts and
-// that are to listen on them. It holds nothing open, so it chooses where nobody else is
-// likely to.
+// Package freeport finds addresses to listen on, for programs that a test or a
+// measurement starts. It holds nothing open, so it chooses where nobody else is likely
+// to.
 package freeport
 
 import (

@@ -1,5 +1,5 @@
-// Package listenfds has the listening sockets that the process was given at its start,
-// by name, as systemd passes them (sd_listen_fds(3)). It binds nothing itself.
+// Package listenfds finds the listening sockets that the process inherited, by name, as
+// systemd passes them (sd_listen_fds(3)). It binds nothing itself.
 package listenfds
 
 import (

@@ -1,5 +1,5 @@
-// Package logtest is for tests: a log that is searched and waited for. It reads the
-// lines of slog's JSON handler, of this process or another.
+// Package logtest is a log that tests can search and wait on. It reads the lines of
+// slog's JSON handler, of this process or another.
 package logtest
 
 import (

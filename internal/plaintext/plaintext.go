@@ -1,4 +1,4 @@
-// Package plaintext makes foreign texts fit to be shown: it removes what could steer a
+// Package plaintext makes foreign texts fit to be shown: it removes what could control a
 // terminal, and the secrets in URLs.
 package plaintext
 

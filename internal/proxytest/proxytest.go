@@ -1,5 +1,5 @@
-// Package proxytest has the proxies that tests go through: HTTP with CONNECT, the
-// same behind TLS, and SOCKS5.
+// Package proxytest has proxies for tests: HTTP with CONNECT, the same behind TLS, and
+// SOCKS5.
 package proxytest
 
 import (

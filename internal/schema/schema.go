@@ -1,7 +1,7 @@
-// Package schema knows what the body of a block may hold, for the daemon and the
+// Package schema defines what the body of a block may contain, for the daemon and the
 // SDK alike: names, types, the notation of durations and sizes, and the JSON that
-// carries values. It checks that a schema is sane, and values against one. It
-// knows neither HCL nor Go structs; core/internal/hclbody and plugins/sdk do.
+// carries values. It checks schemas, and values against them. It knows neither HCL nor
+// Go structs; core/internal/hclbody and plugins/sdk do.
 package schema
 
 import (

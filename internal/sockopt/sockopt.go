@@ -1,5 +1,5 @@
-// Package sockopt sets the options of TCP sockets that a configuration can
-// name. It opens no sockets.
+// Package sockopt sets the options of TCP sockets that a configuration can name. It
+// opens no sockets.
 package sockopt
 
 import (

@@ -4,8 +4,8 @@
 //
 // The Append functions add one message to a buffer, so that several can leave
 // in one packet. The Read functions read exactly one message and not a byte of
-// what follows it, whatever pieces it comes in; what a peer may send is bounded
-// by the format's own length bytes.
+// what follows it, however it is split; the format's own length bytes bound what a
+// peer may send.
 package socks5
 
 import (

@@ -1,8 +1,7 @@
-// Package tlsconf is TLS as daemon and plugins have it: configurations of files that
-// a user named and that are followed, sessions that are resumed, when certificates
-// end, and how a direction of a connection ends: by the close_notify alert, as RFC
-// 8446, section 6.1, wants it, or by TCP's end of file alone, as the peers of some
-// protocols want it. It does no handshake.
+// Package tlsconf is TLS for the daemon and plugins: configurations from followed files
+// that a user named, resumed sessions, when certificates expire, and how a direction
+// ends: by the close_notify alert, as in RFC 8446, section 6.1, or by TCP's end of file
+// alone, as the peers of some protocols want it. It does no handshake.
 package tlsconf
 
 import (

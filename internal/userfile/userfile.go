@@ -1,6 +1,6 @@
-// Package userfile reads files and folders that a user named. It reads regular files
-// only, so that a FIFO cannot block it, and no more bytes than the caller allows. It does not follow changes; a Stamp tells whether
-// there was one.
+// Package userfile reads files and folders that a user named. It reads only regular
+// files, so that a FIFO cannot block it, and no more bytes than the caller allows. It
+// does not follow changes, but a Stamp tells whether there was one.
 package userfile
 
 import (

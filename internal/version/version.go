@@ -1,5 +1,5 @@
 // Package version says which version of tunneld a program was built from. The daemon,
-// its commands and the bundled plugins all say the same.
+// its commands and the bundled plugins all report the same one.
 package version
 
 import (

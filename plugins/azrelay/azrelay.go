@@ -1,6 +1,5 @@
-// Package azrelay is the plugin for Azure Relay's Hybrid Connections, the
-// sender's side. It only dials; the far end listens, with Microsoft's azbridge or
-// any other listener.
+// Package azrelay is the plugin for Azure Relay's Hybrid Connections. It is only the
+// sender; the far end listens, with Microsoft's azbridge or any other listener.
 package azrelay
 
 import (

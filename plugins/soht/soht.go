@@ -1,6 +1,6 @@
 // Package soht is tunneld's plugin for SOHT, Socket over HTTP Tunneling: TCP
-// connections carried in HTTP POSTs by a server beyond a gateway that lets
-// nothing else pass. It holds the client alone; package sohtemu has a far end.
+// connections in HTTP POSTs, through a gateway that lets nothing else pass, to a server
+// behind it. It is only the client; package sohtemu has a far end.
 package soht
 
 import (

@@ -1,10 +1,9 @@
-// Package websocks is the plugin that connects through a WebSocks server: a TCP
-// tunnel that passes a gateway as one WebSocket message which never ends.
+// Package websocks is the plugin for WebSocks servers: its TCP tunnels pass a gateway as
+// one endless WebSocket message.
 //
-// An HTTP upgrade is followed by the header of a frame of 2^63-1 bytes, and
-// that by SOCKS5, after which the connection carries plain bytes. Over ws:// it
-// is therefore handed to the daemon as it is; over wss:// the plugin pumps.
-// README.md is the user's page.
+// After an HTTP upgrade come the header of a frame of 2^63-1 bytes, SOCKS5, and then
+// plain bytes. So over ws:// the plugin hands the connection to the daemon; over wss://
+// it pumps. README.md is the user's page.
 package websocks
 
 import (

@@ -1,7 +1,7 @@
-// Package config reads the configuration language: it parses files, checks all
-// that can be checked without a plugin, decodes the bodies of upstreams against
-// their plugins' schemas, and tells the user all that is wrong with file and
-// line and without a secret. It starts nothing and opens no socket.
+// Package config reads the configuration language: it parses files, checks what
+// needs no plugin, decodes the bodies of upstreams against their plugins' schemas,
+// and reports everything that is wrong, with file and line and without secrets. It
+// starts nothing and opens no socket.
 package config
 
 import (

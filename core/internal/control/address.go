@@ -1,6 +1,6 @@
-// Package control is the daemon's control socket: HTTP over a unix socket that
-// only the daemon's user can open, for status and reload. It has both sides, the
-// server's and the client's, and knows of the daemon only what status says.
+// Package control is the daemon's control socket, client and server: HTTP over a unix
+// socket that only the daemon's user can open, for status and reload. It knows the
+// daemon only through package status.
 package control
 
 import (

@@ -1,6 +1,5 @@
-// Package hclbody decodes the body of a block of the configuration against its
-// schema, and prints a schema for people and as HCL. It starts no plugin and knows
-// nothing of the blocks of the configuration language.
+// Package hclbody decodes the body of a block against its schema, and prints a schema
+// for people and as HCL. It starts no plugin and knows none of the language's blocks.
 package hclbody
 
 import (

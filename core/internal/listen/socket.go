@@ -1,6 +1,5 @@
-// Package listen owns the sockets that clients connect to and the conversation
-// with a client until its target is known and its answer told. It routes and
-// dials nothing.
+// Package listen owns the sockets that clients connect to, and talks to a client until
+// its target is known and it has its answer. It neither routes nor dials.
 package listen
 
 import (

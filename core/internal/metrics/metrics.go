@@ -1,6 +1,6 @@
-// Package metrics counts what happens to connections and serves that, and what
-// the daemon says of itself, to Prometheus. A label's value is a name from the
-// configuration or one of a closed list, so the number of series is bounded.
+// Package metrics counts what happens to connections, and serves the counts and the
+// daemon's status to Prometheus. Label values are names from the configuration or from
+// a closed list, so the number of series is bounded.
 package metrics
 
 import (

@@ -1,11 +1,11 @@
 // Package pluginhost runs plugins: it finds, starts, watches, restarts and stops
-// their processes, gives them their configuration, and turns their dials into
-// connections. It decides neither which plugins there are nor what they are
-// configured with, and moves no bytes.
+// their processes, configures them, and turns their dials into connections. It does
+// not decide which plugins there are and what their configuration is, and it moves no
+// bytes.
 //
-// It uses go-plugin for the handshake and the gRPC connection only, and handles
-// processes itself, since go-plugin's way can take a daemon down: the code names
-// each trap where it avoids it, and each has a test.
+// It uses go-plugin only for the handshake and the gRPC connection. It handles
+// processes itself, since go-plugin's way can take a daemon down: the code names each
+// trap where it avoids it, and each has a test.
 package pluginhost
 
 import (

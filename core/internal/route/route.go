@@ -1,5 +1,5 @@
-// Package route picks the route of a connection: the first one in order of
-// appearance whose match block holds. It dials nothing.
+// Package route picks the route of a connection: the first one whose match block
+// holds. It dials nothing.
 package route
 
 import "slices"

@@ -1,6 +1,6 @@
-// Package splice moves the bytes of tunnels: first what either handshake read
-// too far, then both directions until each has ended, with half-close and reset
-// passed on exactly. It accepts and dials nothing.
+// Package splice moves the bytes of tunnels: first what either handshake read too
+// far, then both directions until each has ended. It passes half-close and reset on
+// exactly. It accepts and dials nothing.
 //
 // On Linux a tunnel between two bare sockets belongs to one of a few workers,
 // each with its own epoll, and costs two descriptors and a small struct while

@@ -1,6 +1,5 @@
-// Package tunnel holds the types that the core's packages share: what is
-// dialed, what a dial returns and how a tunnel ends. It imports none of its
-// siblings.
+// Package tunnel holds the types that the core's packages share: what to dial, what a
+// dial returns, and how a tunnel ends. It imports none of its siblings.
 package tunnel
 
 import (

@@ -1,5 +1,5 @@
-// Package azrelaycmd holds the commands of tunneld that only Azure Relay needs: one signs a
-// token for use elsewhere, the other emulates the service.
+// Package azrelaycmd has tunneld's commands for Azure Relay: one signs a token for use
+// elsewhere, the other emulates the service.
 package azrelaycmd
 
 import (

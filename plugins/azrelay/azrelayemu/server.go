@@ -1,8 +1,7 @@
-// Package azrelayemu is Azure Relay's Hybrid Connections on this machine: the
-// service's side of connect, listen, accept and renew, with its tokens and its
-// refusals, and a listener that forwards to TCP. It is for tests, for the
-// demonstration and for work without a network. It has no HTTP requests over a
-// relay and keeps nothing.
+// Package azrelayemu emulates Azure Relay's Hybrid Connections: the service's side of
+// connect, listen, accept and renew, with its tokens and its refusals, and a listener
+// that forwards to TCP. It is for tests, the demo and work without a network. It has no
+// HTTP requests over a relay, and stores nothing.
 //
 //	s, err := azrelayemu.Start(azrelayemu.Options{
 //		Keys:    map[string]azrelayemu.Key{"send": {Value: "secret", Rights: azrelayemu.Send}},

@@ -1,7 +1,6 @@
-// Package sohtemu is an emulated SOHT server: the far end for tests, for the
-// demonstration and for work offline. It answers as the original Java server
-// was seen to, and whatever can go wrong is a switch. It listens on the
-// loopback interface and reaches nothing beyond it.
+// Package sohtemu emulates a SOHT server, as a far end for tests, the demo and work
+// offline. It answers like the original Java server, and has a switch for everything
+// that can go wrong. It listens on loopback and reaches nothing beyond it.
 package sohtemu
 
 import (

@@ -1,8 +1,7 @@
-// Package websocksemu is a far end of the WebSocks protocol for tests,
-// demonstrations and work without a network: it behaves as the protocol's
-// original server was seen to, its oddities included, and fails in every way
-// that it is told to. It listens on loopback, connects to loopback only, and is
-// no server to put into production.
+// Package websocksemu emulates a WebSocks server, as a far end for tests, the demo and
+// work offline. It behaves like the original server, oddities included, and has a switch
+// for every failure. It listens on and connects to loopback only, and is no server for
+// production.
 package websocksemu
 
 import (

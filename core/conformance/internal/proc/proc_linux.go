@@ -1,4 +1,4 @@
-// Package proc looks at other processes: what they started, what they have open.
+// Package proc inspects other processes: what they started, and what they have open.
 package proc
 
 import (

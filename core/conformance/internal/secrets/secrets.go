@@ -1,5 +1,5 @@
-// Package secrets looks for a configuration's sensitive values in what a plugin
-// says, in whatever encoding.
+// Package secrets looks for a configuration's sensitive values, in any encoding, in
+// what a plugin prints.
 package secrets
 
 import (

@@ -3,11 +3,11 @@
 //
 //	-> 01 00 MM LL <LL bytes: the port name in UTF-8>
 //	<- 01 00 MM   accepted
-//	   00 00 00   the version is not known
-//	   00 00 01   the port is a UDP forwarder's, and a stream was asked for
-//	   00 00 ff   the port is a TCP forwarder's, and datagrams were asked for
+//	   00 00 00   unknown version
+//	   00 00 01   a UDP forwarder's port, but a stream was requested
+//	   00 00 ff   a TCP forwarder's port, but datagrams were requested
 //
-// A port name that is not known is answered with the end of the stream.
+// The answer to an unknown port name is the end of the stream.
 package bridge
 
 import (

@@ -3,8 +3,8 @@
 //
 //	SharedAccessSignature sr=<uri>&sig=<signature>&se=<unix seconds>&skn=<key name>
 //
-// The signature is over sr as it stands in the token and se, with the bytes of
-// the key's text as the key; the text is not decoded.
+// The signature covers sr, as written in the token, and se. Its key is the bytes of the
+// key's text, which is not decoded.
 package sas
 
 import (

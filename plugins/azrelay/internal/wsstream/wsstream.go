@@ -1,7 +1,6 @@
-// Package wsstream is a byte stream inside a WebSocket (RFC 6455) as Azure
-// Relay's peers use it: binary messages whose borders mean nothing, and a Close
-// frame as TCP's FIN. It is the client's side, which masks. It makes no
-// connection.
+// Package wsstream is a byte stream inside a WebSocket (RFC 6455) as Azure Relay's
+// peers use it: binary messages without meaningful borders, and a Close frame as TCP's
+// FIN. It is the client's side, which masks. It makes no connection.
 package wsstream
 
 import (

@@ -1,6 +1,6 @@
-// Package wire holds the bytes of the WebSocks protocol that both ends agree
-// on: the salted password, the key's acceptance, the ten-byte frame. The SOCKS
-// messages behind the frame are internal/socks5's. It opens no connection.
+// Package wire has the bytes of the WebSocks protocol that both ends agree on: the
+// salted password, the key's acceptance, the ten-byte frame. The SOCKS messages behind
+// the frame are in internal/socks5. It opens no connection.
 package wire
 
 import (
