@@ -41,7 +41,7 @@ func (c *checker) errorf(format string, args ...any) {
 
 func (c *checker) reserved(name string) {
 	if IsReserved(Upstreams, name) {
-		c.errorf("%q: the configuration language keeps this name for itself", name)
+		c.errorf("%q: the configuration language reserves this name", name)
 	}
 }
 
@@ -88,7 +88,7 @@ func (c *checker) name(name, at string, seen map[string]bool) {
 		c.errorf("%.80q: not a name (%s)", at, NameRule)
 	}
 	if seen[name] {
-		c.errorf("%q: there twice", at)
+		c.errorf("%q: defined twice", at)
 	}
 	seen[name] = true
 }
@@ -148,7 +148,7 @@ func (c *checker) partners(b *pluginv1.Block, path, name string, p partners) {
 		case other == name || a == nil && Nested(b, other) == nil:
 			c.errorf("%q: the body has no other %.80q to exclude or need", path+name, other)
 		case own.GetDefaultJson() != "" || a.GetDefaultJson() != "":
-			c.errorf("%q: it cannot exclude or need %q where one of the two has a default, which is always there", path+name, other)
+			c.errorf("%q: it cannot exclude or need %q, since one of the two has a default and is always there", path+name, other)
 		}
 	}
 }

@@ -15,7 +15,7 @@ func TestCommonNames(t *testing.T) {
 		for _, c := range CommonOf(owner) {
 			name := c.Name()
 			if seen[name] {
-				t.Errorf("%q is there twice", name)
+				t.Errorf("%q is defined twice", name)
 			}
 			seen[name] = true
 			things := 0
@@ -35,7 +35,7 @@ func TestCommonNames(t *testing.T) {
 			}
 			if owner == Upstreams {
 				err := Check(&pluginv1.Block{Attributes: []*pluginv1.Attribute{{Name: name, Type: Text}}})
-				if c.IsReserved() != (err != nil && strings.Contains(err.Error(), "keeps this name for itself")) {
+				if c.IsReserved() != (err != nil && strings.Contains(err.Error(), "reserves this name")) {
 					t.Errorf("%q: a schema with it is %v", name, err)
 				}
 			}

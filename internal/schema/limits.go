@@ -49,7 +49,7 @@ func bounds(t *pluginv1.Type) (least, most any, err error) {
 		}
 		var v any
 		if v, err = readValue(of, []byte(text)); err == nil && unit != "" && compare(v, int64(0)) < 0 {
-			err = errors.New("a length is not negative")
+			err = errors.New("a length cannot be negative")
 		}
 		return v
 	}
@@ -101,9 +101,9 @@ func checkLimits(t *pluginv1.Type) error {
 	_, unit := limitType(t)
 	switch {
 	case t.GetOrZero() && (unit != "" || t.GetMinimumJson() == ""):
-		return errors.New("zero is allowed beside a minimum, and there is none")
+		return errors.New("zero is allowed only beside a minimum")
 	case !text && (len(t.GetOneOf()) > 0 || t.GetPattern() != "" || t.GetOneLine() || t.GetPath() != pluginv1.PathUse_PATH_USE_UNSPECIFIED):
-		return fmt.Errorf("what is asked of a text is asked of a %s", t.GetKind().Text())
+		return fmt.Errorf("limits of strings on type %s", t.GetKind().Text())
 	case len(t.GetOneOf()) > maxNames:
 		return fmt.Errorf("more than %d texts to choose from", maxNames)
 	case len(t.GetPattern()) > maxPattern:
@@ -111,7 +111,7 @@ func checkLimits(t *pluginv1.Type) error {
 	}
 	for i, one := range t.GetOneOf() {
 		if slices.Contains(t.GetOneOf()[:i], one) || len(one) > maxText {
-			return errors.New("a text to choose from is there twice, or is too long")
+			return errors.New("a text to choose from appears twice, or is too long")
 		}
 	}
 	if _, err := pattern(t); err != nil {
@@ -178,7 +178,7 @@ func (l *limits) wrongText(text string, secret bool) string {
 		return "It must match the pattern " + t.GetPattern() + "."
 	}
 	if t.GetPath() == pluginv1.PathUse_PATH_USE_FILE && strings.HasSuffix(text, "/") {
-		return "It must be the path of a file, and ends in a slash as that of a folder."
+		return "It must be the path of a file, without a slash at its end."
 	}
 	return ""
 }
@@ -268,5 +268,5 @@ func ControlProblem(text string) (summary, detail string) {
 	case !strings.ContainsFunc(line, unicode.IsControl):
 		return "ends in a line break", "Wrap the value in trimspace(…) if it comes from a file."
 	}
-	return "holds a control character", "Write it without line breaks, tabs and the like."
+	return "contains a control character", "Write it without line breaks, tabs and the like."
 }

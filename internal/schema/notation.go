@@ -41,7 +41,7 @@ func ParseText(kind pluginv1.Kind, text string) (value any, problem string, ok b
 		case errors.Is(err, strconv.ErrRange) || err == nil && (n < -MaxInt || n > MaxInt):
 			return nil, OutsideInt, true
 		case err != nil:
-			return nil, "It must be a whole number, and the text is none.", true
+			return nil, "It must be a whole number, and the text is not one.", true
 		}
 		return n, "", true
 	case pluginv1.Kind_KIND_FLOAT:
@@ -50,7 +50,7 @@ func ParseText(kind pluginv1.Kind, text string) (value any, problem string, ok b
 		case math.IsInf(f, 0):
 			return nil, TooLarge, true
 		case err != nil || math.IsNaN(f):
-			return nil, "It must be a number, and the text is none.", true
+			return nil, "It must be a number, and the text is not one.", true
 		}
 		return f, "", true
 	case pluginv1.Kind_KIND_DURATION:

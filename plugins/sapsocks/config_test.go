@@ -94,7 +94,7 @@ func TestDiagnostics(t *testing.T) {
 		{"binding's client id with a line break", values{"vcap_services": vcapServices(entry("a", with("clientid", "id\n")))},
 			[]string{"vcap_services.clientid: vcap_services.clientid ends in a line break"}},
 		{"binding's proxy with a control character", values{"vcap_services": vcapServices(entry("a", with("onpremise_proxy_host", "a\tb")))},
-			[]string{"vcap_services.onpremise_proxy_host: vcap_services.onpremise_proxy_host holds a control character"}},
+			[]string{"vcap_services.onpremise_proxy_host: vcap_services.onpremise_proxy_host contains a control character"}},
 		{"warning: binding's client secret with a line break", values{"vcap_services": vcapServices(entry("a", with("clientsecret", secret+"\n")))},
 			[]string{"vcap_services.clientsecret: vcap_services.clientsecret ends in a line break, which is taken as part of it"}},
 		{"several bindings and no instance", values{"vcap_services": two},

@@ -41,7 +41,7 @@ func (p Plugin) Build() (serve.Plugin, error) {
 	}
 	block, err := SchemaOf(p.New())
 	for _, c := range schema.OwnNames(block) {
-		errs = append(errs, fmt.Errorf("%q: every upstream has an attribute of this name, which is the daemon's: choose another", c.Name()))
+		errs = append(errs, fmt.Errorf("%q: this attribute of every upstream belongs to the daemon: choose another name", c.Name()))
 	}
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, err)

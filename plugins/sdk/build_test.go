@@ -43,7 +43,7 @@ type commonName struct {
 // TestCommonNamesAreTheDaemons: a schema with one of them is not built.
 func TestCommonNamesAreTheDaemons(t *testing.T) {
 	p := Plugin{Name: "acme", Version: "1", New: func() Dialer { return new(commonName) }}
-	if _, err := p.Build(); err == nil || !strings.Contains(err.Error(), `"half_close": every upstream has an attribute of this name`) {
+	if _, err := p.Build(); err == nil || !strings.Contains(err.Error(), `"half_close": this attribute of every upstream`) {
 		t.Errorf("built: %v", err)
 	}
 }

@@ -79,9 +79,9 @@ func TestDecodeRefusesControlCharacters(t *testing.T) {
 		}
 	}
 	want := []string{
-		"plain: plain ends in a line break", "list/1: list.1 ends in a line break", "map/k: map.k holds a control character",
-		"map: map ends in a line break", "deep/k/0: deep.k.0 holds a control character", "after: after ends in a line break", "block/name: block.name holds a control character",
-		"labels: labels ends in a line break", "labels/a\n/name: labels.a\n.name holds a control character",
+		"plain: plain ends in a line break", "list/1: list.1 ends in a line break", "map/k: map.k contains a control character",
+		"map: map ends in a line break", "deep/k/0: deep.k.0 contains a control character", "after: after ends in a line break", "block/name: block.name contains a control character",
+		"labels: labels ends in a line break", "labels/a\n/name: labels.a\n.name contains a control character",
 	}
 	if !reflect.DeepEqual(told, want) {
 		t.Errorf("got  %q\nwant %q", told, want)

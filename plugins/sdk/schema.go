@@ -17,7 +17,7 @@ import (
 //	`tunneld:"name[,required][,sensitive][,freetext][,orzero]"`
 //
 // or `tunneld:"-"`, which leaves it out; unexported fields are left out
-// anyway. A value that holds a control character, as the line break at a file's end,
+// anyway. A value that contains a control character, as the line break at a file's end,
 // is refused, since nearly no protocol has a place for it. It is taken where the field
 // has the option freetext, and where it is sensitive: see ValidateSecret. Further tags:
 //

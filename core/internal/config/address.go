@@ -27,7 +27,7 @@ func InheritedName(address string) (name string, ok bool) {
 // The words for a listener that others than this machine's users reach.
 const (
 	OpenSummary = "The listener can be reached from beyond this machine"
-	OpenDetail  = "Whoever reaches it uses its upstreams, without a password. Listen on 127.0.0.1, [::1] or localhost, or, if it is meant so, write: open = true"
+	OpenDetail  = "Whoever reaches it can use its upstreams without a password. Listen on 127.0.0.1, [::1] or localhost; if you mean it, write: open = true"
 )
 
 // listenAddress is where a socket listens.
@@ -123,7 +123,7 @@ func (p *parser) addresses() {
 		for _, earlier := range byPort[l.address.port] {
 			if l.address.overlaps(earlier.address) {
 				p.errorAt(l.at, "Two listeners on one address",
-					fmt.Sprintf("It is the address, or part of the address, of %s in %s on line %d. Give one of them another port.", earlier.block, earlier.at.Filename, earlier.at.Start.Line))
+					fmt.Sprintf("It overlaps the address of %s in %s on line %d. Give one of them another port.", earlier.block, earlier.at.Filename, earlier.at.Start.Line))
 				break
 			}
 		}

@@ -121,7 +121,7 @@ func logBlock(v schema.Values) Log {
 func (p *parser) daemon(v schema.Values, b *hclsyntax.Block) Daemon {
 	for _, name := range []string{"run_dir", "plugin_dir"} {
 		if path := v.Text(name); path != "" && !cleanPath(path) {
-			p.errorAt(locate(b, name), fmt.Sprintf("Wrong value for %q", name), "It must be an absolute path, from / on, without control characters. The line break at a file's end goes with trimspace( … ).")
+			p.errorAt(locate(b, name), fmt.Sprintf("Wrong value for %q", name), "It must be an absolute path without control characters. trimspace( … ) removes the line break at a file's end.")
 		}
 	}
 	return Daemon{
@@ -148,12 +148,12 @@ func (p *parser) plugin(v schema.Values, b *hclsyntax.Block) Plugin {
 	case len(pl.Command) == 0:
 		p.errorAt(at, `"command" is empty`, `Name the program: command = ["/usr/lib/tunneld/tunneld-plugin-NAME"]`)
 	case !cleanPath(pl.Command[0]):
-		p.errorAt(at, "The program of a plugin needs an absolute path", "It is not looked for in $PATH or the current folder. Write its path from / on, without control characters.")
+		p.errorAt(at, "The program of a plugin needs an absolute path", "$PATH and the current folder are not searched. Write its absolute path, without control characters.")
 	}
 	if slices.ContainsFunc(pl.Command, hasNUL) {
-		p.errorAt(locate(b, "command"), `Wrong value for "command"`, "An argument cannot hold a zero byte.")
+		p.errorAt(locate(b, "command"), `Wrong value for "command"`, "An argument cannot contain a zero byte.")
 	}
-	const hash = "It is the SHA-256 of the file in hex, 64 digits, as sha256sum prints it."
+	const hash = "It must be the SHA-256 of the file: 64 hexadecimal digits, as sha256sum prints them."
 	if pl.SHA256 != "" && !sha256RE.MatchString(pl.SHA256) {
 		p.errorAt(locate(b, "sha256"), `Wrong value for "sha256"`, hash)
 	}
@@ -165,7 +165,7 @@ func (p *parser) plugin(v schema.Values, b *hclsyntax.Block) Plugin {
 	}
 	for _, name := range slices.Sorted(maps.Keys(pl.Env)) {
 		if !envRE.MatchString(name) || hasNUL(pl.Env[name]) {
-			p.errorAt(locate(b, "env"), `Wrong value for "env"`, "A variable's name is letters, digits and _, not a digit first; its value holds no zero byte.")
+			p.errorAt(locate(b, "env"), `Wrong value for "env"`, "A variable's name consists of letters, digits and _, and does not start with a digit; its value contains no zero byte.")
 			break
 		}
 	}

@@ -23,7 +23,7 @@ func (s PluginSchema) Check() error {
 	}
 	for _, c := range schema.OwnNames(s.Block) {
 		if c.Table <= s.CommonNames {
-			return fmt.Errorf("check schema: %q: every upstream has an attribute of this name, which is the daemon's", c.Name())
+			return fmt.Errorf("check schema: %q: this attribute of every upstream belongs to the daemon", c.Name())
 		}
 	}
 	return nil

@@ -115,7 +115,7 @@ upstream "acme" "b" { max_connections = 3 }
 	if n := cfg.Upstreams[1].Common.MaxConnections; n == nil || *n != 3 {
 		t.Errorf("the other name became %v", n)
 	}
-	if _, got := decode(1); !strings.Contains(got, `Error: The plugin "acme" has a broken schema`) || !strings.Contains(got, `"half_close": every upstream has an attribute of this name, which is the daemon's`) {
+	if _, got := decode(1); !strings.Contains(got, `Error: The plugin "acme" has a broken schema`) || !strings.Contains(got, `"half_close": this attribute of every upstream belongs to the daemon`) {
 		t.Errorf("a new plugin: %s", got)
 	}
 }

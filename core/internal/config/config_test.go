@@ -166,7 +166,7 @@ func TestBrokenSchema(t *testing.T) {
   on main.hcl line 1, in upstream "acme" "a":
    1: upstream "acme" "a" {
 
-  The plugin's author has to mend it: check schema: "url": unknown type 0
+  The plugin's author has to fix it: check schema: "url": unknown type 0
 
 `
 	if got != want || cfg.Upstreams[0].JSON != nil {
@@ -281,7 +281,7 @@ func TestProblemsAreBounded(t *testing.T) {
 	last := 0
 	for _, d := range diags {
 		kinds[fmt.Sprintf("warning %v, machine %v", d.Warning, d.Machine)]++
-		if strings.HasSuffix(d.Detail, " There may be more: only 100 are told.") {
+		if strings.HasSuffix(d.Detail, " There may be more: only 100 are shown.") {
 			last++
 		}
 	}

@@ -24,7 +24,7 @@ func depthProblem(tokens hclsyntax.Tokens) *hclbody.Problem {
 	}
 	return &hclbody.Problem{
 		Summary: "Nested too deeply",
-		Detail:  fmt.Sprintf("More than %d brackets, operators and blocks contain or follow each other here without an end. Write it in a simpler way.", maxDepth),
+		Detail:  fmt.Sprintf("More than %d brackets, operators and blocks are nested or chained here. Simplify it.", maxDepth),
 		Range:   *at,
 	}
 }

@@ -52,8 +52,8 @@ func (s *source) evalContext() *hcl.EvalContext {
 			}
 			return string(b), nil
 		}),
-		"jsondecode": quiet(shallowJSON, "str", cty.String, "Not JSON", fmt.Sprintf("jsondecode needs a text that is one JSON value, nested at most %d deep.", maxDepth)),
-		"jsonencode": quiet(stdlib.JSONEncodeFunc, "val", cty.DynamicPseudoType, "Not to be put into JSON", "jsonencode needs texts, numbers, true, false, lists and maps."),
+		"jsondecode": quiet(shallowJSON, "str", cty.String, "Not JSON", fmt.Sprintf("jsondecode needs a text with one JSON value, at most %d levels deep.", maxDepth)),
+		"jsonencode": quiet(stdlib.JSONEncodeFunc, "val", cty.DynamicPseudoType, "Cannot be written as JSON", "jsonencode takes texts, numbers, true, false, lists and maps."),
 	}}
 }
 
@@ -131,7 +131,7 @@ func envValue(name string) (string, *callError) {
 	v, ok := os.LookupEnv(name)
 	switch {
 	case !ok:
-		return "", &callError{"The environment variable%s is not set", "Set it where tunneld is started, or write the value another way.", false}
+		return "", &callError{"The environment variable%s is not set", "Set it in tunneld's environment, or write the value another way.", false}
 	case !utf8.ValidString(v):
 		return "", &callError{"The environment variable%s is not UTF-8", "Only text can be used. Put it into base64 and use base64decode.", false}
 	}
@@ -247,11 +247,11 @@ var evalTexts = []struct {
 	{[]string{"Unknown variable", "Variables not allowed"}, "Text without quotes", `Write a text in double quotes: "text". The only names without quotes are local.NAME, and references to blocks in upstreams and listeners of a route.`},
 	{[]string{unknownFunction}, "Unknown function", "The functions are " + strings.Join(functionNames, ", ") + "."},
 	{[]string{"Not enough function arguments", "Too many function arguments"}, "Wrong number of arguments for a function", `Each function takes one, such as env("NAME") or trimspace(file("token")).`},
-	{[]string{wrongArgument}, "Wrong argument for a function", "It is of another type than the function takes, or null. "},
+	{[]string{wrongArgument}, "Wrong argument for a function", "Its type does not fit the function, or it is null. "},
 	{[]string{"Invalid template interpolation value"}, "Wrong value in a text", "Only texts, numbers, true and false can stand in ${ … }. jsonencode( … ) makes a text of a list or map."},
-	{[]string{"Unsupported attribute", "Invalid index", "Missing map element", "Attempt to get attribute from null value", "Attempt to index null value"}, "No such element", "What is asked for with . or [ ] is not in the value. Check its structure."},
-	{[]string{"Duplicate object key", "Ambiguous attribute key", "Invalid object key", "Null value as key"}, "Wrong key in a map", "Keys are different texts: { name = value }."},
-	{[]string{"Invalid operand", "Operation failed"}, "The value cannot be computed", "An operator does not fit what stands beside it. A text with such a sign needs quotes."},
+	{[]string{"Unsupported attribute", "Invalid index", "Missing map element", "Attempt to get attribute from null value", "Attempt to index null value"}, "No such element", "The value has no such part ( . or [ ] ). Check its structure."},
+	{[]string{"Duplicate object key", "Ambiguous attribute key", "Invalid object key", "Null value as key"}, "Wrong key in a map", "Each key must be a text of its own: { name = value }."},
+	{[]string{"Invalid operand", "Operation failed"}, "The value cannot be computed", "An operator does not fit its operands. A text with such a sign needs quotes."},
 }
 
 const (
@@ -279,7 +279,7 @@ func evalText(d *hcl.Diagnostic) (summary, detail string) {
 
 func argumentHint(expr hcl.Expression) string {
 	if _, isCall := expr.(*hclsyntax.FunctionCallExpr); isCall {
-		return "Check what the inner function gives."
+		return "Check what the inner function returns."
 	}
 	return `Most functions take a text: env("NAME").`
 }

@@ -45,14 +45,14 @@ func (p *parser) locals(files []*file, whole bool) {
 
 func (p *parser) localsBlock(b *hclsyntax.Block) (names []string) {
 	for _, inner := range b.Body.Blocks {
-		p.errorAt(inner.TypeRange, fmt.Sprintf("Unknown block %q", inner.Type), "A locals block holds values alone. Write: name = value")
+		p.errorAt(inner.TypeRange, fmt.Sprintf("Unknown block %q", inner.Type), "A locals block contains only values. Write: name = value")
 	}
 	inOrder := slices.SortedFunc(maps.Values(b.Body.Attributes), func(a, b *hclsyntax.Attribute) int {
 		return a.SrcRange.Start.Byte - b.SrcRange.Start.Byte
 	})
 	for _, a := range inOrder {
 		if first := p.src.locals[a.Name]; first != nil {
-			p.errorAt(a.NameRange, fmt.Sprintf("local.%s is there twice", a.Name),
+			p.errorAt(a.NameRange, fmt.Sprintf("local.%s is defined twice", a.Name),
 				fmt.Sprintf("The first is in %s on line %d. Give one of the two another name.", first.at.Filename, first.at.Start.Line))
 			continue
 		}
@@ -74,7 +74,7 @@ func (s *source) local(name string, chain []string) []hclbody.Problem {
 			s.locals[n].bad = true
 		}
 		circle := localRoot + "." + strings.Join(append(slices.Clone(chain[i:]), name), " → "+localRoot+".")
-		return []hclbody.Problem{{Summary: "Locals that need each other", Detail: circle + ". Write one of them without the others.", Range: l.at}}
+		return []hclbody.Problem{{Summary: "Locals that refer to each other", Detail: circle + ". Write one of them without the others.", Range: l.at}}
 	}
 	if len(chain) >= maxDepth {
 		l.bad = true
@@ -109,7 +109,7 @@ func (s *source) local(name string, chain []string) []hclbody.Problem {
 func tooDeepLocal(at hcl.Range) hclbody.Problem {
 	return hclbody.Problem{
 		Summary: "Nested too deeply",
-		Detail:  fmt.Sprintf("With the locals that it refers to, this value has more than %d levels. Write it in a simpler way.", maxDepth),
+		Detail:  fmt.Sprintf("With the locals that it refers to, this value has more than %d levels. Simplify it.", maxDepth),
 		Range:   at,
 	}
 }
@@ -206,7 +206,7 @@ func (s *source) withLocals(expr hclsyntax.Expression) (ctx *hcl.EvalContext, pr
 
 func (s *source) noLocal(name string, at hcl.Range) hclbody.Problem {
 	known := slices.Sorted(maps.Keys(s.locals))
-	detail := "Add it to a locals block, or refer to one that is there."
+	detail := "Add it to a locals block, or refer to an existing one."
 	if similar := schema.Suggest(name, known); similar != "" {
 		detail = fmt.Sprintf("Did you mean local.%s?", similar)
 	} else if len(known) == 0 {

@@ -154,7 +154,7 @@ func (p *parser) file(f *file) {
 		if f.broken > 0 && a.SrcRange.End.Line >= f.broken {
 			continue
 		}
-		p.errorAt(a.NameRange, fmt.Sprintf("Attribute %q outside a block", name), "Attributes stand in blocks: "+blockNames()+".")
+		p.errorAt(a.NameRange, fmt.Sprintf("Attribute %q outside a block", name), "Attributes belong in blocks: "+blockNames()+".")
 	}
 	for _, b := range f.body.Blocks {
 		if f.broken == 0 || b.CloseBraceRange.End.Line < f.broken {
@@ -202,11 +202,11 @@ func (p *parser) block(b *hclsyntax.Block) {
 		what := headerText(b.Type, b.Labels)
 		detail := fmt.Sprintf("The first is in %s on line %d. ", first.Filename, first.Start.Line)
 		if len(labels) == 0 {
-			detail += "One is allowed: join the two."
+			detail += "Only one is allowed: merge the two."
 		} else {
 			detail += "Give this one another name."
 		}
-		p.errorAt(b.TypeRange, fmt.Sprintf("Block %s is there twice", what), detail)
+		p.errorAt(b.TypeRange, fmt.Sprintf("Block %s is defined twice", what), detail)
 	} else {
 		p.places[id] = b.DefRange()
 		p.src.blocks[id] = b
@@ -230,7 +230,7 @@ func (p *parser) identify(b *hclsyntax.Block) (string, bool) {
 	name := b.Labels[len(b.Labels)-1]
 	ok := true
 	if !nameRE.MatchString(name) {
-		p.errorAt(b.TypeRange, fmt.Sprintf("Wrong name for %s", b.Type), "A name is a letter and then letters, digits, _ or -, at most 64.")
+		p.errorAt(b.TypeRange, fmt.Sprintf("Wrong name for %s", b.Type), "A name starts with a letter and goes on with letters, digits, _ or -, at most 64 in all.")
 		ok = false
 	}
 	switch b.Type {
@@ -238,7 +238,7 @@ func (p *parser) identify(b *hclsyntax.Block) (string, bool) {
 		ok = p.listenerKind(b) && ok
 	case "upstream", "plugin":
 		if !schema.IsPluginName(b.Labels[0]) {
-			p.errorAt(b.TypeRange, fmt.Sprintf("Wrong plugin name for %s", b.Type), "The name of a plugin is a small letter and then small letters, digits or _, at most 32.")
+			p.errorAt(b.TypeRange, fmt.Sprintf("Wrong plugin name for %s", b.Type), "The name of a plugin starts with a small letter and goes on with small letters, digits or _, at most 32 in all.")
 			ok = false
 		}
 		if b.Type == "plugin" && b.Labels[0] == "direct" {
@@ -264,7 +264,7 @@ func (p *parser) listenerKind(b *hclsyntax.Block) bool {
 	case slices.Contains(known, kind):
 		return true
 	case slices.Contains(listen.Later, kind):
-		p.errorAt(b.TypeRange, fmt.Sprintf("Listeners of kind %q are not built yet", kind), "The name is taken for a later version of tunneld. The kinds are "+strings.Join(known, ", ")+".")
+		p.errorAt(b.TypeRange, fmt.Sprintf("Listeners of kind %q are not implemented yet", kind), "The name is reserved for a later version of tunneld. The kinds are "+strings.Join(known, ", ")+".")
 	default:
 		detail := "The kinds are " + strings.Join(known, ", ") + "."
 		if similar := schema.Suggest(kind, known); similar != "" {

@@ -150,7 +150,7 @@ func (p *parser) referenceList(a *hclsyntax.Attribute, blockType string) ([]refe
 			p.errorAt(e.StartRange(), fmt.Sprintf("Wrong value for element %d of %q", i+1, a.Name), problem+" Write: "+want)
 			ok = false
 		case slices.ContainsFunc(refs, func(r reference) bool { return r.id == id }):
-			p.errorAt(e.StartRange(), fmt.Sprintf("Element %d of %q is there twice", i+1, a.Name), "Each is named once: remove one of the two.")
+			p.errorAt(e.StartRange(), fmt.Sprintf("Element %d of %q appears twice", i+1, a.Name), "Name each once: remove one of the two.")
 		default:
 			refs = append(refs, reference{id, e.StartRange()})
 		}
@@ -227,7 +227,7 @@ func (p *parser) danglingReference(ref reference) {
 	case similar != "":
 		detail = fmt.Sprintf("Did you mean %s?", similar)
 	case len(known) > 8:
-		detail = "Add the block, or refer to one that is there."
+		detail = "Add the block, or refer to an existing one."
 	case len(known) > 0:
 		detail = "There are " + strings.Join(known, ", ") + "."
 	}
@@ -246,7 +246,7 @@ func (p *parser) unused(used map[string]bool) {
 	}
 	for _, l := range p.cfg.Listeners {
 		if id := "listener." + l.ID(); !all && !used[id] {
-			p.warnAt(p.places[id], "Listener that no route takes up", "All its connections will be refused. Add a route whose match names it, or one without a match block.")
+			p.warnAt(p.places[id], "Listener without a route", "All its connections will be refused. Add a route whose match names it, or one without a match block.")
 		}
 	}
 	for _, pl := range p.cfg.Plugins {

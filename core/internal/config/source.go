@@ -186,7 +186,7 @@ func (s *source) diagnostics(problems []hclbody.Problem) (out diag.Diagnostics) 
 		}
 		d := s.diagnostic(p)
 		if s.told[kind] == maxTold {
-			d.Detail = strings.TrimSpace(fmt.Sprintf("%s There may be more: only %d are told.", d.Detail, maxTold))
+			d.Detail = strings.TrimSpace(fmt.Sprintf("%s There may be more: only %d are shown.", d.Detail, maxTold))
 		}
 		out = append(out, d)
 	}

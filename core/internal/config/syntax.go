@@ -18,7 +18,7 @@ func parseFile(name string, src []byte) (*file, []hclbody.Problem) {
 		f.broken = 1
 		return f, []hclbody.Problem{{
 			Summary: "Too much in one file",
-			Detail:  fmt.Sprintf("It has more than %d million words, signs and lines. Look whether it is a configuration at all, or write it in fewer.", maxTokens>>20),
+			Detail:  fmt.Sprintf("It has more than %d million words, signs and lines. Check that it is a configuration, or shorten it.", maxTokens>>20),
 			Range:   hcl.Range{Filename: name, Start: hcl.InitialPos},
 		}}
 	}
@@ -146,31 +146,31 @@ var syntaxTexts = []struct{ piece, summary, detail string }{
 	{"Invalid multi-line string", summaryNewline, `The text in quotes does not end on its line. Close it with ", or write a text of several lines as <<EOT … EOT. What comes after it in this file has not been checked.`},
 	{"Unterminated template string", summaryTemplate, `The text does not end before the end of the file. Close it with ", or end a <<EOT text with EOT on a line of its own.`},
 	{"Unterminated string literal", summaryTemplate, `The text does not end before the end of the file. Close it with ".`},
-	{"Unclosed template interpolation", summaryTemplate, `A ${ or %{ in the text has no }. Close it, or write $${ or %%{ where the signs are meant.`},
-	{"Extra characters after interpolation", "Text and code are mixed up", `A ${ … } in the text holds more than one expression. Where the signs are meant, write $${.`},
-	{"template", "Wrong template in a text", `A ${ or %{ in the text begins a template. Where the signs are meant, write $${ or %%{.`},
-	{"directive", "Wrong template in a text", `A %{ in the text begins a template. Where the signs are meant, write %%{.`},
-	{"Invalid escape sequence", "Unknown escape in a text", `A backslash in quotes begins one of \n, \r, \t, \", \\, \uNNNN. Where a backslash is meant, write \\.`},
+	{"Unclosed template interpolation", summaryTemplate, `A ${ or %{ in the text has no }. Close it, or write $${ or %%{ for the plain signs.`},
+	{"Extra characters after interpolation", "Text and code are mixed up", `A ${ … } in the text contains more than one expression. For the plain signs, write $${.`},
+	{"template", "Wrong template in a text", `A ${ or %{ in the text begins a template. For the plain signs, write $${ or %%{.`},
+	{"directive", "Wrong template in a text", `A %{ in the text begins a template. For the plain signs, write %%{.`},
+	{"Invalid escape sequence", "Unknown escape in a text", `A backslash in quotes begins one of \n, \r, \t, \", \\, \uNNNN. For a backslash, write \\.`},
 	{"Unclosed configuration", "Block without its closing brace", `This block has no } before the end of the file. A brace is missing here or in a block after it.`},
 	{"Missing newline after argument", "More on the line than one attribute", `Each attribute stands on a line of its own. A text with spaces needs quotes.`},
 	{"Unexpected comma after argument", "Comma after an attribute", `Attributes of a block are separated by new lines. Remove the comma.`},
-	{"Missing newline after block", "More on the line than one block", `A block ends its line: begin a new one after the brace.`},
-	{"Invalid single-argument block", "Block on one line with more than one attribute", `A block on one line holds one attribute. Write each attribute on a line of its own, and the closing brace as well.`},
-	{"Argument definition required", "Block within a block on one line", `A block on one line holds one attribute. Write the inner block on lines of its own.`},
+	{"Missing newline after block", "More on the line than one block", `Start a new line after the closing brace.`},
+	{"Invalid single-argument block", "Block on one line with more than one attribute", `A block on one line can hold only one attribute. Write each attribute, and the closing brace, on its own line.`},
+	{"Argument definition required", "Block within a block on one line", `A block on one line can hold only one attribute. Write the inner block on its own lines.`},
 	{"Invalid block definition", "Neither an attribute nor a block", `An attribute is written as: name = value. A block is written as: name "LABEL" { … }, with the brace on the same line.`},
 	{"Argument or block definition required", "Neither an attribute nor a block", `An attribute is written as: name = value. A block is written as: name "LABEL" { … }.`},
 	{"Invalid argument name", "Attribute name in quotes", `Names of attributes are written without quotes: name = value.`},
 	{"Invalid expression", "Value expected", `After the equals sign or in the list comes a value: "text", a number, true, false, [ … ], { … } or a function such as env("NAME").`},
 	{"Missing item separator", "Elements without a comma", `Elements of a list are separated by commas: ["a", "b"].`},
-	{"Unterminated tuple", "List without its closing bracket", `The list has no ] that belongs to it. Close it.`},
-	{"Unterminated object", "Map without its closing brace", `The map has no } that belongs to it. Close it.`},
+	{"Unterminated tuple", "List without its closing bracket", `The list has no matching ]. Close it.`},
+	{"Unterminated object", "Map without its closing brace", `The map has no matching }. Close it.`},
 	{"Missing attribute value", "Map with a name and no value", `Write: { name = value }.`},
 	{"Missing key/value separator", "Map with a name and no value", `Write: { name = value }.`},
 	{"Missing attribute separator", "Map entries without a comma", `Entries of a map on one line are separated by commas: { a = "1", b = "2" }.`},
 	{"Unterminated function call", "Function call without its closing parenthesis", `Write: env("NAME").`},
 	{"Missing argument separator", "Function arguments without a comma", `Arguments of a function are separated by commas.`},
 	{"parenthes", "Parentheses that do not match", `Each ( needs its ).`},
-	{"Invalid character encoding", "Not UTF-8", `The file holds bytes that are not UTF-8. Save it as UTF-8.`},
+	{"Invalid character encoding", "Not UTF-8", `The file contains bytes that are not UTF-8. Save it as UTF-8.`},
 	{"Invalid character", "Character that has no meaning here", `Texts are written in straight double quotes: "text".`},
 	{"Unsupported operator", "Operator that does not exist", `A text that holds such a sign needs quotes.`},
 	{"Invalid number literal", "Not a number", `A text that begins with a digit needs quotes.`},
@@ -182,5 +182,5 @@ func syntaxText(summary string) (string, string) {
 			return t.summary, t.detail
 		}
 	}
-	return "Syntax error", "The parser cannot make sense of this place. Look for a quote, bracket or comma that is missing."
+	return "Syntax error", "The parser cannot make sense of this. Look for a missing quote, bracket or comma."
 }

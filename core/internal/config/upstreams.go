@@ -76,12 +76,12 @@ func (c *Config) DecodeUpstreams(schemas map[string]PluginSchema) diag.Diagnosti
 		}
 		done[b] = true
 		if err := broken[u.Type]; err != nil {
-			diags = append(diags, c.BlockDiagnostic("upstream."+u.ID(), "", fmt.Sprintf("The plugin %q has a broken schema", u.Type), "The plugin's author has to mend it: "+err.Error()))
+			diags = append(diags, c.BlockDiagnostic("upstream."+u.ID(), "", fmt.Sprintf("The plugin %q has a broken schema", u.Type), "The plugin's author has to fix it: "+err.Error()))
 			continue
 		}
 		if own := schema.OwnNames(spec.Block); len(own) > 0 && !told[u.Type] {
 			told[u.Type] = true
-			d := c.BlockDiagnostic("upstream."+u.ID(), "", fmt.Sprintf("The plugin %q has a %q of its own", u.Type, own[0].Name()), "It was built before every upstream had one, which cannot be set here. Build it with a newer SDK.")
+			d := c.BlockDiagnostic("upstream."+u.ID(), "", fmt.Sprintf("The plugin %q has a %q of its own", u.Type, own[0].Name()), "It was built before every upstream got one, so that one cannot be set here. Build it with a newer SDK.")
 			d.Warning = true
 			diags = append(diags, d)
 		}
@@ -123,7 +123,7 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 		if commonValues[name] != nil {
 			problems = append(problems, hclbody.Problem{
 				Summary: fmt.Sprintf("The plugin %q does not know %q", u.Type, name),
-				Detail:  "It was built before every upstream had one, and would go on as if it were not there. Build it with a newer SDK.",
+				Detail:  "It was built before every upstream got one, and would ignore it. Build it with a newer SDK.",
 				Range:   locate(b, name),
 			})
 		}
@@ -138,7 +138,7 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 	c.src.secrets[u.ID()] = secrets
 	json := schema.JSON(values)
 	if len(json) > maxUpstream {
-		diags = append(diags, c.BlockDiagnostic("upstream."+u.ID(), "", "Upstream is too large", fmt.Sprintf("Its values are more than %d MiB. Look for a file that is not meant here.", maxUpstream>>20)))
+		diags = append(diags, c.BlockDiagnostic("upstream."+u.ID(), "", "Upstream is too large", fmt.Sprintf("Its values are more than %d MiB. Look for a wrong file.", maxUpstream>>20)))
 		wrong = true
 	}
 	if !wrong {

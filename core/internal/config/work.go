@@ -39,7 +39,7 @@ func (s *source) workProblem(expr hclsyntax.Expression) *hclbody.Problem {
 func tooMuchWork(at hcl.Range) hclbody.Problem {
 	return hclbody.Problem{
 		Summary: "The value takes too much to compute",
-		Detail:  fmt.Sprintf("Loops, [*], jsonencode and locals can come to more than %d million steps here. Nest them less, loop over less, or write the values out.", maxWork>>20),
+		Detail:  fmt.Sprintf("Loops, [*], jsonencode and locals may take more than %d million steps here. Nest them less, loop over less, or write the values out.", maxWork>>20),
 		Range:   at,
 	}
 }

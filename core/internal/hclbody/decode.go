@@ -173,7 +173,7 @@ func (d *Decoder) nested(s scope, spec *pluginv1.NestedBlock, values schema.Valu
 	switch spec.GetNesting() {
 	case pluginv1.Nesting_NESTING_SINGLE:
 		for _, extra := range found[1:] {
-			d.problem(extra.TypeRange, fmt.Sprintf("Block %q is there twice", name), fmt.Sprintf("One is allowed; the first is on line %d. Join the two.", found[0].TypeRange.Start.Line))
+			d.problem(extra.TypeRange, fmt.Sprintf("Block %q is defined twice", name), fmt.Sprintf("Only one is allowed; the first is on line %d. Merge the two.", found[0].TypeRange.Start.Line))
 		}
 		d.labels(found[0], 0)
 		values[name] = d.body(s.step(spec, found[0], name))
@@ -198,7 +198,7 @@ func (d *Decoder) labelled(s scope, spec *pluginv1.NestedBlock, found []*hclsynt
 		}
 		label := b.Labels[0]
 		if line, twice := lines[label]; twice {
-			d.problem(b.TypeRange, fmt.Sprintf("Block %q has the label of another", b.Type), fmt.Sprintf("The first with it is on line %d. Give each a label of its own.", line))
+			d.problem(b.TypeRange, fmt.Sprintf("Two blocks %q with one label", b.Type), fmt.Sprintf("The first is on line %d. Give each its own label.", line))
 			continue
 		}
 		lines[label] = b.TypeRange.Start.Line
@@ -272,7 +272,7 @@ func (s scope) known() []string {
 
 func (d *Decoder) unknownName(s scope, at hcl.Range, what, name string) {
 	if d.Later != nil && d.Later(s.path, name) {
-		d.problem(at, fmt.Sprintf("%q is not built yet", name), "The name is taken for a later version of tunneld. Remove it.")
+		d.problem(at, fmt.Sprintf("%q is not implemented yet", name), "The name is reserved for a later version of tunneld. Remove it.")
 		return
 	}
 	known := s.known()

@@ -107,7 +107,7 @@ func toList(t *pluginv1.Type, v cty.Value) (any, *mismatch) {
 	for it := v.ElementIterator(); it.Next(); {
 		_, e := it.Element()
 		if e.IsNull() {
-			return nil, &mismatch{detail: "A list cannot hold null. Leave the element out.", index: len(list)}
+			return nil, &mismatch{detail: "A list cannot contain null. Leave the element out.", index: len(list)}
 		}
 		g, bad := toGo(t.GetElement(), e)
 		if bad != nil {

@@ -38,9 +38,9 @@ func checkHost(s string) string {
 	case strings.HasPrefix(s, "["):
 		return `An IPv6 address is written without brackets here: "fd00::1".`
 	case strings.Contains(s, ":"):
-		return "It is neither a name nor an IP address. A port belongs into ports = [ … ]."
+		return "It is neither a name nor an IP address. A port belongs in ports = [ … ]."
 	case strings.ContainsFunc(s, func(r rune) bool { return r > 127 }):
-		return "Names are compared as DNS has them. Write the name in its ASCII form, with xn--."
+		return "Names are compared as in DNS. Write the name in its ASCII form, with xn--."
 	}
 	plain := strings.NewReplacer("*", "x", "?", "x").Replace(s)
 	if !ValidHost(plain) {
@@ -70,9 +70,9 @@ var addressGlobRE = regexp.MustCompile(`^[0-9.*?]*([0-9*?]\.[0-9]|[0-9]\.[0-9*?]
 func doubtGlob(s string) (summary, detail string) {
 	switch summary = "Glob that matches no IP address"; {
 	case s == "*":
-		return summary, `"*" is every name. To match IP addresses as well, leave hosts out; to match names alone, write "?*".`
+		return summary, `"*" is every name. To match IP addresses as well, leave hosts out; to match only names, write "?*".`
 	case strings.ContainsAny(s, "*?") && addressGlobRE.MatchString(s):
-		return summary, `A glob matches names alone. Write addresses as a CIDR: "10.0.0.0/8".`
+		return summary, `A glob matches only names. Write addresses as a CIDR: "10.0.0.0/8".`
 	}
 	return "", ""
 }

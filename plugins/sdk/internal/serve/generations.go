@@ -92,7 +92,7 @@ func checkConfigure(req *pluginv1.ConfigureRequest) error {
 		case u.GetConfigHash() == "":
 			return status.Errorf(codes.InvalidArgument, "upstream %q without a config_hash", u.GetName())
 		case names[u.GetName()]:
-			return status.Errorf(codes.InvalidArgument, "upstream %q is there twice", u.GetName())
+			return status.Errorf(codes.InvalidArgument, "upstream %q appears twice", u.GetName())
 		}
 		names[u.GetName()] = true
 	}
