@@ -38,7 +38,8 @@ type clientState struct {
 }
 
 // NewClient reads nothing yet. Until Follow, the files are read by each Config, and no
-// session is resumed.
+// session is resumed. The ClientSessionCache of two configurations is the same one if the
+// files held the same for both.
 func NewClient(o ClientOptions) *Client {
 	c := &Client{options: o}
 	c.kept.make = c.load

@@ -115,6 +115,31 @@ func TestClientWithoutFiles(t *testing.T) {
 	dial("a.example", first, false)
 }
 
+// TestClientThatIsNotFollowed: what its files hold is told apart by the cache of
+// sessions, by which a user of configurations knows which connections are of an older one.
+func TestClientThatIsNotFollowed(t *testing.T) {
+	a, f := newAuthority(t), newFolder(t)
+	c := NewClient(ClientOptions{CAFile: f.put("ca", a.pem())})
+	first := c.must(t, "x")
+	if again := c.must(t, "x"); again.ClientSessionCache != first.ClientSessionCache {
+		t.Error("the same files make another state")
+	}
+	f.put("ca", newAuthority(t).pem())
+	changed := c.must(t, "x")
+	if changed.ClientSessionCache == first.ClientSessionCache || changed.RootCAs.Equal(first.RootCAs) {
+		t.Error("other files make the same state")
+	}
+	if again := c.must(t, "x"); again.ClientSessionCache != changed.ClientSessionCache {
+		t.Error("the same files make another state")
+	}
+	if err := os.Remove(f.dir + "/ca"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Config("x"); err == nil {
+		t.Error("a file that is gone is in use")
+	}
+}
+
 // TestClientThatBeginsWithoutItsFiles has them once they are there.
 func TestClientThatBeginsWithoutItsFiles(t *testing.T) {
 	a, f := newAuthority(t), newFolder(t)

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -98,8 +99,16 @@ type kept[T any] struct {
 	files []string
 	make  func(reading) (*T, error)
 
-	following atomic.Pointer[following[T]] // nil: it is made at each use
+	following atomic.Pointer[following[T]] // nil: the files are read at each use
 	mu        sync.Mutex                   // held by who begins and ends the following
+	last      lastRead[T]
+}
+
+// lastRead is what was made of files that are not followed, and of which contents.
+type lastRead[T any] struct {
+	mu    sync.Mutex
+	value *T
+	sums  reading
 }
 
 type following[T any] struct {
@@ -120,7 +129,23 @@ func (k *kept[T]) get() (*T, error) {
 		m := f.now.Load()
 		return m.value, m.err
 	}
-	return k.make(nil)
+	return k.read()
+}
+
+// read makes the value, or returns that of the last time if the files hold the same: who
+// has both can tell.
+func (k *kept[T]) read() (*T, error) {
+	sums := reading{}
+	value, err := k.make(sums)
+	if err != nil {
+		return nil, err
+	}
+	k.last.mu.Lock()
+	defer k.last.mu.Unlock()
+	if k.last.value == nil || !maps.Equal(k.last.sums, sums) {
+		k.last.value, k.last.sums = value, sums
+	}
+	return k.last.value, nil
 }
 
 // follow begins to follow the files. told is called with each change: with nil once
@@ -157,7 +182,7 @@ func (k *kept[T]) follow(by *follow.Follower, told func(error)) error {
 	return err
 }
 
-// stop ends the following: from then on the value is made at each use.
+// stop ends the following: from then on the files are read at each use.
 func (k *kept[T]) stop() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
