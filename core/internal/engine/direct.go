@@ -24,25 +24,25 @@ type direct struct {
 	socket tunnel.SocketOptions
 	via    outbound.Via
 	bind   netip.Addr
-	// tls is spoken to the target, as this server unless that is empty; proxyTLS to an
-	// https proxy, and nil where there is no proxy. Both are nil where there is no tls
-	// block.
-	tls, proxyTLS *tlsconf.Client
-	serverName    string
+	// tls is spoken to the target, as this server unless that is empty; nil: none is.
+	tls        *tlsconf.Client
+	serverName string
+	// proxyTLS is spoken to an https proxy; nil: there is no proxy.
+	proxyTLS *tlsconf.Client
 }
 
 // newDirect returns the upstream. client returns its TLS client with these options.
 func newDirect(u config.Upstream, client func(tlsconf.ClientOptions) *tlsconf.Client) direct {
 	d := direct{id: u.ID(), socket: u.Socket, via: u.Common.Via, bind: u.Common.Bind}
-	if u.TLS == nil {
-		return d
-	}
-	d.tls, d.serverName = client(u.TLS.Client), u.TLS.ServerName
-	if !d.via.IsZero() {
+	var proxy tlsconf.ClientOptions
+	if u.TLS != nil {
+		d.tls, d.serverName = client(u.TLS.Client), u.TLS.ServerName
 		// Of the block only the authorities hold for a proxy, too: the rest is the
 		// target's, and a proxy is sent a password.
-		proxy := u.TLS.Client
+		proxy = u.TLS.Client
 		proxy.CertFile, proxy.KeyFile, proxy.InsecureSkipVerify = "", "", false
+	}
+	if !d.via.IsZero() {
 		d.proxyTLS = client(proxy)
 	}
 	return d
@@ -127,15 +127,15 @@ func (d direct) through(ctx context.Context, to tunnel.Target, enter func(plugin
 	if err != nil {
 		return nil, err
 	}
-	if tcp, ok := bare.Under(conn).(*net.TCPConn); ok && !d.socket.Nodelay {
-		if err := tcp.SetNoDelay(false); err != nil {
-			_ = conn.Close() // the first error says more
-			return nil, err
-		}
-	}
 	if d.tls != nil {
 		enter(pluginv1.Stage_STAGE_TLS)
 		if conn, err = d.secure(ctx, conn, to.Host); err != nil {
+			return nil, err
+		}
+	}
+	if tcp, ok := bare.Under(conn).(*net.TCPConn); ok && !d.socket.Nodelay {
+		if err := tcp.SetNoDelay(false); err != nil {
+			bare.Reset(conn)
 			return nil, err
 		}
 	}

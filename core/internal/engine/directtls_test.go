@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/proxytest"
@@ -22,19 +24,27 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// secured has f serve each connection within TLS, and returns the address and the
-// file with the authority, whose certificate is for 127.0.0.1 and example.com.
-func secured(t *testing.T, f func(*tls.Conn)) (address, ca string) {
+// serverTLS returns what a server speaks, and the file with the authority of its
+// certificate, which is for 127.0.0.1 and example.com.
+func serverTLS(t *testing.T) (server *tls.Config, ca string) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(nil)
 	s.StartTLS() // for its certificate
-	server := s.TLS.Clone()
+	server = s.TLS.Clone()
 	server.NextProtos = nil
 	s.Close()
 	ca = filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return server, ca
+}
+
+// secured has f serve each connection within TLS, and returns the address and the
+// authority's file.
+func secured(t *testing.T, f func(*tls.Conn)) (address, ca string) {
+	t.Helper()
+	server, ca := serverTLS(t)
 	return nettest.Serve(t, func(c *net.TCPConn) {
 		if secured := tls.Server(c, server); secured.Handshake() == nil { // else its peer says why
 			f(secured)
@@ -144,4 +154,30 @@ func TestDirectTLSFails(t *testing.T) {
 	}
 	_ = up.Stream.SetDeadline(time.Now())
 	_ = up.Stream.Close()
+}
+
+// TestSessionsOfAProxyAreResumed: also where the upstream has no tls block.
+func TestSessionsOfAProxyAreResumed(t *testing.T) {
+	target := nettest.Serve(t, nettest.Echo)
+	proxy := proxytest.HTTPS(t, "")
+	via, err := outbound.ParseVia("https://" + proxy.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := newTLSClients(&follow.Follower{}, slog.New(slog.DiscardHandler))
+	defer all.retain(nil)
+	d := newDirect(config.Upstream{Type: config.DirectType, Name: "d", Common: config.Common{Via: via}}, func(o tlsconf.ClientOptions) *tlsconf.Client {
+		o.CAFile = proxy.CAFile // as one of the system's
+		return all.of("direct.d", o)
+	})
+	for _, want := range []bool{false, true} {
+		up, err := dialed(t, d, target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resumed := up.Stream.(*tls.Conn).ConnectionState().DidResume; resumed != want {
+			t.Errorf("the session is resumed: %v, want %v", resumed, want)
+		}
+		_ = up.Stream.Close()
+	}
 }
