@@ -6,6 +6,7 @@ package status
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -76,10 +77,14 @@ type Listener struct {
 	ID string `json:"id"`
 	// State is the daemon's where that is further on.
 	State State `json:"state"`
-	// Address is where it is bound, "127.0.0.1:5432"; the first of Addresses.
+	// Address is where it is bound, "127.0.0.1:5432"; the first of Addresses, empty where
+	// all are lost.
 	Address string `json:"address"`
 	// Addresses are all that it is bound to: a name may have several.
 	Addresses []string `json:"addresses"`
+	// LostAddresses had to make room for a reload that failed then, and could not be bound
+	// again.
+	LostAddresses []string `json:"lost_addresses,omitempty"`
 	// Target is where its connections go, "host:port" or a label; empty where the client
 	// says it.
 	Target string `json:"target,omitempty"`
@@ -212,6 +217,11 @@ func (s Status) NotReady() []string {
 			why = append(why, fmt.Sprintf("plugin %s keeps dying: %s", p.Name, p.LastExit))
 		case p.Refused != "":
 			why = append(why, fmt.Sprintf("plugin %s was restarted and does not take its configuration any more: %s", p.Name, p.Refused))
+		}
+	}
+	for _, l := range s.Listeners {
+		if len(l.LostAddresses) > 0 {
+			why = append(why, fmt.Sprintf("listener %s has lost %s, which could not be bound again after a reload that failed: see what holds it, and reload", l.ID, strings.Join(l.LostAddresses, ", ")))
 		}
 	}
 	return why

@@ -17,9 +17,11 @@ import (
 type endpoint struct {
 	block   string
 	written string
-	named   bool             // its host is a name, of which the machine may lack an address
-	addrs   []netip.AddrPort // port 0: any, the same for all
-	sockets []boundSocket    // by the position in addrs; nil: not bound
+	named   bool // its host is a name, of which the machine may lack an address
+	// inherited: the process was given the sockets at its start.
+	inherited bool
+	addrs     []netip.AddrPort // port 0: any, the same for all
+	sockets   []boundSocket    // by the position in addrs; nil: not bound
 }
 
 // lookup returns the addresses of a name.
@@ -96,7 +98,8 @@ func addresses(ctx context.Context, find lookup, host string) ([]netip.Addr, err
 
 // reuse takes those of the old sockets that serve the endpoint as well, and returns
 // the others: a socket for the same address, whatever was written, and of a port
-// that the system picked one that the same block asked for.
+// that the system picked one that the same block asked for. One that is bound to the
+// very address goes before one that is as good.
 func (s *endpoint) reuse(old []boundSocket) []boundSocket {
 	for i, addr := range s.addrs {
 		if addr.Port() != 0 {
@@ -106,20 +109,35 @@ func (s *endpoint) reuse(old []boundSocket) []boundSocket {
 			s.addrs[i] = netip.AddrPortFrom(addr.Addr(), known.addrs[0].Port())
 		}
 	}
-	for i, addr := range s.addrs {
-		same := func(t boundSocket) bool { return sameAddress(t.bound(), addr) || sameAddress(t.claimed().asked, addr) }
-		if j := slices.IndexFunc(old, same); addr.Port() != 0 && j >= 0 {
-			s.sockets[i] = old[j]
-			old = slices.Delete(old, j, j+1)
+	for _, serves := range []func(boundSocket, netip.AddrPort) bool{
+		func(t boundSocket, addr netip.AddrPort) bool { return t.bound() == addr },
+		func(t boundSocket, addr netip.AddrPort) bool {
+			// Of an inherited one the families are what it was made for.
+			return !s.inherited && !t.claimed().inherited && (sameAddress(t.bound(), addr) || sameAddress(t.claimed().asked, addr))
+		},
+	} {
+		for i, addr := range s.addrs {
+			if addr.Port() == 0 || s.sockets[i] != nil {
+				continue
+			}
+			if j := slices.IndexFunc(old, func(t boundSocket) bool { return serves(t, addr) }); j >= 0 {
+				s.sockets[i] = old[j]
+				old = slices.Delete(old, j, j+1)
+			}
 		}
 	}
 	return old
 }
 
-// sameAddress says whether a and b are bound as one: an unspecified address is
+// sameAddress says whether the daemon binds a and b as one: an unspecified address is
 // that of both families.
 func sameAddress(a, b netip.AddrPort) bool {
 	return a == b || a.Port() == b.Port() && a.Addr().IsUnspecified() && b.Addr().IsUnspecified()
+}
+
+// claim is that of the socket for one of the addresses, by the position.
+func (s *endpoint) claim(i int) claim {
+	return claim{block: s.block, written: s.written, asked: s.addrs[i], inherited: s.inherited}
 }
 
 // opener binds a socket.
@@ -162,7 +180,7 @@ func (s *endpoint) try(ctx context.Context, b *binding, open opener) (fresh []bo
 			at = netip.AddrPortFrom(asked.Addr(), fresh[0].bound().Port())
 		}
 		err := b.displacing(at, func() (err error) {
-			sockets[i], err = open(ctx, at, claim{block: s.block, written: s.written, asked: asked})
+			sockets[i], err = open(ctx, at, s.claim(i))
 			return err
 		})
 		switch {

@@ -34,7 +34,21 @@ type generation struct {
 type served struct {
 	id        string
 	addresses []string // as bound, at least one
+	sockets   []*listening
 	target    string
+}
+
+// bound returns the addresses that it still listens on, and those that were lost.
+func (s served) bound() (now, lost []string) {
+	now = []string{} // also as JSON
+	for i, address := range s.addresses {
+		if s.sockets[i].lost.Load() {
+			lost = append(lost, address)
+		} else {
+			now = append(now, address)
+		}
+	}
+	return now, lost
 }
 
 // listener is a listener block as its connections need it. They hold on to it,
@@ -112,12 +126,12 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	g.holders.Store(1) // the engine, until it retires the generation
 	for _, l := range cfg.Listeners {
 		on := &listener{Listener: l, id: l.ID(), access: cfg.Log.Access}
-		var addresses []string
-		for _, s := range of[*listening](sockets, listenerBlock(l.ID())) {
+		serves := served{id: l.ID(), sockets: of[*listening](sockets, listenerBlock(l.ID())), target: l.Target.String()}
+		for _, s := range serves.sockets {
 			g.listeners[s] = on
-			addresses = append(addresses, s.bound().String())
+			serves.addresses = append(serves.addresses, s.bound().String())
 		}
-		g.served = append(g.served, served{id: l.ID(), addresses: addresses, target: l.Target.String()})
+		g.served = append(g.served, serves)
 	}
 	for _, u := range cfg.Upstreams {
 		g.hashes[u.ID()] = u.Hash

@@ -21,6 +21,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/listenfds"
 	"github.com/tunneld/tunneld/internal/logtest"
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // heirName is what the test's binary is called when it is a daemon that is given
@@ -168,10 +169,16 @@ func (l *lines) Write(b []byte) (int, error) {
 // passed is a socket that is bound here and to be passed on.
 func passed(t *testing.T, address string) (file *os.File, bound string) {
 	t.Helper()
+	return passedOf(t, "tcp", address)
+}
+
+// passedOf is one of a family: "tcp4" or "tcp6".
+func passedOf(t *testing.T, network, address string) (file *os.File, bound string) {
+	t.Helper()
 	// Go's default is Multipath TCP, which nobody passes on who does not ask for it.
 	var plain net.ListenConfig
 	plain.SetMultipathTCP(false)
-	ln, err := plain.Listen(t.Context(), "tcp", address)
+	ln, err := plain.Listen(t.Context(), network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,6 +230,94 @@ func TestInheritedSockets(t *testing.T) {
 	}
 	if n := len(h.log.Matching("msg", "listening", "listener", "tcp.a")); n != 2+2 {
 		t.Errorf("the sockets of a began to listen %d times", n)
+	}
+}
+
+// TestInheritedFamilies: of two sockets that are bound to any address, of one family each,
+// a reload gives each listener its own.
+func TestInheritedFamilies(t *testing.T) {
+	needIPv6(t)
+	four, at := passedOf(t, "tcp4", "0.0.0.0:0")
+	_, port, err := net.SplitHostPort(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	six, _ := passedOf(t, "tcp6", "[::]:"+port)
+	targets := map[string]string{}
+	for _, name := range []string{"a", "b"} {
+		targets[name] = nettest.Serve(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, name) })
+	}
+	config := func(a, b string) string {
+		text := "upstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n"
+		for name, socket := range map[string]string{"a": a, "b": b} {
+			text += fmt.Sprintf("listener \"tcp\" %q {\n address = \"fd://%s\"\n target = %q\n open = true\n}\n", name, socket, targets[name])
+		}
+		return text
+	}
+	h, told := startHeir(t, config("four", "six"), []string{"four", "six"}, four, six)
+	if told.Error != "" {
+		t.Fatalf("%+v", told)
+	}
+	check := func(host, want string) {
+		t.Helper()
+		c, err := net.DialTimeout("tcp", net.JoinHostPort(host, port), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if got, err := io.ReadAll(c); string(got) != want || err != nil {
+			t.Errorf("by %s to %q, %v; want %q", host, got, err, want)
+		}
+	}
+	check("127.0.0.1", "a")
+	check("::1", "b")
+	for _, c := range []struct{ a, b, four, six string }{{"six", "four", "b", "a"}, {"four", "six", "a", "b"}} {
+		if out := h.reload(t, config(c.a, c.b)); out.Error != "" {
+			t.Fatalf("%+v", out)
+		}
+		check("127.0.0.1", c.four)
+		check("::1", c.six)
+	}
+}
+
+// TestInheritedStaysTaken: the address of a socket that the daemon was given is not free
+// for another one, whoever serves it, and who wants it is told.
+func TestInheritedStaysTaken(t *testing.T) {
+	echo := startEcho(t)
+	orders, at := passed(t, "127.0.0.1:0")
+	spare, spareAt := passed(t, "127.0.0.1:0")
+	config := func(address, more string) string {
+		return "upstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n" +
+			fmt.Sprintf("listener \"tcp\" \"a\" {\n address = %q\n target = %q\n open = true\n}\n", address, echo) + more
+	}
+	h, told := startHeir(t, config("fd://orders", ""), []string{"orders", "spare"}, orders, spare)
+	if told.Error != "" {
+		t.Fatalf("%+v", told)
+	}
+	metrics := func(address string) string { return fmt.Sprintf("metrics {\n address = %q\n}\n", address) }
+	_, port, err := net.SplitHostPort(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ address, more, want string }{
+		{"0.0.0.0:" + port, "", `write address = "fd://orders"`},
+		{spareAt, "", `write address = "fd://spare"`},
+		{"fd://orders", metrics(spareAt), "choose another port"},
+	} {
+		if out := h.reload(t, config(c.address, c.more)); out.Error == "" || !strings.Contains(out.Diagnostics, c.want) || strings.Contains(out.Diagnostics, "another program") {
+			t.Errorf("%s: %+v, want %q", c.address, out, c.want)
+		}
+		visit(t, at)
+	}
+	// The very address is that socket, as long as a listener has it.
+	for _, address := range []string{at, "fd://orders", at} {
+		if out := h.reload(t, config(address, "")); out.Error != "" {
+			t.Fatalf("%s: %+v", address, out)
+		}
+		visit(t, at)
+	}
+	if n := len(h.log.Matching("msg", "listening", "listener", "tcp.a")); n != 1 {
+		t.Errorf("the socket began to listen %d times", n)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/tunneld/tunneld/core/diag"
@@ -21,6 +22,7 @@ type listening struct {
 	claim
 	engine *Engine
 	socket *listen.Socket
+	lost   atomic.Bool // it could not be bound again
 }
 
 func (l *listening) bound() netip.AddrPort { return unmapped(l.socket.Addr()) }
@@ -53,6 +55,8 @@ func (l *listening) rebind(ctx context.Context) error {
 	}
 	return err
 }
+
+func (l *listening) lose() { l.lost.Store(true) }
 
 func (l *listening) tell(serves bool) {
 	what := "listening"
@@ -95,8 +99,8 @@ func (e *Engine) paused(l *listening) {
 }
 
 // cannotBind is told of a block whose address cannot be bound.
-func cannotBind(cfg *config.Config, blockID string, err error) diag.Diagnostic {
-	return obstacle(cfg, blockID, "address", "the address cannot be bound", err.Error()+": "+bindHint(err))
+func cannotBind(cfg *config.Config, blockID string, err error, hint string) diag.Diagnostic {
+	return obstacle(cfg, blockID, "address", "the address cannot be bound", err.Error()+": "+hint)
 }
 
 // isLacking is told of a block whose address is a name, of which the machine has

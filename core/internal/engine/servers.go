@@ -47,6 +47,8 @@ func (m *metricsSocket) rebind(ctx context.Context) error {
 	return err
 }
 
+func (m *metricsSocket) lose() {} // nobody is told where the metrics are
+
 func (m *metricsSocket) tell(serves bool) {
 	what := "serving metrics"
 	if !serves {

@@ -29,6 +29,8 @@ type boundSocket interface {
 	close() error
 	// rebind binds a socket that was closed again, where it was.
 	rebind(ctx context.Context) error
+	// lose is told that it cannot be.
+	lose()
 	// tell logs that the socket begins to serve, or that it does not any more.
 	tell(serves bool)
 }
@@ -39,6 +41,9 @@ type claim struct {
 	block   string // "listener.tcp.orders"; "metrics"
 	written string // "localhost:5432"
 	asked   netip.AddrPort
+	// inherited: the process was given the socket at its start, so that its address
+	// stays taken when the daemon has closed it.
+	inherited bool
 
 	serving   bool
 	displaced bool // closed, for another whose address overlaps
@@ -80,6 +85,7 @@ type binding struct {
 	cfg    *config.Config
 	old    socketTable // the engine's, which only commit and undo change
 	next   socketTable
+	claims map[boundSocket]claim // of those in next
 	fresh  []boundSocket
 	// leaving are the old ones that the next configuration does not use and that are
 	// not closed.
@@ -87,7 +93,7 @@ type binding struct {
 }
 
 func (e *Engine) newBinding(cfg *config.Config) *binding {
-	return &binding{engine: e, cfg: cfg, old: e.sockets, next: socketTable{}, leaving: map[boundSocket]bool{}}
+	return &binding{engine: e, cfg: cfg, old: e.sockets, next: socketTable{}, claims: map[boundSocket]claim{}, leaving: map[boundSocket]bool{}}
 }
 
 // wanted is what a block listens on.
@@ -155,9 +161,10 @@ func (b *binding) bind(ctx context.Context) (diags diag.Diagnostics) {
 			if obstacles == maxObstacles || ctx.Err() != nil {
 				return diags // it has failed, or is broken off
 			}
-			for _, socket := range s.sockets {
+			for i, socket := range s.sockets {
 				if socket != nil {
 					b.next[w.block] = append(b.next[w.block], socket)
+					b.claims[socket] = s.claim(i)
 				}
 			}
 		}
@@ -185,7 +192,7 @@ func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags
 			s, err = known, nil
 		}
 		if err != nil {
-			diags = append(diags, cannotBind(b.cfg, w.block, fmt.Errorf("listen on %s: %w", address, err)))
+			diags = append(diags, cannotBind(b.cfg, w.block, fmt.Errorf("listen on %s: %w", address, err), bindHint(err)))
 			continue
 		}
 		old = s.reuse(old)
@@ -198,7 +205,7 @@ func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags
 func (b *binding) take(ctx context.Context, s *endpoint, open opener) diag.Diagnostics {
 	lacking, err := s.bind(ctx, b, open)
 	if err != nil {
-		return diag.Diagnostics{cannotBind(b.cfg, s.block, err)}
+		return diag.Diagnostics{cannotBind(b.cfg, s.block, err, cmp.Or(b.inheritedHint(s, err), bindHint(err)))}
 	}
 	var diags diag.Diagnostics
 	for _, ip := range lacking {
@@ -216,7 +223,7 @@ func (b *binding) displacing(address netip.AddrPort, open func() error) error {
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			break // what is left is not in the way
 		}
-		if !overlap(old.bound(), address) {
+		if old.claimed().inherited || !overlap(old.bound(), address) {
 			continue
 		}
 		delete(b.leaving, old)
@@ -248,7 +255,8 @@ func (b *binding) undo(ctx context.Context) error {
 			if c := s.claimed(); c.displaced {
 				if err := s.rebind(ctx); err != nil {
 					// The next reload is not to take a closed socket for one that serves.
-					b.engine.log.Error("an address is lost: it cannot be bound again", "block", block, "address", c.written, "err", err)
+					b.engine.log.Error("an address is lost: it cannot be bound again", "block", block, "address", s.bound().String(), "err", err)
+					s.lose()
 					continue
 				}
 				c.displaced = false
@@ -261,51 +269,6 @@ func (b *binding) undo(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// inherited is the endpoint of an address "fd://NAME", or what is wrong with it.
-func (b *binding) inherited(w *wanted, written, name string) (*endpoint, *diag.Diagnostic) {
-	problem := func(summary, detail string) (*endpoint, *diag.Diagnostic) {
-		d := obstacle(b.cfg, w.block, "address", summary, detail)
-		return nil, &d
-	}
-	table := b.engine.opts.Inherited
-	sockets := table.Sockets(name)
-	if len(sockets) == 0 {
-		return problem("there is no such socket", fmt.Sprintf("%s: the daemon was given no socket of this name at its start, but: %s. Check FileDescriptorName= and Service= in the .socket unit; a new socket needs a restart.",
-			written, cmp.Or(strings.Join(table.Names(), ", "), "none at all")))
-	}
-	s := &endpoint{block: w.block, written: written, sockets: make([]boundSocket, len(sockets))}
-	for _, one := range sockets {
-		if one.Err != nil {
-			return problem("the socket cannot be used", fmt.Sprintf("%s: %s. A listener takes a TCP socket that listens: ListenStream= with an address, and Accept=no.", written, one.Err))
-		}
-		addr := unmapped(one.Addr)
-		if !w.public && !addr.Addr().IsLoopback() {
-			return problem(config.OpenSummary, fmt.Sprintf("%s is bound to %s. %s", written, addr, config.OpenDetail))
-		}
-		s.addrs = append(s.addrs, addr)
-	}
-	return s, nil
-}
-
-// tellUnused warns of sockets that the daemon was given and no listener takes: clients
-// wait in their queues for nothing.
-func (b *binding) tellUnused() {
-	used := map[string]bool{}
-	for _, l := range b.cfg.Listeners {
-		for _, address := range l.Addresses {
-			if name, ok := config.InheritedName(address); ok {
-				used[name] = true
-			}
-		}
-	}
-	for _, name := range b.engine.opts.Inherited.Names() {
-		if !used[name] {
-			b.engine.log.Warn("a socket that the daemon was given has no listener: clients wait in its queue", "name", name,
-				"hint", fmt.Sprintf("write address = \"fd://%s\" in a listener, or stop its .socket unit", name))
-		}
-	}
-}
-
 // commit serves the new sockets and closes those that are gone.
 func (b *binding) commit() {
 	log := b.engine.log
@@ -314,8 +277,10 @@ func (b *binding) commit() {
 	kept := map[boundSocket]bool{}
 	for block, sockets := range b.next {
 		for _, s := range sockets {
-			c := s.claimed()
-			kept[s], c.block = true, block // it may have been another's
+			c, now := s.claimed(), b.claims[s]
+			kept[s] = true
+			// It may have been another's, or written in another way.
+			c.block, c.written, c.asked = now.block, now.written, now.asked
 			if !c.serving {
 				c.serving = true
 				s.serve()

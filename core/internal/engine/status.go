@@ -69,16 +69,20 @@ func (e *Engine) listenerStatus(g *generation) []status.Listener {
 	})
 	var out []status.Listener
 	for _, l := range g.served {
-		out = append(out, status.Listener{
+		now := status.Listener{
 			ID:          l.id,
 			State:       e.slots.state(l.id).Within(e.life.is()),
-			Address:     l.addresses[0],
-			Addresses:   slices.Clone(l.addresses),
 			Target:      l.target,
 			Connections: e.slots.open(l.id),
 			FileProblem: e.followed.problem("listener." + l.id),
 			Tunnels:     tunnels[l.id],
-		})
+		}
+		if now.Addresses, now.LostAddresses = l.bound(); len(now.Addresses) > 0 {
+			now.Address = now.Addresses[0]
+		} else {
+			now.State = status.Draining.Within(now.State)
+		}
+		out = append(out, now)
 	}
 	return out
 }
