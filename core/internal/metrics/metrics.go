@@ -58,12 +58,12 @@ func New(version string, snapshot func() status.Status) *Metrics {
 		active:   map[string]*atomic.Int64{},
 		known:    map[string]map[string]bool{},
 
-		accepted:   counter("connections_total", "Connections that were accepted, within the limits.", "listener"),
-		paused:     counter("accept_pauses_total", "Pauses of accepting after an error, which is most often the want of file descriptors.", "listener"),
+		accepted:   counter("connections_total", "Connections accepted within the limits.", "listener"),
+		paused:     counter("accept_pauses_total", "Pauses of accepting after an error, usually for lack of file descriptors.", "listener"),
 		handshakes: counter("handshake_failures_total", "Clients whose own handshake failed.", "listener"),
 		yielded:    counter("handshakes_yielded_total", "Clients in their handshake that gave way to newer ones.", "listener"),
-		refused:    counter("connections_refused_total", "Connections that a limit refused.", "listener", "limit"),
-		failures:   counter("connection_failures_total", "Connections that got no tunnel, by the stage and the reason of the last dial.", "listener", "route", "upstream", "stage", "reason"),
+		refused:    counter("connections_refused_total", "Connections refused by a limit.", "listener", "limit"),
+		failures:   counter("connection_failures_total", "Connections without a tunnel, by the stage and the reason of the last dial.", "listener", "route", "upstream", "stage", "reason"),
 		dials:      histogram("dial_duration_seconds", "Time of one dial of one upstream; result is ok or the reason of its failure.", dialBuckets, "upstream", "result"),
 		stages:     histogram("dial_stage_duration_seconds", "Time of the stages of a dial; result is the dial's.", dialBuckets, "upstream", "stage", "result"),
 		lifetimes:  histogram("tunnel_lifetime_seconds", "Time from accept to the end of a tunnel.", lifeBuckets, "listener", "upstream"),
@@ -201,7 +201,7 @@ func (m *Metrics) drop(label, name string) {
 // connectionCollector reads the open connections at the time of a scrape.
 type connectionCollector struct{ m *Metrics }
 
-var connectionsActive = desc("connections_active", "Connections that are open, from accept to close.", "listener")
+var connectionsActive = desc("connections_active", "Open connections, from accept to close.", "listener")
 
 // Describe implements prometheus.Collector.
 func (c connectionCollector) Describe(out chan<- *prometheus.Desc) { out <- connectionsActive }

@@ -81,10 +81,10 @@ type tunnelCollector struct{ m *Metrics }
 
 var (
 	tunnelLabels  = []string{"listener", "route", "upstream", "path"}
-	tunnelsOpened = desc("tunnels_total", "Tunnels that were established.", tunnelLabels...)
-	tunnelsActive = desc("tunnels_active", "Tunnels that are open.", tunnelLabels...)
-	tunnelsClosed = desc("tunnels_closed_total", "Tunnels that have ended, by why.", append(tunnelLabels[:4:4], "reason")...)
-	tunnelBytes   = desc("tunnel_bytes_total", "Bytes that were moved, up towards the upstream or down towards the client, by splice in the kernel or by copy through a buffer.",
+	tunnelsOpened = desc("tunnels_total", "Tunnels established.", tunnelLabels...)
+	tunnelsActive = desc("tunnels_active", "Open tunnels.", tunnelLabels...)
+	tunnelsClosed = desc("tunnels_closed_total", "Tunnels ended, by reason.", append(tunnelLabels[:4:4], "reason")...)
+	tunnelBytes   = desc("tunnel_bytes_total", "Bytes moved, up towards the upstream or down towards the client, by splice in the kernel or by copy through a buffer.",
 		append(tunnelLabels[:4:4], "direction", "method")...)
 )
 
