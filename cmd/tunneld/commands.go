@@ -78,11 +78,11 @@ func validateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate PATH",
 		Short: "Check a configuration: exit status 0, or 78 with what is wrong",
-		Long: `validate checks a configuration, a file or a folder of *.hcl, as run would; "-"
-reads standard input, and relative paths in it start from the working folder. It
-starts the plugins that the configuration names, since what their blocks may hold
-is theirs to say; it binds and dials nothing. Exit status 1: it could not be checked,
-as where a plugin does not start or a secret's file is not there yet.`,
+		Long: `validate checks a configuration, a file or a folder of *.hcl, like run; "-" reads
+standard input, with relative paths from the working folder. It starts the plugins
+that the configuration names, since they define what their blocks may contain; it
+binds and dials nothing. Exit status 1: it could not be checked, because a plugin
+does not start or a secret's file is not there yet.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts := options(args[0])
@@ -125,7 +125,7 @@ func pluginCommand() *cobra.Command {
 	}
 	schema := &cobra.Command{
 		Use:   "schema NAME",
-		Short: "Show what an upstream of a plugin can be configured with",
+		Short: "Show what an upstream of a plugin may contain",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains(core.SchemaFormats, format) {
@@ -136,11 +136,11 @@ func pluginCommand() *cobra.Command {
 	}
 	schema.Flags().StringVar(&format, "format", "text", "text, hcl, json or markdown")
 	for _, c := range []*cobra.Command{list, schema} {
-		c.Flags().StringVarP(&config, "config", "c", "", "a configuration whose plugins are known as well")
+		c.Flags().StringVarP(&config, "config", "c", "", "a configuration whose plugins to include")
 	}
 	serve := &cobra.Command{
 		Use:    "serve NAME",
-		Short:  "Be a bundled plugin; the daemon runs this",
+		Short:  "Serve as a bundled plugin, for the daemon",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {

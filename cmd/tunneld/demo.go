@@ -24,8 +24,8 @@ func demoCommand() *cobra.Command {
 		Short: "See every protocol work, on this machine alone",
 		Long: `demo starts an emulated far end for each protocol and an echo service behind
 them, all on loopback. It writes a configuration, runs the daemon with it, sends
-1 MiB through every listener and back, and prints a table. Then it stays up to be
-tried by hand, until it is interrupted.`,
+1 MiB through every listener and back, and prints a table. Then it stays up for you
+to try, until interrupted.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd, once) },
 	}

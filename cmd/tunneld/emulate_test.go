@@ -138,7 +138,7 @@ func TestAzrelayUsage(t *testing.T) {
 		want int
 		says string
 	}{
-		"an empty key":     {append(token, empty), exitUsage, "holds no key"},
+		"an empty key":     {append(token, empty), exitUsage, "contains no key"},
 		"no key":           {append(token, empty+".none"), exitFailed, "read key"},
 		"two framings":     {[]string{"emulate", "azrelay", "--forward", "a:1", "--bridge", "x=a:1"}, exitUsage, "--forward or --bridge"},
 		"nobody can come":  {[]string{"emulate", "azrelay"}, exitUsage, "--key-file"},

@@ -13,14 +13,14 @@ func pluginRestartCommand() *cobra.Command {
 	var f daemonFlags
 	cmd := &cobra.Command{
 		Use:   "restart NAME",
-		Short: "Make the running daemon start a plugin anew",
-		Long: `restart makes the running daemon start the program of a plugin that is in use, beside
-the process that runs, and waits. The new process takes the new connections; the old
-one ends when the tunnels whose bytes it carries have, or after daemon.drain_timeout.
-Nothing else changes, also where the configuration's files have.
+		Short: "Restart a plugin of the running daemon",
+		Long: `restart makes the running daemon start a plugin in use again, beside the running
+process, and waits. The new process takes the new connections; the old one exits when
+the tunnels whose bytes it carries have ended, or after daemon.drain_timeout. Nothing
+else changes, even if the configuration's files have.
 
-Exit status: 0, the new process is in charge; 1, it could not be started, or it refuses
-the configuration, or the daemon could not be asked. The old process stays then.`,
+Exit status: 0, the new process is in charge; 1, it could not be started, it rejects the
+configuration, or the daemon could not be reached. The old process then stays.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.ask(cmd, func(ctx context.Context, address string) error {

@@ -19,16 +19,16 @@ func pluginTestCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test --config PATH --upstream TYPE.NAME --target HOST:PORT [-- FAR_END_COMMAND…]",
 		Short: "Test a plugin against the protocol: exit status 0 if it conforms",
-		Long: `test starts the plugin of one upstream as the daemon would and checks what the
-plugin protocol asks of it: docs/conformance.md lists the checks.
+		Long: `test starts the plugin of one upstream like the daemon and checks it against the
+plugin protocol: docs/conformance.md lists the checks.
 
-The far end has to run, or is given as a command after --, which is started with
-the test, stays in the foreground, and is killed at its end: what the plugin makes
-of that is a check. The kit serves the target where that is a loopback address;
-otherwise it assumes that an echo service is there, and checks less.
+The far end has to be running, or you give its command after --. The kit starts that
+command, which has to stay in the foreground, and kills it at the end, to check how
+the plugin handles it. If the target is a loopback address, the kit serves it;
+otherwise it assumes an echo service there, and checks less.
 
-The exit status is 0 if every check holds, 1 if one does not, 2 if the command
-line is wrong, 78 if the configuration is.`,
+Exit status: 0, every check passed; 1, one failed; 2, the command line is wrong; 78,
+the configuration is.`,
 		Example: `  tunneld plugin test --config kit.hcl --upstream acme.kit --target 127.0.0.1:7007
   tunneld plugin test -c kit.hcl --upstream acme.kit --target 127.0.0.1:7007 -- acme-server --port 8080`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -48,14 +48,14 @@ line is wrong, 78 if the configuration is.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&o.ConfigPath, "config", "c", "", "the configuration that has the upstream: a file, or a folder of *.hcl")
+	f.StringVarP(&o.ConfigPath, "config", "c", "", "the configuration with the upstream: a file, or a folder of *.hcl")
 	f.StringVar(&o.Upstream, "upstream", "", "the upstream to test, TYPE.NAME")
-	f.StringVar(&o.Target, "target", "", "HOST:PORT that the plugin is asked for")
-	f.StringVar(&o.Serve, "serve", "", "HOST:PORT on loopback to serve at, where the far end leads the target there (default: the target)")
+	f.StringVar(&o.Target, "target", "", "HOST:PORT to ask the plugin for")
+	f.StringVar(&o.Serve, "serve", "", "HOST:PORT on loopback to serve, if the far end leads the target there (default: the target)")
 	f.StringVar(&o.Refused, "refused", "", "HOST:PORT where nothing listens (default: a free port beside the served one)")
-	f.BoolVar(&o.NoRefused, "no-refused", false, "the upstream leads to one target whatever it is asked for")
+	f.BoolVar(&o.NoRefused, "no-refused", false, "the upstream always leads to the same target")
 	f.StringSliceVar(&o.Lacks, "far-end-lacks", nil, "what the far end cannot do: half-close, reset")
-	f.DurationVar(&o.Timeout, "timeout", 10*time.Second, "bound of each step")
+	f.DurationVar(&o.Timeout, "timeout", 10*time.Second, "limit for each step")
 	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd
 }

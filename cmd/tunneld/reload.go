@@ -23,16 +23,16 @@ func reloadCommand() *cobra.Command {
 		Use:   "reload",
 		Short: "Make the running daemon read its configuration again",
 		Long: `reload makes the running daemon read its configuration again, waits, and prints
-what changed. The daemon is found as its configuration says, even if that is
-broken by now, or by --control.
+what changed. It finds the daemon by its configuration, even a broken one, or by
+--control.
 
-A configuration without any listener is not valid, since nearly always its file was
-cut short; with --allow-empty the daemon closes all of its listeners.
+A configuration without a listener is invalid, since its file was probably cut short;
+with --allow-empty the daemon closes all of its listeners.
 
-Exit status: 0, the new configuration is in force; 78, it is not valid; 1, it could
-not be put in force (an address is taken, a plugin does not start, a secret's file is
-not there yet) or the daemon could not be asked. In both of the latter the
-old one stays in force. An interrupted reload is broken off.`,
+Exit status: 0, the new configuration is in force; 78, it is invalid; 1, it could not
+be put in force (an address is taken, a plugin does not start, a secret's file is not
+there yet), or the daemon could not be reached. Unless it is 0, the old one stays in
+force. An interrupted reload is cancelled.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.ask(cmd, func(ctx context.Context, address string) error { return reload(ctx, cmd, &f, address) })

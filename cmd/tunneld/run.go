@@ -23,18 +23,18 @@ func runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the daemon",
 		Long: `run reads the configuration, starts the plugins that it names, binds the
-listeners and serves until it is told to stop.
+listeners and serves until a signal stops it.
 
-  SIGHUP           read the configuration again; on an error the old one stays.
-                   tunneld reload does it as well, waits and says how it went
+  SIGHUP           reload; on an error the old configuration stays in force. tunneld
+                   reload does the same, waits, and prints the outcome
   SIGTERM, SIGINT  stop accepting, let tunnels end for up to shutdown_timeout;
                    a second one ends them at once. With a shutdown_delay the
                    daemon first goes on accepting for that long, not ready; the
-                   next signal skips what is left of it
+                   next signal skips the rest of it
 
-Exit status: 0, stopped by a signal; 78, the configuration is not valid; 1, it could
-not start for another reason (an address is taken, a plugin does not start, a secret's
-file is not there yet), which may be gone the next time.`,
+Exit status: 0, stopped by a signal; 78, the configuration is invalid; 1, it could
+not start for another reason, which may go away (an address is taken, a plugin does
+not start, a secret's file is not there yet).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return lastWord(cmd, runDaemon(cmd, config)) },
 	}

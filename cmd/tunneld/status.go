@@ -22,16 +22,16 @@ func statusCommand() *cobra.Command {
 	var ready bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what the running daemon does",
-		Long: `status shows what the running daemon does: the configuration in force, the last
-reload, listeners, upstreams and plugins. The daemon is found as its configuration
-says, or by --control.
+		Short: "Show the state of the running daemon",
+		Long: `status shows the configuration in force, the last reload, listeners, upstreams and
+plugins of the running daemon. It finds the daemon by its configuration, or by
+--control.
 
-With --ready it says only whether the daemon should get new clients, as /readyz
-does: it should not while it stops, or while a plugin keeps dying. That is for
-probes that run a command.
+With --ready it says only whether the daemon should get new clients, like /readyz:
+it should not while it stops, or while a plugin keeps dying. That is for probes that
+run a command.
 
-Exit status: 0, or 1 where the daemon could not be asked, or with --ready is not
+Exit status: 0, or 1 if the daemon could not be reached or, with --ready, is not
 ready.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

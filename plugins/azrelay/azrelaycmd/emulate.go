@@ -28,10 +28,10 @@ func Emulate() *cobra.Command {
 		Use:   "azrelay",
 		Short: "Emulate Azure Relay's Hybrid Connections until interrupted",
 		Long: `azrelay emulates the service with one hybrid connection: senders and listeners
-connect to it as they would to Azure. With --forward it brings a listener that
-forwards to a TCP address; with --bridge one that speaks azbridge's framing. Other
-listeners need a token of the key, with --anonymous as well. What happens to each
-connection goes to standard error.
+connect to it as to Azure. With --forward it has a listener that forwards to a TCP
+address; with --bridge one that speaks azbridge's framing. Other listeners need a
+token signed by the key, even with --anonymous. Standard error has a line for each
+event of a connection.
 
   tunneld emulate azrelay --key-file key --forward 127.0.0.1:5432`,
 		Args: cobra.NoArgs,
@@ -43,7 +43,7 @@ connection goes to standard error.
 			case keyFile == "" && !anonymous:
 				return usageError{errors.New("give --key-file, or --anonymous to let every sender in")}
 			case keyFile == "" && forward == "" && len(bridge) == 0:
-				return usageError{errors.New("give --key-file, --forward or --bridge: a listener needs a token, also where senders need none")}
+				return usageError{errors.New("give --key-file, --forward or --bridge: a listener needs a token, even if senders need none")}
 			}
 			if keyFile != "" {
 				key, err := readKey(cmd.InOrStdin(), keyFile)
@@ -68,14 +68,14 @@ connection goes to standard error.
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Address, "address", "127.0.0.1:0", "where to listen; of this machine alone")
+	f.StringVar(&o.Address, "address", "127.0.0.1:0", "where to listen, on loopback")
 	f.StringVar(&name, "hybrid-connection", "demo", "the hybrid connection's path")
 	f.StringVar(&keyName, "key-name", "RootManageSharedAccessKey", "the shared access policy; it has every right")
 	f.StringVar(&keyFile, "key-file", "", "the file with the policy's key, or - for standard input")
 	f.BoolVar(&anonymous, "anonymous", false, "let senders in without a token; listeners still need one")
 	f.StringVar(&forward, "forward", "", "forward connections to this host:port")
 	f.StringToStringVar(&bridge, "bridge", nil, "forward azbridge's ports: name=host:port,…")
-	f.StringVar(&authorities, "tls-ca-file", "", "serve wss:// and write the authority of its certificate to this file")
+	f.StringVar(&authorities, "tls-ca-file", "", "serve wss:// and write the certificate authority to this file")
 	return cmd
 }
 

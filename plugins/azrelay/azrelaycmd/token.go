@@ -44,11 +44,10 @@ func tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Sign a token (SAS) for use elsewhere",
-		Long: `token signs a shared access signature for a hybrid connection and writes it to
-standard output; when it ends goes to standard error. Whoever has the token has the
-key's right until then, so it is not written to a terminal unless --show is given.
-The key is read from a file, or with "-" from standard input: an argument could be
-read in the list of processes.`,
+		Long: `token signs a shared access signature for a hybrid connection. It writes the token to
+standard output, and its expiry to standard error. Whoever has the token has the
+key's right until then, so it goes to a terminal only with --show. The key comes from
+a file, or with "-" from standard input, since the list of processes shows arguments.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if isTerminal(cmd.OutOrStdout()) && !show {
@@ -108,7 +107,7 @@ func readKey(stdin io.Reader, file string) (string, error) {
 	}
 	key := strings.TrimSpace(string(f.Data))
 	if key == "" {
-		return "", usageError{fmt.Errorf("%s holds no key", file)}
+		return "", usageError{fmt.Errorf("%s contains no key", file)}
 	}
 	return key, nil
 }
