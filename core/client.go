@@ -35,9 +35,9 @@ func ControlAddress(configPath string) (string, error) {
 	var said string
 	switch {
 	case configured != "":
-		said = "its control socket would be there, by control.address of " + configPath + "; if that was just changed, name the old socket with --control, or send SIGHUP"
+		said = "its control socket should be there, by control.address of " + configPath + "; if that was just changed, name the old socket with --control, or send SIGHUP"
 	case runDir != "":
-		said = "its control socket would be there, by daemon.run_dir of " + configPath
+		said = "its control socket should be there, by daemon.run_dir of " + configPath
 	default:
 		said = "one that has neither control.address nor daemon.run_dir, $RUNTIME_DIRECTORY nor $XDG_RUNTIME_DIR, has no control socket: set control.address, or name its socket with --control"
 	}

@@ -65,7 +65,7 @@ func Start(ctx context.Context, opts Options) (*Daemon, diag.Diagnostics, error)
 	if opts.Inherit {
 		var err error
 		if o.Inherited, err = listenfds.Take(); err != nil {
-			return nil, nil, fmt.Errorf("start: sockets that were passed: %w", err)
+			return nil, nil, fmt.Errorf("start: inherited sockets: %w", err)
 		}
 	}
 	log := newLogging(opts.Log)

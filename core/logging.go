@@ -34,7 +34,7 @@ func newLogging(w io.Writer) *logging {
 // lost tells of lines that nobody will read.
 func (l *logging) lost(lines uint64) {
 	slog.New(l).Warn("lines of the log were dropped", "lines", lines,
-		"err", "the log could not be written for a while", "hint", "what reads the daemon's standard error is too slow, or could not pass it on")
+		"err", "the log could not be written for a while", "hint", "the reader of the daemon's standard error is too slow, or could not pass it on")
 }
 
 func (l *logging) set(c config.Log) {

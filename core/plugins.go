@@ -57,7 +57,7 @@ func WriteSchema(ctx context.Context, w io.Writer, opts Options, plugin, format 
 		return infos[0].Err
 	}
 	if err := schema.Check(infos[0].Schema); err != nil {
-		return fmt.Errorf("the plugin %q has a broken schema, which its author has to mend: %w", plugin, err)
+		return fmt.Errorf("the plugin %q has a broken schema, which its author has to fix: %w", plugin, err)
 	}
 	return hclbody.Render(w, format, plugin, infos[0].Schema)
 }

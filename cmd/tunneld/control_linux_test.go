@@ -206,7 +206,7 @@ func TestReloadIsBrokenOff(t *testing.T) {
 		t.Errorf("during the reload: %+v", s)
 	}
 	cancel()
-	if err := <-ended; err == nil || !strings.Contains(err.Error(), "was not waited for") {
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "was interrupted") {
 		t.Errorf("reload: %v", err)
 	}
 	sleeping()
@@ -261,7 +261,7 @@ func TestControlSocketMoves(t *testing.T) {
 	at := func(path string) string { return "control {\n  address = \"unix://" + path + "\"\n}\n" }
 
 	p.write(t, place+at(p.path)+direct(1, "")) // no socket but a file
-	if r := reloadBy(t, old); r.Error == "" || r.Invalid || !strings.Contains(r.Diagnostics, "no socket") {
+	if r := reloadBy(t, old); r.Error == "" || r.Invalid || !strings.Contains(r.Diagnostics, "not a socket") {
 		t.Errorf("onto a file: %+v", r)
 	}
 	if s := statusOf(t, old); s.Generation != 1 {

@@ -28,7 +28,7 @@ func TestNoListenerIsNoAccident(t *testing.T) {
 	}
 	p.write(t, place)
 	p.signal(t, syscall.SIGHUP)
-	p.log.Await(t, 1, "msg", "problem of the configuration", "level", "ERROR", "summary", "No listener", "file", p.path)
+	p.log.Await(t, 1, "msg", "configuration problem", "level", "ERROR", "summary", "No listener", "file", p.path)
 	serves()
 	if status, said := command(); status != exitInvalid || !strings.Contains(said, "tunneld reload --allow-empty") {
 		t.Errorf("status %d: %s", status, said)

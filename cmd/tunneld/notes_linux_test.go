@@ -67,10 +67,10 @@ func TestNewDefaultsAreNoted(t *testing.T) {
 		t.Helper()
 		for block, texts := range notes {
 			for text := range strings.SplitSeq(texts, "|") {
-				p.log.Await(t, 1, "msg", "note on the configuration", "level", "INFO", "block", block, "summary", text)
+				p.log.Await(t, 1, "msg", "configuration note", "level", "INFO", "block", block, "summary", text)
 			}
 		}
-		if n := len(p.log.Matching("msg", "note on the configuration")); n != 4 {
+		if n := len(p.log.Matching("msg", "configuration note")); n != 4 {
 			t.Errorf("%d notes", n)
 		}
 	}
@@ -78,7 +78,7 @@ func TestNewDefaultsAreNoted(t *testing.T) {
 	p.signal(t, syscall.SIGHUP)
 	p.log.Await(t, 1, "msg", "reloaded")
 	logged()
-	if n := len(p.log.Matching("level", "WARN", "msg", "problem of the configuration")); n > 0 {
+	if n := len(p.log.Matching("level", "WARN", "msg", "configuration problem")); n > 0 {
 		t.Errorf("%d warnings", n)
 	}
 }

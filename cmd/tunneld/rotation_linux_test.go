@@ -37,7 +37,7 @@ func TestPluginDiesDuringARotation(t *testing.T) {
 	d.log.Await(t, 2, "msg", "plugin started", "plugin", "sapsocks")
 	d.dialReset(t, "tcp.b")
 	failed := d.log.Await(t, 1, "msg", "connection failed", "stage", "plugin", "reason", "unavailable")[0]
-	const why = `it was restarted and does not take its configuration any more: upstream "bound": no client id`
+	const why = `it was restarted and no longer accepts its configuration: upstream "bound": no client id`
 	if err, hint := fmt.Sprint(failed["err"]), fmt.Sprint(failed["hint"]); !strings.Contains(err, why) || !strings.Contains(hint, "asked again") {
 		t.Errorf("err %s, hint %s", err, hint)
 	}
@@ -50,7 +50,7 @@ func TestPluginDiesDuringARotation(t *testing.T) {
 	if err := os.Rename(aside, file); err != nil {
 		t.Fatal(err)
 	}
-	d.log.Await(t, 1, "msg", "restarted plugin takes its configuration again")
+	d.log.Await(t, 1, "msg", "restarted plugin accepts its configuration again")
 	for _, id := range []string{"tcp.a", "tcp.b"} {
 		pingPong(t, d.dial(t, id), "after")
 	}

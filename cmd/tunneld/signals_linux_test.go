@@ -41,7 +41,7 @@ func TestReloadsAreLogged(t *testing.T) {
 	p := runProgram(t, 1, config)
 	await := func(n int, level, line, summary string) {
 		t.Helper()
-		got := p.log.Await(t, n, "msg", "problem of the configuration", "level", level, "file", p.path, "line", line)
+		got := p.log.Await(t, n, "msg", "configuration problem", "level", level, "file", p.path, "line", line)
 		if s, _ := got[n-1]["summary"].(string); !strings.Contains(s, summary) || got[n-1]["detail"] == "" {
 			t.Errorf("%v; want %q", got[n-1], summary)
 		}

@@ -288,8 +288,8 @@ func TestDaemonThatCannotBeAsked(t *testing.T) {
 		want   string
 	}{
 		{[]string{"--control", "/nonexistent/x"}, exitFailed, "tunneld: there is no control socket at /nonexistent/x: is tunneld running?\n"},
-		{[]string{"--config", named}, exitFailed, "tunneld: there is nothing at /nonexistent/c: is tunneld running? its control socket would be there, by control.address of " + named + "; if that was just changed, name the old socket with --control, or send SIGHUP\n"},
-		{[]string{"--config", run}, exitFailed, "tunneld: there is nothing at /nonexistent/d/control.sock: is tunneld running? its control socket would be there, by daemon.run_dir of " + run + "\n"},
+		{[]string{"--config", named}, exitFailed, "tunneld: there is nothing at /nonexistent/c: is tunneld running? its control socket should be there, by control.address of " + named + "; if that was just changed, name the old socket with --control, or send SIGHUP\n"},
+		{[]string{"--config", run}, exitFailed, "tunneld: there is nothing at /nonexistent/d/control.sock: is tunneld running? its control socket should be there, by daemon.run_dir of " + run + "\n"},
 		{[]string{"--control", silent, "--timeout", "10ms"}, exitFailed, "tunneld: the daemon at " + silent + " did not answer in time: --timeout is 10ms\n"},
 		{[]string{"--control", "tcp://x"}, exitFailed, "write unix:// and an absolute path"},
 		{[]string{"--control", "/x", "--config", "/y"}, exitUsage, "--config and --control exclude each other"},

@@ -114,10 +114,10 @@ func (d Diagnostics) Write(w io.Writer) error {
 // out: the place is enough for who reads a log.
 func (d Diagnostics) Log(log *slog.Logger) {
 	for _, one := range d {
-		level, message := slog.LevelError, "problem of the configuration"
+		level, message := slog.LevelError, "configuration problem"
 		switch {
 		case one.Note:
-			level, message = slog.LevelInfo, "note on the configuration"
+			level, message = slog.LevelInfo, "configuration note"
 		case one.Warning:
 			level = slog.LevelWarn
 		}

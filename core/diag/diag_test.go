@@ -20,8 +20,8 @@ func TestDiagnosticsInALog(t *testing.T) {
 		{Summary: "none", Source: "hidden"},
 		{Warning: true, Summary: "odd\x1b[2J", Detail: strings.Repeat("x", 2*maxPrinted), File: "a\nb.hcl", Line: 3, Block: "log", Source: "hidden", SourceLine: 3},
 	}.Log(log)
-	want := "level=ERROR msg=\"problem of the configuration\" summary=none\n" +
-		"level=WARN msg=\"problem of the configuration\" file=\"a b.hcl\" line=3 block=log summary=\"odd\ufffd[2J\" detail=" + strings.Repeat("x", maxPrinted) + "…\n"
+	want := "level=ERROR msg=\"configuration problem\" summary=none\n" +
+		"level=WARN msg=\"configuration problem\" file=\"a b.hcl\" line=3 block=log summary=\"odd\ufffd[2J\" detail=" + strings.Repeat("x", maxPrinted) + "…\n"
 	if b.String() != want {
 		t.Errorf("%s\nwant\n%s", b.String(), want)
 	}

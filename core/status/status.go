@@ -216,7 +216,7 @@ func (s Status) NotReady() []string {
 		case p.Status == "crash_looping":
 			why = append(why, fmt.Sprintf("plugin %s keeps dying: %s", p.Name, p.LastExit))
 		case p.Refused != "":
-			why = append(why, fmt.Sprintf("plugin %s was restarted and does not take its configuration any more: %s", p.Name, p.Refused))
+			why = append(why, fmt.Sprintf("plugin %s was restarted and no longer accepts its configuration: %s", p.Name, p.Refused))
 		}
 	}
 	for _, l := range s.Listeners {

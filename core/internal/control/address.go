@@ -69,11 +69,11 @@ func Path(address string) (string, error) {
 	path, isURL := strings.CutPrefix(address, scheme)
 	switch {
 	case path == "", strings.Contains(path, "://"), isURL && !filepath.IsAbs(path):
-		return "", fmt.Errorf("control address %q: write unix:// and an absolute path, as unix://%s, or a path", address, systemSocket)
+		return "", fmt.Errorf("control address %q: write unix:// and an absolute path, such as unix://%s, or a path", address, systemSocket)
 	case strings.ContainsRune(path, 0):
-		return "", fmt.Errorf("control address %q: it holds a zero byte", address)
+		return "", fmt.Errorf("control address %q: it contains a zero byte", address)
 	case len(path) > maxPath:
-		return "", fmt.Errorf("control address %q: the path has %d bytes, and that of a unix socket has %d at most: choose a shorter control.address", address, len(path), maxPath)
+		return "", fmt.Errorf("control address %q: the path has %d bytes, and a unix socket allows at most %d: choose a shorter control.address", address, len(path), maxPath)
 	}
 	return path, nil
 }

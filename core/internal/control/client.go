@@ -98,13 +98,13 @@ func (c *Client) ask(ctx context.Context, method, resource string, into any) err
 	}
 	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusUnprocessableEntity {
 		if err := json.Unmarshal(body, into); err != nil {
-			return &Error{fmt.Sprintf("what answers at %s does not speak as tunneld does: %v", c.path, err), err}
+			return &Error{fmt.Sprintf("the answer of the server at %s is not tunneld's: %v", c.path, err), err}
 		}
 		return nil
 	}
 	var p problem
 	if err := json.Unmarshal(body, &p); err != nil || p.Error == "" {
-		return &Error{fmt.Sprintf("what answers at %s is no tunneld: it says %s to %s %s", c.path, resp.Status, method, resource), nil}
+		return &Error{fmt.Sprintf("the server at %s is not tunneld: it answers %s to %s %s", c.path, resp.Status, method, resource), nil}
 	}
 	if p.Hint != "" {
 		p.Error += ": " + p.Hint
@@ -124,15 +124,15 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		text = fmt.Sprintf("permission denied on the way to the control socket %s: ask as the daemon's user, or as root", c.path)
 	case statErr == nil && info.Mode().Type() != fs.ModeSocket:
-		text = fmt.Sprintf("%s is no socket: give the address of the daemon's control socket", c.path)
+		text = fmt.Sprintf("%s is not a socket: give the address of the daemon's control socket", c.path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		text = fmt.Sprintf("nobody serves the control socket %s: the tunneld that made it is gone; the next one replaces it", c.path)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		text, err = fmt.Sprintf("the daemon at %s did not answer in time", c.path), ctx.Err()
 	case ctx.Err() != nil:
-		text = fmt.Sprintf("the daemon at %s was not waited for", c.path)
+		text = fmt.Sprintf("the wait for the daemon at %s was interrupted", c.path)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		text = fmt.Sprintf("the daemon at %s ended before it had answered", c.path)
+		text = fmt.Sprintf("the daemon at %s ended before it answered", c.path)
 	}
 	return &Error{text, err}
 }

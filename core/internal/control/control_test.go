@@ -135,7 +135,7 @@ func TestReloadEndsWithItsClient(t *testing.T) {
 		leave()
 	}()
 	_, err := c.Reload(ctx, status.ReloadOptions{})
-	if want := fmt.Sprintf("the daemon at %s was not waited for", path); err == nil || err.Error() != want {
+	if want := fmt.Sprintf("the wait for the daemon at %s was interrupted", path); err == nil || err.Error() != want {
 		t.Errorf("%v; want %s", err, want)
 	}
 	select {
@@ -306,11 +306,11 @@ func TestClientSaysWhatToDo(t *testing.T) {
 				t.Fatal(err)
 			}
 			return path
-		}, "PATH is no socket: give the address of the daemon's control socket", nil},
-		{"it closes", reply(""), "the daemon at PATH ended before it had answered", nil},
-		{"it closes in the middle", reply("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), "the daemon at PATH ended before it had answered", nil},
-		{"it is something else", reply("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), "what answers at PATH does not speak as tunneld does: invalid character 'h' looking for beginning of value", nil},
-		{"it is something else, and fails", reply("HTTP/1.1 500 Oh no\r\nContent-Length: 5\r\n\r\nhello"), "what answers at PATH is no tunneld: it says 500 Oh no to GET /v1/status", nil},
+		}, "PATH is not a socket: give the address of the daemon's control socket", nil},
+		{"it closes", reply(""), "the daemon at PATH ended before it answered", nil},
+		{"it closes in the middle", reply("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), "the daemon at PATH ended before it answered", nil},
+		{"it is something else", reply("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), "the answer of the server at PATH is not tunneld's: invalid character 'h' looking for beginning of value", nil},
+		{"it is something else, and fails", reply("HTTP/1.1 500 Oh no\r\nContent-Length: 5\r\n\r\nhello"), "the server at PATH is not tunneld: it answers 500 Oh no to GET /v1/status", nil},
 		{"it has something to say", reply("HTTP/1.1 503 X\r\nContent-Length: 35\r\n\r\n{\"error\":\"tired\",\"hint\":\"wait now\"}"), "the daemon at PATH: tired: wait now", nil},
 	}
 	for _, tt := range tests {

@@ -52,7 +52,7 @@ func bind(address string) (*listener, error) {
 func listen(path string) (_ *listener, err error) {
 	dir := filepath.Dir(path)
 	if len(dir)+tempLength > maxPath {
-		return nil, fmt.Errorf("the path of its folder has %d bytes, and %d are the most: choose a shorter control.address", len(dir), maxPath-tempLength)
+		return nil, fmt.Errorf("the path of its folder has %d bytes, and at most %d are allowed: choose a shorter control.address", len(dir), maxPath-tempLength)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -125,7 +125,7 @@ func lock(dir string) (*os.File, error) {
 // is, or who does.
 func unserved(path string, info fs.FileInfo) error {
 	if info.Mode().Type() != fs.ModeSocket {
-		return errors.New("there is a file that is no socket: remove it, or choose another control.address")
+		return errors.New("there is a file that is not a socket: remove it, or choose another control.address")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()

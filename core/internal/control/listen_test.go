@@ -116,24 +116,24 @@ func TestListenLeavesWhatIsNotItsOwn(t *testing.T) {
 			if err := os.WriteFile(path, []byte("precious"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-		}, "no socket"},
+		}, "not a socket"},
 		{"a folder", func(t *testing.T, path string) {
 			if err := os.Mkdir(path, 0o755); err != nil {
 				t.Fatal(err)
 			}
-		}, "no socket"},
+		}, "not a socket"},
 		{"a link to a dead socket", func(t *testing.T, path string) {
 			dead := filepath.Join(shortDir(t), "dead")
 			deadSocket(t, dead)
 			if err := os.Symlink(dead, path); err != nil {
 				t.Fatal(err)
 			}
-		}, "no socket"},
+		}, "not a socket"},
 		{"a link to nothing", func(t *testing.T, path string) {
 			if err := os.Symlink("nothing", path); err != nil {
 				t.Fatal(err)
 			}
-		}, "no socket"},
+		}, "not a socket"},
 		{"a socket of something that is silent", func(t *testing.T, path string) {
 			ln, err := net.Listen("unix", path)
 			if err != nil {

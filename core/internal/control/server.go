@@ -105,7 +105,7 @@ func limited(slots chan struct{}, serve http.HandlerFunc) http.HandlerFunc {
 			defer func() { <-slots }()
 			serve(w, r)
 		default:
-			answer(w, http.StatusServiceUnavailable, problem{"too many requests at a time", "wait for those that are under way"})
+			answer(w, http.StatusServiceUnavailable, problem{"too many requests at a time", "wait for those in progress"})
 		}
 	}
 }

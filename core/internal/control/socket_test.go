@@ -84,7 +84,7 @@ func TestServerMoves(t *testing.T) {
 	if err := os.WriteFile(a, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Prepare(a); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, _, err := s.Prepare(a); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("onto a file: %v", err)
 	}
 	if !answers(t, b) {
@@ -159,7 +159,7 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	s.Close()
 	wantFiles(t, dir)
 	for range 2 {
-		if err := <-told; err == nil || !strings.Contains(err.Error(), "ended before it had answered") {
+		if err := <-told; err == nil || !strings.Contains(err.Error(), "ended before it answered") {
 			t.Errorf("reload: %v", err)
 		}
 		select {

@@ -215,7 +215,7 @@ func TestEachStepFails(t *testing.T) {
 		"a plugin that is not there":        {`"serve", "` + otherToyName + `"`, `"serve", "nobody"`, "does not start"},
 		"an upstream that does not start":   {`"` + otherToyName + `" "u" {}`, `"` + otherToyName + "\" \"u\" {\n fail_start = \"out of order\"\n}", "out of order"},
 		"an address that somebody else has": {`"127.0.0.1:0"`, `"` + taken.Addr().String() + `"`, "address already in use"},
-		"a control socket that is a file":   {w.socket(otherToyName), noSocket, "a file that is no socket"},
+		"a control socket that is a file":   {w.socket(otherToyName), noSocket, "a file that is not a socket"},
 	} {
 		t.Run(step, func(t *testing.T) {
 			text := strings.Replace(second, c.old, c.new, 1)

@@ -100,7 +100,7 @@ func (h *head) take(b []byte) (used int, ended bool, err error) {
 			return i + 1, true, nil
 		default:
 			if !h.line.blank && (!h.line.named || h.line.wrong) && h.wrong == nil {
-				h.wrong = fmt.Errorf("%w: %.*q is no header field", errNotHTTP, quoted, bytes.TrimRight(h.line.begin, "\r"))
+				h.wrong = fmt.Errorf("%w: %.*q is not a header field", errNotHTTP, quoted, bytes.TrimRight(h.line.begin, "\r"))
 			}
 			h.line = field{blank: true, begin: h.line.begin[:0]}
 		}

@@ -18,7 +18,7 @@ import (
 
 var httpKind = Kind{
 	Name:    KindHTTP,
-	Summary: "HTTP/1, and CONNECT alone (RFC 9110, section 9.3.6), with at most 64 KiB of headers",
+	Summary: "HTTP/1, only CONNECT (RFC 9110, section 9.3.6), with at most 64 KiB of headers",
 	Speaks:  "HTTP",
 	Begins:  func(first byte) bool { return first >= 'A' && first <= 'Z' },
 	Foreign: func(speaks string) []byte {
@@ -70,7 +70,7 @@ func readHTTP(c io.ReadWriter) (Request, *Failure) {
 		return Request{}, &Failure{
 			Err: fmt.Errorf("method %.20q, and only CONNECT is supported", req.method),
 			Answer: httpAnswer(http.StatusMethodNotAllowed, "Allow: CONNECT\r\n"+requestError,
-				fmt.Sprintf("this proxy takes CONNECT alone, not %.20q", req.method), req.method == http.MethodHead),
+				fmt.Sprintf("this proxy accepts only CONNECT, not %.20q", req.method), req.method == http.MethodHead),
 		}
 	}
 	host, port, err := splitTarget(req.target)
@@ -91,13 +91,13 @@ func badHead(err error) *Failure {
 	case errors.Is(err, errHeaderTooLarge):
 		return &Failure{Err: err, Answer: httpAnswer(http.StatusRequestHeaderFieldsTooLarge, requestError, err.Error(), false)}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &Failure{Err: err, Answer: httpAnswer(http.StatusRequestTimeout, requestError, "the request did not come in time", false)}
+		return &Failure{Err: err, Answer: httpAnswer(http.StatusRequestTimeout, requestError, "the request did not arrive in time", false)}
 	case errors.Is(err, io.EOF):
 		return &Failure{Err: ErrNothing}
 	case broken(err):
 		return &Failure{Err: err}
 	default:
-		return &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, "the request has no end", false)}
+		return &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, "the request is incomplete", false)}
 	}
 }
 
@@ -106,7 +106,7 @@ func splitTarget(s string) (string, uint16, error) {
 	host, port, err := net.SplitHostPort(s)
 	n, portErr := strconv.ParseUint(port, 10, 16)
 	if err != nil || portErr != nil || n == 0 || !validHost(host, strings.HasPrefix(s, "[")) {
-		return "", 0, fmt.Errorf("CONNECT wants host:port, not %.300q", s)
+		return "", 0, fmt.Errorf("CONNECT needs host:port, not %.300q", s)
 	}
 	return host, uint16(n), nil
 }

@@ -62,7 +62,7 @@ type Failure struct {
 
 // ErrNothing is what a client's handshake ends with that has closed before it
 // sent a byte: a probe of the port, or a client that has changed its mind.
-var ErrNothing = errors.New("the client closed without a word")
+var ErrNothing = errors.New("the client closed without sending anything")
 
 // Client is a client whose target is known and which waits for the answer. One of
 // Ready, Refuse and Reset is called, once.

@@ -15,7 +15,7 @@ import (
 
 var socks5Kind = Kind{
 	Name:    KindSOCKS5,
-	Summary: "SOCKS version 5 (RFC 1928) without a password, and CONNECT alone",
+	Summary: "SOCKS version 5 (RFC 1928) without a password, only CONNECT",
 	Speaks:  "SOCKS5",
 	Begins:  func(first byte) bool { return first == socks5.Version },
 	Foreign: func(string) []byte { return socks5.AppendMethod(nil, socks5.MethodUnacceptable) },
@@ -75,7 +75,7 @@ func readSOCKS5(c io.ReadWriter) (Request, *Failure) {
 	}
 	if req.Address.Port == 0 {
 		return Request{}, &Failure{
-			Err:    fmt.Errorf("the client asks for %s, and port 0 is no target", req.Address),
+			Err:    fmt.Errorf("the client asks for %s, and port 0 is not a target", req.Address),
 			Answer: socksReply(socks5.GeneralFailure),
 		}
 	}

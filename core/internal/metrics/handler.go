@@ -33,7 +33,7 @@ func (m *Metrics) Handler() http.Handler {
 		say(w, http.StatusOK, "ready\n")
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		say(w, http.StatusNotFound, fmt.Sprintf("there is no %s here, but /metrics, /healthz and /readyz\n", r.URL.Path))
+		say(w, http.StatusNotFound, fmt.Sprintf("there is no %s here, only /metrics, /healthz and /readyz\n", r.URL.Path))
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {

@@ -299,7 +299,7 @@ func TestHealth(t *testing.T) {
 		{http.MethodGet, "/healthz", 200, "ok\n"},
 		{http.MethodGet, "/readyz", 200, "ready\n"},
 		{http.MethodHead, "/readyz", 200, ""},
-		{http.MethodGet, "/", 404, "there is no / here, but /metrics, /healthz and /readyz\n"},
+		{http.MethodGet, "/", 404, "there is no / here, only /metrics, /healthz and /readyz\n"},
 		{http.MethodPost, "/metrics", 405, "only GET and HEAD are served here\n"},
 	} {
 		if code, body := get(t, m, c.method, c.path); code != c.code || body != c.body {
@@ -308,7 +308,7 @@ func TestHealth(t *testing.T) {
 	}
 	s = status.Status{State: status.Draining, Plugins: []status.Plugin{{Name: "a", Status: "crash_looping", LastExit: "exit status 3"}, {Name: "b", Status: "crash_looping", Retired: true},
 		{Name: "c", Status: "running", Refused: "no password"}, {Name: "d", Status: "running", Refused: "no password", Retired: true}}}
-	if code, body := get(t, m, http.MethodGet, "/readyz"); code != 503 || body != "the daemon is stopping\nplugin a keeps dying: exit status 3\nplugin c was restarted and does not take its configuration any more: no password\n" {
+	if code, body := get(t, m, http.MethodGet, "/readyz"); code != 503 || body != "the daemon is stopping\nplugin a keeps dying: exit status 3\nplugin c was restarted and no longer accepts its configuration: no password\n" {
 		t.Errorf("%d %q", code, body)
 	}
 }

@@ -44,7 +44,7 @@ func (p *Plugin) Configure(ctx context.Context, generation uint64, upstreams []*
 	}
 	defer p.unlock()
 	if _, ok := p.generations[generation]; ok {
-		return nil, p.callFailed(what, errors.New("there is one of that number already"))
+		return nil, p.callFailed(what, errors.New("it exists already"))
 	}
 	diagnostics, err := p.configure(ctx, proc, generation, upstreams)
 	if err != nil {

@@ -69,7 +69,7 @@ func enter(ctx context.Context, dials chan struct{}) bool {
 func leave(dials chan struct{}) { <-dials }
 
 func (u *upstream) crowded(ctx context.Context, dials chan struct{}, whose string) error {
-	return u.fromContext(ctx, fmt.Sprintf("%d dials of %s are under way already", cap(dials), whose))
+	return u.fromContext(ctx, fmt.Sprintf("%d dials of %s are in progress already", cap(dials), whose))
 }
 
 // Dial makes one connection through an upstream of a generation that the process was
@@ -107,7 +107,7 @@ func (p *Process) Dial(ctx context.Context, generation uint64, name string, d tu
 	case h.GetPath() != pathDirect && h.GetPath() != pathRelay:
 		return nil, u.broken("it answered with a data path that was not offered", nil)
 	case len(h.GetPrefetched()) > pluginwire.MaxPrefetched:
-		return nil, u.broken(fmt.Sprintf("it prefetched %d bytes, and %d are allowed", len(h.GetPrefetched()), pluginwire.MaxPrefetched), nil)
+		return nil, u.broken(fmt.Sprintf("it prefetched %d bytes, and at most %d are allowed", len(h.GetPrefetched()), pluginwire.MaxPrefetched), nil)
 	}
 	socket, err := p.take(ctx, u, k, h.GetPath())
 	if err != nil {

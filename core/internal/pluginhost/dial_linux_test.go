@@ -220,9 +220,9 @@ func TestDialsBounded(t *testing.T) {
 	}
 	one, other := p.Dialer(1, "u"), p.Dialer(1, "u")
 	crowd(one)
-	refused(one, "2 dials of upstream raw.u are under way")
+	refused(one, "2 dials of upstream raw.u are in progress")
 	crowd(other) // in spite of it
-	refused(p.Dialer(1, "u"), `4 dials of plugin "raw" are under way`)
+	refused(p.Dialer(1, "u"), `4 dials of plugin "raw" are in progress`)
 	cancel()
 	dials.Wait()
 }

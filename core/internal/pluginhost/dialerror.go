@@ -24,7 +24,7 @@ const (
 const (
 	pluginHint  = "this is a fault of the plugin, not of the far end: see its lines in the log"
 	timeoutHint = "see the listener's dial timeout, and what the plugin was waiting for"
-	refusedHint = "mend what it complains of: it is asked again until it takes the configuration; or change the configuration and reload"
+	refusedHint = "fix what it complains about: it is asked again until it accepts the configuration; or change the configuration and reload"
 )
 
 // Hints for connections that were made and did not get here.

@@ -145,7 +145,7 @@ func TestExposedIsRefused(t *testing.T) {
 					}
 					continue
 				}
-				if err := h.startFails(t, s); !strings.Contains(err.Error(), "can be changed by others") || !strings.Contains(err.Error(), "a hash vouches for nothing then") {
+				if err := h.startFails(t, s); !strings.Contains(err.Error(), "can be changed by others") || !strings.Contains(err.Error(), "so its hash proves nothing") {
 					t.Errorf("error %v", err)
 				}
 				if _, err := os.Stat(marker); err == nil {

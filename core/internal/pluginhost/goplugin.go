@@ -101,7 +101,7 @@ func connect(client *goplugin.Client) (*grpc.ClientConn, error) {
 	}
 	conn, ok := raw.(*grpc.ClientConn)
 	if !ok {
-		return nil, errors.New("go-plugin dispensed something else than a connection")
+		return nil, errors.New("go-plugin dispensed something other than a connection")
 	}
 	return conn, nil
 }

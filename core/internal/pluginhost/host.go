@@ -224,7 +224,7 @@ func (h *Host) runPath() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h.opts.Log.Warn("the run directory was lost and is made again: keep what cleans up out of it", "lost", h.run.path, "path", d.path)
+	h.opts.Log.Warn("the run directory was lost and is made again: exclude it from cleanups", "lost", h.run.path, "path", d.path)
 	err = h.run.close()
 	h.run = d
 	return d.path, err

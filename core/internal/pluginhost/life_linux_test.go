@@ -267,7 +267,7 @@ func TestRestartRefused(t *testing.T) {
 	if _, err := dialTo(t, p, 1, tunnel.Target{Host: "internal"}); err == nil || !strings.Contains(err.Error(), "out of luck") {
 		t.Errorf("error %v", err)
 	}
-	h.log.await(t, "restarted plugin takes its configuration again")
+	h.log.await(t, "restarted plugin accepts its configuration again")
 }
 
 // TestRefusedIsReleased: what nobody wants any more is not asked for again.
@@ -325,7 +325,7 @@ func TestRestartDies(t *testing.T) {
 	if !strings.Contains(state.LastOutput, "cannot be configured twice") {
 		t.Errorf("output %q", state.LastOutput)
 	}
-	h.log.await(t, "plugin could not be started again", "exit status 13", "cannot be configured twice")
+	h.log.await(t, "plugin could not be restarted", "exit status 13", "cannot be configured twice")
 }
 
 // TestConfigureTimeout has a plugin that hangs while it is configured.

@@ -85,7 +85,7 @@ func (w *logged) Sent(r pluginwire.Record, err error) {
 	case err != nil:
 		w.log.Warn("plugin sent a bad record", "err", errors.Unwrap(err))
 	default:
-		w.log.Warn("plugin sent an ABORT, which is the daemon's to send")
+		w.log.Warn("plugin sent an ABORT, which only the daemon may send")
 	}
 }
 

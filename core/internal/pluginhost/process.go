@@ -200,10 +200,10 @@ func (p *Process) connect(ctx context.Context) (*grpc.ClientConn, error) {
 func (p *Process) introduce(ctx context.Context, version string) error {
 	info, err := p.service.GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: version, CommonNames: schema.CommonTable()})
 	if err != nil {
-		return fmt.Errorf("ask who it is: %w", callError(err))
+		return fmt.Errorf("ask for its info: %w", callError(err))
 	}
 	if info.GetName() != p.spec.Name {
-		return fmt.Errorf("%w %q: the plugin block, the upstreams or the file's name must say the same", errOtherName, info.GetName())
+		return fmt.Errorf("%w %q: the plugin block, the upstreams or the file's name must have the same", errOtherName, info.GetName())
 	}
 	if err := takes(info.GetDataPaths()); err != nil {
 		return err
@@ -229,7 +229,7 @@ func takes(paths []pluginv1.DataPath) error {
 	for _, d := range paths {
 		names = append(names, d.Text())
 	}
-	return fmt.Errorf("%w (%s), and this tunneld takes direct and relay: use a newer tunneld, or a plugin that passes descriptors", errDataPaths, strings.Join(names, ", "))
+	return fmt.Errorf("%w (%s), and this tunneld supports direct and relay: use a newer tunneld, or a plugin that passes descriptors", errDataPaths, strings.Join(names, ", "))
 }
 
 // discard ends a process that never came to work. It returns once nothing is

@@ -37,7 +37,7 @@ func openProgram(ctx context.Context, s Spec, self []string, selfName string) (p
 	if s.Vouched() {
 		// What somebody else can write is not what was hashed for long.
 		if err := Exposed(s); err != nil {
-			return program{}, fmt.Errorf("%w; a hash vouches for nothing then", err)
+			return program{}, fmt.Errorf("%w; so its hash proves nothing", err)
 		}
 	}
 	for path, want := range s.Files {
@@ -95,7 +95,7 @@ func openHashed(ctx context.Context, path, want string) (f *os.File, script bool
 		return nil, false, fmt.Errorf("read %s: %w", path, err)
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != strings.ToLower(want) {
-		return nil, false, fmt.Errorf("%s has the sha256 %s, not %s: it was changed or replaced; if that is meant, put the new one into the plugin block", path, got, strings.ToLower(want))
+		return nil, false, fmt.Errorf("%s has the sha256 %s, not %s: it was changed or replaced; if that is intended, put the new hash into the plugin block", path, got, strings.ToLower(want))
 	}
 	return f, bytes.Equal(start, []byte("#!")), nil
 }

@@ -66,7 +66,7 @@ func (r *relay) ConfirmEOF() error {
 	case closed(r.aborted):
 		return errAborted
 	}
-	return fmt.Errorf("relay ended without the plugin's word for it (waited %s)", r.p.waits.confirm)
+	return fmt.Errorf("relay ended without a record of the plugin (waited %s)", r.p.waits.confirm)
 }
 
 // ConfirmEnd waits for the plugin's END, its death, Abort or ctx: the plugin may

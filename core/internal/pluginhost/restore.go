@@ -22,7 +22,7 @@ func (p *Plugin) restore(proc *Process) (map[uint64]string, error) {
 		}
 		if why != "" {
 			refused[g] = why
-			p.log.Error("restarted plugin refuses a configuration that it had taken; it is asked again until it takes it", "generation", g, "err", why)
+			p.log.Error("restarted plugin rejects a configuration that it accepted before; it is asked again until it accepts", "generation", g, "err", why)
 		}
 	}
 	return refused, nil
@@ -66,7 +66,7 @@ func (p *Plugin) offerAgain(proc *Process) {
 		}
 		p.mu.Unlock()
 		if why == "" {
-			p.log.Info("restarted plugin takes its configuration again", "generation", g)
+			p.log.Info("restarted plugin accepts its configuration again", "generation", g)
 		}
 	}
 	p.notify()
@@ -101,7 +101,7 @@ func (p *Plugin) refusal(generation uint64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if why, refused := p.refused[generation]; refused {
-		return &downError{what: "it was restarted and does not take its configuration any more: " + why, hint: refusedHint}
+		return &downError{what: "it was restarted and no longer accepts its configuration: " + why, hint: refusedHint}
 	}
 	return nil
 }

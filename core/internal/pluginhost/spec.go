@@ -165,7 +165,7 @@ func list(names []string) string {
 // wellFormed checks what can be checked without looking at a file.
 func (s Spec) wellFormed() error {
 	if len(s.Command) > 0 && !filepath.IsAbs(s.Command[0]) {
-		return fmt.Errorf("plugin %q: command %q is not an absolute path, and is not looked up along $PATH: write it in full", s.Name, s.Command[0])
+		return fmt.Errorf("plugin %q: command %q is not an absolute path, and $PATH is not searched: write it in full", s.Name, s.Command[0])
 	}
 	if s.SHA256 != "" && !hexSHA256.MatchString(s.SHA256) {
 		return fmt.Errorf("plugin %q: sha256 is not 64 hexadecimal digits: use the output of sha256sum", s.Name)

@@ -39,7 +39,7 @@ var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|[a-z]+\|[^|]+`)
 // The reasons for which a plugin that serves well is not taken.
 var (
 	errOtherName = errors.New("it says that its name is")
-	errDataPaths = errors.New("its dials answer only with data paths that are not taken")
+	errDataPaths = errors.New("its dials answer only with unsupported data paths")
 )
 
 // startError says why a start failed, as far as it can be told, and ends the
@@ -63,7 +63,7 @@ func (p *Process) startError(ctx context.Context, err error) error {
 	switch {
 	case first != "" && !handshakeLine.MatchString(first):
 		e.Handshake = false
-		e.Err = fmt.Errorf("it printed %q where its handshake was due: sdk.Serve comes first in main, and nothing is printed before it", clean(first, 200))
+		e.Err = fmt.Errorf("it printed %q instead of its handshake: call sdk.Serve first in main, and print nothing before it", clean(first, 200))
 	case ctx.Err() != nil && first == "":
 		e.Err = fmt.Errorf("no handshake: %w", context.Cause(ctx))
 	case ctx.Err() != nil:

@@ -67,7 +67,7 @@ func (p *Plugin) revive(dead *Process) *Process {
 		if p.failures > loopAfter {
 			status = StatusCrashLooping
 			if p.failures == loopAfter+1 {
-				p.log.Error("plugin keeps dying: its dials fail until it holds", "times", loopAfter, "exit", p.State().LastExit)
+				p.log.Error("plugin keeps dying: its dials fail until it stays up", "times", loopAfter, "exit", p.State().LastExit)
 			}
 		}
 		p.turn(status, time.Now().Add(wait))
@@ -88,7 +88,7 @@ func (p *Plugin) revive(dead *Process) *Process {
 			return proc
 		}
 		if p.stopping.Err() == nil {
-			p.log.Error("plugin could not be started again", "err", err)
+			p.log.Error("plugin could not be restarted", "err", err)
 		}
 		p.failed(err)
 	}
@@ -239,7 +239,7 @@ func (p *Plugin) acquire(ctx context.Context) (*Process, error) {
 // why says how the last process ended. It is called with mu held.
 func (p *Plugin) why() string {
 	if p.lastExit == "" {
-		return "no reason known"
+		return "unknown reason"
 	}
 	s := "last end: " + p.lastExit
 	if p.lastCause != "" {

@@ -35,7 +35,7 @@ func TestStartFails(t *testing.T) {
 	}{
 		{"exit", "it ended (exit status 7) before its handshake", "cannot open the frobnicator", false},
 		{"no handshake", "no handshake: not ready after", "waiting for nothing", true},
-		{"print first", `it printed "hello, I am a plugin" where its handshake was due: sdk.Serve comes first`, "and this is my stderr", false},
+		{"print first", `it printed "hello, I am a plugin" instead of its handshake: call sdk.Serve first`, "and this is my stderr", false},
 		{"print without end", `it printed "xxxx`, "", false},
 		{"tcp", "it listens on tcp 127.0.0.1:1, and only a unix socket is allowed", "", true},
 		{"netrpc", `unsupported plugin protocol "netrpc"`, "", true},
@@ -43,7 +43,7 @@ func TestStartFails(t *testing.T) {
 		{"handshake and exit", "it ended (exit status 9)", "", true},
 		{"handshake and silence", "not ready after", "", true},
 		{"other name", `it says that its name is "somebody else"`, "", false},
-		{"stream only", "its dials answer only with data paths that are not taken (stream, unknown), and this tunneld takes direct and relay: use a newer tunneld", "", false},
+		{"stream only", "its dials answer only with unsupported data paths (stream, unknown), and this tunneld supports direct and relay: use a newer tunneld", "", false},
 		{"dies when asked", "it ended (exit status 11)", "", false},
 	} {
 		t.Run(tt.mode, func(t *testing.T) {

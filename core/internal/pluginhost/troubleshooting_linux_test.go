@@ -47,7 +47,7 @@ var ownFailures = []struct {
 		h.await(t, "backoff", func(s State) bool { return s.Status == StatusBackoff && strings.Contains(s.LastExit, "13") })
 		return dialRaw(t, p, "relay", time.Millisecond)
 	}},
-	{`plugin *name*: it was restarted and does not take its configuration any more: *…*`, func(t *testing.T) error {
+	{`plugin *name*: it was restarted and no longer accepts its configuration: *…*`, func(t *testing.T) error {
 		h := newHost(t, nil)
 		p := startRaw(t, h, `"refuse the second time"`)
 		kill(t, p)
@@ -57,7 +57,7 @@ var ownFailures = []struct {
 	{`plugin *name*: the plugin died: *…*`, provokeRaw("die", patience)},
 	{`the plugin did not answer in time`, provokeRaw("hang", 500*time.Millisecond)},
 	{`waited for the plugin's descriptor`, provokeRaw("no descriptor", 500*time.Millisecond)},
-	{`*n* dials of *upstream or plugin* are under way already`, func(t *testing.T) error {
+	{`*n* dials of *upstream or plugin* are in progress already`, func(t *testing.T) error {
 		h := newHost(t, func(o *Options) { o.MaxDials = 1 })
 		p := startRaw(t, h, `{}`)
 		p.dials <- struct{}{}

@@ -62,7 +62,7 @@ type HeldUpError struct{ Plugin string }
 
 // Error names the plugin.
 func (e *HeldUpError) Error() string {
-	return fmt.Sprintf("plugin %q kept a copy of the socket that it handed over, and held the pump up with it", e.Plugin)
+	return fmt.Sprintf("plugin %q kept a copy of the socket that it handed over, and stalled the pump with it", e.Plugin)
 }
 
 // tick is how often timeouts are looked at.
