@@ -23,9 +23,9 @@ type badEnd struct {
 }
 
 func badEnds() []badEnd {
-	refusal, unoffered := socks5.MethodUnacceptable, socks5.MethodUserPass
+	refusal, unoffered := byte(socks5.MethodUnacceptable), byte(socks5.MethodUserPass)
 	greeting, auth, request := sapsocksemu.StepGreeting, sapsocksemu.StepAuth, sapsocksemu.StepRequest
-	reply := func(code socks5.Code) sapsocksemu.Faults { return sapsocksemu.Faults{Reply: code} }
+	reply := func(code socks5.Code) sapsocksemu.Faults { return sapsocksemu.Faults{Reply: byte(code)} }
 	token := func(f sapsocksemu.TokenFaults) sapsocksemu.Faults { return sapsocksemu.Faults{Token: f} }
 	ends := []badEnd{
 		{"offers no method", sapsocksemu.Faults{Method: &refusal}, "handshake", ""},

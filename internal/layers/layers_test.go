@@ -56,14 +56,14 @@ var allowed = map[string][]string{
 	"plugins/sdk/sdktest/fixture": {"plugins/sdk", "proto/tunneld/plugin/v1"},
 
 	// The plugins. None knows another, and none knows the core.
-	"plugins/sapsocks":                             {"internal/version", "plugins/sdk", "internal/socks5", "internal/neterr", "internal/userfile"},
+	"plugins/sapsocks":                             {"internal/version", "plugins/sdk", "internal/socks5", "internal/userfile"},
 	"plugins/sapsocks/sapsocksemu":                 {"internal/socks5"},
 	"plugins/sapsocks/cmd/tunneld-plugin-sapsocks": {"plugins/sapsocks", "plugins/sdk"},
-	"plugins/websocks":                             {"internal/version", "plugins/sdk", "plugins/websocks/internal/...", "internal/socks5", "internal/neterr", "internal/tlsconf"},
+	"plugins/websocks":                             {"internal/version", "plugins/sdk", "plugins/websocks/internal/...", "internal/socks5", "internal/tlsconf"},
 	"plugins/websocks/internal/...":                {},
 	"plugins/websocks/websocksemu":                 {"plugins/websocks/internal/...", "internal/socks5", "internal/tlsconf"},
 	"plugins/websocks/cmd/tunneld-plugin-websocks": {"plugins/websocks", "plugins/sdk"},
-	"plugins/soht":                                 {"internal/version", "plugins/sdk", "internal/neterr"},
+	"plugins/soht":                                 {"internal/version", "plugins/sdk"},
 	"plugins/soht/sohtemu":                         {},
 	"plugins/soht/cmd/tunneld-plugin-soht":         {"plugins/soht", "plugins/sdk"},
 	"plugins/azrelay":                              {"internal/version", "plugins/sdk", "plugins/azrelay/internal/..."},

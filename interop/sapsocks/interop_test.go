@@ -75,7 +75,7 @@ func refused(t *testing.T, u *sdktest.Upstream, target string, kind sapsocks.Kin
 	for _, f := range sapsocks.Failures() {
 		text, _, _ := strings.Cut(f.Message, "{")
 		if f.Kind == kind && (e.Stage != f.Stage || e.Reason != f.Reason || !strings.HasPrefix(e.Message, text)) {
-			t.Errorf("%v (%s), want %s", e, e.Reason.Text(), kind)
+			t.Errorf("%v (%s), want %s", e, e.Reason, kind)
 		}
 	}
 }

@@ -202,8 +202,8 @@ func exchange(t *testing.T, u *sdktest.Upstream, target string, size int) {
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(patience))
-	if c.Path.Text() != "direct" {
-		t.Errorf("path %s", c.Path.Text())
+	if c.Path != "direct" {
+		t.Errorf("path %s", c.Path)
 	}
 	sent := make([]byte, size)
 	_, _ = rand.Read(sent)

@@ -63,7 +63,7 @@ func TestTwoConnectors(t *testing.T) {
 	want("berlin")
 	connect("walldorf", walldorf)
 
-	emu.SetFaults(sapsocksemu.Faults{Reply: socks5.ConnectionRefused}) // reply 05: the token's fault, not a location's
+	emu.SetFaults(sapsocksemu.Faults{Reply: byte(socks5.ConnectionRefused)}) // reply 05: the token's fault, not a location's
 	refused()
 	d.await(1, "msg", "connection failed", "upstream", "sapsocks.berlin", "reason", "unauthenticated")
 }

@@ -44,8 +44,8 @@ func connectivityAt(t *testing.T, connectors map[string]map[string]string) *saps
 func asked(emu *sapsocksemu.Server) []string {
 	var out []string
 	for _, c := range emu.Conversations() {
-		if c.Request.Address.Host != "" {
-			out = append(out, c.Request.Address.String())
+		if c.Target != "" {
+			out = append(out, c.Target)
 		}
 	}
 	slices.Sort(out)

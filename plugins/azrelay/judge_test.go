@@ -31,7 +31,7 @@ func TestJudge(t *testing.T) {
 			t.Fatal(err)
 		}
 		if conf.judge(c.err); got != c.want {
-			t.Errorf("%s: reported %s, want %s", c.name, got.Text(), c.want.Text())
+			t.Errorf("%s: reported %s, want %s", c.name, got, c.want)
 		}
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/sapsocks"
@@ -34,12 +33,12 @@ func TestThroughTheEmulator(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Path.Text() != "direct" || c.Remote != emu.Proxy() {
-		t.Errorf("path %s to %s; want direct to %s", c.Path.Text(), c.Remote, emu.Proxy())
+	if c.Path != "direct" || c.Remote != emu.Proxy() {
+		t.Errorf("path %s to %s; want direct to %s", c.Path, c.Remote, emu.Proxy())
 	}
 	var stages []string
 	for _, s := range c.Stages {
-		stages = append(stages, s.Stage.Text())
+		stages = append(stages, s.Stage.String())
 	}
 	if got := strings.Join(stages, " "); got != "credential connect handshake request" {
 		t.Errorf("stages %s", got)
@@ -165,7 +164,7 @@ func TestTrustedMode(t *testing.T) {
 // The emulator's switches, through the whole plugin.
 func TestFaults(t *testing.T) {
 	short := values{"timeouts": values{"handshake": "2s"}}
-	trusted, odd := socks5.MethodNone, socks5.MethodGSSAPI
+	trusted, odd := byte(socks5.MethodNone), byte(socks5.MethodGSSAPI)
 	tests := []struct {
 		name   string
 		faults sapsocksemu.Faults
@@ -174,8 +173,8 @@ func TestFaults(t *testing.T) {
 	}{
 		{"a byte at a time", sapsocksemu.Faults{Bytewise: true}, nil, ""},
 		{"slow, but in time", sapsocksemu.Faults{Delay: 10 * time.Millisecond}, nil, ""},
-		{"bound to a name", sapsocksemu.Faults{Bound: socks5.Address{Host: "gateway.corp", Port: 1}}, nil, ""},
-		{"bound to IPv6", sapsocksemu.Faults{Bound: socks5.Address{Host: "2001:db8::1", Port: 1}}, nil, ""},
+		{"bound to a name", sapsocksemu.Faults{Bound: "gateway.corp:1"}, nil, ""},
+		{"bound to IPv6", sapsocksemu.Faults{Bound: "[2001:db8::1]:1"}, nil, ""},
 		{"too slow", sapsocksemu.Faults{Delay: patience}, short, sapsocks.HandshakeTimeout},
 		{"silent at the greeting", sapsocksemu.Faults{Silent: sapsocksemu.StepGreeting}, short, sapsocks.HandshakeTimeout},
 		{"silent at the authentication", sapsocksemu.Faults{Silent: sapsocksemu.StepAuth}, short, sapsocks.HandshakeTimeout},
@@ -237,7 +236,7 @@ func TestProxyUnreachable(t *testing.T) {
 	_ = ln.Close()
 	e := fails(t, configure(t, values{"proxy": closed, "token": "jwt"}), "echo.corp:7", sapsocks.ProxyUnreachable)
 	if e.Reason != sdk.ReasonRefused || !e.Retryable || !strings.Contains(e.Message, closed) {
-		t.Errorf("%s, %v: %s", e.Reason.Text(), e.Retryable, e.Message)
+		t.Errorf("%s, %v: %s", e.Reason, e.Retryable, e.Message)
 	}
 }
 
@@ -255,7 +254,7 @@ func TestWhoseTimeIsOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := started(t, &sapsocks.Config{Proxy: silent, Token: sdk.NewSecret("jwt"), Auth: "jwt",
 				Timeouts: sdk.Timeouts{Connect: patience, Handshake: tt.handshake}}, nil)
-			ctx, cancel := context.WithTimeoutCause(t.Context(), tt.dial, neterr.ErrOvertime)
+			ctx, cancel := context.WithTimeoutCause(t.Context(), tt.dial, sdk.ErrOvertime)
 			defer cancel()
 			_, err := c.Dial(ctx, &sdk.Request{Target: sdk.Target{Host: "echo.corp", Port: 7}})
 			e := isKind(t, err, sapsocks.HandshakeTimeout)
@@ -300,7 +299,7 @@ func TestCancel(t *testing.T) {
 			_, err := c.Dial(ctx, &sdk.Request{Target: sdk.Target{Host: "echo.corp", Port: 7}})
 			var e *sdk.DialError
 			if !errors.As(err, &e) || e.Reason != sdk.ReasonCanceled || e.Stage != tt.stage || e.Retryable {
-				t.Errorf("%v; want canceled at %s", err, tt.stage.Text())
+				t.Errorf("%v; want canceled at %s", err, tt.stage)
 			}
 			if err := <-left; errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the connection to the proxy was left open")

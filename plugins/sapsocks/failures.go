@@ -170,9 +170,9 @@ func Failures() []Failure {
 	}
 }
 
-// Reply returns the kind of failure of a reply that is not a success.
-func Reply(code socks5.Code) Kind {
-	switch code {
+// Reply returns the kind of failure of a reply (REP of RFC 1928) that is not a success.
+func Reply(code byte) Kind {
+	switch socks5.Code(code) {
 	case socks5.GeneralFailure:
 		return ReplyGeneral
 	case socks5.NotAllowed:

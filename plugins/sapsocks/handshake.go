@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 
-	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -110,7 +109,7 @@ func (h *handshake) request(conn io.ReadWriter) error {
 	case err != nil:
 		return err
 	case reply.Code != socks5.Succeeded:
-		return h.words.failure(Reply(reply.Code), fmt.Sprintf("SOCKS reply %02x", byte(reply.Code)), nil)
+		return h.words.failure(Reply(byte(reply.Code)), fmt.Sprintf("SOCKS reply %02x", byte(reply.Code)), nil)
 	}
 	return nil
 }
@@ -132,7 +131,7 @@ func (h *handshake) broken(ctx context.Context, stage sdk.Stage, err error) erro
 		err = ended // the deadline was only the means
 		detail = err.Error()
 	}
-	if neterr.Classify(err).Reason != sdk.ReasonTimeout {
+	if sdk.NetworkError(stage, err).Reason != sdk.ReasonTimeout {
 		return h.words.network(other, detail, err)
 	}
 	if ended == nil {

@@ -113,7 +113,7 @@ func isKind(t *testing.T, err error, kind sapsocks.Kind) *sdk.DialError {
 	row := find(t, kind)
 	if e.Stage != row.Stage || row.Reason != 0 && (e.Reason != row.Reason || e.Retryable != row.Retryable) {
 		t.Errorf("%s: stage %s, reason %s, retryable %v; want %s, %s, %v", kind,
-			e.Stage.Text(), e.Reason.Text(), e.Retryable, row.Stage.Text(), row.Reason.Text(), row.Retryable)
+			e.Stage, e.Reason, e.Retryable, row.Stage, row.Reason, row.Retryable)
 	}
 	for i, text := range []string{e.Message, e.Hint} {
 		pattern := []string{row.Message, row.Hint}[i]

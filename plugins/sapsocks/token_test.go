@@ -121,8 +121,8 @@ func TestOtherRefusalsKeepTheToken(t *testing.T) {
 		if code == socks5.ConnectionRefused {
 			continue
 		}
-		emu.SetFaults(sapsocksemu.Faults{Reply: code})
-		fails(t, u, "echo.corp:7", sapsocks.Reply(code))
+		emu.SetFaults(sapsocksemu.Faults{Reply: byte(code)})
+		fails(t, u, "echo.corp:7", sapsocks.Reply(byte(code)))
 	}
 	if n, said := emu.TokensIssued(), len(emu.Conversations())-before; n != 1 || said != 7 {
 		t.Errorf("%d tokens and %d conversations, want 1 and 7", n, said)
@@ -234,7 +234,7 @@ func TestTokenServiceUnreachable(t *testing.T) {
 	emu := emulate(t, sapsocksemu.Options{})
 	e := fails(t, configure(t, bound(emu, values{"oauth": values{"token_url": "http://127.0.0.1:1"}})), "echo.corp:7", sapsocks.TokenUnreachable)
 	if e.Reason != sdk.ReasonRefused || !e.Retryable {
-		t.Errorf("%s, %v", e.Reason.Text(), e.Retryable)
+		t.Errorf("%s, %v", e.Reason, e.Retryable)
 	}
 }
 

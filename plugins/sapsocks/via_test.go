@@ -20,8 +20,8 @@ func TestVia(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Path.Text() != "direct" || c.Remote != proxy.Addr {
-		t.Errorf("path %s to %s", c.Path.Text(), c.Remote)
+	if c.Path != "direct" || c.Remote != proxy.Addr {
+		t.Errorf("path %s to %s", c.Path, c.Remote)
 	}
 	exchange(t, c, "hello")
 	token, err := url.Parse(emu.TokenService())

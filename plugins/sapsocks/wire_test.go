@@ -94,8 +94,8 @@ func TestBytes(t *testing.T) {
 			if proxy := <-errs; proxy != nil || err != nil {
 				t.Fatalf("dial: %v; proxy: %v", err, proxy)
 			}
-			if c.Path.Text() != "direct" || len(c.ReadAhead) != 0 {
-				t.Errorf("path %s with %d bytes read ahead; want direct and 0", c.Path.Text(), len(c.ReadAhead))
+			if c.Path != "direct" || len(c.ReadAhead) != 0 {
+				t.Errorf("path %s with %d bytes read ahead; want direct and 0", c.Path, len(c.ReadAhead))
 			}
 			exchange(t, c, "hello")
 		})
@@ -206,8 +206,8 @@ func TestREP(t *testing.T) {
 			address, errs := script(t, true, turn{greeting, "\x05\x80"}, turn{auth("jwt", "YmVybGlu"), "\x01\x00"}, turn{askEcho, string(refusal)})
 			u := configure(t, values{"proxy": address, "token": "jwt", "location_id": "berlin"})
 			e := fails(t, u, "echo.corp:7", tt.kind)
-			if e.Reason.Text() != tt.reason || e.Retryable != tt.retryable || !strings.Contains(e.Message, tt.says) || e.Hint == "" {
-				t.Errorf("%s, retryable %v: %q (%q); want %s, %v: %q", e.Reason.Text(), e.Retryable, e.Message, e.Hint, tt.reason, tt.retryable, tt.says)
+			if e.Reason.String() != tt.reason || e.Retryable != tt.retryable || !strings.Contains(e.Message, tt.says) || e.Hint == "" {
+				t.Errorf("%s, retryable %v: %q (%q); want %s, %v: %q", e.Reason, e.Retryable, e.Message, e.Hint, tt.reason, tt.retryable, tt.says)
 			}
 			if tt.rep == 3 && !strings.Contains(e.Hint, `"berlin"`) {
 				t.Errorf("the hint does not name the location id: %q", e.Hint)
@@ -235,7 +235,7 @@ func TestTargets(t *testing.T) {
 	} {
 		// No upstream of the kind carries it.
 		if e.Reason != sdk.ReasonUnreachable || e.Retryable {
-			t.Errorf("%s, retryable %v: %s", e.Reason.Text(), e.Retryable, e.Message)
+			t.Errorf("%s, retryable %v: %s", e.Reason, e.Retryable, e.Message)
 		}
 	}
 }

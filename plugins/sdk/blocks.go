@@ -18,21 +18,22 @@ import (
 )
 
 // Timeouts is the timeouts block that plugins share. As a plain struct field
-// it is filled with its defaults where the user wrote no block. A user writes
-// "0s" for none: ConnectContext and HandshakeContext take it so, as Timeout of a
-// net.Dialer does, and context.WithTimeout does not.
+// it has its defaults where the user wrote no block. "0s" is no limit: ConnectContext and
+// HandshakeContext take it so, while context.WithTimeout would end at once. A plugin that
+// wants a limit in any case gives the field the tag `min:"1ms"`.
 type Timeouts struct {
 	Connect   time.Duration `tunneld:"connect" default:"10s" doc:"how long the connection to the far end may take, a proxy's part included"`
 	Handshake time.Duration `tunneld:"handshake" default:"10s" doc:"how long the handshake on that connection may take"`
 }
 
-// ConnectContext returns ctx bounded by Connect, and what the caller has to call
-// in the end, as context.WithTimeout does.
+// ConnectContext returns ctx bounded by Connect. As with context.WithTimeout the caller
+// calls the function in the end.
 func (t Timeouts) ConnectContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return bounded(ctx, t.Connect)
 }
 
-// HandshakeContext is ConnectContext for Handshake.
+// HandshakeContext returns ctx bounded by Handshake. As with context.WithTimeout the
+// caller calls the function in the end.
 func (t Timeouts) HandshakeContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return bounded(ctx, t.Handshake)
 }
@@ -44,8 +45,8 @@ func bounded(ctx context.Context, limit time.Duration) (context.Context, context
 	return context.WithTimeout(ctx, limit)
 }
 
-// ValidateHostPort wants text to be "host:port", with a port from 1 to 65535;
-// path is where it stands in the upstream's body. What it returns does not repeat
+// ValidateHostPort checks that text is "host:port", with a port from 1 to 65535; path is
+// where it stands in the upstream's body. It returns an error or nil, and does not repeat
 // the text, which may hold a password by mistake.
 func ValidateHostPort(text string, path ...string) []Diagnostic {
 	host, port, err := net.SplitHostPort(text)
@@ -69,9 +70,10 @@ func ValidateHostPort(text string, path ...string) []Diagnostic {
 	}}
 }
 
-// ValidateText refuses control characters in a text, such as the line break that a
-// file ends in; path is where it stands in the upstream's body. Attributes are checked
-// so without asking, see SchemaOf: it is for what is read from elsewhere.
+// ValidateText checks that a text has no control characters, such as the line break at
+// the end of a file; path is where it stands in the upstream's body. It returns an error
+// or nil. Attributes are checked by themselves (see SchemaOf): it is for texts from
+// elsewhere.
 func ValidateText(text string, path ...string) []Diagnostic {
 	summary, detail := schema.ControlProblem(text)
 	if summary == "" {
@@ -80,8 +82,8 @@ func ValidateText(text string, path ...string) []Diagnostic {
 	return []Diagnostic{{Summary: strings.Join(path, ".") + " " + summary, Detail: detail, Path: slices.Clone(path)}}
 }
 
-// ValidateSecret warns of a line break at a secret's end, where nearly always a
-// file's has come along; path is where it stands in the upstream's body.
+// ValidateSecret warns of a line break at a secret's end, which nearly always is that of
+// the file; path is where it stands in the upstream's body. It returns a warning or nil.
 func ValidateSecret(s Secret, path ...string) []Diagnostic {
 	if !strings.HasSuffix(s.Reveal(), "\n") {
 		return nil
@@ -94,8 +96,8 @@ func ValidateSecret(s Secret, path ...string) []Diagnostic {
 	}}
 }
 
-// TLS is the tls block that plugins share. It is used as a plain struct, or as
-// a pointer where the absence of the block means something.
+// TLS is the tls block that plugins share, for TLS 1.2 and 1.3 as a client. The field is a
+// TLS, or a *TLS where the absence of the block means something; see Request.TLS.
 type TLS struct {
 	CAFile             string `tunneld:"ca_file" path:"file" doc:"PEM file with the authorities to trust instead of the system's"`
 	CertFile           string `tunneld:"cert_file" path:"file" doc:"PEM file with the client's certificate chain"`
@@ -107,16 +109,16 @@ type TLS struct {
 	kept *tlsKept // of an upstream in use; nil: files are read at each use
 }
 
-// Config returns the configuration for a connection to host, a name or IP
-// literal without port. Call it for each dial. In an upstream that has started the
-// files of a block that a user wrote are followed: once they have changed, and been
-// still for a second, handshakes take what they hold; where that cannot be used, what
-// they held before stays in use, with a warning in the log. Sessions are resumed, as
-// long as the files stay as they are. Anywhere else the files are read by each call.
+// Config returns the configuration for a connection to host, a name or IP address
+// without port. Call it for each dial, from any number of goroutines.
 //
-// The result is the caller's to change, its authorities excepted; who sets
-// Certificates sets GetClientCertificate and ClientSessionCache to nil. Several
-// goroutines may call Config at once.
+// In an upstream that has started, the files are followed: once they have changed, and
+// then stayed as they are for a second, handshakes use what they hold. Where that is not
+// usable, what they held before stays in use, with a warning in the log. Sessions are
+// resumed. Before Start, and in a block that the program made, each call reads the files.
+//
+// The caller may change the result, but not its RootCAs. A caller that sets Certificates
+// sets GetClientCertificate and ClientSessionCache to nil.
 func (t TLS) Config(host string) (*tls.Config, error) {
 	c, err := t.client().Config(cmp.Or(t.ServerName, host))
 	if err != nil {
@@ -125,10 +127,10 @@ func (t TLS) Config(host string) (*tls.Config, error) {
 	return c, nil
 }
 
-// Client speaks TLS on conn as the block says and returns once the handshake
-// with host, a name or IP literal without port, is through. On an error conn is
-// closed. The far end's end of file without a close_notify is an error of Read,
-// as RelayConn needs it; see StrictEOF.
+// Client speaks TLS on conn as the block says and returns once the handshake with host, a
+// name or IP address without port, is done or ctx ends. On an error conn is closed;
+// otherwise it belongs to the result. An end of file without a close_notify is an error
+// of Read, as RelayConn needs it; see StrictEOF.
 func (t TLS) Client(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
 	config, err := t.Config(host)
 	if err != nil {
@@ -143,8 +145,8 @@ func (t TLS) Client(ctx context.Context, conn net.Conn, host string) (*tls.Conn,
 	return c, nil
 }
 
-// Validate checks the block; path is where the block stands in the upstream's
-// body, usually "tls". It reads the files that the block names.
+// Validate checks the block and reads the files that it names; path is where the block
+// stands in the upstream's body, usually "tls". Call it from Validate of the upstream.
 func (t TLS) Validate(path ...string) []Diagnostic {
 	at := func(name string) []string { return append(slices.Clone(path), name) }
 	var ds []Diagnostic

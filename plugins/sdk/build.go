@@ -14,9 +14,6 @@ import (
 	"slices"
 	"syscall"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	"github.com/tunneld/tunneld/internal/bare"
 	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/pluginwire"
@@ -26,9 +23,15 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// Build checks the plugin, its schema included, and returns it in the form that
+// Package sdktest runs plugins as Serve does. What it needs for that is no author's, and
+// gets there past the exported face of this package.
+func init() {
+	serve.Build = func(plugin any) (serve.Plugin, error) { return plugin.(Plugin).build() }
+}
+
+// build checks the plugin, its schema included, and returns it in the form that
 // Serve and package sdktest run. Its error names everything that is wrong.
-func (p Plugin) Build() (serve.Plugin, error) {
+func (p Plugin) build() (serve.Plugin, error) {
 	var errs []error
 	if !schema.IsPluginName(p.Name) {
 		errs = append(errs, fmt.Errorf("name %q: "+schema.PluginNameRule, p.Name))
@@ -46,9 +49,7 @@ func (p Plugin) Build() (serve.Plugin, error) {
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return serve.Plugin{}, fmt.Errorf("plugin %q: %w", p.Name, err)
 	}
-	block.Targets = map[Targets]pluginv1.Targets{
-		TargetsWithPort: pluginv1.Targets_TARGETS_PORT, TargetsOrLabels: pluginv1.Targets_TARGETS_LABEL,
-	}[p.Targets]
+	block.Targets = wireTargets[p.Targets]
 	follower := new(follow.Follower)
 	return serve.Plugin{
 		Info: &pluginv1.GetInfoResponse{
@@ -130,14 +131,7 @@ func (i *instance) Defaults() *pluginv1.CommonDefaults {
 		d.MaxConnections = set.MaxConnections
 		d.HalfClose = cmp.Or(set.HalfClose, d.HalfClose)
 	}
-	out := &pluginv1.CommonDefaults{}
-	if d.MaxConnections > 0 {
-		out.MaxConnections = proto.Uint32(uint32(d.MaxConnections))
-	}
-	if d.HalfClose > 0 {
-		out.HalfClose = durationpb.New(d.HalfClose)
-	}
-	return out
+	return wireDefaults(d)
 }
 
 func (i *instance) Start(env serve.Env) error {
@@ -182,15 +176,12 @@ func (i *instance) Dial(ctx context.Context, wire *pluginv1.DialRequest) (serve.
 	req.watch, req.kept, req.way = i.watch, i.tls, &i.way
 	t, err, fault := i.dial(ctx, req)
 	stage, times := req.finish()
-	out := serve.Dialed{Stages: make([]*pluginv1.StageTime, len(times))}
-	for n, st := range times {
-		out.Stages[n] = &pluginv1.StageTime{Stage: st.Stage, Duration: durationpb.New(st.Duration)}
-	}
+	out := serve.Dialed{Stages: wireTimes(times)}
 	if fault == nil && err == nil {
 		out.Tunnel, fault = t.handover(req.Options.Nodelay)
 	}
 	if fault == nil && err != nil {
-		out.Failure = dialFailure(ctx, err, stage)
+		out.Failure = wireError(dialFailure(ctx, err, stage))
 	}
 	return out, fault
 }
@@ -210,26 +201,6 @@ func (i *instance) dial(ctx context.Context, req *Request) (t *Tunnel, err, faul
 		fault = errors.New("the plugin returned neither a tunnel nor an error")
 	}
 	return t, err, fault
-}
-
-func newRequest(wire *pluginv1.DialRequest) *Request {
-	o := wire.GetSocketOptions()
-	return &Request{
-		Target:      Target{Host: wire.GetTarget().GetHost(), Port: uint16(wire.GetTarget().GetPort())},
-		Source:      wire.GetSource(),
-		Listener:    wire.GetListener(),
-		Route:       wire.GetRoute(),
-		Connection:  wire.GetConnection(),
-		Traceparent: wire.GetTraceparent(),
-		Tracestate:  wire.GetTracestate(),
-		Options: SocketOptions{
-			Nodelay:           o.GetNodelay(),
-			KeepaliveIdle:     o.GetKeepaliveIdle().AsDuration(),
-			KeepaliveInterval: o.GetKeepaliveInterval().AsDuration(),
-			KeepaliveCount:    int(o.GetKeepaliveCount()),
-			UserTimeout:       o.GetUserTimeout().AsDuration(),
-		},
-	}
 }
 
 // handover checks a tunnel and returns it as package serve takes it. An error is
@@ -271,16 +242,4 @@ func setNodelay(c net.Conn, nodelay bool) {
 	if t, ok := c.(*net.TCPConn); ok && !nodelay {
 		_ = t.SetNoDelay(false)
 	}
-}
-
-func wireDiagnostics(ds []Diagnostic) []*pluginv1.Diagnostic {
-	out := make([]*pluginv1.Diagnostic, len(ds))
-	for i, d := range ds {
-		severity := pluginv1.Severity_SEVERITY_ERROR
-		if d.Warning {
-			severity = pluginv1.Severity_SEVERITY_WARNING
-		}
-		out[i] = &pluginv1.Diagnostic{Severity: severity, Summary: d.Summary, Detail: d.Detail, Path: d.Path, NotYet: d.NotYet}
-	}
-	return out
 }

@@ -18,7 +18,7 @@ func (*nothing) Dial(context.Context, *Request) (*Tunnel, error) { return nil, n
 // protocol, docs/plugin-protocol.md.
 func TestWhatAProtocolCannotDo(t *testing.T) {
 	p := Plugin{Name: "acme", Version: "1", New: func() Dialer { return new(nothing) }}
-	built, err := p.Build()
+	built, err := p.build()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func TestWhatAProtocolCannotDo(t *testing.T) {
 		t.Errorf("%v", built.Info)
 	}
 	p.NoHalfClose, p.NoTargetAnswer, p.NoGreeting, p.NoAbort, p.NoReset = true, true, true, true, true
-	if built, err = p.Build(); err != nil {
+	if built, err = p.build(); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"no_target_answer", "no_greeting", "no_abort", "no_reset", "half_close_clock"}
@@ -43,7 +43,7 @@ type commonName struct {
 // TestCommonNamesAreTheDaemons: a schema with one of them is not built.
 func TestCommonNamesAreTheDaemons(t *testing.T) {
 	p := Plugin{Name: "acme", Version: "1", New: func() Dialer { return new(commonName) }}
-	if _, err := p.Build(); err == nil || !strings.Contains(err.Error(), `"half_close": this attribute of every upstream`) {
+	if _, err := p.build(); err == nil || !strings.Contains(err.Error(), `"half_close": this attribute of every upstream`) {
 		t.Errorf("built: %v", err)
 	}
 }
@@ -70,7 +70,7 @@ func TestDefaults(t *testing.T) {
 		{true, Defaults{HalfClose: time.Minute}, nil, time.Minute},
 		{false, Defaults{MaxConnections: 7, HalfClose: time.Minute}, proto.Uint32(7), time.Minute},
 	} {
-		built, err := Plugin{Name: "acme", Version: "1", NoHalfClose: c.noHalfClose, New: func() Dialer { return &withDefaults{d: c.own} }}.Build()
+		built, err := Plugin{Name: "acme", Version: "1", NoHalfClose: c.noHalfClose, New: func() Dialer { return &withDefaults{d: c.own} }}.build()
 		if err != nil {
 			t.Fatal(err)
 		}

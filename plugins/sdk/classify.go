@@ -6,18 +6,16 @@ import (
 	"errors"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	"github.com/tunneld/tunneld/internal/neterr"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// dialFailure turns what Dial returned into the error that travels. What the
+// dialFailure turns what Dial returned into the error that the daemon is told. What the
 // author's DialError leaves open is filled in: the stage by the one entered
 // last, the reason by the cause.
-func dialFailure(ctx context.Context, err error, last Stage) *pluginv1.DialError {
+func dialFailure(ctx context.Context, err error, last Stage) *DialError {
 	ended := ending(ctx)
-	overtime := errors.Is(ended, neterr.ErrOvertime)
+	overtime := errors.Is(ended, ErrOvertime)
 	var d *DialError
 	typed := errors.As(err, &d)
 	if !typed {
@@ -32,33 +30,28 @@ func dialFailure(ctx context.Context, err error, last Stage) *pluginv1.DialError
 			d.Hint = classify(last, ended).Hint
 		}
 	}
-	out := &pluginv1.DialError{
-		Stage:     d.Stage,
-		Reason:    d.Reason,
-		Retryable: d.Retryable,
-		Message:   d.Message,
-		Hint:      d.Hint,
-	}
+	out := *d
 	// A dialer looks names up within what an author takes for the connect; in
 	// any other stage the name is part of that.
-	if out.Stage == pluginv1.Stage_STAGE_UNSPECIFIED || !typed && last != StageConnect && last != pluginv1.Stage_STAGE_UNSPECIFIED {
+	if out.Stage == 0 || !typed && last != StageConnect && last != 0 {
 		out.Stage = last
 	}
-	if out.Reason == pluginv1.Reason_REASON_UNSPECIFIED {
+	if out.Reason == 0 {
 		c := classify(out.Stage, d.Err)
 		out.Reason, out.Retryable = c.Reason, out.Retryable || c.Retryable
 	}
 	if out.Message == "" {
-		out.Message = out.Reason.Text()
+		out.Message = out.Reason.String()
 	}
-	if overtime && out.Reason == ReasonTimeout && !errors.Is(d.Err, neterr.ErrOvertime) {
+	if overtime && out.Reason == ReasonTimeout && !errors.Is(d.Err, ErrOvertime) {
 		out.Message += " (" + ended.Error() + ")"
 	}
-	if d.RetryAfter > 0 {
-		out.RetryAfter = durationpb.New(d.RetryAfter)
-	}
-	return out
+	return &out
 }
+
+// ErrOvertime is the cause of Dial's context (context.Cause) where the time that the
+// listener gives the dial is over. It wraps context.DeadlineExceeded.
+var ErrOvertime = neterr.ErrOvertime
 
 // ending returns why ctx ended, or nil. A dialer takes the deadline from ctx and
 // may notice it a moment before ctx does.
@@ -69,10 +62,11 @@ func ending(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// NetworkError is the failure that an error of Connect, or of the net, tls and
-// context packages, means at a stage: reason, hint, whether another try may succeed,
-// and the stage resolve where a name was not resolved. Message is the error's text,
-// without the URL of an HTTP request: it may carry a token.
+// NetworkError says what an error means that comes from Connect or from the packages net,
+// crypto/tls, net/http or context: reason, hint and whether another try may succeed.
+// Where a name was not resolved the stage is StageResolve, otherwise the given one. Of an
+// error that it does not know the reason is ReasonUnavailable, retryable. Message is the
+// error's text without the URL of an HTTP request, which may carry a token; Err is err.
 func NetworkError(stage Stage, err error) *DialError {
 	d := classify(stage, err)
 	d.Stage = cmp.Or(d.Stage, stage)
@@ -84,8 +78,8 @@ func classify(stage Stage, err error) *DialError {
 	if err == nil {
 		return &DialError{Reason: ReasonUnavailable, Retryable: true}
 	}
-	m := neterr.ClassifyAt(stage, err)
-	d := &DialError{Reason: m.Reason, Retryable: m.Retryable, Hint: m.Hint, Message: neterr.Message(err), Err: err}
+	m := neterr.ClassifyAt(pluginv1.Stage(stage), err)
+	d := &DialError{Reason: Reason(m.Reason), Retryable: m.Retryable, Hint: m.Hint, Message: neterr.Message(err), Err: err}
 	var explained *neterr.Explained
 	if errors.As(err, &explained) {
 		d.RetryAfter = explained.RetryAfter

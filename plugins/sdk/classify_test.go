@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/neterr"
-	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 func TestDialFailure(t *testing.T) {
@@ -24,7 +23,7 @@ func TestDialFailure(t *testing.T) {
 		return fmt.Errorf("open: %w", &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", err)})
 	}
 	dns := func(e net.DNSError) error { return &net.OpError{Op: "dial", Net: "tcp", Err: &e} }
-	const none = pluginv1.Stage_STAGE_UNSPECIFIED
+	const none = Stage(0)
 	for name, tc := range map[string]struct {
 		err       error
 		last      Stage
@@ -58,7 +57,7 @@ func TestDialFailure(t *testing.T) {
 		"typed, wrapped":        {fmt.Errorf("x: %w", &DialError{Stage: StageCredential, Reason: ReasonDenied}), StageRequest, StageCredential, ReasonDenied, false},
 	} {
 		got := dialFailure(t.Context(), tc.err, tc.last)
-		if got.GetStage() != tc.stage || got.GetReason() != tc.reason || got.GetRetryable() != tc.retryable || got.GetMessage() == "" {
+		if got.Stage != tc.stage || got.Reason != tc.reason || got.Retryable != tc.retryable || got.Message == "" {
 			t.Errorf("%s: got %v", name, got)
 		}
 	}
@@ -70,11 +69,11 @@ func TestDialFailureAsksTheContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 	defer cancel()
 	<-ctx.Done()
-	if got := dialFailure(ctx, net.ErrClosed, StageHandshake); got.GetReason() != ReasonTimeout {
+	if got := dialFailure(ctx, net.ErrClosed, StageHandshake); got.Reason != ReasonTimeout {
 		t.Errorf("got %v", got)
 	}
 	typed := &DialError{Reason: ReasonDenied, Message: "told in time"}
-	if got := dialFailure(ctx, typed, StageHandshake); got.GetReason() != ReasonDenied {
+	if got := dialFailure(ctx, typed, StageHandshake); got.Reason != ReasonDenied {
 		t.Errorf("got %v", got)
 	}
 }
@@ -104,11 +103,11 @@ func TestDialFailureOfOvertime(t *testing.T) {
 		"the plugin's own time":    {t.Context(), socket, "read tcp: i/o timeout", "timeouts.handshake", listeners},
 	} {
 		got := dialFailure(tc.ctx, tc.err, StageHandshake)
-		if !strings.Contains(got.GetMessage(), tc.message) || !strings.Contains(got.GetHint(), tc.hint) || strings.Contains(got.GetHint(), tc.not) {
-			t.Errorf("%s: %q, hint %q", name, got.GetMessage(), got.GetHint())
+		if !strings.Contains(got.Message, tc.message) || !strings.Contains(got.Hint, tc.hint) || strings.Contains(got.Hint, tc.not) {
+			t.Errorf("%s: %q, hint %q", name, got.Message, got.Hint)
 		}
-		if n := strings.Count(got.GetMessage(), listeners); n > 1 {
-			t.Errorf("%s: %q says it %d times", name, got.GetMessage(), n)
+		if n := strings.Count(got.Message, listeners); n > 1 {
+			t.Errorf("%s: %q says it %d times", name, got.Message, n)
 		}
 	}
 }
@@ -116,8 +115,8 @@ func TestDialFailureOfOvertime(t *testing.T) {
 // A far end that took the connection was reached.
 func TestDialFailureHintsByStage(t *testing.T) {
 	for stage, want := range map[Stage]string{StageConnect: "is reachable", StageHandshake: "timeouts.handshake", StageRequest: "timeouts.handshake"} {
-		if got := dialFailure(t.Context(), context.DeadlineExceeded, stage); !strings.Contains(got.GetHint(), want) {
-			t.Errorf("%s: %q", stage.Text(), got.GetHint())
+		if got := dialFailure(t.Context(), context.DeadlineExceeded, stage); !strings.Contains(got.Hint, want) {
+			t.Errorf("%s: %q", stage, got.Hint)
 		}
 	}
 }
@@ -125,7 +124,7 @@ func TestDialFailureHintsByStage(t *testing.T) {
 // An HTTP client's error quotes the URL, whose query may be the credential.
 func TestDialFailureLeavesURLsOut(t *testing.T) {
 	err := fmt.Errorf("token: %w", &url.Error{Op: "Post", URL: "https://h/?token=hunter2", Err: errors.New("refused")})
-	if got := dialFailure(t.Context(), err, StageCredential).GetMessage(); got != "post: refused" {
+	if got := dialFailure(t.Context(), err, StageCredential).Message; got != "post: refused" {
 		t.Errorf("message is %q", got)
 	}
 }
@@ -156,7 +155,7 @@ func TestClassifyAlertFromRealHandshake(t *testing.T) {
 	}
 	<-served
 	got := dialFailure(t.Context(), err, StageTLS)
-	if got.GetReason() != ReasonUnauthenticated || !strings.Contains(got.GetHint(), "cert_file") {
+	if got.Reason != ReasonUnauthenticated || !strings.Contains(got.Hint, "cert_file") {
 		t.Errorf("%v became %v", err, got)
 	}
 }

@@ -35,12 +35,12 @@ func TestProtocolPageIsComplete(t *testing.T) {
 	}
 	for n := range pluginv1.Stage_name {
 		if n != 0 {
-			names = append(names, Stage(n).Text())
+			names = append(names, Stage(n).String())
 		}
 	}
 	for n := range pluginv1.Reason_name {
 		if n != 0 {
-			names = append(names, Reason(n).Text())
+			names = append(names, Reason(n).String())
 		}
 	}
 	for n, kind := range pluginv1.Kind_name {

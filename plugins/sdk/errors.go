@@ -5,33 +5,33 @@ import (
 	"time"
 )
 
-// DialError is a failed dial as the daemon and its users see it. One table in
-// the daemon turns it into the client's answer, the log line and the metric.
+// DialError is a failed dial as the daemon and its users see it. The daemon makes the
+// client's answer, the line of the log and the metric of it.
 type DialError struct {
-	// Stage is where the dial failed; unspecified: the stage that
-	// Request.Enter last named.
+	// Stage is where the dial failed; zero: the stage that Request.Enter named last.
 	Stage Stage
-	// Reason is why; unspecified: that of Err, and without Err unavailable and
-	// retryable.
+	// Reason is why; zero: that of Err as NetworkError finds it, and without Err
+	// ReasonUnavailable, which is retryable.
 	Reason Reason
-	// Retryable says that another upstream, or this one later, may succeed.
+	// Retryable says that another upstream, or this one later, may succeed: the daemon
+	// then tries the next upstream of the route.
 	Retryable bool
-	// Message says what happened, in the protocol's own words; empty: the
-	// reason's name, which the conformance kit does not take. No secret.
+	// Message says what happened, in the protocol's own words; empty: the reason's
+	// name, which the conformance kit does not accept.
 	Message string
 	// Hint says what the user should check, or is empty.
 	Hint string
 	// RetryAfter says for how long another try of the upstream is pointless, whatever
-	// the target; 0: not known. The daemon passes the upstream over meanwhile, for 5
+	// the target; 0: not known. The daemon passes the upstream over for that time, 5
 	// minutes at most, where the route has another.
 	RetryAfter time.Duration
-	// Err is the cause, for errors.Is; the text of it is not sent.
+	// Err is the cause, for errors.Is; its text is not sent.
 	Err error
 }
 
 // Error returns "stage: message (hint)".
 func (e *DialError) Error() string {
-	s := fmt.Sprintf("%s: %s", e.Stage.Text(), e.Message)
+	s := fmt.Sprintf("%s: %s", e.Stage, e.Message)
 	if e.Hint != "" {
 		s += " (" + e.Hint + ")"
 	}
@@ -45,14 +45,16 @@ func (e *DialError) Unwrap() error { return e.Err }
 type Diagnostic struct {
 	// Warning makes it a warning; a diagnostic is an error otherwise.
 	Warning bool
-	// NotYet says of an error that what is written may be right, and names what is
-	// not there yet, as the file of a secret: the daemon then ends with a status
-	// that lets its service manager try again.
+	// NotYet says of an error that the configuration may be right: what it names, such
+	// as the file of a secret, is not there yet. The daemon's exit status then lets its
+	// service manager try again.
 	NotYet bool
-	// Summary says what is wrong, Detail what to do next. No secrets.
-	Summary, Detail string
+	// Summary says what is wrong, in a line.
+	Summary string
+	// Detail says what to do next, in sentences; may be empty.
+	Detail string
 	// Path is where: attribute and block names from the body's root, with a
-	// list's index and a labelled block's label as steps of their own. Empty:
-	// the block as a whole.
+	// list's index and a labelled block's label as steps of their own:
+	// {"oauth", "client_id"}. Empty: the block as a whole.
 	Path []string
 }

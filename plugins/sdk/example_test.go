@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -23,9 +22,13 @@ type Acme struct {
 	Timeouts sdk.Timeouts `tunneld:"timeouts"`
 }
 
+// Validate checks what the tags do not say.
+func (a *Acme) Validate() []sdk.Diagnostic {
+	return append(sdk.ValidateHostPort(a.Proxy, "proxy"), sdk.ValidateSecret(a.Password, "password")...)
+}
+
 // Dial asks the proxy for the target with one line and reads one line.
 func (a *Acme) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
-	req.Enter(sdk.StageConnect)
 	connect, cancel := a.Timeouts.ConnectContext(ctx)
 	defer cancel()
 	conn, err := req.Connect(connect, a.Proxy)
@@ -34,29 +37,27 @@ func (a *Acme) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) 
 	}
 
 	req.Enter(sdk.StageRequest)
-	// A read does not know of a context: a deadline ends it with the handshake's.
 	handshake, cancel := a.Timeouts.HandshakeContext(ctx)
 	defer cancel()
-	stop := context.AfterFunc(handshake, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	r := bufio.NewReader(conn)
-	_, err = fmt.Fprintf(conn, "OPEN %s %s\n", req.Target, a.Password.Reveal())
-	var answer string
-	if err == nil {
-		answer, err = r.ReadString('\n')
-	}
-	if !stop() { // the deadline was set: the socket is spoiled
-		err = handshake.Err()
-	}
+	r := bufio.NewReaderSize(conn, 4096) // the longest answer
+	var answer []byte
+	err = sdk.Bound(handshake, conn, func() error {
+		if _, err := fmt.Fprintf(conn, "OPEN %s %s\n", req.Target, a.Password.Reveal()); err != nil {
+			return err
+		}
+		answer, err = r.ReadSlice('\n')
+		return err
+	})
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	if answer = strings.TrimSpace(answer); answer != "OK" {
+	if said := strings.TrimSpace(string(answer)); said != "OK" {
 		_ = conn.Close()
 		return nil, &sdk.DialError{
 			Reason:  sdk.ReasonDenied,
-			Message: "the proxy says " + answer,
-			Hint:    "Check the password, and that the proxy may reach " + req.Target.String() + ".",
+			Message: "the proxy says: " + sdk.Excerpt(said, 200, a.Password.Reveal()),
+			Hint:    "check the password, and that the proxy may reach " + req.Target.String(),
 		}
 	}
 
@@ -76,19 +77,4 @@ func ExampleServe() {
 		}))
 	}
 	_ = main
-}
-
-// The schema of a struct is what "tunneld plugin schema" shows.
-func ExampleSchemaOf() {
-	schema, err := sdk.SchemaOf(new(Acme))
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	for _, a := range schema.GetAttributes() {
-		fmt.Println(a.GetName(), a.GetType().GetKind().Text(), "required:", a.GetRequired(), "sensitive:", a.GetSensitive())
-	}
-	// Output:
-	// proxy string required: true sensitive: false
-	// password string required: false sensitive: true
 }

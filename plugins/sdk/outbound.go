@@ -8,27 +8,28 @@ import (
 
 	"github.com/tunneld/tunneld/internal/bare"
 	"github.com/tunneld/tunneld/internal/outbound"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// Outbound makes the TCP connections of an upstream as its block has them: with its
-// socket options, from its bind address and through its via, the proxy in front. It
-// may be used by several goroutines at once, and beyond the dial that it came with.
-// The zero value makes connections as the system does.
+// Outbound makes the TCP connections of an upstream as its block says: with its socket
+// options, from its bind address and through the proxy that its via names. Several
+// goroutines may use it at once, and after the dial that it came with. The zero value
+// makes connections as the system does.
 type Outbound struct{ dialer outbound.Dialer }
 
 // DialContext connects to address, "host:port", and returns once bytes can flow;
-// network is "tcp". All addresses of a name are tried, both families in turn and
-// side by side (RFC 8305); a proxy is given the name. It has no timeout of its own
-// unless from Within: bound it with ctx. Nodelay is on until the connection is handed over and as the
-// user wants it from then on, since a handshake must not wait.
+// network is "tcp". All addresses of a name are tried, IPv6 and IPv4 side by side (RFC
+// 8305); a proxy is given the name. It has no timeout unless Within set one: bound it
+// with ctx. Nodelay is on during the handshake, and as the user wants it from Direct or
+// RelayConn on.
 //
-// The connection is a *net.TCPConn, also behind a proxy: what the far end sends at
-// once is still in it. Only behind an https proxy is it a *tls.Conn. An error of
-// the proxy is one of the stage connect; the SDK knows what it means.
+// The connection is a *net.TCPConn, also behind a proxy; only behind an https proxy it is
+// a *tls.Conn. It is the caller's. What an error means NetworkError says, also one of the
+// proxy, whose stage is StageConnect.
 //
-// On Linux each connection is watched until it is closed, for as long as the
-// process lives: where the far end's system acknowledges nothing for three minutes
-// of what it was sent, the line is dead and the connection is reset.
+// On Linux each connection is watched until it is closed. Where the far end's system
+// acknowledges nothing for three minutes of what it was sent, the line is dead, and the
+// connection is reset.
 func (o Outbound) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if network != "tcp" {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: net.UnknownNetworkError(network)}
@@ -36,21 +37,22 @@ func (o Outbound) DialContext(ctx context.Context, network, address string) (net
 	return o.dialer.Dial(ctx, address, nil)
 }
 
-// Use makes t's connections those of o. An HTTP proxy is sent requests over plain
-// http as such, since most refuse CONNECT to port 80; all others go through a
-// connection of DialContext. It sets t's DialContext and Proxy.
+// Use lets t make its connections by o: it sets t's DialContext and Proxy. Requests over
+// plain http are sent to an HTTP proxy as such, since most refuse CONNECT to port 80; all
+// others go through a connection of DialContext.
 func (o Outbound) Use(t *http.Transport) { o.dialer.Use(t) }
 
-// Within returns what makes the same connections, each within limit, a proxy's part
-// included; 0 is no limit.
+// Within returns an Outbound that makes the same connections, each within limit, a
+// proxy's part included; 0: no limit.
 func (o Outbound) Within(limit time.Duration) Outbound {
 	o.dialer.Timeout = limit
 	return o
 }
 
-// OrEnvironment returns o where the upstream's block names a proxy, and otherwise
-// one whose proxy is that of the environment (HTTPS_PROXY, NO_PROXY): for services
-// beside the far end, which are elsewhere. Its error shows nothing of the variables.
+// OrEnvironment returns o where the upstream's block names a proxy, and otherwise an
+// Outbound whose proxy is that of the environment (HTTPS_PROXY, NO_PROXY). It is for
+// services other than the far end, such as a token service. The error, of a variable that
+// names no proxy, shows nothing of its value.
 func (o Outbound) OrEnvironment() (Outbound, error) {
 	if !o.dialer.Via.IsZero() {
 		return o, nil
@@ -60,32 +62,33 @@ func (o Outbound) OrEnvironment() (Outbound, error) {
 	return o, err
 }
 
-// Secrets are what the proxy is told in confidence, and may repeat in a text of
-// its own; see Redact.
+// Secrets returns the credentials that the proxy is sent, and may repeat in a text of its
+// own: pass them to Excerpt or Redact.
 func (o Outbound) Secrets() []string { return o.dialer.Via.Secrets() }
 
-// Outbound returns what makes the request's connections, for who connects later or
-// through a library. See Connect.
+// Outbound returns what makes the request's connections, for code that connects later or
+// for a library that connects by itself. Where neither is needed use Connect.
 func (r *Request) Outbound() Outbound {
 	return Outbound{r.way.dialer(r.Options, r.watch)}
 }
 
-// Connect connects to address, "host:port", as Outbound().DialContext does, and
-// enters the stages that this takes: resolve, and then connect.
+// Connect connects to address, "host:port", as DialContext of Outbound does, and enters
+// StageResolve, where there is a name to resolve, and StageConnect.
 func (r *Request) Connect(ctx context.Context, address string) (net.Conn, error) {
 	o := r.Outbound()
-	return o.dialer.Dial(ctx, address, r.Enter)
+	return o.dialer.Dial(ctx, address, func(s pluginv1.Stage) { r.Enter(Stage(s)) })
 }
 
-// Bound calls f, which reads and writes conn, and ends what f does there when ctx
-// is done: the error is then ctx's cause. It is for handshakes, whose readers know
-// no context. After an error conn is of no use.
+// Bound calls f, which reads and writes conn, and makes those calls fail when ctx is done.
+// It returns the error of f, or the cause of ctx (context.Cause) if ctx ended it. It is
+// for handshakes, since a Read knows no context. After an error conn is of no use; the
+// caller closes it. f sets no deadlines on conn.
 func Bound(ctx context.Context, conn net.Conn, f func() error) error {
 	return outbound.Bound(ctx, conn, f)
 }
 
 // Socket returns the connection at the bottom of conn, such as the TCP connection
-// of a *tls.Conn: what NetConn leads to.
+// of a *tls.Conn: it follows NetConn() net.Conn as far as that leads.
 func Socket(conn net.Conn) net.Conn { return bare.Under(conn) }
 
 // backgroundOptions are those of connections that no listener asked for.

@@ -63,7 +63,7 @@ func TestEveryPluginHasVia(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			if got := c.Path.Text(); got != tt.path {
+			if got := string(c.Path); got != tt.path {
 				t.Errorf("path %s", got)
 			}
 			if host, _, _ := net.SplitHostPort(c.Local); name == "bind" && host != "127.0.0.9" {

@@ -11,13 +11,12 @@ import (
 
 // RelayConn is Relay for a connection that carries the tunnel's bytes as they
 // are, but is not a bare kernel socket: a *tls.Conn and the like. conn is the
-// SDK's from here on; deadlines set on it are lifted. A client's end of file
-// becomes CloseWrite where conn has that method, and is kept from the far end
-// where it has not. Abort resets the socket under conn, found through NetConn,
-// so that no close_notify makes it look like a clean end; the death of the
-// plugin resets it as well.
+// SDK's from here on, which lifts its deadlines. At the client's end of file CloseWrite is
+// called where conn has that method; where it has none, the far end is not told. A tunnel
+// that is broken off resets the socket under conn (see Socket), so that no close_notify
+// makes it look like a clean end, and so does the death of the plugin.
 //
-// A *tls.Conn has to come from TLS.Client, or be made over StrictEOF: else it
+// A *tls.Conn has to come from TLS.Client, or be made over StrictEOF: otherwise it
 // reports a connection that was cut between two records as a clean end.
 func RelayConn(conn net.Conn) *Tunnel {
 	return Relay(newConnStream(conn, nil), conn.LocalAddr(), conn.RemoteAddr())
@@ -85,9 +84,9 @@ func socketOf(s Stream) syscall.Conn {
 	return nil
 }
 
-// StrictEOF wraps the connection that TLS is to be spoken on. crypto/tls takes
+// StrictEOF wraps the connection that TLS will be spoken on. crypto/tls takes
 // an end of file between two records for the end of the data, although RFC
-// 8446, section 6.1, wants a close_notify for that: with the wrapper it is
-// io.ErrUnexpectedEOF. A crashed far end then does not look like a finished
-// one.
+// 8446, section 6.1, demands a close_notify for that. With the wrapper it is
+// io.ErrUnexpectedEOF, so that a far end that has crashed does not look like one that has
+// finished.
 func StrictEOF(conn net.Conn) net.Conn { return tlsconf.Strict(conn) }

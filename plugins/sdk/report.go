@@ -2,9 +2,6 @@ package sdk
 
 import (
 	"sync"
-	"time"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -37,21 +34,4 @@ func (r *reporter) tell() {
 	st := wireStatus(r.last)
 	r.tls.state(st)
 	r.send(st)
-}
-
-func wireStatus(st Status) *pluginv1.UpstreamStatus {
-	return &pluginv1.UpstreamStatus{
-		Health:            st.Health,
-		Message:           st.Message,
-		CredentialExpires: wireTime(st.CredentialExpires),
-		CredentialRenewed: wireTime(st.CredentialRenewed),
-		Unreleased:        uint32(max(st.Unreleased, 0)),
-	}
-}
-
-func wireTime(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }

@@ -11,52 +11,62 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// SchemaOf derives the body of an upstream block from the struct that d points
-// to. Every exported field needs a tag
+// SchemaOf derives what an upstream block may hold from the struct that d points to, as
+// Serve and package sdktest do. It is for tests, and returns the message of the plugin
+// protocol.
+//
+// Every exported field needs a tag
 //
 //	`tunneld:"name[,required][,sensitive][,freetext][,orzero]"`
 //
-// or `tunneld:"-"`, which leaves it out; unexported fields are left out
-// anyway. A value that contains a control character, as the line break at a file's end,
-// is refused, since nearly no protocol has a place for it. It is taken where the field
-// has the option freetext, and where it is sensitive: see ValidateSecret. Further tags:
+// or `tunneld:"-"`, which leaves it out, as unexported fields are. A name is a lower-case
+// letter and up to 63 of a-z, 0-9 and _. The options:
 //
-//	`default:"…"`         the value of an absent attribute as a user would write it:
+//	required    the user has to write the attribute or block
+//	sensitive   the value is never shown
+//	freetext    the text may hold control characters, such as line breaks; without it
+//	            they are refused, but for sensitive values: see ValidateSecret
+//	orzero      0 is allowed below min, as in "0s" for none
+//
+// Further tags:
+//
+//	`default:"…"`         the value where the user wrote none, in the user's notation:
 //	                      "30s", "32KiB", "true"; JSON for lists and maps
-//	`doc:"…"`             what it is for; of a block, too
-//	`deprecated:"…"`      what to use instead; of a block, too
+//	`doc:"…"`             what it is for; also for a block
+//	`deprecated:"…"`      what to use instead; also for a block
 //	`one_of:"a,b"`        the texts that are allowed
-//	`min:"…"`, `max:"…"`  the least and the most, as a user would write it; of a
-//	                      text its bytes, of a list or map its elements; of a block
-//	                      those of its durations that have none. The option orzero
-//	                      allows 0 below min
-//	`pattern:"…"`         a regular expression (RE2) for the whole text
+//	`min:"…"`, `max:"…"`  the least and the greatest value, in the user's notation; for
+//	                      a text the number of its bytes, for a list or map of its
+//	                      elements; for a block those of its durations that have none
+//	`pattern:"…"`         a regular expression (RE2) that the whole text has to match
 //	`path:"file"`         the text is the path of a file to read; also "folder", "any"
-//	`conflicts_with:"…"`  attributes and blocks of the same struct that must not be
-//	                      given with it, by name, separated by commas; of a block, too
-//	`required_with:"…"`   those that must be given with it
+//	`conflicts_with:"…"`  names of the same struct, separated by commas, that must not be
+//	                      given beside it; also for a block
+//	`required_with:"…"`   names that must be given beside it; also for a block
 //
-// Of a list or map one_of, pattern and path are those of each element. What is empty
-// is not given, for conflicts_with and required_with, and what has a default always is:
-// neither may name it. The daemon tells a user where these rules are broken, with file
-// and line; a daemon that is too old for one does not, and then the SDK does.
+// For a list or map one_of, pattern and path hold for each element. For conflicts_with
+// and required_with an empty value counts as not given. An attribute with a default
+// cannot be named there, since it always has a value. The daemon checks all this, and
+// tells the user the file and line; the SDK checks it again for a daemon that is older
+// than a tag.
 //
-// The type of a field decides the attribute's:
+// The field's Go type decides the type in HCL:
 //
 //	string                string
 //	Secret                string, sensitive
 //	bool                  bool
-//	int, int64            int
-//	float64               float
-//	time.Duration         duration
-//	Size                  size
+//	int, int64            number without fraction, within ±2^53
+//	float64               number
+//	time.Duration         duration: "1m30s"; not negative
+//	Size                  size: "64KiB"; not negative
 //	[]T, map[string]T     list and map of the above or of one another
-//	struct, *struct       a single block; absent it is filled with its
-//	                      defaults, or nil
-//	[]struct              a repeated block
-//	map[string]struct     a block with one label
+//	struct                a block, at most one; its defaults where the user wrote none
+//	*struct               a block, at most one; nil where the user wrote none
+//	[]struct              a block, any number of them
+//	map[string]struct     a block with a label, any number of them
 //
-// The error names every field that breaks these rules, not just the first.
+// TLS and Timeouts are structs for blocks that many plugins have. The error names every
+// field that breaks these rules, not just the first.
 func SchemaOf(d Dialer) (*pluginv1.Block, error) {
 	v := reflect.ValueOf(d)
 	if !v.IsValid() || v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {

@@ -246,13 +246,13 @@ func TestLimits(t *testing.T) {
 }
 
 func TestBuild(t *testing.T) {
-	_, err := Plugin{Name: "No-Good", New: func() Dialer { return &wrong{} }}.Build()
+	_, err := Plugin{Name: "No-Good", New: func() Dialer { return &wrong{} }}.build()
 	for _, want := range []string{`plugin "No-Good"`, "a lower-case letter first, then up to 31", "no version", "wrong.Untagged"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q: %v", want, err)
 		}
 	}
-	if _, err := (Plugin{}).Build(); err == nil || !strings.Contains(err.Error(), "no New") {
+	if _, err := (Plugin{}).build(); err == nil || !strings.Contains(err.Error(), "no New") {
 		t.Errorf("an empty plugin: %v", err)
 	}
 }

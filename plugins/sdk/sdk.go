@@ -8,7 +8,10 @@
 //
 //	func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error) {
 //		conn, err := req.Connect(ctx, c.Proxy)
-//		…
+//		if err != nil {
+//			return nil, err
+//		}
+//		… // the protocol's handshake, which asks for req.Target
 //		return sdk.Direct(conn, nil), nil
 //	}
 //
@@ -19,6 +22,23 @@
 // Everything else is the daemon's: listeners, routes, limits, moving the bytes,
 // metrics, reload. The package does not parse configuration files; values
 // arrive checked and defaulted.
+//
+// # The life of an instance
+//
+// For each upstream block the SDK calls New and sets the fields. It then calls, where the
+// struct has them, Validate, Notes and Defaults; for "tunneld validate" that is all. An
+// upstream that is used is told by Start. Dial follows, from many goroutines at once, and
+// at the end Close (io.Closer), once: no configuration has the upstream any more, and all
+// its dials have returned. Tunnels outlive it. A reload that leaves a block as it is keeps
+// the instance, with all that it caches. A panic fails the call that it happens in.
+//
+// # What is sent
+//
+// Texts of an error, a diagnostic or a status are shown to users and logged: no secret may
+// be in them. The SDK cuts each after 4 KiB.
+//
+// A test runs a plugin with package sdktest; "tunneld plugin test" runs the finished
+// program against a kit of checks. docs/writing-a-plugin.md is the tutorial.
 package sdk
 
 import (
@@ -30,25 +50,25 @@ import (
 // Plugin describes a plugin. Name, Version and New are required.
 type Plugin struct {
 	// Name is what stands in upstream "NAME" "…": ^[a-z][a-z0-9_]{0,31}$.
-	Name    string
+	Name string
+	// Version is the plugin's own, in any form: "1.0.0".
 	Version string
-	// Summary is one line on what the plugin is for.
+	// Summary is one line on what the plugin is for; may be empty.
 	Summary string
-	// New returns a pointer to a new, zero configuration struct. Its fields are
-	// the schema; see SchemaOf for their tags. Besides Dialer it may implement
-	// Validator, Defaulter, Starter and io.Closer. Close is called once, on an instance
-	// that has started, when no generation of the configuration has it any more
-	// and all its dials have returned; tunnels outlive it.
+	// New returns a pointer to a new configuration struct. Its fields are the schema;
+	// see SchemaOf for their tags, which have the defaults: New sets none. Besides
+	// Dialer the pointer may implement Validator, Noter, Defaulter, Starter and
+	// io.Closer.
 	New func() Dialer
-	// Targets says which targets the upstreams take; zero: not told. A listener with
-	// a label for its target, and a route whose upstreams all need a port, are an
-	// error of the configuration.
+	// Targets says which targets the upstreams take; zero: not told. Where a
+	// listener's target is a label and all upstreams of its route need a port, the
+	// daemon refuses the configuration.
 	Targets Targets
-	// NoHalfClose says that the protocol cannot end one direction alone. A
-	// client's end of file then reaches CloseWrite all the same, and the far
-	// end's ends the tunnel. So does the upstream's half_close, DefaultHalfClose
-	// unless set: that long after CloseWrite has returned, or after the last byte
-	// from the far end that came later, the tunnel is closed, as a clean end.
+	// NoHalfClose says that the protocol cannot end one direction alone. CloseWrite is
+	// still called at the client's end of file, and the far end's end of file ends the
+	// tunnel. So does silence: once CloseWrite has returned and the far end has sent
+	// nothing for the upstream's half_close (DefaultHalfClose unless set), the SDK
+	// closes the tunnel, as a clean end.
 	NoHalfClose bool
 	// NoTargetAnswer says that the protocol does not tell whether the target was
 	// reached: the dial succeeds, and the tunnel to a target that refuses ends.
@@ -64,96 +84,109 @@ type Plugin struct {
 	NoReset bool
 }
 
-// Targets says whether a target can be a label, without a port.
+// Targets says whether a target may be a label, without a port.
 type Targets int
 
 // The kinds of targets.
 const (
-	// TargetsWithPort are hosts and ports.
+	// TargetsWithPort: a host and a port.
 	TargetsWithPort Targets = iota + 1
-	// TargetsOrLabels are these, and labels.
+	// TargetsOrLabels: a host and a port, or a label.
 	TargetsOrLabels
 )
 
-// Dialer makes connections through one configured upstream. An instance lives
-// as long as a generation of the configuration has an upstream of that name and
-// those values: what it caches is kept over a reload that leaves them alone.
+// Dialer makes connections through one configured upstream.
 type Dialer interface {
-	// Dial connects to req.Target and returns once bytes can flow both ways and
-	// not before. It is called by many goroutines at once, and must return soon
-	// after ctx is done. On an error it leaves nothing open. An error should be
-	// a *DialError; any other is classified by the stage that req.Enter last
-	// named and by what it wraps, and its text is sent on: no secret in it.
-	// Where the listener's time for the dial is over, context.Cause(ctx) says so.
+	// Dial connects to req.Target and returns once bytes can flow both ways, not
+	// before. Many goroutines call it at once, up to 1024. It has to return soon after
+	// ctx is done: at the end of the time that the listener gives it (the cause is
+	// ErrOvertime then), when the client is gone, and when the plugin stops. ctx ends
+	// with the call; what outlives the call needs a context of its own.
+	//
+	// On an error Dial leaves nothing open. The error should be a *DialError. Any other
+	// is classified as by NetworkError, at the stage that req.Enter named last, and its
+	// text is sent.
+	//
+	// The tunnel is the SDK's from here on, also where nobody wants it any more: then
+	// the SDK closes it.
 	Dial(ctx context.Context, req *Request) (*Tunnel, error)
 }
 
-// Validator checks what the schema cannot, and runs only where the values fit the
-// schema. It has no side effects: it neither
-// dials nor keeps anything, and is called on an instance that may never be
-// used. No text of a diagnostic may hold a secret.
+// Validator checks what the schema cannot.
 type Validator interface {
+	// Validate is called where the values fit the schema. It has no side effects: it
+	// dials nothing and keeps nothing, since the instance may never be used. It returns
+	// nil where nothing is wrong.
 	Validate() []Diagnostic
 }
 
-// Noter is asked, once the values are known to be right, for what a new version of
-// the plugin does otherwise with them, and how to have it as before. Nothing is
-// wrong: users read it in "tunneld validate" and in the log of a start.
+// Noter tells what a new version of the plugin does differently with an unchanged
+// configuration.
 type Noter interface {
+	// Notes is called where Validate found no error. Each note names what changed and
+	// how to keep the old behaviour; whether it is a warning does not matter. "tunneld
+	// validate" prints notes, and a start logs them.
 	Notes() []Diagnostic
 }
 
-// Defaulter is asked for the defaults of the common attributes, which are the
-// daemon's and which every upstream has, once the values are known to be right.
+// Defaulter names defaults for attributes that every upstream has and that are the
+// daemon's.
 type Defaulter interface {
+	// Defaults is called where Validate found no error.
 	Defaults() Defaults
 }
 
-// Defaults are those of common attributes, for one upstream that leaves them
-// out. A zero field leaves the daemon's default.
+// Defaults are used where the upstream's block leaves the attribute out. A zero field
+// leaves the daemon's own default.
 type Defaults struct {
-	// MaxConnections is the most connections at a time through the upstream.
+	// MaxConnections is the most connections at a time through the upstream
+	// (max_connections).
 	MaxConnections int
-	// HalfClose is for how long a tunnel goes on without a byte from the far end
-	// once the client has ended its direction; see Plugin.NoHalfClose.
+	// HalfClose is how long a tunnel lives on without a byte from the far end after
+	// the client has ended its direction (half_close); see Plugin.NoHalfClose.
 	HalfClose time.Duration
 }
 
-// DefaultHalfClose is the half_close of a plugin with NoHalfClose that names no
-// other.
+// DefaultHalfClose is the half_close of upstreams of a plugin with NoHalfClose that names
+// no other in its Defaults.
 const DefaultHalfClose = time.Second
 
-// Starter is told when an instance is about to be used: once, before its first
-// Dial. It must not block; background work that it begins ends with Close.
+// Starter is told when an instance is about to be used.
 type Starter interface {
+	// Start is called once, before the first Dial. It must not wait for the network: a
+	// reload waits for it. Goroutines that it starts end with Close. With an error the
+	// configuration is not put in force, and the user reads the error; Close is not
+	// called then.
 	Start(env *Env) error
 }
 
-// Env is what an instance is given at its start. All of it may be used by
+// Env is what an instance is given at its start. All of it may be kept, and used by
 // several goroutines at once.
 type Env struct {
 	// Upstream is the name of the upstream block.
 	Upstream string
-	// Log goes to the daemon's log with the upstream's name.
+	// Log writes to the daemon's log, with the upstream's name, at the daemon's level.
 	Log *slog.Logger
-	// Report tells the upstream's state to the daemon. It does not block; the
-	// newest report wins.
+	// Report tells the daemon the upstream's state. It does not block, and the newest
+	// report wins; after Close it does nothing. Each report is whole: a zero field
+	// replaces what was reported before.
 	Report func(Status)
-	// Outbound makes connections that no dial asks for, such as to a token service.
+	// Outbound makes connections that belong to no dial, such as to a token service.
 	Outbound Outbound
 }
 
 // Status is the state of an upstream.
 type Status struct {
 	// Health is of the upstream as a whole: the daemon passes a failing one over where
-	// the route has another. What concerns one target is not it.
+	// the route has another. What concerns one target alone does not count.
 	Health Health
-	// Message says why it is failing; no secret in it.
+	// Message says why it is failing; empty where it is not.
 	Message string
-	// CredentialExpires and CredentialRenewed are zero where there is none.
+	// CredentialExpires is when the credential in use ends; zero: there is none.
 	CredentialExpires time.Time
+	// CredentialRenewed is when it was last renewed; zero: it was not.
 	CredentialRenewed time.Time
 	// Unreleased is how many tunnels have ended here that the far end may still
-	// hold, since it has not answered to their end.
+	// hold, since it has not confirmed their end.
 	Unreleased int
 }

@@ -7,9 +7,9 @@ import (
 	"log/slog"
 )
 
-// Secret is a value that cannot be printed by accident: every form of printing,
+// Secret is a text that cannot be printed by accident: every form of printing,
 // logging and encoding shows a placeholder. An attribute of this type is
-// sensitive. Secrets are compared by what Reveal returns, not with ==.
+// sensitive. The zero value is empty. Compare what Reveal returns: == does not.
 type Secret struct {
 	// A pointer, since fmt calls no method of a value in an unexported field
 	// and prints what it finds there: an address.

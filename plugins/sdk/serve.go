@@ -23,20 +23,20 @@ import (
 // daemon is gone.
 const stopTime = 2 * time.Second
 
-// Serve runs the plugin until the daemon ends it, and returns the process's
-// exit status. It comes first in main: whatever is printed before it breaks the
-// handshake. Run by hand it says what the program is and returns 1.
+// Serve runs the plugin until the daemon ends it, and returns the process's exit status:
+// 0, or 1 where it could not be served, which the log explains. Call it first in main,
+// since anything that is printed before it breaks the start, and once. Run by hand the
+// program says what it is.
 //
-// It takes the process over: os.Stdout and os.Stderr, the defaults of packages
-// slog and log, and the signals SIGINT and SIGHUP, which a terminal sends to
-// the daemon's plugins as well and which mean nothing here. SIGPIPE does not end
-// the plugin. What it prints appears in the daemon's log as a warning. SIGTERM, and
-// the end of the daemon, abort the relay tunnels and end Serve within two seconds.
+// It takes the process over: os.Stdout and os.Stderr, whose lines appear in the daemon's
+// log as warnings; the defaults of packages slog and log, which write to that log; and the
+// signals SIGINT and SIGHUP, which it ignores, since a terminal sends them to the daemon's
+// plugins as well. SIGPIPE does not end the plugin. SIGTERM, and the end of the daemon,
+// abort the relay tunnels and end Serve within two seconds.
 //
 // On Linux it also keeps other processes of the same user from tracing this one and
 // from reading its memory and environment, and it forbids core files: debuggers need
-// TUNNELD_DUMPABLE=1 in the plugin's environment, or root. In a test binary it does
-// not.
+// TUNNELD_DUMPABLE=1 in the plugin's environment, or root. A test binary stays open.
 func Serve(p Plugin) int {
 	if os.Getenv(pluginwire.MagicCookieKey) != pluginwire.MagicCookieValue {
 		fmt.Fprintf(os.Stderr, "This program is the plugin %q of tunneld, which starts it by itself.\nName it in the command of a plugin block, or put it into the plugin_dir: see https://github.com/tunneld/tunneld.\n", p.Name)
@@ -65,7 +65,7 @@ func Serve(p Plugin) int {
 	if protectErr != nil {
 		log.Warn("the plugin's memory is not protected", "err", protectErr)
 	}
-	built, err := p.Build()
+	built, err := p.build()
 	if err != nil {
 		log.Error("the plugin cannot be served", "err", err)
 		return 1

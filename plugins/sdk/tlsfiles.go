@@ -54,8 +54,8 @@ func (t TLS) client() *tlsconf.Client {
 	return c
 }
 
-// TLS returns the tls block that block points to, or that of a user who has written
-// none: sessions are resumed there, too. It is for blocks that are a pointer.
+// TLS returns the block that block points to, and where it is nil the defaults, with
+// sessions that are resumed as well. It is for fields of type *TLS.
 func (r *Request) TLS(block *TLS) TLS {
 	if block != nil {
 		return *block

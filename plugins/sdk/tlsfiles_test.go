@@ -44,7 +44,7 @@ func (s *started) Write(line []byte) (int, error) {
 
 func startSecured(t *testing.T, config string) *started {
 	t.Helper()
-	built, err := Plugin{Name: "secured", Version: "1", New: func() Dialer { return new(secured) }}.Build()
+	built, err := Plugin{Name: "secured", Version: "1", New: func() Dialer { return new(secured) }}.build()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestReportKeepsWhatTheSDKKnows(t *testing.T) {
 	r.again()
 	for range 2 {
 		s.await(func(st *pluginv1.UpstreamStatus) bool {
-			return st.GetHealth() == HealthFailing && st.GetMessage() == "why" && len(st.GetCertificates()) == 1
+			return st.GetHealth() == pluginv1.Health_HEALTH_FAILING && st.GetMessage() == "why" && len(st.GetCertificates()) == 1
 		})
 	}
 }

@@ -15,21 +15,23 @@ type Tunnel struct {
 }
 
 // Stream is a tunnel whose bytes the plugin has to frame or encrypt. One
-// goroutine reads while another writes; CloseWrite comes from the writing one,
-// Abort from anywhere. Exactly one of Close and Abort is called, once, and ends
-// a Read or Write under way. A panic in any of them ends that tunnel alone.
+// goroutine reads while another writes; the writing one calls CloseWrite, any one
+// Abort. Exactly one of Close and Abort is called, once, and ends a Read or Write under
+// way. A panic in any of them ends that tunnel alone.
 //
-// A Stream on one TCP connection also has NetConn() net.Conn, which returns it or
-// what is above it: where that line is dead the tunnel ends, and the daemon is
-// told why. See Request.Dialer.
+// A Stream on a single TCP connection should also have the method NetConn() net.Conn,
+// which returns that connection or one above it, as *tls.Conn has it. Where the line is
+// dead (see Outbound.DialContext), the log then says that this is why the tunnel ended.
 type Stream interface {
 	// Read returns io.EOF only where the far end has ended its direction
 	// cleanly. Any other error ends the tunnel, and the client is reset.
 	io.Reader
-	// Write returns once the bytes are the transport's. Any error ends the
-	// tunnel, and the client is reset.
+	// Write returns once the transport has taken the bytes, which it must not keep.
+	// Any error ends the tunnel, and the client is reset.
 	io.Writer
-	// CloseWrite tells the far end that no more bytes come; reading goes on.
+	// CloseWrite tells the far end that no more bytes come; reading goes on. With
+	// Plugin.NoHalfClose it returns once the far end has taken all that was written,
+	// and with an error where it has not.
 	CloseWrite() error
 	// Close ends a tunnel of which both directions have ended cleanly.
 	Close() error
@@ -41,10 +43,10 @@ type Stream interface {
 
 // Direct hands a kernel socket over to the daemon: after the handshake the
 // tunnel's bytes are the connection's own, and the plugin is out of the way.
-// conn is a *net.TCPConn or a *net.UnixConn, and the SDK's from here on. A *tls.Conn,
-// as Request.Connect returns behind an https proxy, is pumped as by RelayConn.
-// prefetched is what the handshake read too far, nil where it read exactly its
-// own part; it is copied.
+// conn is a *net.TCPConn or a *net.UnixConn; any other connection fails the dial, but for
+// a *tls.Conn, as Request.Connect returns behind an https proxy, which is pumped as by
+// RelayConn. prefetched is what the handshake read too far, nil where it read exactly its
+// own part; it is copied. conn is the SDK's from here on.
 func Direct(conn net.Conn, prefetched []byte) *Tunnel {
 	return &Tunnel{
 		conn:       conn,
@@ -56,9 +58,10 @@ func Direct(conn net.Conn, prefetched []byte) *Tunnel {
 
 // Relay lets the SDK pump the bytes between the daemon and s, which is the
 // SDK's from here on. local and remote are the transport's two ends, for the
-// log; either may be nil. A plugin that dies closes its sockets, which the far
-// end sees as an end of file: where its protocol would take that for a clean
-// one, set SetLinger(0) on the socket and lift it in Close.
+// log; either may be nil. The system closes the sockets of a plugin that dies, and the
+// far end sees an end of file. Where its protocol takes that for a clean end, call
+// SetLinger(0) on the TCP connection when the tunnel begins, so that it is reset, and
+// SetLinger(-1) in Close.
 func Relay(s Stream, local, remote net.Addr) *Tunnel {
 	return &Tunnel{stream: s, local: address(local), remote: address(remote)}
 }

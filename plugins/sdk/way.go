@@ -12,6 +12,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/schema"
+	"github.com/tunneld/tunneld/internal/sockopt"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -27,7 +28,7 @@ func (l *way) dialer(o SocketOptions, watch func(remote string, c syscall.RawCon
 	if l == nil {
 		l = new(way) // of a request that an author's test made
 	}
-	d := outbound.Dialer{Socket: o, Bind: l.bind, Via: l.via, TLS: l.proxyTLS}
+	d := outbound.Dialer{Socket: sockopt.Options(o), Bind: l.bind, Via: l.via, TLS: l.proxyTLS}
 	if watch != nil {
 		d.Control = func(network, address string, c syscall.RawConn) error {
 			if strings.HasPrefix(network, "tcp") {

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
@@ -177,7 +176,7 @@ func dialFailure(host string, last sdk.Stage, err error) error {
 	case err == nil:
 		return nil
 	case !errors.As(err, &e):
-	case e.Cause != nil && e.Err == ErrExchange && neterr.Classify(e.Cause).Hint != "":
+	case e.Cause != nil && e.Err == ErrExchange && sdk.NetworkError(last, e.Cause).Hint != "":
 		err = e.Cause
 	default:
 		return e.dialError(host, last)

@@ -140,7 +140,7 @@ func TestDialFailures(t *testing.T) {
 			_, err := dial(t, tt.v, tt.target)
 			e := dialError(t, err)
 			if e.Stage != tt.stage || e.Reason != tt.reason {
-				t.Errorf("got %v: %v, want %v: %v", e.Stage.Text(), e, tt.stage.Text(), tt.reason.Text())
+				t.Errorf("got %v: %v, want %v: %v", e.Stage, e, tt.stage, tt.reason)
 			}
 			if carried := tt.name != "no port"; !carried && e.Retryable {
 				t.Errorf("retryable: %v", e)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/internal/tlsconf"
 	"github.com/tunneld/tunneld/plugins/sdk"
@@ -120,7 +119,7 @@ func (c *aheadConn) Read(b []byte) (int, error) {
 // error itself says more than that it was late: which addresses were tried.
 func failed(stage sdk.Stage, step string, err error) *sdk.DialError {
 	e := sdk.NetworkError(stage, err)
-	if stage != sdk.StageConnect && e.Reason == sdk.ReasonTimeout && !errors.Is(err, neterr.ErrOvertime) {
+	if stage != sdk.StageConnect && e.Reason == sdk.ReasonTimeout && !errors.Is(err, sdk.ErrOvertime) {
 		e.Message = "no answer in time"
 	}
 	e.Message = step + ": " + e.Message

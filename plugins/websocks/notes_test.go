@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
+	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 	"github.com/tunneld/tunneld/plugins/websocks/internal/wire"
 	"github.com/tunneld/tunneld/plugins/websocks/websocksemu"
-	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // The tests of this file are the protocol notes, line by line, as far as they
@@ -73,16 +73,16 @@ func TestKeyIsRandom(t *testing.T) {
 func TestNotesSocketIsHandedOver(t *testing.T) {
 	s := emulate(t, websocksemu.Options{})
 	c := mustDial(t, towards(s), websocksemu.EchoTarget)
-	if c.Path != pluginv1.DataPath_DATA_PATH_DIRECT || c.Conn.RemoteAddr().String() != s.Address() {
-		t.Errorf("path %s to %s, want direct to %s", c.Path.Text(), c.Conn.RemoteAddr(), s.Address())
+	if c.Path != sdktest.PathDirect || c.Conn.RemoteAddr().String() != s.Address() {
+		t.Errorf("path %s to %s, want direct to %s", c.Path, c.Conn.RemoteAddr(), s.Address())
 	}
 	send(t, c, "plain bytes")
 	expect(t, c, "plain bytes")
 
 	secure := emulate(t, websocksemu.Options{TLS: true})
 	c = mustDial(t, towards(secure), websocksemu.EchoTarget)
-	if c.Path != pluginv1.DataPath_DATA_PATH_RELAY || c.Remote != secure.Address() {
-		t.Errorf("path %s to %s, want relay to %s", c.Path.Text(), c.Remote, secure.Address())
+	if c.Path != sdktest.PathRelay || c.Remote != secure.Address() {
+		t.Errorf("path %s to %s, want relay to %s", c.Path, c.Remote, secure.Address())
 	}
 	send(t, c, "plain bytes")
 	expect(t, c, "plain bytes")
@@ -104,7 +104,7 @@ func TestNotesPasswordSaltAndClock(t *testing.T) {
 		}
 		e := dialError(t, err)
 		if e.Stage != sdk.StageHandshake || e.Reason != sdk.ReasonUnauthenticated || e.Retryable {
-			t.Errorf("clock off by %s: %s, %s, retryable %t", off, e.Stage.Text(), e.Reason.Text(), e.Retryable)
+			t.Errorf("clock off by %s: %s, %s, retryable %t", off, e.Stage, e.Reason, e.Retryable)
 		}
 		has(t, "hint", e.Hint, "username and password", "this machine's clock", "2m0s", map[bool]string{true: "ahead", false: "behind"}[off > 0])
 	}
@@ -196,7 +196,7 @@ func TestNotesNameThatDoesNotResolve(t *testing.T) {
 		_, err := dial(t, towards(s), "nosuch.invalid:80")
 		e := dialError(t, err)
 		if e.Stage != sdk.StageRequest || e.Reason != sdk.ReasonNotFound || !e.Retryable {
-			t.Errorf("%s, %s, retryable %t", e.Stage.Text(), e.Reason.Text(), e.Retryable)
+			t.Errorf("%s, %s, retryable %t", e.Stage, e.Reason, e.Retryable)
 		}
 		has(t, "message", e.Message, "could not resolve")
 		has(t, "hint", e.Hint, "check the name")
@@ -317,7 +317,7 @@ func TestNotesTLSOf2021(t *testing.T) {
 		"timeouts": values{"handshake": "100ms"},
 	}))
 	if e.Stage != sdk.StageTLS || e.Reason != sdk.ReasonTimeout {
-		t.Errorf("%s, %s, want a timeout of the TLS handshake", e.Stage.Text(), e.Reason.Text())
+		t.Errorf("%s, %s, want a timeout of the TLS handshake", e.Stage, e.Reason)
 	}
 	has(t, "hint", e.Hint, "min_version")
 }

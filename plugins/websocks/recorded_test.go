@@ -69,7 +69,7 @@ func TestRecordedConversations(t *testing.T) {
 			c, err := dial(t, values{"url": url}, tt.target)
 			if tt.refusal != 0 {
 				if e := dialError(t, err); e.Reason != tt.refusal {
-					t.Errorf("%s, want %s: %v", e.Reason.Text(), tt.refusal.Text(), err)
+					t.Errorf("%s, want %s: %v", e.Reason, tt.refusal, err)
 				}
 				return
 			}

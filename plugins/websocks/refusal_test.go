@@ -79,7 +79,7 @@ func TestRefusals(t *testing.T) {
 			s := emulate(t, websocksemu.Options{Faults: tt.faults})
 			e := refusedDial(t, towards(s))
 			if e.Stage != tt.stage || e.Reason != tt.reason || e.Retryable != tt.retryable {
-				t.Errorf("%s, %s, retryable %t; want %s, %s, %t", e.Stage.Text(), e.Reason.Text(), e.Retryable, tt.stage.Text(), tt.reason.Text(), tt.retryable)
+				t.Errorf("%s, %s, retryable %t; want %s, %s, %t", e.Stage, e.Reason, e.Retryable, tt.stage, tt.reason, tt.retryable)
 			}
 			has(t, "message", e.Message, tt.message)
 			has(t, "hint", e.Hint, tt.hint)
@@ -120,7 +120,7 @@ func TestBreaks(t *testing.T) {
 						return // the reset came before connect had returned
 					}
 					if e.Stage != stage || e.Reason != reason || !e.Retryable {
-						t.Errorf("%s, %s, retryable %t, %q; want %s, %s, true", e.Stage.Text(), e.Reason.Text(), e.Retryable, e.Message, stage.Text(), reason.Text())
+						t.Errorf("%s, %s, retryable %t, %q; want %s, %s, true", e.Stage, e.Reason, e.Retryable, e.Message, stage, reason)
 					}
 				})
 			}
@@ -144,7 +144,7 @@ func TestSOCKSOfAnotherVersion(t *testing.T) {
 			_, _ = r.ReadByte()
 		})
 		if e := refusedDial(t, values{"url": url}); e.Reason != sdk.ReasonProtocol {
-			t.Errorf("%q: %s", answer, e.Reason.Text())
+			t.Errorf("%q: %s", answer, e.Reason)
 		}
 	}
 }
@@ -176,7 +176,7 @@ func TestTLSErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := refusedDial(t, tt.v)
 			if e.Stage != sdk.StageTLS || e.Retryable {
-				t.Errorf("%s, retryable %t", e.Stage.Text(), e.Retryable)
+				t.Errorf("%s, retryable %t", e.Stage, e.Retryable)
 			}
 			has(t, "hint", e.Hint, tt.hint)
 		})

@@ -129,7 +129,7 @@ func TestStages(t *testing.T) {
 	s := emulate(t, websocksemu.Options{TLS: true})
 	var got []string
 	for _, st := range mustDial(t, towards(s), websocksemu.EchoTarget).Stages {
-		got = append(got, st.Stage.Text())
+		got = append(got, st.Stage.String())
 	}
 	if want := "connect tls handshake request"; strings.Join(got, " ") != want {
 		t.Errorf("stages %q, want %q", got, want)

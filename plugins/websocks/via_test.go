@@ -44,8 +44,8 @@ func TestVia(t *testing.T) {
 				v["tls"] = values{"ca_file": both}
 			}
 			c := mustDial(t, v, websocksemu.EchoTarget)
-			if c.Path.Text() != tt.path {
-				t.Errorf("path %s", c.Path.Text())
+			if string(c.Path) != tt.path {
+				t.Errorf("path %s", c.Path)
 			}
 			send(t, c, "hello")
 			expect(t, c, "hello")

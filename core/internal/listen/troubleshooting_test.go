@@ -18,6 +18,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/plugins/sapsocks"
+	"github.com/tunneld/tunneld/plugins/sdk"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -75,11 +76,11 @@ func failures(in func(sapsocks.Failure) bool) string {
 		if !in(f) {
 			continue
 		}
-		reason, next := f.Reason.Text(), yes(f.Retryable)
+		reason, next := f.Reason.String(), yes(f.Retryable)
 		if f.Reason == 0 {
 			reason, next = "as the network's", "as the network's"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", f.Stage.Text(), reason, next, reader(f.Message), reader(f.Hint))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", f.Stage, reason, next, reader(f.Message), reader(f.Hint))
 	}
 	return b.String()
 }
@@ -87,7 +88,7 @@ func failures(in func(sapsocks.Failure) bool) string {
 // tables are what the page holds between its marks.
 func tables() map[string]string {
 	reply := func(f sapsocks.Failure) bool { return strings.HasPrefix(string(f.Kind), "reply-") }
-	token := func(f sapsocks.Failure) bool { return f.Stage == pluginv1.Stage_STAGE_CREDENTIAL }
+	token := func(f sapsocks.Failure) bool { return f.Stage == sdk.StageCredential }
 	var network, told strings.Builder
 	network.WriteString("| reason | next | what happened | what to check |\n|---|---|---|---|\n")
 	for _, e := range networkErrors {
@@ -158,13 +159,13 @@ func TestNetworkErrorsAreComplete(t *testing.T) {
 // happened and what to check, whatever has failed.
 func TestBodyOfEveryFailure(t *testing.T) {
 	for _, f := range sapsocks.Failures() {
-		reason := f.Reason
+		stage, reason := pluginv1.Stage(f.Stage), pluginv1.Reason(f.Reason)
 		if reason == 0 {
 			reason = pluginv1.Reason_REASON_REFUSED
 		}
-		got := string(httpRefusal(&tunnel.DialError{Stage: f.Stage, Reason: reason, Message: f.Message, Hint: f.Hint}))
+		got := string(httpRefusal(&tunnel.DialError{Stage: stage, Reason: reason, Message: f.Message, Hint: f.Hint}))
 		_, body, _ := strings.Cut(got, "\r\n\r\n")
-		want := fmt.Sprintf("stage: %s\nreason: %s\n%s\n%s\n", f.Stage.Text(), reason.Text(), f.Message, f.Hint)
+		want := fmt.Sprintf("stage: %s\nreason: %s\n%s\n%s\n", stage.Text(), reason.Text(), f.Message, f.Hint)
 		if body != want || f.Hint == "" {
 			t.Errorf("%s: body %q, want %q", f.Kind, body, want)
 		}

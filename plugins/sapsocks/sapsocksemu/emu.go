@@ -17,8 +17,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"github.com/tunneld/tunneld/internal/socks5"
 )
 
 // Grant is how a client proves itself to the token service.
@@ -81,12 +79,17 @@ type Server struct {
 
 // Conversation is what one client said to the proxy, as far as it came.
 type Conversation struct {
-	Methods  []socks5.Method
-	Token    string
-	Location string // decoded
-	Request  socks5.Request
-	// Reply is the answer to the request, or to what came before it.
-	Reply socks5.Code
+	// Methods are those that it offered.
+	Methods []byte
+	// Token is the JWT that it sent.
+	Token string
+	// Location is the location id, decoded.
+	Location string
+	// Target is what it asked for, "host:port".
+	Target string
+	// Reply is a refusal of the request, or of what came before it (REP of RFC 1928);
+	// 0: there was none.
+	Reply byte
 }
 
 // maxSeen bounds the conversations that are remembered.

@@ -1,10 +1,6 @@
 package sapsocksemu
 
-import (
-	"time"
-
-	"github.com/tunneld/tunneld/internal/socks5"
-)
+import "time"
 
 // Step is one answer of the proxy.
 type Step int
@@ -34,20 +30,20 @@ type Faults struct {
 	Bytewise bool
 
 	// Method is chosen whatever was offered.
-	Method *socks5.Method
+	Method *byte
 	// AuthStatus, if not 0, refuses the authentication, and so do tokens that
 	// are not valid. RefuseByReply tells it by reply 05 instead of a status.
 	AuthStatus    byte
 	RefuseByReply bool
-	// Reply, if not 0, refuses each request.
-	Reply socks5.Code
+	// Reply, if not 0, refuses each request (REP of RFC 1928).
+	Reply byte
 	// ShortReply sends two bytes of a refusal, and the end of file.
 	ShortReply bool
 	// HalfReply sends two bytes of a refusal, and nothing more.
 	HalfReply bool
-	// Bound is BND.ADDR and BND.PORT of a success; its kind of host decides the
-	// address type.
-	Bound socks5.Address
+	// Bound is BND.ADDR and BND.PORT of a success, "host:port"; its kind of host decides
+	// the address type. Empty: the real one.
+	Bound string
 	// WithData holds the reply back until the backend has spoken, and sends both
 	// in one packet.
 	WithData bool

@@ -2,6 +2,7 @@ package sapsocksemu
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -50,8 +52,9 @@ var errOver = errors.New("over")
 // client is one conversation.
 type client struct {
 	*net.TCPConn
-	server *Server
-	said   *Conversation // only this goroutine writes; with the server's mu held
+	server  *Server
+	said    *Conversation // only this goroutine writes; with the server's mu held
+	request socks5.Request
 }
 
 func (c *client) note(f func(*Conversation)) {
@@ -68,10 +71,7 @@ func (s *Server) serve(conn *net.TCPConn) {
 		return
 	}
 	defer s.forget(backend)
-	bound := s.now().Bound
-	if bound.Host == "" {
-		bound = address(backend.LocalAddr())
-	}
+	bound := cmp.Or(s.now().Bound, backend.LocalAddr().String())
 	if c.answer(StepRequest, append(reply(socks5.Succeeded, bound), first...)) != nil {
 		return
 	}
@@ -92,7 +92,7 @@ func (c *client) handshake() (backend *net.TCPConn, first []byte, err error) {
 		}
 	}
 	request, err := socks5.ReadRequest(c)
-	c.note(func(said *Conversation) { said.Request = request })
+	c.request = request
 	if err != nil {
 		var kind *socks5.AddressTypeError
 		if errors.As(err, &kind) {
@@ -100,6 +100,7 @@ func (c *client) handshake() (backend *net.TCPConn, first []byte, err error) {
 		}
 		return nil, nil, err
 	}
+	c.note(func(said *Conversation) { said.Target = request.Address.String() })
 	if refused {
 		return nil, nil, c.refuse(socks5.ConnectionRefused)
 	}
@@ -126,7 +127,11 @@ func (c *client) greet() error {
 	if err != nil {
 		return err
 	}
-	c.note(func(said *Conversation) { said.Methods = methods })
+	offered := make([]byte, len(methods))
+	for i, m := range methods {
+		offered[i] = byte(m)
+	}
+	c.note(func(said *Conversation) { said.Methods = offered })
 	wanted := methodJWT
 	if c.server.options.Trusted {
 		wanted = socks5.MethodNone
@@ -136,7 +141,7 @@ func (c *client) greet() error {
 		chosen = socks5.MethodUnacceptable
 	}
 	if forced := c.server.now().Method; forced != nil {
-		chosen = *forced
+		chosen = socks5.Method(*forced)
 	}
 	if err := c.answer(StepGreeting, socks5.AppendMethod(nil, chosen)); err != nil {
 		return err
@@ -195,18 +200,18 @@ func readJWT(r io.Reader) (token, location string, err error) {
 // mapped to.
 func (c *client) reach() (*net.TCPConn, socks5.Code) {
 	s := c.server
-	if code := s.now().Reply; code != socks5.Succeeded {
+	if code := socks5.Code(s.now().Reply); code != socks5.Succeeded {
 		return nil, code
 	}
-	if c.said.Request.Command != socks5.Connect {
+	if c.request.Command != socks5.Connect {
 		return nil, socks5.CommandNotSupported
 	}
-	if ip, err := netip.ParseAddr(c.said.Request.Address.Host); err == nil && !ip.Is4() {
+	if ip, err := netip.ParseAddr(c.request.Address.Host); err == nil && !ip.Is4() {
 		return nil, socks5.AddressTypeNotSupported
 	}
 	s.mu.Lock()
 	mappings, connected := s.connectors[c.said.Location]
-	real, mapped := mappings[c.said.Request.Address.String()]
+	real, mapped := mappings[c.request.Address.String()]
 	s.mu.Unlock()
 	switch {
 	case !connected:
@@ -226,8 +231,8 @@ func (c *client) reach() (*net.TCPConn, socks5.Code) {
 }
 
 func (c *client) refuse(code socks5.Code) error {
-	c.note(func(said *Conversation) { said.Reply = code })
-	b := reply(code, socks5.Address{})
+	c.note(func(said *Conversation) { said.Reply = byte(code) })
+	b := reply(code, "0.0.0.0:0")
 	f := c.server.now()
 	if f.ShortReply || f.HalfReply {
 		b = b[:2]
@@ -292,18 +297,15 @@ func (s *Server) pause(d time.Duration) bool {
 	}
 }
 
-func reply(code socks5.Code, bound socks5.Address) []byte {
-	b, err := socks5.AppendReply(nil, socks5.Reply{Code: code, Bound: bound})
+func reply(code socks5.Code, bound string) []byte {
+	host, port, _ := net.SplitHostPort(bound)
+	n, _ := strconv.ParseUint(port, 10, 16)
+	b, err := socks5.AppendReply(nil, socks5.Reply{Code: code, Bound: socks5.Address{Host: host, Port: uint16(n)}})
 	if err != nil {
 		// A fault's address that SOCKS cannot carry: any other will do.
 		return append([]byte{socks5.Version, byte(code)}, bytes.Repeat([]byte{1}, 8)...)
 	}
 	return b
-}
-
-func address(a net.Addr) socks5.Address {
-	t := a.(*net.TCPAddr)
-	return socks5.Address{Host: t.IP.String(), Port: uint16(t.Port)}
 }
 
 // pipe carries both directions to their ends: an end of file is passed on as

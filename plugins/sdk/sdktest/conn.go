@@ -9,7 +9,17 @@ import (
 	"sync"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
-	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// Path is how a tunnel's bytes travel between the plugin and the daemon.
+type Path string
+
+// The paths.
+const (
+	// PathDirect: the plugin has handed the socket to the far end over (sdk.Direct).
+	PathDirect Path = "direct"
+	// PathRelay: the plugin pumps (sdk.Relay, sdk.RelayConn).
+	PathRelay Path = "relay"
 )
 
 // ErrNotClean is what Conn.Read returns in place of io.EOF where the plugin did
@@ -17,14 +27,15 @@ import (
 // would reset its client.
 var ErrNotClean = errors.New("the tunnel did not end cleanly")
 
-// Conn is the daemon's end of a tunnel.
+// Conn is the daemon's end of a tunnel. Whoever dialed closes it. One goroutine may read
+// while another writes; the other methods may be called by any.
 type Conn struct {
 	net.Conn // the socket that was handed over
-	// Path is how the bytes travel: DATA_PATH_DIRECT or DATA_PATH_RELAY.
-	Path pluginv1.DataPath
-	// Local and Remote are the ends of the plugin's connection.
+	// Path is how the bytes travel.
+	Path Path
+	// Local and Remote are the ends of the plugin's connection, "host:port", or empty.
 	Local, Remote string
-	// Stages is how long each stage of the dial took.
+	// Stages is how long each stage of the dial took, in the order of entry.
 	Stages []sdk.StageTime
 	// ReadAhead is what came with the answer; Read returns it first.
 	ReadAhead []byte

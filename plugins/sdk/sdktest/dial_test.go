@@ -261,7 +261,7 @@ func TestCallsThatAreWrong(t *testing.T) {
 		}
 	}
 	tg := newTarget(t)
-	_, err := u.DialWith(bounded(t), tg.addr(), sdktest.DialOptions{Accept: []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_STREAM}})
+	_, err := u.DialWith(bounded(t), tg.addr(), sdktest.DialOptions{Accept: []sdktest.Path{"stream"}})
 	if status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("paths: %v", err)
 	}

@@ -216,7 +216,7 @@ func TestStatus(t *testing.T) {
 	}
 	u := s.Configure(t, "a", map[string]any{"value": "1"})
 	env := <-c.envs
-	if ups := next(); len(ups) != 1 || ups[0].GetHealth() != sdk.HealthOK || ups[0].GetName() != "a" || ups[0].GetConfigHash() == "" {
+	if ups := next(); len(ups) != 1 || ups[0].GetHealth() != pluginv1.Health_HEALTH_OK || ups[0].GetName() != "a" || ups[0].GetConfigHash() == "" {
 		t.Errorf("a new upstream: %v", ups)
 	}
 	expires := time.Now().Add(time.Hour).Truncate(time.Second).UTC()

@@ -36,7 +36,7 @@ import (
 // callTimeout bounds each call that a test gives no context for.
 const callTimeout = 10 * time.Second
 
-// Plugin is a plugin that runs.
+// Plugin is a plugin that runs. Its methods may be called by several goroutines.
 type Plugin struct {
 	schema  *pluginv1.Block
 	control pluginv1.PluginServiceClient
@@ -79,7 +79,7 @@ func StartWithLog(t testing.TB, p sdk.Plugin, log *slog.Logger) *Plugin {
 }
 
 func start(p sdk.Plugin, log *slog.Logger) (*Plugin, error) {
-	built, err := p.Build()
+	built, err := serve.Build(p)
 	if err != nil {
 		return nil, err
 	}
@@ -245,16 +245,4 @@ func (p *Plugin) Validate(t testing.TB, name string, values map[string]any) []sd
 	}
 	ds, _ := diagnostics(resp.GetDiagnostics())
 	return ds
-}
-
-func diagnostics(wire []*pluginv1.Diagnostic) (ds []sdk.Diagnostic, failed bool) {
-	for _, d := range wire {
-		if d.GetNote() {
-			continue // nothing is wrong
-		}
-		warning := d.GetSeverity() == pluginv1.Severity_SEVERITY_WARNING
-		failed = failed || !warning
-		ds = append(ds, sdk.Diagnostic{Warning: warning, NotYet: d.GetNotYet(), Summary: d.GetSummary(), Detail: d.GetDetail(), Path: d.GetPath()})
-	}
-	return ds, failed
 }

@@ -15,18 +15,17 @@ import (
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
-	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 func TestPaths(t *testing.T) {
-	want := map[string]pluginv1.DataPath{
-		fixture.DirectName: pluginv1.DataPath_DATA_PATH_DIRECT,
-		fixture.RelayName:  pluginv1.DataPath_DATA_PATH_RELAY,
+	want := map[string]sdktest.Path{
+		fixture.DirectName: sdktest.PathDirect,
+		fixture.RelayName:  sdktest.PathRelay,
 	}
 	both(t, func(t *testing.T, p sdk.Plugin) {
 		c, far := dial(t, p, nil)
 		if c.Path != want[p.Name] {
-			t.Errorf("path is %s", c.Path.Text())
+			t.Errorf("path is %s", c.Path)
 		}
 		if c.Remote != far.LocalAddr().String() || c.Local != far.RemoteAddr().String() {
 			t.Errorf("ends are %s and %s, the far end sees %s and %s", c.Local, c.Remote, far.RemoteAddr(), far.LocalAddr())
@@ -284,8 +283,8 @@ func TestPrefetched(t *testing.T) {
 			if !bytes.Equal(got, sent) {
 				t.Errorf("%d bytes came, not the %d that were sent, or others", len(got), len(sent))
 			}
-			if want := n <= pluginwire.MaxPrefetched && p.Name == fixture.DirectName; want != (c.Path == pluginv1.DataPath_DATA_PATH_DIRECT) {
-				t.Errorf("path is %s with %d bytes read ahead", c.Path.Text(), n)
+			if want := n <= pluginwire.MaxPrefetched && p.Name == fixture.DirectName; want != (c.Path == sdktest.PathDirect) {
+				t.Errorf("path is %s with %d bytes read ahead", c.Path, n)
 			}
 		})
 	}
@@ -295,14 +294,14 @@ func TestPrefetched(t *testing.T) {
 func TestDirectFallsBack(t *testing.T) {
 	tg := newTarget(t)
 	u := sdktest.Start(t, fixture.Direct()).Configure(t, "up", nil)
-	c, err := u.DialWith(bounded(t), tg.addr(), sdktest.DialOptions{Accept: []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_RELAY}})
+	c, err := u.DialWith(bounded(t), tg.addr(), sdktest.DialOptions{Accept: []sdktest.Path{sdktest.PathRelay}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	deadline(t, c)
-	if c.Path != pluginv1.DataPath_DATA_PATH_RELAY {
-		t.Errorf("path is %s", c.Path.Text())
+	if c.Path != sdktest.PathRelay {
+		t.Errorf("path is %s", c.Path)
 	}
 	far := tg.accept()
 	write(t, c, "ping")

@@ -4,13 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -24,13 +20,16 @@ type Upstream struct {
 }
 
 // DialOptions are what a dial is asked with besides its target. The zero value
-// accepts the direct and the relay path.
+// accepts both paths.
 type DialOptions struct {
-	// Accept lists the accepted data paths; empty: direct and relay.
-	Accept                      []pluginv1.DataPath
-	Source                      string
+	// Accept lists the paths that the tunnel may take; empty: both.
+	Accept []Path
+	// Source is the client's address, "host:port", or empty.
+	Source string
+	// Listener, Route and Connection are the names in the request; may be empty.
 	Listener, Route, Connection string
-	Socket                      sdk.SocketOptions
+	// Socket is what the plugin's sockets are set to.
+	Socket sdk.SocketOptions
 	// HalfClose is the upstream's half_close; 0: a direction that has ended
 	// sets no limit.
 	HalfClose time.Duration
@@ -44,34 +43,15 @@ func (u *Upstream) Dial(ctx context.Context, target string) (*Conn, error) {
 
 // DialWith is Dial with options.
 func (u *Upstream) DialWith(ctx context.Context, target string, o DialOptions) (*Conn, error) {
-	t, err := parseTarget(target)
+	t, err := wireTarget(target)
 	if err != nil {
 		return nil, err
 	}
-	if len(o.Accept) == 0 {
-		o.Accept = []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_DIRECT, pluginv1.DataPath_DATA_PATH_RELAY}
-	}
 	token, arrives := u.p.wire.expect()
 	defer u.p.wire.forget(token)
-	resp, err := u.p.tunnels.Dial(ctx, &pluginv1.DialRequest{
-		Generation:    u.generation,
-		Upstream:      u.name,
-		Target:        t,
-		Token:         token,
-		Source:        o.Source,
-		Listener:      o.Listener,
-		Route:         o.Route,
-		Connection:    o.Connection,
-		AcceptedPaths: o.Accept,
-		SocketOptions: &pluginv1.SocketOptions{
-			Nodelay:           o.Socket.Nodelay,
-			KeepaliveIdle:     wireDuration(o.Socket.KeepaliveIdle),
-			KeepaliveInterval: wireDuration(o.Socket.KeepaliveInterval),
-			KeepaliveCount:    uint32(o.Socket.KeepaliveCount),
-			UserTimeout:       wireDuration(o.Socket.UserTimeout),
-		},
-		Common: &pluginv1.CommonSettings{HalfClose: wireDuration(o.HalfClose)},
-	})
+	req := o.request(t)
+	req.Generation, req.Upstream, req.Token = u.generation, u.name, token
+	resp, err := u.p.tunnels.Dial(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", target, err)
 	}
@@ -88,7 +68,7 @@ func (u *Upstream) DialWith(ctx context.Context, target string, o DialOptions) (
 	}
 	return &Conn{
 		Conn:      conn,
-		Path:      h.GetPath(),
+		Path:      Path(h.GetPath().Text()),
 		Local:     h.GetConnected().GetLocalAddress(),
 		Remote:    h.GetConnected().GetRemoteAddress(),
 		Stages:    stageTimes(h.GetConnected().GetStages()),
@@ -113,13 +93,7 @@ func (u *Upstream) Release(t testing.TB) {
 func (u *Upstream) AwaitStatus(ctx context.Context, t testing.TB, want func(sdk.Status) bool) (last sdk.Status) {
 	t.Helper()
 	u.await(ctx, t, func(st *pluginv1.UpstreamStatus) bool {
-		last = sdk.Status{Health: st.GetHealth(), Message: st.GetMessage(), Unreleased: int(st.GetUnreleased())}
-		if e := st.GetCredentialExpires(); e != nil {
-			last.CredentialExpires = e.AsTime()
-		}
-		if r := st.GetCredentialRenewed(); r != nil {
-			last.CredentialRenewed = r.AsTime()
-		}
+		last = statusOf(st)
 		return want(last)
 	})
 	return last
@@ -158,42 +132,4 @@ func (u *Upstream) await(ctx context.Context, t testing.TB, want func(*pluginv1.
 			}
 		}
 	}
-}
-
-func parseTarget(target string) (*pluginv1.Target, error) {
-	host, port, err := net.SplitHostPort(target)
-	if err != nil {
-		return &pluginv1.Target{Host: target}, nil
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("dial %s: the port is not a number", target)
-	}
-	return &pluginv1.Target{Host: host, Port: uint32(n)}, nil
-}
-
-func wireDuration(d time.Duration) *durationpb.Duration {
-	if d == 0 {
-		return nil
-	}
-	return durationpb.New(d)
-}
-
-func dialError(e *pluginv1.DialError) *sdk.DialError {
-	return &sdk.DialError{
-		Stage:      e.GetStage(),
-		Reason:     e.GetReason(),
-		Retryable:  e.GetRetryable(),
-		Message:    e.GetMessage(),
-		Hint:       e.GetHint(),
-		RetryAfter: e.GetRetryAfter().AsDuration(),
-	}
-}
-
-func stageTimes(wire []*pluginv1.StageTime) []sdk.StageTime {
-	out := make([]sdk.StageTime, len(wire))
-	for i, s := range wire {
-		out[i] = sdk.StageTime{Stage: s.GetStage(), Duration: s.GetDuration().AsDuration()}
-	}
-	return out
 }

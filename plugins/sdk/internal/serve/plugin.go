@@ -84,11 +84,8 @@ func beforeDeadline(ctx context.Context, cause error) (context.Context, context.
 	return context.WithDeadlineCause(ctx, deadline.Add(-margin), cause)
 }
 
-// Bounds on what is told to the daemon.
-const (
-	maxText        = 4 << 10
-	maxDiagnostics = 256
-)
+// maxText bounds a text that is told to the daemon, in bytes.
+const maxText = 4 << 10
 
 // clean makes text of the plugin's fit for protobuf, whose strings are UTF-8,
 // and bounds it.

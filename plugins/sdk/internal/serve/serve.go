@@ -34,6 +34,11 @@ type Plugin struct {
 	New func() Instance
 }
 
+// Build makes a Plugin of an sdk.Plugin: package sdk sets it, for package sdktest, which
+// has no other way to what an author's plugin is made into. Its error names everything
+// that is wrong with the plugin.
+var Build func(plugin any) (Plugin, error)
+
 // Instance is one upstream's configuration. Decode comes first and once; then
 // Validate, Start, Dial by many goroutines, and Close once.
 type Instance interface {

@@ -2149,7 +2149,8 @@ type DialRequest struct {
 	// The data paths that the daemon takes for this dial. An answer with another
 	// fails the dial.
 	AcceptedPaths []DataPath `protobuf:"varint,10,rep,packed,name=accepted_paths,json=acceptedPaths,proto3,enum=tunneld.plugin.v1.DataPath" json:"accepted_paths,omitempty"`
-	// W3C trace context; empty where the connection is not traced.
+	// W3C trace context: reserved for a daemon that takes part in traces. None does so
+	// far, and both are empty.
 	Traceparent string `protobuf:"bytes,11,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	Tracestate  string `protobuf:"bytes,12,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
 	// What the common attributes of the upstream say that a plugin needs; absent
