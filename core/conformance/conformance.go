@@ -34,7 +34,7 @@ type Options struct {
 	ConfigPath string
 	// Upstream is the upstream to test, "type.name".
 	Upstream string
-	// Version, Bundled and Self are the daemon's own: see pluginhost.
+	// Version, Bundled and Self are those of core.Options.
 	Version string
 	Bundled []string
 	Self    []string
@@ -57,9 +57,9 @@ type Options struct {
 
 	// Timeout bounds each step: a dial, an answer, a wait for bytes. Zero: 10s.
 	Timeout time.Duration
-	// Bulk is how many bytes go each way, Dials how many dials are made at once.
-	// Zero: 64 MiB, 64.
-	Bulk  int64
+	// Bulk is how many bytes go each way; 0: 64 MiB.
+	Bulk int64
+	// Dials is how many dials are made at once; 0: 64.
 	Dials int
 	// Progress is told each check that is through; may be nil.
 	Progress func(Check)

@@ -18,7 +18,9 @@ type Result string
 
 // The results.
 const (
+	// Pass: what was seen is what the protocol asks for.
 	Pass Result = "pass"
+	// Fail: it is not.
 	Fail Result = "fail"
 	// Declared: the plugin says that its protocol cannot.
 	Declared Result = "declared"
@@ -29,14 +31,18 @@ const (
 // Check is one check of a report.
 type Check struct {
 	// ID is stable: a released one is neither renamed nor used for another check.
-	ID     string `json:"id"`
-	Group  string `json:"group"`
-	Title  string `json:"title"`
+	ID string `json:"id"`
+	// Group is the heading that the check is under.
+	Group string `json:"group"`
+	// Title says in a line what holds where it passes.
+	Title string `json:"title"`
+	// Result is how it went.
 	Result Result `json:"result"`
 	// Detail is what was seen, or why it was skipped; may be empty.
 	Detail string `json:"detail,omitempty"`
 	// Fix is what to do about a failure.
-	Fix     string  `json:"fix,omitempty"`
+	Fix string `json:"fix,omitempty"`
+	// Seconds is how long it took.
 	Seconds float64 `json:"seconds"`
 }
 
@@ -46,31 +52,43 @@ const ReportVersion = 1
 
 // Report is the outcome of a run.
 type Report struct {
-	Version int    `json:"version"`
-	Tunneld string `json:"tunneld,omitempty"` // the daemon's version
+	// Version is ReportVersion.
+	Version int `json:"version"`
+	// Tunneld is the daemon's version; may be empty.
+	Tunneld string `json:"tunneld,omitempty"`
 	// OK says that no check failed.
-	OK       bool      `json:"ok"`
-	Plugin   Plugin    `json:"plugin"`
-	Upstream string    `json:"upstream"`
-	Target   string    `json:"target"`
-	Started  time.Time `json:"started"`
-	Seconds  float64   `json:"seconds"`
+	OK bool `json:"ok"`
+	// Plugin is what was tested.
+	Plugin Plugin `json:"plugin"`
+	// Upstream and Target are those of the options.
+	Upstream string `json:"upstream"`
+	Target   string `json:"target"`
+	// Started is when the run began.
+	Started time.Time `json:"started"`
+	// Seconds is how long it took.
+	Seconds float64 `json:"seconds"`
 	// Notes are what the reader has to know about the circumstances.
-	Notes   []string       `json:"notes,omitempty"`
-	Checks  []Check        `json:"checks"`
+	Notes []string `json:"notes,omitempty"`
+	// Checks are in the order in which they ran.
+	Checks []Check `json:"checks"`
+	// Summary is how many checks went each way.
 	Summary map[Result]int `json:"summary"`
 }
 
 // Plugin is the plugin that was tested. All but Name and Source are empty where
 // it did not start.
 type Plugin struct {
+	// Name is the type of its upstreams.
 	Name string `json:"name"`
 	// Source is "bundled" or the program's path.
-	Source      string `json:"source"`
-	Version     string `json:"version,omitempty"`
-	Summary     string `json:"summary,omitempty"`
-	Path        string `json:"path,omitempty"` // "direct" or "relay"
-	NoHalfClose bool   `json:"no_half_close"`
+	Source string `json:"source"`
+	// Version and Summary are as the plugin gives them.
+	Version string `json:"version,omitempty"`
+	Summary string `json:"summary,omitempty"`
+	// Path is "direct" or "relay", as its tunnels go.
+	Path string `json:"path,omitempty"`
+	// NoHalfClose says that its protocol cannot end one direction alone.
+	NoHalfClose bool `json:"no_half_close"`
 	// Capabilities are as the plugin names them.
 	Capabilities []string `json:"capabilities,omitempty"`
 }
