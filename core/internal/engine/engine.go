@@ -127,7 +127,7 @@ func Start(ctx context.Context, opts Options) (*Engine, diag.Diagnostics, error)
 	e.turn <- struct{}{} // the control socket is served before all is done
 	diags, _, err = e.replace(ctx, renewal{cfg: cfg, diags: diags})
 	if err == nil {
-		e.followed.watch(cfg, names)
+		e.followed.watch(attempt{cfg: cfg, names: names}, false)
 	}
 	<-e.turn
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/internal/follow"
@@ -26,10 +27,11 @@ type followed struct {
 	dirty    map[string]bool          // block IDs
 	ownDirty bool
 
-	// own are the configuration's files, as the last try found them. Both are touched
-	// with turn held alone.
-	own      map[string]userfile.Sum
-	ownWatch *follow.Watch // nil: they are not followed
+	// own are the configuration's files, as the last try found them, and values those
+	// that file() has read in its bodies, where it failed: what mends it may be written
+	// there. All are touched with turn held alone.
+	own, values map[string]userfile.Sum
+	ownWatch    *follow.Watch // nil: they are not followed
 }
 
 // followedBody is a body of the configuration in force.
@@ -59,19 +61,29 @@ func (f *followed) close() {
 	f.cancel()
 	<-f.done
 	f.follow(nil)
-	f.watch(nil, userfile.Sum{})
+	f.watch(attempt{}, false)
 }
 
 func (f *followed) run(ctx context.Context) {
 	defer close(f.done)
+	tried := map[string]bool{} // bodies that are to be tried again
+	pause := leastRetry
+	var retry <-chan time.Time // nil while there are none
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-f.wake:
+			pause = leastRetry
+		case <-retry:
+			pause = min(2*pause, mostRetry)
 		}
 		f.mu.Lock()
+		for id := range f.dirty {
+			delete(tried, id)
+		}
 		bodies := slices.Sorted(maps.Keys(f.dirty))
+		bodies = slices.AppendSeq(bodies, maps.Keys(tried))
 		clear(f.dirty)
 		own := f.ownDirty
 		f.ownDirty = false
@@ -79,11 +91,23 @@ func (f *followed) run(ctx context.Context) {
 		if own {
 			f.engine.reloadChanged(ctx)
 		}
-		if len(bodies) > 0 {
-			f.engine.reread(ctx, bodies)
+		if len(bodies) == 0 {
+			continue
+		}
+		again := f.engine.reread(ctx, bodies, tried)
+		clear(tried)
+		retry = nil
+		for _, id := range again {
+			tried[id], retry = true, time.After(pause)
 		}
 	}
 }
+
+// leastRetry and mostRetry bound the pause before a body is tried again; it doubles.
+const (
+	leastRetry = time.Second
+	mostRetry  = time.Minute
+)
 
 // mark notes that something has changed, and wakes the goroutine.
 func (f *followed) mark(note func()) {
@@ -129,30 +153,47 @@ func (f *followed) follow(cfg *config.Config) {
 	f.bodies = next
 }
 
-// watch makes the configuration's own files, as tried found them, those that are
-// followed, where the configuration in force wants that; nil: none. names is the Sum of
-// the folder's names before, if it is a folder. It is called with turn held.
-func (f *followed) watch(tried *config.Config, names userfile.Sum) {
+// watch makes the configuration's own files, as the attempt found them, those that are
+// followed, where the configuration in force wants that, and where it failed the files of
+// its values, too; without a configuration: none. It is called with turn held.
+func (f *followed) watch(a attempt, failed bool) {
 	if f.ownWatch != nil {
 		f.ownWatch.Stop()
 		f.ownWatch = nil
 	}
-	if tried == nil {
+	if a.cfg == nil {
 		return
 	}
-	f.own = tried.Files()
+	f.own, f.values = a.cfg.Files(), nil
+	if failed {
+		f.values = valuesOf(a.cfg)
+	}
 	if !f.engine.current.Load().cfg.Daemon.Watch {
 		return
 	}
-	files := filesOf(f.own)
+	files := append(filesOf(f.own), filesOf(f.values)...)
 	path := f.engine.opts.ConfigPath
 	if _, ok := f.own[path]; !ok { // a folder, or nothing that can be read
-		files = append(files, follow.File{Path: path, Sum: names})
+		files = append(files, follow.File{Path: path, Sum: a.names})
 	}
 	var err error
 	if f.ownWatch, err = f.follower.Follow(files, func() { f.mark(func() { f.ownDirty = true }) }); err != nil {
 		f.engine.log.Warn("the configuration is not followed: a reload is needed when it changes", "err", err)
 	}
+}
+
+// knows says whether the last try was of the same files. It is called with turn held.
+func (f *followed) knows(cfg *config.Config) bool {
+	return maps.Equal(cfg.Files(), f.own) && (f.values == nil || maps.Equal(valuesOf(cfg), f.values))
+}
+
+// valuesOf are the files that file() has read in the bodies of a configuration.
+func valuesOf(cfg *config.Config) map[string]userfile.Sum {
+	all := map[string]userfile.Sum{}
+	for _, read := range cfg.ValueFiles() {
+		maps.Copy(all, read)
+	}
+	return all
 }
 
 func filesOf(sums map[string]userfile.Sum) (out []follow.File) {

@@ -111,7 +111,7 @@ func (k upstreamRecords) upstream(u config.Upstream, p *pluginhost.Plugin, diale
 
 // newGeneration puts the limits of the upstreams in force: it is the one that
 // is swapped in.
-func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets socketTable, known upstreamRecords) *generation {
+func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets *binding, known upstreamRecords) *generation {
 	g := &generation{
 		number:    number,
 		cfg:       cfg,
@@ -126,7 +126,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 	g.holders.Store(1) // the engine, until it retires the generation
 	for _, l := range cfg.Listeners {
 		on := &listener{Listener: l, id: l.ID(), access: cfg.Log.Access}
-		serves := served{id: l.ID(), sockets: of[*listening](sockets, listenerBlock(l.ID())), target: l.Target.String()}
+		serves := served{id: l.ID(), sockets: sockets.listening(l.ID()), target: l.Target.String()}
 		for _, s := range serves.sockets {
 			g.listeners[s] = on
 			serves.addresses = append(serves.addresses, s.bound().String())

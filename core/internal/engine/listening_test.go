@@ -31,14 +31,14 @@ func TestLostListenerComesBack(t *testing.T) {
 	e.sockets = socketTable{"listener.tcp.a": {old}}
 	e.current.Store(&generation{listeners: map[*listening]*listener{old: {Listener: block, id: block.ID()}}})
 	cfg := &config.Config{Listeners: []config.Listener{block}}
-	if err := e.newBinding(cfg).undo(t.Context()); err != nil {
+	if err := e.newBinding(cfg, nil).undo(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if err := taken.Close(); err != nil {
 		t.Fatal(err)
 	}
 
-	b := e.newBinding(cfg)
+	b := e.newBinding(cfg, nil)
 	if diags := b.bind(t.Context()); diags.HasErrors() {
 		t.Fatal(diags)
 	}

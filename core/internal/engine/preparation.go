@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
@@ -92,6 +93,11 @@ func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugi
 		}
 		return nil
 	}
+	if p.like != nil && name != p.fresh {
+		if plugin := p.like.plugins[name]; plugin != nil && (!p.concerned(name) || !plugin.Down()) {
+			return plugin
+		}
+	}
 	spec, err := findPlugin(name, p.cfg, p.opts)
 	if err != nil {
 		return fail(p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("there is no plugin %q", name), err.Error()))
@@ -100,11 +106,6 @@ func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugi
 		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("others can change the plugin %q", name), err.Error()+". Whoever does has what they wrote run with the daemon's rights.")
 		d.Warning = true
 		p.diags = append(p.diags, d)
-	}
-	if p.like != nil {
-		if plugin := p.like.plugins[name]; plugin != nil && !plugin.Down() {
-			return plugin
-		}
 	}
 	identity := pluginhost.Identity(ctx, spec)
 	for _, plugin := range p.running {
@@ -118,6 +119,11 @@ func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugi
 	}
 	p.started = append(p.started, plugin)
 	return plugin
+}
+
+// concerned says whether an upstream of the plugin may differ from the one in force.
+func (p *preparation) concerned(pluginType string) bool {
+	return slices.ContainsFunc(p.only, func(block string) bool { return strings.HasPrefix(block, "upstream."+pluginType+".") })
 }
 
 func (p *preparation) firstOf(pluginType string) string {
@@ -139,6 +145,9 @@ func (p *preparation) configure(ctx context.Context) error {
 			}
 		}
 		p.configured = append(p.configured, plugin)
+		if p.like != nil && p.like.plugins[name] == plugin && !p.concerned(name) && plugin.Carry(ctx, p.like.number, p.number) {
+			continue
+		}
 		found, err := plugin.Configure(ctx, p.number, upstreams)
 		if err != nil {
 			return fmt.Errorf("configure plugin %q: %w", name, err)

@@ -38,7 +38,7 @@ func (e *Engine) reload(ctx context.Context, r *status.Reload, a attempt, o stat
 		diags = wantListener(a.cfg, diags, e.opts.ConfigPath)
 	}
 	diags, err := e.renew(ctx, r, renewal{cfg: a.cfg, diags: diags})
-	e.followed.watch(a.cfg, a.names)
+	e.followed.watch(a, err != nil)
 	e.lastReload.Store(r)
 	e.reloads.Add(1)
 	if err != nil {
@@ -62,7 +62,7 @@ func (e *Engine) RestartPlugin(ctx context.Context, name string) status.Reload {
 			r.Error = fmt.Sprintf("no upstream has the plugin %q; in use: %s", name, cmp.Or(strings.Join(used, ", "), "none"))
 			return
 		}
-		if _, err := e.renew(ctx, r, renewal{cfg: cfg.Undecoded(), fresh: name}); err != nil {
+		if _, err := e.renew(ctx, r, renewal{cfg: cfg.Undecoded(), fresh: name, only: []string{}}); err != nil {
 			e.log.Error("restart of a plugin failed, its process stays", "plugin", name, "err", err)
 			return
 		}
@@ -102,9 +102,10 @@ type renewal struct {
 	diags diag.Diagnostics
 	// fresh is the plugin that is started anew in any case, or empty.
 	fresh string
-	// only are the blocks that may differ from the configuration in force, by ID; nil:
-	// all may. Otherwise plugins go on, whatever has become of their files, and other
-	// upstreams are not checked again.
+	// only are the upstreams and listeners that may differ from the configuration in
+	// force, by block ID; nil: all of it may. Otherwise the rest goes on as it is, whatever
+	// has become of what it was made of: plugins, unless they are down and such an
+	// upstream is theirs, addresses, the control socket. No other upstream is checked again.
 	only []string
 }
 

@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -16,18 +18,26 @@ import (
 
 // reread has the bodies of these blocks evaluated again, since files that they read
 // have changed, and puts them in force: all together, or else each that can be. The
-// rest of the configuration is the one in force, whatever has become of its files.
-func (e *Engine) reread(ctx context.Context, blockIDs []string) {
+// rest of the configuration is the one in force, whatever has become of its files. Those in
+// tried have failed before, and this is another try. again are the blocks whose values may
+// be right, but something else was in the way: one more may help.
+func (e *Engine) reread(ctx context.Context, blockIDs []string, tried map[string]bool) (again []string) {
 	e.inTurn(ctx, func(ctx context.Context, _ *status.Reload) {
 		if len(blockIDs) > 1 && e.tryReread(ctx, blockIDs).err == nil {
 			return
 		}
 		for _, id := range blockIDs {
-			if r := e.tryReread(ctx, []string{id}); r.err != nil && ctx.Err() == nil {
-				e.keepOld(id, r)
+			r := e.tryReread(ctx, []string{id})
+			if r.err == nil || ctx.Err() != nil {
+				continue
+			}
+			e.keepOld(id, r, tried[id])
+			if !errors.Is(r.err, ErrInvalid) {
+				again = append(again, id)
 			}
 		}
 	})
+	return again
 }
 
 // rereading is the outcome of one.
@@ -84,15 +94,20 @@ func differing(was, is map[string]userfile.Sum) (files []string) {
 	return files
 }
 
-// keepOld tells that what files hold now is not in force, and why.
-func (e *Engine) keepOld(blockID string, r rereading) {
+// keepOld tells that what files hold now is not in force, and why; of another try that
+// fails the log need not.
+func (e *Engine) keepOld(blockID string, r rereading, tried bool) {
 	files := strings.Join(r.changed[blockID], ", ")
 	why := r.err.Error()
 	if r.diags.HasErrors() {
 		why = r.diags.Error()
 	}
-	e.log.Warn("files have changed, and the block that reads them cannot use them: its old values stay in force", named(blockID, "files", files, "err", why)...)
 	e.followed.tell(blockID, fmt.Sprintf("%s: %s", files, why))
+	level := slog.LevelWarn
+	if tried {
+		level = slog.LevelDebug
+	}
+	e.log.Log(context.Background(), level, "files have changed, and the block that reads them cannot use them: its old values stay in force", named(blockID, "files", files, "err", why)...)
 }
 
 // named are a log line's attributes, of a block with this ID.
@@ -119,7 +134,7 @@ func (e *Engine) parse() attempt {
 func (e *Engine) reloadChanged(ctx context.Context) {
 	e.inTurn(ctx, func(ctx context.Context, r *status.Reload) {
 		a := e.parse()
-		if maps.Equal(a.cfg.Files(), e.followed.own) {
+		if e.followed.knows(a.cfg) {
 			return // another file of the folder
 		}
 		e.log.Info("the configuration has changed on disk")

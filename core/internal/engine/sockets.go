@@ -83,6 +83,7 @@ func of[T boundSocket](t socketTable, block string) []T {
 type binding struct {
 	engine *Engine
 	cfg    *config.Config
+	like   *generation // see preparation
 	old    socketTable // the engine's, which only commit and undo change
 	next   socketTable
 	claims map[boundSocket]claim // of those in next
@@ -90,10 +91,12 @@ type binding struct {
 	// leaving are the old ones that the next configuration does not use and that are
 	// not closed.
 	leaving map[boundSocket]bool
+	// lost are those of the blocks that stay that could not be bound again.
+	lost map[string][]*listening
 }
 
-func (e *Engine) newBinding(cfg *config.Config) *binding {
-	return &binding{engine: e, cfg: cfg, old: e.sockets, next: socketTable{}, claims: map[boundSocket]claim{}, leaving: map[boundSocket]bool{}}
+func (e *Engine) newBinding(cfg *config.Config, like *generation) *binding {
+	return &binding{engine: e, cfg: cfg, like: like, lost: map[string][]*listening{}, old: e.sockets, next: socketTable{}, claims: map[boundSocket]claim{}, leaving: map[boundSocket]bool{}}
 }
 
 // wanted is what a block listens on.
@@ -136,10 +139,13 @@ const maxObstacles = 100
 // bind finds or binds the sockets. A diagnostic names the block.
 func (b *binding) bind(ctx context.Context) (diags diag.Diagnostics) {
 	all := b.wants()
+	all = slices.DeleteFunc(all, b.keep)
 	// What is kept is known before anything has to make room.
 	unused := map[string][]boundSocket{} // by kind
 	for _, block := range slices.Sorted(maps.Keys(b.old)) {
-		unused[kind(block)] = append(unused[kind(block)], b.old[block]...)
+		if b.next[block] == nil {
+			unused[kind(block)] = append(unused[kind(block)], b.old[block]...)
+		}
 	}
 	for _, w := range all {
 		told, rest := b.plan(ctx, w, unused[kind(w.block)])
@@ -170,6 +176,37 @@ func (b *binding) bind(ctx context.Context) (diags diag.Diagnostics) {
 		}
 	}
 	return diags
+}
+
+// keep keeps the sockets of a block whose address is not to be another, whatever it comes
+// to now. Of others it says false, and does nothing.
+func (b *binding) keep(w *wanted) bool {
+	if b.like == nil {
+		return false
+	}
+	if i := slices.IndexFunc(b.like.cfg.Listeners, func(l config.Listener) bool { return listenerBlock(l.ID()) == w.block }); i >= 0 {
+		if !slices.Equal(b.like.cfg.Listeners[i].Addresses, w.addresses) {
+			return false
+		}
+		for _, s := range b.like.served[i].sockets {
+			if s.lost.Load() {
+				b.lost[w.block] = append(b.lost[w.block], s)
+			}
+		}
+	}
+	if old := b.old[w.block]; old != nil {
+		b.next[w.block] = old
+	}
+	for _, s := range b.old[w.block] {
+		b.claims[s] = *s.claimed()
+	}
+	return true
+}
+
+// listening returns what a listener has, and what it has lost.
+func (b *binding) listening(id string) []*listening {
+	block := listenerBlock(id)
+	return append(of[*listening](b.next, block), b.lost[block]...)
 }
 
 // plan finds out what the addresses of a block come to, and which of the old sockets

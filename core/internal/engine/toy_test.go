@@ -38,7 +38,11 @@ func toyBlocks(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := ""
+	return toyBlocksOf(exe)
+}
+
+// toyBlocksOf has the toys' program at a path.
+func toyBlocksOf(exe string) (text string) {
 	for _, name := range []string{toyName, otherToyName} {
 		text += fmt.Sprintf("plugin %q {\n command = [%q, \"plugin\", \"serve\", %q]\n env = { GORACE = \"atexit_sleep_ms=0\" }\n}\n", name, exe, name)
 	}
@@ -50,6 +54,7 @@ type toyUpstream struct {
 	Remote    string `tunneld:"remote" doc:"where to fetch orders: the address of the test"`
 	Note      string `tunneld:"note" doc:"of no meaning: another value makes another upstream"`
 	FailStart string `tunneld:"fail_start" doc:"the error to fail the start with"`
+	FailIf    string `tunneld:"fail_if" doc:"a file with the error to fail the start with, if it is there"`
 
 	env  *sdk.Env
 	conn net.Conn
@@ -80,6 +85,9 @@ func (u *toyUpstream) Start(env *sdk.Env) error {
 	u.env = env
 	if u.FailStart != "" {
 		return toyError(u.FailStart)
+	}
+	if text, err := os.ReadFile(u.FailIf); err == nil {
+		return toyError(text)
 	}
 	if u.Remote == "" {
 		return nil

@@ -14,6 +14,7 @@ type transition struct {
 	plugins   *preparation
 	sockets   *binding
 	old, next *generation // old is nil at the start; next is made last
+	like      *generation // old, with renewal.only; else nil
 
 	commitControl, undoControl func()
 }
@@ -40,8 +41,9 @@ func (e *Engine) newTransition(n renewal) *transition {
 	}
 	return &transition{
 		engine:  e,
+		like:    like,
 		plugins: &preparation{host: e.host, opts: e.opts, cfg: n.cfg, diags: n.diags, running: e.running, fresh: n.fresh, number: e.number, like: like, only: n.only},
-		sockets: e.newBinding(n.cfg),
+		sockets: e.newBinding(n.cfg, like),
 		old:     e.current.Load(),
 	}
 }
@@ -72,6 +74,9 @@ func (t *transition) bind(ctx context.Context) error {
 func (t *transition) bindControl(context.Context) error {
 	cfg := t.plugins.cfg
 	t.commitControl = func() {}
+	if t.like != nil {
+		return nil // it stays, whatever has become of its place
+	}
 	address := control.Address(cfg.Control.Address, cfg.Daemon.RunDir)
 	commit, undo, err := t.engine.control.Prepare(address)
 	switch {
@@ -99,7 +104,7 @@ func (t *transition) unbindControl(context.Context) error {
 func (t *transition) swap() {
 	e, cfg := t.engine, t.plugins.cfg
 	e.opts.SetLog(cfg.Log)
-	t.next = newGeneration(t.plugins.number, cfg, t.plugins.plugins, t.sockets.next, upstreamRecords{e.gates, e.availabilities, e.tls})
+	t.next = newGeneration(t.plugins.number, cfg, t.plugins.plugins, t.sockets, upstreamRecords{e.gates, e.availabilities, e.tls})
 	t.next.limit.warn(e.log)
 	t.next.place(e.slots)
 	e.current.Store(t.next)

@@ -59,6 +59,29 @@ func (p *Plugin) Configure(ctx context.Context, generation uint64, upstreams []*
 	return diagnostics, nil
 }
 
+// Carry adds a generation with the upstreams of one that is live, where the plugin cannot
+// be asked now, or refuses that one since its restart: the new one is then offered to it
+// together with the old. Otherwise it does nothing and says false: see Configure.
+func (p *Plugin) Carry(ctx context.Context, from, to uint64) bool {
+	if p.lock(ctx) != nil {
+		return false
+	}
+	defer p.unlock()
+	down := p.Down()
+	p.mu.Lock()
+	upstreams, live := p.generations[from]
+	why, refused := p.refused[from]
+	if live = live && (down || refused); live {
+		p.generations[to] = upstreams
+		if refused {
+			p.refused[to] = why
+		}
+	}
+	p.mu.Unlock()
+	p.notify()
+	return live
+}
+
 // acquireLocked returns the running process with config held, so that it stays
 // the one that a restart has to match.
 func (p *Plugin) acquireLocked(ctx context.Context) (*Process, error) {
