@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/pem"
 	"fmt"
 	"io/fs"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -36,8 +38,13 @@ func surround(t *testing.T) surroundings {
 	t.Setenv("VCAP_SERVICES", emu.VCAPServices())
 	t.Setenv("AZRELAY_KEY", "c2VuZGVyIGtleQ==")
 	secrets, binding := t.TempDir(), t.TempDir()
-	for _, name := range []string{"soht", "websocks"} {
-		if err := os.WriteFile(filepath.Join(secrets, name), []byte("of the example"), 0o600); err != nil {
+	authority := httptest.NewTLSServer(nil)
+	authority.Close()
+	for name, text := range map[string]string{
+		"soht": "of the example", "websocks": "of the example", "proxy": "of-the-example\n",
+		"redis-ca.pem": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Certificate().Raw})),
+	} {
+		if err := os.WriteFile(filepath.Join(secrets, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -97,7 +104,7 @@ func TestExamplesAreValid(t *testing.T) {
 		})
 		return nil
 	})
-	if err != nil || seen < 8 {
+	if err != nil || seen < 9 {
 		t.Fatalf("%d configurations: %v", seen, err)
 	}
 }

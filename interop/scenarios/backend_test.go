@@ -107,8 +107,8 @@ func freeAddress(t *testing.T) string {
 }
 
 // server runs a server until the test ends; it is up once it accepts
-// connections.
-func server(t *testing.T, address string, cmd *exec.Cmd) {
+// connections. What it prints is in the file that is returned.
+func server(t *testing.T, address string, cmd *exec.Cmd) (logFile string) {
 	t.Helper()
 	log, err := os.Create(filepath.Join(t.TempDir(), "server.log"))
 	if err != nil {
@@ -147,7 +147,7 @@ func server(t *testing.T, address string, cmd *exec.Cmd) {
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}
-			return
+			return log.Name()
 		}
 		select {
 		case <-tick.C: // there is nothing to wait for but that it answers

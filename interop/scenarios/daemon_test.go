@@ -66,7 +66,7 @@ var ports = regexp.MustCompile(`(address\s*=\s*"127\.0\.0\.1):\d+"`)
 
 // startExample runs the configuration of an example as it is, except that
 // 127.0.0.1's ports, which may be taken here, are free ones, and that further
-// texts are replaced: pairs of old and new.
+// texts are replaced: pairs of old and new. emu may be nil.
 func startExample(t *testing.T, name string, emu *sapsocksemu.Server, replace ...string) *daemon {
 	t.Helper()
 	src, err := os.ReadFile(filepath.Join(examples, name, "tunneld.hcl"))
@@ -86,7 +86,9 @@ func startExample(t *testing.T, name string, emu *sapsocksemu.Server, replace ..
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, "run", "--config", path)
-	cmd.Env = append(os.Environ(), "VCAP_SERVICES="+emu.VCAPServices())
+	if emu != nil {
+		cmd.Env = append(os.Environ(), "VCAP_SERVICES="+emu.VCAPServices())
+	}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
