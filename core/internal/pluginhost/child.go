@@ -95,7 +95,7 @@ func (c *child) Start(context.Context) (err error) {
 	err = c.cmd.Start()
 	_, _ = outW.Close(), errW.Close()
 	if err != nil {
-		return errors.Join(err, outR.Close(), errR.Close())
+		return errors.Join(c.program.explain(err), outR.Close(), errR.Close())
 	}
 	c.mu.Lock()
 	c.pid, c.alive = c.cmd.Process.Pid, true
@@ -129,6 +129,10 @@ func (c *child) readStdout(r io.Reader, hand *io.PipeWriter) {
 	c.firstMu.Unlock()
 	if len(line) > 0 {
 		_, _ = hand.Write(line)
+	} else {
+		// Who ends closes its stdout first, and go-plugin kills it for that: how it
+		// ended would then be a matter of luck.
+		c.wait(noticeWait)
 	}
 	_ = hand.Close()
 	if err != nil && !errors.Is(err, bufio.ErrBufferFull) {

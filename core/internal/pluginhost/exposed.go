@@ -13,19 +13,35 @@ import (
 )
 
 // Exposed says whether somebody else than the owner, and root, can change what s
-// starts: its program, the first argument that names a file, and the files with
-// hashes, or a folder above one of them, where it could be replaced. It is nil for a
-// bundled plugin, and for what is not there. Access lists are not looked at.
+// starts: its program, the interpreter of a script, the first argument that names a
+// file, and the files with hashes, or a folder above one of them, where it could be
+// replaced. It is nil for a bundled plugin, and for what is not there. Access lists are
+// not looked at.
 func Exposed(s Spec) error {
 	if s.Bundled {
 		return nil
 	}
-	for _, path := range watched(s) {
+	for _, path := range append(watched(s), interpreters(s.Command[0])...) {
 		if err := exposed(path); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// interpreters returns the program that a script's first line names, and where that is a
+// script, its interpreter as well.
+func interpreters(path string) (paths []string) {
+	for range maxInterpreters {
+		head, err := headOf(path)
+		line, script := firstLine(head)
+		if err != nil || !script || !filepath.IsAbs(line.interpreter) {
+			break
+		}
+		path = line.interpreter
+		paths = append(paths, path)
+	}
+	return paths
 }
 
 // Vouched says whether hashes are to vouch for the plugin.

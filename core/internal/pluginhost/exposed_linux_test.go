@@ -88,10 +88,15 @@ func TestExposed(t *testing.T) {
 	for i, e := range exposures {
 		t.Run(e.what, func(t *testing.T) {
 			path, folder := expose(t, i, "x")
+			interpreted := filepath.Join(t.TempDir(), "script")
+			if err := os.WriteFile(interpreted, []byte("#! "+path+" -u\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
 			for what, s := range map[string]Spec{
-				"program": {Command: []string{path}},
-				"script":  {Command: []string{"/bin/sh", "-e", path}},
-				"file":    {Command: []string{"/bin/sh"}, Files: map[string]string{path: ""}},
+				"program":     {Command: []string{path}},
+				"script":      {Command: []string{"/bin/sh", "-e", path}},
+				"file":        {Command: []string{"/bin/sh"}, Files: map[string]string{path: ""}},
+				"interpreter": {Command: []string{interpreted}},
 			} {
 				err := Exposed(s)
 				switch {

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 		"sleeper":          sleep,
 		"daemon":           serveDaemon,
 		"exposed":          exposedProbe,
+		"execute":          executeProbe,
 	})
 	goleak.VerifyTestMain(m)
 }

@@ -20,6 +20,8 @@ import (
 type program struct {
 	path string
 	argv []string
+	// file is the program that the user named, and "" for a bundled plugin.
+	file string
 	// held is the file that was hashed and that path leads to; nil where
 	// nothing was hashed.
 	held *os.File
@@ -29,6 +31,26 @@ func (p program) close() {
 	if p.held != nil {
 		_ = p.held.Close()
 	}
+}
+
+// explain adds to the error of a start what the program's file tells.
+func (p program) explain(err error) error {
+	if p.file == "" {
+		return err
+	}
+	return notExecuted(p.file, err)
+}
+
+// line returns the program's first line, where it is a script.
+func (p program) line() (l scriptLine, script bool) {
+	if p.file == "" {
+		return scriptLine{}, false
+	}
+	head, err := headOf(p.file)
+	if err != nil {
+		return scriptLine{}, false
+	}
+	return firstLine(head)
 }
 
 // openProgram finds what s starts and checks its hashes. The caller closes the
@@ -52,7 +74,7 @@ func openProgram(ctx context.Context, s Spec, self []string, selfName string) (p
 		argv[0] = selfName
 		return program{path: self[0], argv: argv}, nil
 	}
-	p := program{path: s.Command[0], argv: s.Command}
+	p := program{path: s.Command[0], argv: s.Command, file: s.Command[0]}
 	if s.SHA256 == "" {
 		return p, nil
 	}

@@ -20,6 +20,13 @@ func readOnly(path string) bool {
 	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
 }
 
+// noExec says whether path lies on a file system that is mounted without the right to
+// execute.
+func noExec(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_NOEXEC != 0
+}
+
 // executable returns a descriptor of the file that f is and the path under
 // which a forked child executes that very file, whatever stands at its old
 // path by then. It takes f over.

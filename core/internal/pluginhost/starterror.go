@@ -68,8 +68,16 @@ func (p *Process) startError(ctx context.Context, err error) error {
 		e.Err = fmt.Errorf("no handshake: %w", context.Cause(ctx))
 	case ctx.Err() != nil:
 		e.Err = context.Cause(ctx)
-	case exited && first == "":
-		e.Err = fmt.Errorf("it ended (%s) before its handshake", p.child.how())
+	case first == "":
+		what := "it closed its standard output"
+		if exited {
+			what = fmt.Sprintf("it ended (%s)", p.child.how())
+		}
+		e.Err = errors.New(what + " before its handshake")
+		if l, script := p.child.program.line(); script && l.crlf() && !strings.HasPrefix(l.argument, "-S") {
+			// To env the CR is part of the name that follows, unless env splits it (-S).
+			e.Err = fmt.Errorf("%w: %s", e.Err, mendCRLF(p.child.program.file))
+		}
 	case exited:
 		e.Err = fmt.Errorf("it ended (%s): %w", p.child.how(), cleanError{err})
 	}
