@@ -9,9 +9,11 @@
 package follow
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/userfile"
@@ -34,6 +36,8 @@ const (
 	maxSize = 4 << 20
 	// maxNames bounds a folder.
 	maxNames = 4096
+	// leaveAfter is for how long Stop waits for what a file system holds up.
+	leaveAfter = time.Second
 )
 
 // Follower follows files. The zero Follower is ready for use. It has a goroutine as
@@ -42,8 +46,11 @@ type Follower struct {
 	// Settle is for how long files have to be still; zero: a second. It is not
 	// changed once there is a Watch.
 	Settle time.Duration
-	// polls: there are no events, as on a system that has none.
+	// polls: there are no events, as on a system that has none. leave, if it is not 0,
+	// stands for leaveAfter, and look, if it is not nil, for stampOf. They are the tests'.
 	polls bool
+	leave time.Duration
+	look  func(path string) userfile.Stamp
 
 	mu      sync.Mutex
 	watches map[*Watch]struct{}
@@ -69,8 +76,8 @@ type Watch struct {
 	files    int
 	set      set // the goroutine's alone
 
-	calling sync.Mutex
-	stopped bool
+	calling chan struct{} // of capacity 1: full while there is a call
+	stopped atomic.Bool
 }
 
 // Follow calls changed when at least one of the files holds something else than
@@ -85,7 +92,10 @@ func (f *Follower) Follow(files []File, changed func()) (*Watch, error) {
 		return nil, fmt.Errorf("more than %d files cannot be followed", maxFiles)
 	}
 	f.files += len(files)
-	w := &Watch{follower: f, changed: changed, files: len(files), set: newSet(files)}
+	w := &Watch{follower: f, changed: changed, files: len(files), set: newSet(files), calling: make(chan struct{}, 1)}
+	if f.look != nil {
+		w.set.stamp = f.look
+	}
 	if f.cancel == nil {
 		var ctx context.Context
 		ctx, f.cancel = context.WithCancel(context.Background())
@@ -102,8 +112,10 @@ func (f *Follower) Follow(files []File, changed func()) (*Watch, error) {
 	return w, nil
 }
 
-// Stop ends the Watch, and returns once no call is under way and none will come. It
-// may be called more than once.
+// Stop ends the Watch: no call comes after it. It waits for one that is under way, and the
+// last Watch's for the goroutine; but for no more than a second, since a network's file
+// system may hold either up for as long as it likes. What is left then is left: see run.
+// Stop may be called more than once.
 func (w *Watch) Stop() {
 	f := w.follower
 	f.mu.Lock()
@@ -118,24 +130,37 @@ func (w *Watch) Stop() {
 		}
 	}
 	f.mu.Unlock()
-	w.calling.Lock()
-	w.stopped = true
-	w.calling.Unlock()
-	if ended != nil {
-		<-ended
+	w.stopped.Store(true)
+	enough := time.NewTimer(cmp.Or(f.leave, leaveAfter))
+	defer enough.Stop()
+	select {
+	case w.calling <- struct{}{}:
+		<-w.calling
+	case <-enough.C:
+		return
+	}
+	if ended == nil {
+		return
+	}
+	select {
+	case <-ended:
+	case <-enough.C:
 	}
 }
 
 // call calls changed, unless the Watch has been stopped.
 func (w *Watch) call() {
-	w.calling.Lock()
-	defer w.calling.Unlock()
-	if !w.stopped {
+	w.calling <- struct{}{}
+	defer func() { <-w.calling }()
+	if !w.stopped.Load() {
 		w.changed()
 	}
 }
 
-// run is the goroutine.
+// run is the goroutine. Its owner is the Follower, whose last Watch ends it and waits for
+// it. Where it hangs in a file system, which nothing can break off, it is left behind: it
+// has no Watch any more and calls nobody, and ends when the file system answers, or with
+// the process.
 func (f *Follower) run(ctx context.Context, wake <-chan struct{}, done chan<- struct{}) {
 	defer close(done)
 	var events events
@@ -161,16 +186,23 @@ func (f *Follower) run(ctx context.Context, wake <-chan struct{}, done chan<- st
 				next = soon
 			}
 		case <-timer.C:
-			next = f.look(&events, settle)
+			var over bool
+			if next, over = f.lookAtAll(ctx, &events, settle); over {
+				return
+			}
 		}
 		timer.Reset(time.Until(next))
 	}
 }
 
-// look looks at all files, calls those whose have changed, and says when to look
-// again.
-func (f *Follower) look(events *events, settle time.Duration) (next time.Time) {
+// lookAtAll looks at all files, calls those whose have changed, and says when to look
+// again; over: not any more.
+func (f *Follower) lookAtAll(ctx context.Context, events *events, settle time.Duration) (next time.Time, over bool) {
 	f.mu.Lock()
+	if ctx.Err() != nil { // what is followed now is another goroutine's
+		f.mu.Unlock()
+		return time.Time{}, true
+	}
 	watches := make([]*Watch, 0, len(f.watches))
 	for w := range f.watches {
 		watches = append(watches, w)
@@ -196,5 +228,5 @@ func (f *Follower) look(events *events, settle time.Duration) (next time.Time) {
 			w.call()
 		}
 	}
-	return next
+	return next, false
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/tunneld/tunneld/internal/userfile"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -67,6 +69,7 @@ func TestFollower(t *testing.T) {
 // TestCallsComeOneAtATime, also those of several Watches; Stop waits for them.
 func TestCallsComeOneAtATime(t *testing.T) {
 	f := soon(true)
+	f.leave = time.Hour
 	path := filepath.Join(t.TempDir(), "f")
 	write(t, path, "one")
 	var inside atomic.Int32
@@ -100,6 +103,72 @@ func TestCallsComeOneAtATime(t *testing.T) {
 	}()
 	close(release)
 	<-stopped
+}
+
+// hung is a file system that does not answer until it is mended.
+type hung struct {
+	asked  chan struct{} // of capacity 1
+	mended chan struct{}
+}
+
+func newHung(t *testing.T) hung {
+	h := hung{make(chan struct{}, 1), make(chan struct{})}
+	t.Cleanup(func() { close(h.mended) })
+	return h
+}
+
+func (h hung) answer() {
+	select {
+	case h.asked <- struct{}{}:
+	default:
+	}
+	<-h.mended
+}
+
+// TestStopLeavesALookThatHangs: Stop returns, the Watch is not called any more, and the
+// Follower goes on with others.
+func TestStopLeavesALookThatHangs(t *testing.T) {
+	h := newHung(t)
+	dir := t.TempDir()
+	f := soon(true)
+	f.leave = time.Millisecond
+	f.look = func(path string) userfile.Stamp {
+		if filepath.Base(path) == "hangs" {
+			h.answer()
+		}
+		return stampOf(path)
+	}
+	w, err := f.Follow([]File{{Path: filepath.Join(dir, "hangs")}}, func() { t.Error("it is called") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	called(t, h.asked)
+	w.Stop()
+	w.Stop()
+	path := filepath.Join(dir, "f")
+	write(t, path, "one")
+	changes := make(chan struct{}, 9)
+	if w, err = f.Follow([]File{{Path: path}}, func() { changes <- struct{}{} }); err != nil {
+		t.Fatal(err)
+	}
+	f.leave = time.Hour // its own goroutine does not hang
+	called(t, changes)
+	w.Stop()
+}
+
+// TestStopLeavesACallThatHangs: a call may read the files, too.
+func TestStopLeavesACallThatHangs(t *testing.T) {
+	h := newHung(t)
+	path := filepath.Join(t.TempDir(), "f")
+	write(t, path, "one")
+	f := soon(true)
+	f.leave = time.Millisecond
+	w, err := f.Follow([]File{{Path: path}}, h.answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	called(t, h.asked)
+	w.Stop()
 }
 
 func TestTooManyFiles(t *testing.T) {

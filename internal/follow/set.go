@@ -17,6 +17,7 @@ import (
 // looks says when that is.
 type set struct {
 	files []followed
+	stamp func(path string) userfile.Stamp // stampOf
 	// moving: they have changed, last as seen at since, and not been read since.
 	moving bool
 	since  time.Time
@@ -32,7 +33,7 @@ type followed struct {
 func newSet(files []File) set {
 	// What was changed since the caller has read it is to be seen as a change: all
 	// are read once.
-	s := set{moving: true}
+	s := set{moving: true, stamp: stampOf}
 	for _, f := range files {
 		s.files = append(s.files, followed{path: f.Path, sum: f.Sum})
 	}
@@ -45,7 +46,7 @@ func (s *set) look(now time.Time, settle time.Duration) (changed bool, again tim
 	sure := true
 	for i := range s.files {
 		f := &s.files[i]
-		stamp := stampOf(f.path)
+		stamp := s.stamp(f.path)
 		if s.since.IsZero() || !f.seen.Alike(stamp) {
 			f.seen = stamp
 			s.moving, s.since = true, now
