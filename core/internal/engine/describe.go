@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -35,8 +34,11 @@ type PluginInfo struct {
 func DescribePlugins(ctx context.Context, opts Options, names []string) (infos []PluginInfo, err error) {
 	cfg := config.Default()
 	if opts.ConfigPath != "" {
-		var diags diag.Diagnostics
-		if cfg, diags = config.Parse(opts.ConfigPath); diags.HasErrors() {
+		a, err := parse(ctx, opts)
+		if err != nil {
+			return nil, err
+		}
+		if cfg = a.cfg; a.diags.HasErrors() {
 			return nil, fmt.Errorf("%s: %w: see tunneld validate", opts.ConfigPath, ErrInvalid)
 		}
 	}

@@ -21,7 +21,6 @@ import (
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/splice"
 	"github.com/tunneld/tunneld/core/status"
-	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/listenfds"
 )
 
@@ -55,6 +54,8 @@ type Options struct {
 	// Notify is told when a reload begins and when it has ended, before who
 	// asked for it is; one call at a time. It may be nil.
 	Notify func(status.Event)
+
+	parse func(path string) (*config.Config, diag.Diagnostics) // nil: config.Parse; the tests'
 }
 
 // Engine is a running daemon. See Start.
@@ -117,22 +118,25 @@ var errStopping = errors.New("the daemon is stopping")
 // where it fails they may say why, and with ErrInvalid they do. Whatever it began is
 // undone on an error.
 func Start(ctx context.Context, opts Options) (*Engine, diag.Diagnostics, error) {
-	names := follow.FolderSum(opts.ConfigPath)
-	cfg, diags := config.Parse(opts.ConfigPath)
-	e, err := newEngine(cfg, opts)
+	opts.Stdin = nil
+	a, err := parse(ctx, opts)
 	if err != nil {
-		return nil, diags, err
+		return nil, nil, err
 	}
-	diags = wantListener(cfg, diags, opts.ConfigPath)
+	e, err := newEngine(a.cfg, opts)
+	if err != nil {
+		return nil, a.diags, err
+	}
+	diags := wantListener(a.cfg, a.diags, opts.ConfigPath)
 	e.turn <- struct{}{} // the control socket is served before all is done
-	diags, _, err = e.replace(ctx, renewal{cfg: cfg, diags: diags})
+	diags, _, err = e.replace(ctx, renewal{cfg: a.cfg, diags: diags})
 	if err == nil {
-		e.followed.watch(attempt{cfg: cfg, names: names}, false)
+		e.followed.watch(a, false)
 	}
 	<-e.turn
 	if err != nil {
 		e.followed.close()
-		e.tls.retain(nil)
+		e.unfollow()
 		e.control.Close()
 		return nil, diags, errors.Join(err, e.pump.Close(), e.host.Close(context.WithoutCancel(ctx)))
 	}
@@ -212,20 +216,17 @@ func newHost(runDir string, opts Options, told *availabilities) (*pluginhost.Hos
 // the machine, and the diagnostics may say more of it; what is wrong with the
 // configuration is in the diagnostics alone.
 func Validate(ctx context.Context, opts Options) (diag.Diagnostics, error) {
-	var cfg *config.Config
-	var diags diag.Diagnostics
-	if opts.Stdin != nil {
-		cfg, diags = config.ParseFrom(opts.Stdin, opts.ConfigPath)
-	} else {
-		cfg, diags = config.Parse(opts.ConfigPath)
+	a, err := parse(ctx, opts)
+	if err != nil {
+		return nil, err
 	}
-	diags = wantListener(cfg, diags, opts.ConfigPath)
+	diags := wantListener(a.cfg, a.diags, opts.ConfigPath)
 	// A directory of its own, not that of a daemon that is running.
 	host, err := newHost("", opts, nil)
 	if err != nil {
 		return diags, err
 	}
-	p := &preparation{host: host, opts: opts, cfg: cfg, diags: diags}
+	p := &preparation{host: host, opts: opts, cfg: a.cfg, diags: diags}
 	err = p.check(ctx)
 	if errors.Is(err, ErrInvalid) {
 		err = nil
@@ -297,7 +298,6 @@ func (e *Engine) stop(ctx context.Context) error {
 	e.announceStop()
 	e.life.turn(status.Draining)
 	e.followed.close()
-	e.tls.retain(nil)
 	e.log.Info("stopping", "tunnels", e.pump.Active())
 	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)
 	defer cancel()
@@ -320,12 +320,20 @@ func (e *Engine) stop(ctx context.Context) error {
 	e.connections.Wait()
 	e.connections.Dismiss()
 	errs = append(errs, e.pump.Close())
+	e.unfollow()
 	e.repeats.close()
 	e.current.Store(nil)
 	errs = append(errs, e.closeHost(ctx))
 	e.retiring.Wait()
 	e.life.turn(status.Closed)
 	return errors.Join(append(errs, e.closeServers())...)
+}
+
+// unfollow ends the following of files. It comes once nobody dials any more: what a file
+// system holds up may make it wait for a second or two.
+func (e *Engine) unfollow() {
+	e.followed.forget()
+	e.tls.retain(nil)
 }
 
 // lastGrace is what plugins get to end by themselves once nobody wants to wait

@@ -55,11 +55,15 @@ func newFollowed(e *Engine) *followed {
 	return f
 }
 
-// close ends the goroutine and waits for it. Nobody else changes the configuration any
-// more.
+// close ends the goroutine and waits for it: it changes the configuration no more.
 func (f *followed) close() {
 	f.cancel()
 	<-f.done
+}
+
+// forget ends the following of all files. It comes after close, when nobody else changes
+// the configuration any more.
+func (f *followed) forget() {
 	f.follow(nil)
 	f.watch(attempt{}, false)
 }

@@ -44,6 +44,9 @@ func (p *preparation) check(ctx context.Context) error {
 		p.plugins[name] = plugin
 		schemas[name] = config.PluginSchema{Block: plugin.Schema(), CommonNames: plugin.Info().GetCommonNames()}
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	p.diags = append(p.diags, p.cfg.DecodeUpstreams(schemas)...)
 	for i, u := range p.cfg.Upstreams {
 		plugin := p.plugins[u.Type]
@@ -98,27 +101,42 @@ func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugi
 			return plugin
 		}
 	}
-	spec, err := findPlugin(name, p.cfg, p.opts)
+	found, err := reading(ctx, func() (f program) {
+		if f.spec, f.err = findPlugin(name, p.cfg, p.opts); f.err == nil {
+			f.exposed, f.identity = pluginhost.Exposed(f.spec), pluginhost.Identity(ctx, f.spec)
+		}
+		return f
+	})
 	if err != nil {
-		return fail(p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("there is no plugin %q", name), err.Error()))
+		return nil // check says so
 	}
-	if err := pluginhost.Exposed(spec); err != nil && !spec.Vouched() {
-		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("others can change the plugin %q", name), err.Error()+". Whoever does has what they wrote run with the daemon's rights.")
+	if found.err != nil {
+		return fail(p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("there is no plugin %q", name), found.err.Error()))
+	}
+	if found.exposed != nil && !found.spec.Vouched() {
+		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("others can change the plugin %q", name), found.exposed.Error()+". Whoever does has what they wrote run with the daemon's rights.")
 		d.Warning = true
 		p.diags = append(p.diags, d)
 	}
-	identity := pluginhost.Identity(ctx, spec)
 	for _, plugin := range p.running {
-		if plugin.Identity() == identity && name != p.fresh && !plugin.Down() {
+		if plugin.Identity() == found.identity && name != p.fresh && !plugin.Down() {
 			return plugin
 		}
 	}
-	plugin, err := p.host.Start(ctx, spec)
+	plugin, err := p.host.Start(ctx, found.spec)
 	if err != nil {
 		return fail(obstacle(p.cfg, blockID, "", fmt.Sprintf("the plugin %q does not start", name), err.Error()))
 	}
 	p.started = append(p.started, plugin)
 	return plugin
+}
+
+// program is what the files of a plugin come to.
+type program struct {
+	spec     pluginhost.Spec
+	err      error // there is none
+	exposed  error
+	identity string
 }
 
 // concerned says whether an upstream of the plugin may differ from the one in force.

@@ -26,7 +26,12 @@ func (e *Engine) Reload(ctx context.Context) status.Reload {
 // ReloadWith is Reload with options.
 func (e *Engine) ReloadWith(ctx context.Context, o status.ReloadOptions) status.Reload {
 	return e.inTurn(ctx, func(ctx context.Context, r *status.Reload) {
-		e.reload(ctx, r, e.parse(), o)
+		a, err := parse(ctx, e.opts)
+		if err != nil {
+			r.Error = err.Error()
+			return
+		}
+		e.reload(ctx, r, a, o)
 	})
 }
 

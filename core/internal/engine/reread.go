@@ -10,9 +10,7 @@ import (
 	"strings"
 
 	"github.com/tunneld/tunneld/core/diag"
-	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/status"
-	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/userfile"
 )
 
@@ -53,9 +51,15 @@ func (e *Engine) tryReread(ctx context.Context, blockIDs []string) rereading {
 	was := cfg.ValueFiles()
 	// A reload may have taken a block away, or its files.
 	blockIDs = slices.DeleteFunc(slices.Clone(blockIDs), func(id string) bool { return was[id] == nil })
-	next, diags := cfg.Reread(blockIDs)
-	is := next.ValueFiles()
-	r := rereading{changed: map[string][]string{}, diags: diags}
+	now, err := reading(ctx, func() attempt {
+		next, diags := cfg.Reread(blockIDs)
+		return attempt{cfg: next, diags: diags}
+	})
+	if err != nil {
+		return rereading{err: err}
+	}
+	next, is := now.cfg, now.cfg.ValueFiles()
+	r := rereading{changed: map[string][]string{}, diags: now.diags}
 	for _, id := range blockIDs {
 		files := differing(was[id], is[id])
 		if len(files) > 0 {
@@ -67,7 +71,7 @@ func (e *Engine) tryReread(ctx context.Context, blockIDs []string) rereading {
 	if len(r.changed) == 0 {
 		return r
 	}
-	r.diags, _, r.err = e.replace(ctx, renewal{cfg: next, diags: diags, only: blockIDs})
+	r.diags, _, r.err = e.replace(ctx, renewal{cfg: next, diags: now.diags, only: blockIDs})
 	if r.err != nil {
 		return r
 	}
@@ -116,26 +120,13 @@ func named(blockID string, attrs ...any) []any {
 	return append([]any{kind, name}, attrs...)
 }
 
-// attempt is a configuration that has been parsed.
-type attempt struct {
-	cfg   *config.Config
-	diags diag.Diagnostics
-	names userfile.Sum // of its folder, before
-}
-
-func (e *Engine) parse() attempt {
-	names := follow.FolderSum(e.opts.ConfigPath)
-	cfg, diags := config.Parse(e.opts.ConfigPath)
-	return attempt{cfg, diags, names}
-}
-
 // reloadChanged is a reload that is not asked for: a file of the configuration may have
 // changed, or come or gone.
 func (e *Engine) reloadChanged(ctx context.Context) {
 	e.inTurn(ctx, func(ctx context.Context, r *status.Reload) {
-		a := e.parse()
-		if e.followed.knows(a.cfg) {
-			return // another file of the folder
+		a, err := parse(ctx, e.opts)
+		if err != nil || e.followed.knows(a.cfg) {
+			return // broken off, or another file of the folder
 		}
 		e.log.Info("the configuration has changed on disk")
 		e.reload(ctx, r, a, status.ReloadOptions{})
