@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,10 @@ import (
 // parseFile parses one file and returns its syntax errors.
 func parseFile(name string, src []byte) (*file, []hclbody.Problem) {
 	f := &file{name: name, src: src, body: &hclsyntax.Body{}}
+	if p := encodingProblem(src, name); p != nil {
+		f.broken = 1
+		return f, []hclbody.Problem{*p}
+	}
 	if tooManyTokens(src, name) {
 		f.broken = 1
 		return f, []hclbody.Problem{{
@@ -70,12 +75,13 @@ const (
 	summaryTwice    = "Attribute set twice"
 	summaryNewline  = "Text without its closing quote"
 	summaryTemplate = "Text or template without its end"
+	summaryBytes    = "Not UTF-8"
 )
 
 // syntaxProblems translates what the parser says. Its own words are not used:
-// they repeat pieces of the source. Of one line only the first complaint is
-// kept, and none after a text without its end, since from there on text and code
-// have changed places.
+// they repeat pieces of the source. Of one line only one complaint is kept, and
+// none after a text without its end, since from there on text and code have changed
+// places.
 func syntaxProblems(f *file, tokens hclsyntax.Tokens, diags hcl.Diagnostics) []hclbody.Problem {
 	var problems []hclbody.Problem
 	for _, d := range diags {
@@ -91,10 +97,15 @@ func syntaxProblems(f *file, tokens hclsyntax.Tokens, diags hcl.Diagnostics) []h
 			fallthrough
 		default:
 			p.Summary, p.Detail = syntaxText(d.Summary)
+			if r, ok := characterAt(f.src, p.Range); ok && p.Summary == summaryCharacter {
+				p.Detail = characterDetail(r)
+			}
 		}
 		problems = append(problems, p)
 	}
-	slices.SortStableFunc(problems, func(a, b hclbody.Problem) int { return a.Range.Start.Byte - b.Range.Start.Byte })
+	slices.SortStableFunc(problems, func(a, b hclbody.Problem) int {
+		return cmp.Or(a.Range.Start.Line-b.Range.Start.Line, cause(a)-cause(b), a.Range.Start.Byte-b.Range.Start.Byte)
+	})
 	var kept []hclbody.Problem
 	for _, p := range problems {
 		if n := len(kept); n > 0 && (kept[n-1].Range.Start.Line == p.Range.Start.Line || kept[n-1].Summary == summaryNewline || kept[n-1].Summary == summaryTemplate) {
@@ -102,7 +113,15 @@ func syntaxProblems(f *file, tokens hclsyntax.Tokens, diags hcl.Diagnostics) []h
 		}
 		kept = append(kept, p)
 	}
-	return kept
+	return tellOnce(kept)
+}
+
+// cause is less for what makes the parser complain of the rest of a line as well.
+func cause(p hclbody.Problem) int {
+	if p.Summary == summaryCharacter || p.Summary == summaryBytes {
+		return 0
+	}
+	return 1
 }
 
 // lastOpen returns the place where the last <<EOT text began that has no end,
@@ -170,8 +189,8 @@ var syntaxTexts = []struct{ piece, summary, detail string }{
 	{"Unterminated function call", "Function call without its closing parenthesis", `Write: env("NAME").`},
 	{"Missing argument separator", "Function arguments without a comma", `Arguments of a function are separated by commas.`},
 	{"parenthes", "Parentheses that do not match", `Each ( needs its ).`},
-	{"Invalid character encoding", "Not UTF-8", `The file contains bytes that are not UTF-8. Save it as UTF-8.`},
-	{"Invalid character", "Character that has no meaning here", `Texts are written in straight double quotes: "text".`},
+	{"Invalid character encoding", summaryBytes, `The file contains bytes that are not UTF-8. Save it as UTF-8.`},
+	{"Invalid character", summaryCharacter, `Texts are written in straight double quotes: "text".`},
 	{"Unsupported operator", "Operator that does not exist", `A text that holds such a sign needs quotes.`},
 	{"Invalid number literal", "Not a number", `A text that begins with a digit needs quotes.`},
 }
