@@ -46,8 +46,8 @@ func bounded(ctx context.Context, limit time.Duration) (context.Context, context
 }
 
 // ValidateHostPort checks that text is "host:port", with a port from 1 to 65535; path is
-// where it stands in the upstream's body. It returns an error or nil, and does not repeat
-// the text, which may hold a password by mistake.
+// where it stands in the upstream's body. It returns at most one diagnostic, an error,
+// which does not repeat the text: it may hold a password by mistake.
 func ValidateHostPort(text string, path ...string) []Diagnostic {
 	host, port, err := net.SplitHostPort(text)
 	n, portErr := strconv.ParseUint(port, 10, 16)
@@ -71,9 +71,9 @@ func ValidateHostPort(text string, path ...string) []Diagnostic {
 }
 
 // ValidateText checks that a text has no control characters, such as the line break at
-// the end of a file; path is where it stands in the upstream's body. It returns an error
-// or nil. Attributes are checked by themselves (see SchemaOf): it is for texts from
-// elsewhere.
+// the end of a file; path is where it stands in the upstream's body. It returns at most
+// one diagnostic, an error. It is for texts from elsewhere: attributes are checked
+// without it (see SchemaOf).
 func ValidateText(text string, path ...string) []Diagnostic {
 	summary, detail := schema.ControlProblem(text)
 	if summary == "" {
@@ -83,7 +83,8 @@ func ValidateText(text string, path ...string) []Diagnostic {
 }
 
 // ValidateSecret warns of a line break at a secret's end, which nearly always is that of
-// the file; path is where it stands in the upstream's body. It returns a warning or nil.
+// the file; path is where it stands in the upstream's body. It returns at most one
+// diagnostic, a warning.
 func ValidateSecret(s Secret, path ...string) []Diagnostic {
 	if !strings.HasSuffix(s.Reveal(), "\n") {
 		return nil

@@ -24,8 +24,8 @@ type Outbound struct{ dialer outbound.Dialer }
 // RelayConn on.
 //
 // The connection is a *net.TCPConn, also behind a proxy; only behind an https proxy it is
-// a *tls.Conn. It is the caller's. What an error means NetworkError says, also one of the
-// proxy, whose stage is StageConnect.
+// a *tls.Conn. It belongs to the caller. NetworkError says what an error means, also one
+// of the proxy, whose stage is StageConnect.
 //
 // On Linux each connection is watched until it is closed. Where the far end's system
 // acknowledges nothing for three minutes of what it was sent, the line is dead, and the

@@ -25,12 +25,18 @@
 //
 // # The life of an instance
 //
-// For each upstream block the SDK calls New and sets the fields. It then calls, where the
-// struct has them, Validate, Notes and Defaults; for "tunneld validate" that is all. An
-// upstream that is used is told by Start. Dial follows, from many goroutines at once, and
-// at the end Close (io.Closer), once: no configuration has the upstream any more, and all
-// its dials have returned. Tunnels outlive it. A reload that leaves a block as it is keeps
-// the instance, with all that it caches. A panic fails the call that it happens in.
+// An upstream block is checked first. For that the SDK calls New, sets the fields and calls
+// the methods that the struct has of Validator, Noter and Defaulter. That instance is then
+// forgotten.
+//
+// An upstream that is used has another instance. On it the SDK calls Validate again and
+// then Start, once; Dial, from many goroutines at once; and Close of io.Closer, once, when
+// no configuration has the upstream any more and all its dials have returned. Tunnels
+// outlive it. A reload that leaves the block as it is keeps the instance, with all that it
+// caches; after a change the old and the new one live side by side for a while.
+//
+// A panic in a method fails that call. One in a goroutine that the plugin started ends the
+// process, as in any program; the daemon starts it again.
 //
 // # What is sent
 //
@@ -100,15 +106,16 @@ type Dialer interface {
 	// Dial connects to req.Target and returns once bytes can flow both ways, not
 	// before. Many goroutines call it at once, up to 1024. It has to return soon after
 	// ctx is done: at the end of the time that the listener gives it (the cause is
-	// ErrOvertime then), when the client is gone, and when the plugin stops. ctx ends
-	// with the call; what outlives the call needs a context of its own.
+	// ErrOvertime then) or after five minutes, when the client is gone, and when the
+	// plugin stops. ctx ends with the call; what outlives the call needs a context of
+	// its own.
 	//
-	// On an error Dial leaves nothing open. The error should be a *DialError. Any other
-	// is classified as by NetworkError, at the stage that req.Enter named last, and its
-	// text is sent.
+	// On an error Dial leaves nothing open. The error should be, or wrap, a *DialError.
+	// Any other is classified as by NetworkError, at the stage that req.Enter named
+	// last, and its text is sent.
 	//
-	// The tunnel is the SDK's from here on, also where nobody wants it any more: then
-	// the SDK closes it.
+	// The tunnel belongs to the SDK, which also closes it if the client has gone
+	// meanwhile.
 	Dial(ctx context.Context, req *Request) (*Tunnel, error)
 }
 
@@ -168,8 +175,9 @@ type Env struct {
 	// Log writes to the daemon's log, with the upstream's name, at the daemon's level.
 	Log *slog.Logger
 	// Report tells the daemon the upstream's state. It does not block, and the newest
-	// report wins; after Close it does nothing. Each report is whole: a zero field
-	// replaces what was reported before.
+	// report wins; after Close it does nothing. Each report is complete: a zero field
+	// replaces what was reported before. An upstream that has reported nothing is
+	// HealthUnknown, and is used.
 	Report func(Status)
 	// Outbound makes connections that belong to no dial, such as to a token service.
 	Outbound Outbound

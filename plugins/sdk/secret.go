@@ -9,7 +9,7 @@ import (
 
 // Secret is a text that cannot be printed by accident: every form of printing,
 // logging and encoding shows a placeholder. An attribute of this type is
-// sensitive. The zero value is empty. Compare what Reveal returns: == does not.
+// sensitive. The zero value is empty. Compare secrets by Reveal: == compares something else.
 type Secret struct {
 	// A pointer, since fmt calls no method of a value in an unexported field
 	// and prints what it finds there: an address.

@@ -24,8 +24,8 @@ import (
 const stopTime = 2 * time.Second
 
 // Serve runs the plugin until the daemon ends it, and returns the process's exit status:
-// 0, or 1 where it could not be served, which the log explains. Call it first in main,
-// since anything that is printed before it breaks the start, and once. Run by hand the
+// 0, or 1 where it could not be served, which the log explains. Call it once, first thing
+// in main, since anything that is printed before it breaks the start. Run by hand the
 // program says what it is.
 //
 // It takes the process over: os.Stdout and os.Stderr, whose lines appear in the daemon's

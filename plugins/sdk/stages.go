@@ -9,7 +9,8 @@ import (
 // Stage is how far a dial has come. The zero value is none.
 type Stage int
 
-// The stages of a dial, in their usual order. Their numbers are the contract's.
+// The stages of a dial, in their usual order. Their numbers are those of
+// the plugin protocol.
 const (
 	// StageResolve is looking up a name.
 	StageResolve Stage = iota + 1
@@ -40,7 +41,8 @@ type StageTime struct {
 // Reason is why a dial failed. The zero value leaves it open.
 type Reason int
 
-// The reasons of a failed dial. Their numbers are the contract's.
+// The reasons of a failed dial. Their numbers are those of
+// the plugin protocol.
 const (
 	// ReasonTimeout: there was no answer in time.
 	ReasonTimeout Reason = iota + 1
@@ -53,7 +55,7 @@ const (
 	ReasonNotFound
 	// ReasonDenied: a rule forbids it.
 	ReasonDenied
-	// ReasonUnauthenticated: the far end does not accept the credentials, or misses them.
+	// ReasonUnauthenticated: the far end does not accept the credentials, or wants some.
 	ReasonUnauthenticated
 	// ReasonProtocol: the far end does not speak the protocol.
 	ReasonProtocol
@@ -70,7 +72,8 @@ func (r Reason) String() string { return pluginv1.Reason(r).Text() }
 // Health is the state of an upstream. The zero value counts as HealthUnknown.
 type Health int
 
-// The states of an upstream. Their numbers are the contract's.
+// The states of an upstream. Their numbers are those of
+// the plugin protocol.
 const (
 	// HealthUnknown: nothing has been tried yet.
 	HealthUnknown Health = iota + 1

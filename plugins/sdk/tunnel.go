@@ -15,7 +15,7 @@ type Tunnel struct {
 }
 
 // Stream is a tunnel whose bytes the plugin has to frame or encrypt. One
-// goroutine reads while another writes; the writing one calls CloseWrite, any one
+// goroutine reads while another writes. The writing one calls CloseWrite, any one may call
 // Abort. Exactly one of Close and Abort is called, once, and ends a Read or Write under
 // way. A panic in any of them ends that tunnel alone.
 //
@@ -43,10 +43,10 @@ type Stream interface {
 
 // Direct hands a kernel socket over to the daemon: after the handshake the
 // tunnel's bytes are the connection's own, and the plugin is out of the way.
-// conn is a *net.TCPConn or a *net.UnixConn; any other connection fails the dial, but for
-// a *tls.Conn, as Request.Connect returns behind an https proxy, which is pumped as by
-// RelayConn. prefetched is what the handshake read too far, nil where it read exactly its
-// own part; it is copied. conn is the SDK's from here on.
+// conn is a *net.TCPConn or a *net.UnixConn, and belongs to the SDK from here on. A
+// *tls.Conn, as Request.Connect returns behind an https proxy, is accepted as well, and
+// pumped as by RelayConn; with any other connection the dial fails. prefetched is what the
+// handshake read too far, nil where it read exactly its own part; it is copied.
 func Direct(conn net.Conn, prefetched []byte) *Tunnel {
 	return &Tunnel{
 		conn:       conn,
@@ -56,8 +56,8 @@ func Direct(conn net.Conn, prefetched []byte) *Tunnel {
 	}
 }
 
-// Relay lets the SDK pump the bytes between the daemon and s, which is the
-// SDK's from here on. local and remote are the transport's two ends, for the
+// Relay lets the SDK pump the bytes between the daemon and s, which belongs to the
+// SDK from here on. local and remote are the transport's two ends, for the
 // log; either may be nil. The system closes the sockets of a plugin that dies, and the
 // far end sees an end of file. Where its protocol takes that for a clean end, call
 // SetLinger(0) on the TCP connection when the tunnel begins, so that it is reset, and

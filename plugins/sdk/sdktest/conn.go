@@ -49,8 +49,7 @@ type Conn struct {
 }
 
 // Read reads from the far end. On a relay tunnel io.EOF is the far end's clean
-// end, as announced by the plugin, and anything else that ends it is an error
-// that errors.Is finds ErrNotClean in.
+// end, as announced by the plugin; any other end is an error that wraps ErrNotClean.
 func (c *Conn) Read(b []byte) (int, error) {
 	if len(c.pending) > 0 {
 		n := copy(b, c.pending)

@@ -35,8 +35,9 @@ type DialOptions struct {
 	HalfClose time.Duration
 }
 
-// Dial makes a connection to target, "host:port" or a label. An error of the
-// plugin's is a *sdk.DialError; a failure of the call itself is a gRPC status.
+// Dial makes a connection to target, "host:port" or a label. A failed dial is a
+// *sdk.DialError; a failure of the call itself, such as a panic in the plugin, is an
+// error with a gRPC status. ctx is for the dial alone, not for the connection.
 func (u *Upstream) Dial(ctx context.Context, target string) (*Conn, error) {
 	return u.DialWith(ctx, target, DialOptions{Socket: sdk.SocketOptions{Nodelay: true}})
 }
