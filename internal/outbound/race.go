@@ -20,8 +20,8 @@ const (
 	// maxAttempts bounds the attempts under way at once: each is a socket, and the
 	// number of addresses is the name server's.
 	maxAttempts = 32
-	// maxTold bounds the addresses that an error lists.
-	maxTold = 8
+	// maxAddresses bounds the addresses that an error lists.
+	maxAddresses = 8
 )
 
 // Race connects to a name by all of its addresses, both families in turn (RFC
@@ -133,10 +133,10 @@ func (e *ConnectError) Error() string {
 		return e.Tried[0].Error()
 	}
 	var others []string
-	for _, err := range e.Tried[1:min(len(e.Tried), maxTold)] {
+	for _, err := range e.Tried[1:min(len(e.Tried), maxAddresses)] {
 		others = append(others, strings.TrimPrefix(err.Error(), "dial tcp "))
 	}
-	if more := len(e.Tried) - maxTold; more > 0 {
+	if more := len(e.Tried) - maxAddresses; more > 0 {
 		others = append(others, fmt.Sprintf("and %d more", more))
 	}
 	return fmt.Sprintf("%s (also tried %s)", e.Tried[0], strings.Join(others, "; "))

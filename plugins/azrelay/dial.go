@@ -25,13 +25,13 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 	}
 	s, _ := c.settings()
 	t, err := c.dial(ctx, s, req, port)
-	c.judge(err)
+	c.reportHealth(err)
 	return t, err
 }
 
-// judge tells the upstream's health from a dial. One that was given up, and what
+// reportHealth tells the upstream's health from a dial. One that was given up, and what
 // azbridge answers for one port, say nothing of the upstream.
-func (c *Config) judge(err error) {
+func (c *Config) reportHealth(err error) {
 	var e *sdk.DialError
 	switch {
 	case err == nil:

@@ -19,7 +19,7 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 		return nil, errors.New("dial through sapsocks: it was not started")
 	}
 	conn, err := u.dial(ctx, req)
-	u.judge(err)
+	u.reportHealth(err)
 	if err != nil {
 		return nil, err
 	}
@@ -71,9 +71,9 @@ func (u *upstream) token(ctx context.Context, req *sdk.Request, s settings, h *h
 	return k, cached, err
 }
 
-// judge tells the upstream's health from a dial. What concerns only one target
+// reportHealth tells the upstream's health from a dial. What concerns only one target
 // says nothing of the upstream.
-func (u *upstream) judge(err error) {
+func (u *upstream) reportHealth(err error) {
 	var e *sdk.DialError
 	switch {
 	case err == nil:

@@ -69,7 +69,7 @@ type tokens struct {
 	mu      sync.Mutex
 	current *token
 	waiting *fetch // nil: no dial waits
-	hurry   bool   // renew now
+	due     bool
 	closed  bool
 }
 
@@ -139,7 +139,7 @@ func (t *tokens) drop(k *token) {
 func (t *tokens) renewNow() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.hurry = true
+	t.due = true
 	t.signal()
 }
 
@@ -190,7 +190,7 @@ func (t *tokens) run(ctx context.Context) {
 func (t *tokens) wanted() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.hurry || t.waiting != nil
+	return t.due || t.waiting != nil
 }
 
 // finish keeps what was fetched and lets the dials go on.
@@ -201,7 +201,7 @@ func (t *tokens) finish(got *oauth2.Token, err error) (k *token, usable bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.hurry = false
+	t.due = false
 	if k != nil {
 		t.current = k
 	}

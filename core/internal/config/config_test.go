@@ -285,7 +285,7 @@ func TestProblemsAreBounded(t *testing.T) {
 			last++
 		}
 	}
-	want := map[string]int{"warning false, machine false": maxTold, "warning true, machine false": maxTold, "warning false, machine true": maxTold}
+	want := map[string]int{"warning false, machine false": maxProblems, "warning true, machine false": maxProblems, "warning false, machine true": maxProblems}
 	if !maps.Equal(kinds, want) || last != 3 {
 		t.Errorf("%v, %d say that there are more", kinds, last)
 	}

@@ -41,7 +41,7 @@ func (c *Config) Reread(blockIDs []string) (*Config, diag.Diagnostics) {
 	next := c.Undecoded()
 	next.Listeners = slices.Clone(next.Listeners)
 	src := next.src
-	src.told = [3]int{}
+	src.shown = [3]int{}
 	src.evals = maps.Clone(src.evals)
 	src.funcs = src.evalContext() // whose file() notes in src what it reads
 	var bodies []*hclsyntax.Body

@@ -44,9 +44,9 @@ type source struct {
 	secrets map[string][]string
 	// written is what each block says, by ID.
 	written map[string]written
-	// told counts what diagnostics has placed: errors, warnings, and errors of the
+	// shown counts what diagnostics has placed: errors, warnings, and errors of the
 	// machine.
-	told [3]int
+	shown [3]int
 }
 
 // evaluated is an expression's value. Each expression is computed once, so
@@ -165,12 +165,12 @@ func (f *file) lineAt(pos hcl.Pos) string {
 	return strings.TrimRight(string(line), "\r")
 }
 
-// maxTold bounds how many problems of each kind are told of one configuration: one
+// maxProblems bounds the problems of each kind that one configuration shows: one
 // of a few megabytes can have a million, each with its place and its piece of the
 // source.
-const maxTold = 100
+const maxProblems = 100
 
-// diagnostics places problems, and leaves out those beyond maxTold: that there are
+// diagnostics places problems, and leaves out those beyond maxProblems: that there are
 // more is told with the last.
 func (s *source) diagnostics(problems []hclbody.Problem) (out diag.Diagnostics) {
 	for _, p := range problems {
@@ -181,12 +181,12 @@ func (s *source) diagnostics(problems []hclbody.Problem) (out diag.Diagnostics) 
 		case p.Machine:
 			kind = 2
 		}
-		if s.told[kind]++; s.told[kind] > maxTold {
+		if s.shown[kind]++; s.shown[kind] > maxProblems {
 			continue
 		}
 		d := s.diagnostic(p)
-		if s.told[kind] == maxTold {
-			d.Detail = strings.TrimSpace(fmt.Sprintf("%s There may be more: only %d are shown.", d.Detail, maxTold))
+		if s.shown[kind] == maxProblems {
+			d.Detail = strings.TrimSpace(fmt.Sprintf("%s There may be more: only %d are shown.", d.Detail, maxProblems))
 		}
 		out = append(out, d)
 	}

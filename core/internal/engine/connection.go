@@ -59,10 +59,10 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 	}
 	ctx, h := e.dialing, (*handshake)(nil)
 	if l.Protocol.Asks() {
-		h = &handshake{post: l.post, source: peer.Addr(), number: c.id}
+		h = &handshake{slots: l.slots, source: peer.Addr(), number: c.id}
 		ctx, h.yield = context.WithCancelCause(ctx)
 	}
-	yielded, over := e.slots.take(l.post, l.Limits, peer.Addr(), h)
+	yielded, over := e.slots.take(l.slots, l.Limits, peer.Addr(), h)
 	for _, y := range yielded {
 		y.yield(errYielded)
 	}
@@ -96,7 +96,7 @@ func (c *connection) turnedAway(raw *bare.Socket, over *overLimit) {
 // done gives the connection's slot back. It comes before the line of the log:
 // who reads that may count on it. h is nil where the handshake is over.
 func (c *connection) done(h *handshake) {
-	c.engine.slots.give(c.listener.post, c.source.Addr(), h)
+	c.engine.slots.give(c.listener.slots, c.source.Addr(), h)
 	if c.gate != nil {
 		c.gate.leave()
 	}
@@ -179,7 +179,7 @@ func (c *connection) reach(ctx context.Context, g *generation, client *listen.Cl
 	if c.target = client.Target; client.Denied != nil {
 		return nil, 0, client.Denied
 	}
-	ctx, watch := watchDeparture(ctx, client)
+	ctx, watch := watchClient(ctx, client)
 	defer watch.stop()
 	return c.dial(ctx, g)
 }

@@ -84,7 +84,7 @@ type Engine struct {
 	// dialing ends at the stop; connections outlive the calls that begin them.
 	dialing     context.Context
 	stopDialing context.CancelCauseFunc
-	connections *crew          // handshakes and dials under way
+	connections *goroutines    // handshakes and dials under way
 	retiring    sync.WaitGroup // generations, plugins and servers on their way out
 	reloading   context.Context
 	endReloads  context.CancelCauseFunc
@@ -173,7 +173,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		pump:           pump,
 		slots:          newSlots(),
 		gates:          newGates(),
-		connections:    newCrew(),
+		connections:    newGoroutines(),
 		repeats:        repeats,
 		availabilities: availabilities,
 		turn:           make(chan struct{}, 1),
@@ -318,7 +318,7 @@ func (e *Engine) stop(ctx context.Context) error {
 	}
 	e.stopDialing(errStopping)
 	e.connections.Wait()
-	e.connections.Dismiss()
+	e.connections.Close()
 	errs = append(errs, e.pump.Close())
 	e.unfollow()
 	e.repeats.close()

@@ -56,8 +56,8 @@ func (s served) bound() (now, lost []string) {
 type listener struct {
 	config.Listener
 	id     string
-	access bool  // one line in the log for each connection
-	post   *post // set by place
+	access bool           // one line in the log for each connection
+	slots  *listenerSlots // set by place
 }
 
 // routing is a route with its upstreams, in order.
@@ -174,9 +174,9 @@ func (g *generation) place(s *slots) {
 	for _, l := range g.served {
 		ids = append(ids, l.id)
 	}
-	posts := s.split(g.limit, ids)
+	listeners := s.split(g.limit, ids)
 	for _, l := range g.listeners {
-		l.post = posts[l.id]
+		l.slots = listeners[l.id]
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 // handshake is a client that has been accepted and whose target is not known yet.
 type handshake struct {
-	post   *post
+	slots  *listenerSlots
 	source netip.Addr
 	number uint64                  // ascending with the time of the accept
 	yield  context.CancelCauseFunc // breaks the handshake off
@@ -138,24 +138,24 @@ func (w *waiting) first() *handshake {
 // listener.
 const tellEach = time.Minute
 
-// post is what the slots know of a listener. It outlives the generations.
-type post struct {
+// listenerSlots is what the slots know of a listener. It outlives the generations.
+type listenerSlots struct {
 	connections, handshakes part
 	waiting                 waiting
 	life                    life // draining: no configuration has it any more
 
-	yielded int // that the log was not told of
-	told    time.Time
+	yielded int       // not logged yet
+	logged  time.Time // last
 }
 
-// note counts a handshake that gave way. It returns how many the log is to be told
-// of, 0: none now.
-func (p *post) note(now time.Time) int {
-	if p.yielded++; now.Sub(p.told) < tellEach {
+// note counts a handshake that gave way. It returns how many to
+// log now, or 0.
+func (p *listenerSlots) note(now time.Time) int {
+	if p.yielded++; now.Sub(p.logged) < tellEach {
 		return 0
 	}
 	n := p.yielded
-	p.yielded, p.told = 0, now
+	p.yielded, p.logged = 0, now
 	return n
 }
 
@@ -166,7 +166,7 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 	case errors.Is(context.Cause(ctx), errYielded):
 		level, reason, err = slog.LevelDebug, "yielded", errYielded
 		c.engine.metrics.HandshakeYielded(c.listener.id)
-		if n := c.engine.slots.note(c.listener.post); n > 0 {
+		if n := c.engine.slots.note(c.listener.slots); n > 0 {
 			c.engine.log.Warn("clients in their handshake gave way to newer ones", "listener", c.listener.id, "clients", n,
 				"hint", "find out who connects and stays silent, lower timeouts.handshake of the listener, or raise daemon.max_connections")
 		}

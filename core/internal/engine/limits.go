@@ -22,36 +22,36 @@ type slots struct {
 	ceiling     ceiling
 	connections pool
 	handshakes  pool // those of the connections that are in their handshake
-	posts       map[string]*post
+	listeners   map[string]*listenerSlots
 	source      map[sourceKey]int
 }
 
 type sourceKey struct {
-	post   *post
+	slots  *listenerSlots
 	source netip.Addr
 }
 
 func newSlots() *slots {
-	return &slots{posts: map[string]*post{}, source: map[sourceKey]int{}}
+	return &slots{listeners: map[string]*listenerSlots{}, source: map[sourceKey]int{}}
 }
 
 // split shares the slots out among the listeners with the ids, and returns what
 // is known of each. Of others, what is left is kept until it is given back.
-func (s *slots) split(limit ceiling, ids []string) map[string]*post {
+func (s *slots) split(limit ceiling, ids []string) map[string]*listenerSlots {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := map[string]*post{}
+	next := map[string]*listenerSlots{}
 	var connections, handshakes, oldConnections, oldHandshakes []*part
 	for _, id := range ids {
-		p := s.posts[id]
+		p := s.listeners[id]
 		if p == nil || p.life.is() == status.Closed {
-			p = &post{}
+			p = &listenerSlots{}
 		}
 		p.life.turn(status.Serving)
 		next[id] = p
 		connections, handshakes = append(connections, &p.connections), append(handshakes, &p.handshakes)
 	}
-	for id, p := range s.posts {
+	for id, p := range s.listeners {
 		switch {
 		case next[id] != nil:
 		case p.connections.taken == 0:
@@ -64,7 +64,7 @@ func (s *slots) split(limit ceiling, ids []string) map[string]*post {
 	}
 	s.connections.split(limit.connections, connections, oldConnections)
 	s.handshakes.split(min(limit.connections, maxHandshakes), handshakes, oldHandshakes)
-	s.ceiling, s.posts = limit, next
+	s.ceiling, s.listeners = limit, next
 	return next
 }
 
@@ -84,7 +84,7 @@ var errListenerGone = &overLimit{limit: "the listener is gone"}
 // take reserves a slot of p's listener, or says which limit is in the way. h is
 // nil for a client whose target is known. yielded have lost theirs: the caller
 // breaks them off.
-func (s *slots) take(p *post, own config.Limits, source netip.Addr, h *handshake) (yielded []*handshake, over *overLimit) {
+func (s *slots) take(p *listenerSlots, own config.Limits, source netip.Addr, h *handshake) (yielded []*handshake, over *overLimit) {
 	key := sourceKey{p, source}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,7 +100,7 @@ func (s *slots) take(p *post, own config.Limits, source netip.Addr, h *handshake
 			return yielded, over
 		}
 		s.forget(victim)
-		s.release(sourceKey{victim.post, victim.source})
+		s.release(sourceKey{victim.slots, victim.source})
 		victim.yielded = true
 		yielded = append(yielded, victim)
 	}
@@ -115,7 +115,7 @@ func (s *slots) take(p *post, own config.Limits, source netip.Addr, h *handshake
 // obstacle says which limit is in the way of a connection, if one is, and who
 // gives way to it, if there is somebody.
 func (s *slots) obstacle(key sourceKey, own config.Limits, handshake bool) (*overLimit, *handshake) {
-	p := key.post
+	p := key.slots
 	switch {
 	case own.MaxPerSource > 0 && s.source[key] >= own.MaxPerSource:
 		return &overLimit{limit: "limits.max_per_source", state: fmt.Sprintf("%d connections are open from %s", s.source[key], key.source)}, nil
@@ -126,10 +126,10 @@ func (s *slots) obstacle(key sourceKey, own config.Limits, handshake bool) (*ove
 		if s.connections.taken < s.connections.limit {
 			over.state += ", and the other slots are kept for other listeners"
 		}
-		return over, s.yields(p, func(p *post) *part { return &p.connections })
+		return over, s.yields(p, func(p *listenerSlots) *part { return &p.connections })
 	case handshake && !s.handshakes.free(&p.handshakes):
 		return &overLimit{limit: "handshakes", state: fmt.Sprintf("%d clients are in their handshake", s.handshakes.taken)},
-			s.yields(p, func(p *post) *part { return &p.handshakes })
+			s.yields(p, func(p *listenerSlots) *part { return &p.handshakes })
 	}
 	return nil, nil
 }
@@ -137,13 +137,13 @@ func (s *slots) obstacle(key sourceKey, own config.Limits, handshake bool) (*ove
 // yields returns who gives way to a newcomer of p: somebody of the same listener, or
 // else of the one with most handshakes that has more than its own places. All of them
 // count where the newcomer has a place of its own, which a lower limit has left taken.
-func (s *slots) yields(p *post, in func(*post) *part) *handshake {
+func (s *slots) yields(p *listenerSlots, in func(*listenerSlots) *part) *handshake {
 	if h := p.waiting.first(); h != nil {
 		return h
 	}
-	var most *post
+	var most *listenerSlots
 	entitled := in(p).taken < in(p).own
-	for _, other := range s.posts {
+	for _, other := range s.listeners {
 		beyond := in(other).taken > in(other).own
 		if (beyond || entitled) && other.waiting.first() != nil && (most == nil || other.handshakes.taken > most.handshakes.taken) {
 			most = other
@@ -176,7 +176,7 @@ func (s *slots) refused(h *handshake) {
 }
 
 // give gives a connection's slot back; h is its handshake, nil if that is over.
-func (s *slots) give(p *post, source netip.Addr, h *handshake) {
+func (s *slots) give(p *listenerSlots, source netip.Addr, h *handshake) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -190,18 +190,18 @@ func (s *slots) give(p *post, source netip.Addr, h *handshake) {
 }
 
 func (s *slots) wait(h *handshake) {
-	s.handshakes.take(&h.post.handshakes)
-	h.post.waiting.add(h)
+	s.handshakes.take(&h.slots.handshakes)
+	h.slots.waiting.add(h)
 }
 
 func (s *slots) forget(h *handshake) {
-	h.post.waiting.remove(h)
-	s.handshakes.give(&h.post.handshakes)
+	h.slots.waiting.remove(h)
+	s.handshakes.give(&h.slots.handshakes)
 }
 
 func (s *slots) release(key sourceKey) {
-	s.connections.give(&key.post.connections)
-	if p := key.post; p.connections.taken == 0 && p.life.is() == status.Draining {
+	s.connections.give(&key.slots.connections)
+	if p := key.slots; p.connections.taken == 0 && p.life.is() == status.Draining {
 		p.life.turn(status.Closed)
 	}
 	if s.source[key]--; s.source[key] == 0 {
@@ -213,7 +213,7 @@ func (s *slots) release(key sourceKey) {
 func (s *slots) state(id string) status.State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.posts[id]; p != nil {
+	if p := s.listeners[id]; p != nil {
 		return p.life.is()
 	}
 	return status.Closed
@@ -223,7 +223,7 @@ func (s *slots) state(id string) status.State {
 func (s *slots) open(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.posts[id]; p != nil {
+	if p := s.listeners[id]; p != nil {
 		return p.connections.taken
 	}
 	return 0
@@ -231,7 +231,7 @@ func (s *slots) open(id string) int {
 
 // note counts a handshake of p that gave way. It returns how many the log is to be
 // told of now, mostly 0.
-func (s *slots) note(p *post) int {
+func (s *slots) note(p *listenerSlots) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return p.note(time.Now())

@@ -62,11 +62,11 @@ func TestPool(t *testing.T) {
 // the others has its part of a quarter.
 func TestOnlyOwnPlacesAreLeft(t *testing.T) {
 	s := newSlots()
-	posts := s.split(ceiling{connections: 80, configured: true}, []string{"a", "b", "c", "d"})
+	listeners := s.split(ceiling{connections: 80, configured: true}, []string{"a", "b", "c", "d"})
 	source := netip.MustParseAddr("192.0.2.1")
 	take := func(id string) (n int) {
 		for {
-			if _, over := s.take(posts[id], config.Limits{}, source, nil); over != nil {
+			if _, over := s.take(listeners[id], config.Limits{}, source, nil); over != nil {
 				if over.limit != "daemon.max_connections" || s.connections.taken < 80 && !strings.Contains(over.Error(), "other listeners") {
 					t.Errorf("%v with %d taken", over, s.connections.taken)
 				}
@@ -86,11 +86,11 @@ func TestOnlyOwnPlacesAreLeft(t *testing.T) {
 		}
 	}
 	// The connections of a listener that is gone keep theirs, and nobody is lost.
-	posts = s.split(ceiling{connections: 80, configured: true}, []string{"b"})
+	listeners = s.split(ceiling{connections: 80, configured: true}, []string{"b"})
 	if n := s.open("a"); n != 65 {
 		t.Errorf("%d are open", n)
 	}
-	gone := s.posts["a"]
+	gone := s.listeners["a"]
 	for range 65 {
 		s.give(gone, source, nil)
 	}
@@ -159,9 +159,9 @@ func TestWhoGivesWay(t *testing.T) {
 func TestNewcomerGetsIn(t *testing.T) {
 	one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	number := uint64(0)
-	shake := func(p *post, source netip.Addr) *handshake {
+	shake := func(p *listenerSlots, source netip.Addr) *handshake {
 		number++
-		return &handshake{post: p, source: source, number: number}
+		return &handshake{slots: p, source: source, number: number}
 	}
 	for name, tt := range map[string]struct {
 		limit int
@@ -172,8 +172,8 @@ func TestNewcomerGetsIn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSlots()
-			posts := s.split(ceiling{connections: tt.limit, configured: true}, []string{"a", "b"})
-			a := posts["a"]
+			listeners := s.split(ceiling{connections: tt.limit, configured: true}, []string{"a", "b"})
+			a := listeners["a"]
 			// A tunnel of one, a handshake of two, and then handshakes of one.
 			tunnel := shake(a, one)
 			if _, over := s.take(a, tt.own, one, tunnel); over != nil || !s.learned(tunnel) {
@@ -208,7 +208,7 @@ func TestNewcomerGetsIn(t *testing.T) {
 			// The other listener has its own place, and then the first one's common
 			// ones, also for clients that have no handshake.
 			for i := range 10 {
-				yielded, over := s.take(posts["b"], tt.own, two, nil)
+				yielded, over := s.take(listeners["b"], tt.own, two, nil)
 				if over != nil || len(yielded) != 0 && yielded[0] != waiting[0] {
 					t.Fatalf("%d: %v, %v", i, yielded, over)
 				}
@@ -228,11 +228,11 @@ func TestNewcomerGetsIn(t *testing.T) {
 // own, however full everything is.
 func TestOwnPlacesStay(t *testing.T) {
 	s := newSlots()
-	posts := s.split(ceiling{connections: 16, configured: true}, []string{"a", "b"})
-	a, b := posts["a"], posts["b"]
+	listeners := s.split(ceiling{connections: 16, configured: true}, []string{"a", "b"})
+	a, b := listeners["a"], listeners["b"]
 	source := netip.MustParseAddr("192.0.2.1")
 	for number := range uint64(2) { // as many as are its own
-		if _, over := s.take(b, config.Limits{}, source, &handshake{post: b, source: source, number: number}); over != nil {
+		if _, over := s.take(b, config.Limits{}, source, &handshake{slots: b, source: source, number: number}); over != nil {
 			t.Fatal(over)
 		}
 	}
@@ -253,10 +253,10 @@ func TestPerSourceLimitIsNoRoom(t *testing.T) {
 	a := s.split(ceiling{connections: 100, configured: true}, []string{"a"})["a"]
 	source := netip.MustParseAddr("192.0.2.1")
 	own := config.Limits{MaxPerSource: 1}
-	if _, over := s.take(a, own, source, &handshake{post: a, source: source, number: 1}); over != nil {
+	if _, over := s.take(a, own, source, &handshake{slots: a, source: source, number: 1}); over != nil {
 		t.Fatal(over)
 	}
-	yielded, over := s.take(a, own, source, &handshake{post: a, source: source, number: 2})
+	yielded, over := s.take(a, own, source, &handshake{slots: a, source: source, number: 2})
 	if over == nil || over.limit != "limits.max_per_source" || len(yielded) > 0 {
 		t.Errorf("%v, %v", yielded, over)
 	}
@@ -264,7 +264,7 @@ func TestPerSourceLimitIsNoRoom(t *testing.T) {
 
 // TestYieldedIsToldNowAndThen: the log is told once a minute, of all since.
 func TestYieldedIsToldNowAndThen(t *testing.T) {
-	var p post
+	var p listenerSlots
 	now := time.Now()
 	var told []int
 	for i := range 300 {

@@ -86,12 +86,12 @@ func (p *preparation) same(u config.Upstream, in *pluginhost.Plugin) *config.Ups
 // that fails. One that keeps dying is started beside the old: it may die of the
 // configuration that is now to be mended.
 func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugin {
-	blockID, told := "upstream."+p.firstOf(name), false
+	blockID, located := "upstream."+p.firstOf(name), false
 	if b := pluginBlock(p.cfg, name); b != nil {
-		blockID, told = "plugin."+name, b.Wrong
+		blockID, located = "plugin."+name, b.Wrong
 	}
 	fail := func(d diag.Diagnostic) *pluginhost.Plugin {
-		if !told {
+		if !located {
 			p.diags = append(p.diags, d)
 		}
 		return nil

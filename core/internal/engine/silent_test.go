@@ -91,7 +91,7 @@ func inUse() int {
 func (r *rig) handshakes(id string) part {
 	r.slots.mu.Lock()
 	defer r.slots.mu.Unlock()
-	return r.slots.posts[id].handshakes
+	return r.slots.listeners[id].handshakes
 }
 
 // TestSilentClients: as many clients as a listener can take connect to it and say

@@ -148,8 +148,8 @@ func (b *binding) bind(ctx context.Context) (diags diag.Diagnostics) {
 		}
 	}
 	for _, w := range all {
-		told, rest := b.plan(ctx, w, unused[kind(w.block)])
-		diags, unused[kind(w.block)] = append(diags, told...), rest
+		found, rest := b.plan(ctx, w, unused[kind(w.block)])
+		diags, unused[kind(w.block)] = append(diags, found...), rest
 	}
 	for _, rest := range unused {
 		for _, s := range rest {
@@ -159,9 +159,9 @@ func (b *binding) bind(ctx context.Context) (diags diag.Diagnostics) {
 	obstacles := 0
 	for _, w := range all {
 		for _, s := range w.endpoints {
-			told := b.take(ctx, s, w.open)
-			diags = append(diags, told...)
-			if told.HasErrors() {
+			found := b.take(ctx, s, w.open)
+			diags = append(diags, found...)
+			if found.HasErrors() {
 				obstacles++
 			}
 			if obstacles == maxObstacles || ctx.Err() != nil {

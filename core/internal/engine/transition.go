@@ -65,9 +65,9 @@ func (t *transition) steps() []step {
 }
 
 func (t *transition) bind(ctx context.Context) error {
-	told := t.sockets.bind(ctx)
-	t.plugins.diags = append(t.plugins.diags, told...)
-	return verdict(told)
+	found := t.sockets.bind(ctx)
+	t.plugins.diags = append(t.plugins.diags, found...)
+	return verdict(found)
 }
 
 // bindControl binds the control socket.
@@ -83,9 +83,9 @@ func (t *transition) bindControl(context.Context) error {
 	case err == nil:
 		t.commitControl, t.undoControl = commit, undo
 	case cfg.Control.Address != "":
-		told := diag.Diagnostics{obstacle(cfg, "control", "address", "the control socket cannot be bound", err.Error())}
-		t.plugins.diags = append(t.plugins.diags, told...)
-		return verdict(told)
+		found := diag.Diagnostics{obstacle(cfg, "control", "address", "the control socket cannot be bound", err.Error())}
+		t.plugins.diags = append(t.plugins.diags, found...)
+		return verdict(found)
 	default:
 		// Nobody asked for it.
 		t.engine.log.Warn("no control socket: tunneld reload and tunneld status will not find this daemon", "address", address, "err", err)

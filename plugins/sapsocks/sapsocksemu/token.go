@@ -158,15 +158,15 @@ func (s *Server) grant(w http.ResponseWriter, r *http.Request) {
 		answerJSON(w, http.StatusBadRequest, map[string]any{"error": "invalid_request"})
 		return
 	}
-	if status, answer := s.judge(r); status != http.StatusOK {
+	if status, answer := s.refusal(r); status != http.StatusOK {
 		answerJSON(w, status, answer)
 		return
 	}
 	s.issue(w, f)
 }
 
-// judge says why a request is not granted.
-func (s *Server) judge(r *http.Request) (status int, answer map[string]any) {
+// refusal says why a request is not granted.
+func (s *Server) refusal(r *http.Request) (status int, answer map[string]any) {
 	form := r.PostForm
 	known := form.Get("client_id") == s.options.ClientID
 	switch s.options.Grant {

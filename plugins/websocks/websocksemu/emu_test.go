@@ -179,14 +179,14 @@ func FuzzJudge(f *testing.F) {
 		if !strings.HasPrefix(s, head) {
 			t.Fatalf("head %q is not what %q begins with", head, s)
 		}
-		q, status, _ := judge(head, nil, time.Unix(0, 0))
+		q, status, _ := check(head, nil, time.Unix(0, 0))
 		if status != 101 && status != 400 {
 			t.Fatalf("status %d for %q", status, head)
 		}
 		if a := (&Faults{}).answer(q, status, "", time.Unix(0, 0)); !strings.HasPrefix(a, "HTTP/1.1 ") {
 			t.Fatalf("answer %q", a)
 		}
-		if _, status, _ := judge(head, users, time.Unix(0, 0)); status == 101 {
+		if _, status, _ := check(head, users, time.Unix(0, 0)); status == 101 {
 			t.Fatalf("let in without the password: %q", head)
 		}
 	})

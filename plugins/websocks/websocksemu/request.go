@@ -148,8 +148,8 @@ func (q request) authorized(users map[string]string, at time.Time) bool {
 	return false
 }
 
-// judge returns the status that the original answers a head with, and why.
-func judge(head string, users map[string]string, at time.Time) (q request, status int, why string) {
+// check returns the status that the original answers a head with, and why.
+func check(head string, users map[string]string, at time.Time) (q request, status int, why string) {
 	q, err := parseHead(head)
 	if err != nil {
 		return q, http.StatusBadRequest, err.Error()

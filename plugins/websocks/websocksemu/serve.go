@@ -192,7 +192,7 @@ func (c *conn) upgrade() error {
 			return err
 		}
 		now := c.server.options.Now().Add(c.faults.ClockOffset)
-		q, status, why := judge(head, c.server.options.Users, now)
+		q, status, why := check(head, c.server.options.Users, now)
 		if c.faults.Status != 0 {
 			status = c.faults.Status
 		}

@@ -30,7 +30,7 @@ func TestJudge(t *testing.T) {
 		if err := conf.Start(&sdk.Env{Report: func(s sdk.Status) { got = s.Health }}); err != nil {
 			t.Fatal(err)
 		}
-		if conf.judge(c.err); got != c.want {
+		if conf.reportHealth(c.err); got != c.want {
 			t.Errorf("%s: reported %s, want %s", c.name, got, c.want)
 		}
 	}

@@ -12,12 +12,12 @@ import (
 // errLeft ends the dial of a client that has reset its connection.
 var errLeft = errors.New("the client has left")
 
-// departureCheck is how often a dial looks for its client.
-const departureCheck = time.Second
+// clientCheck is how often a dial looks for its client.
+const clientCheck = time.Second
 
-// departure cancels a dial whose client has left, so that it does not keep its
+// clientWatch cancels a dial whose client has left, so that it does not keep its
 // slot, and a far end its connection, for as long as a dial may take.
-type departure struct {
+type clientWatch struct {
 	client *listen.Client
 	cancel context.CancelCauseFunc
 
@@ -26,18 +26,18 @@ type departure struct {
 	over  bool
 }
 
-// watchDeparture returns a context that ends with errLeft once client has left,
+// watchClient returns a context that ends with errLeft once client has left,
 // and the watch, which is stopped before client is used again.
-func watchDeparture(ctx context.Context, client *listen.Client) (context.Context, *departure) {
-	d := &departure{client: client}
+func watchClient(ctx context.Context, client *listen.Client) (context.Context, *clientWatch) {
+	d := &clientWatch{client: client}
 	ctx, d.cancel = context.WithCancelCause(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.timer = time.AfterFunc(departureCheck, d.check)
+	d.timer = time.AfterFunc(clientCheck, d.check)
 	return ctx, d
 }
 
-func (d *departure) check() {
+func (d *clientWatch) check() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -45,11 +45,11 @@ func (d *departure) check() {
 	case d.client.Gone():
 		d.cancel(errLeft)
 	default:
-		d.timer.Reset(departureCheck)
+		d.timer.Reset(clientCheck)
 	}
 }
 
-func (d *departure) stop() {
+func (d *clientWatch) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.over = true

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// TestCrew runs more functions at once than it keeps goroutines, several times,
+// TestGoroutines runs more functions at once than it keeps goroutines, several times,
 // and none of them waits for another.
-func TestCrew(t *testing.T) {
-	c := newCrew()
+func TestGoroutines(t *testing.T) {
+	c := newGoroutines()
 	for range 3 {
 		var all sync.WaitGroup
 		all.Add(3 * maxIdle)
@@ -21,16 +21,16 @@ func TestCrew(t *testing.T) {
 		}
 		c.Wait()
 	}
-	c.Dismiss()
+	c.Close()
 	if n := c.idle.Load(); n > maxIdle {
 		t.Errorf("%d goroutines were kept", n)
 	}
 }
 
-// TestCrewWaits for a function that runs on a goroutine which was kept.
-func TestCrewWaits(t *testing.T) {
-	c := newCrew()
-	defer c.Dismiss()
+// TestGoroutinesWait for a function that runs on a goroutine which was kept.
+func TestGoroutinesWait(t *testing.T) {
+	c := newGoroutines()
+	defer c.Close()
 	c.Go(func() {})
 	c.Wait()
 	end, waited := make(chan struct{}), make(chan struct{})
