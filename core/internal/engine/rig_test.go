@@ -21,6 +21,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/plugintest"
 	"github.com/tunneld/tunneld/core/status"
+	"github.com/tunneld/tunneld/internal/freeport"
 	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -156,6 +157,18 @@ func (r *rig) metricsSockets() []*metricsSocket {
 	r.turn <- struct{}{}
 	defer func() { <-r.turn }()
 	return of[*metricsSocket](r.Engine.sockets, metricsBlock)
+}
+
+var ports freeport.Ports
+
+// freeAddress is one that nobody takes meanwhile.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	address, err := ports.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
 }
 
 func startEcho(t *testing.T) string {

@@ -204,7 +204,7 @@ func TestFailureOfTheMachineIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	address := filepath.Join(t.TempDir(), "address")
 	put(t, address, "127.0.0.1:0")
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	taken, err := net.Listen("tcp", freeAddress(t))
 	if err != nil {
 		t.Fatal(err)
 	}

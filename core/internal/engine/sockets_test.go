@@ -29,7 +29,7 @@ func TestAddressIsWrittenInAnotherWay(t *testing.T) {
 // TestLostAddress: an address that made room for a reload that failed, and that somebody
 // else has taken meanwhile, is not told as served. The next reload binds it again.
 func TestLostAddress(t *testing.T) {
-	r := start(t, nil, func(echo string) string { return listeners(echo, "", "127.0.0.1:0", "127.0.0.1:0") })
+	r := start(t, nil, func(echo string) string { return listeners(echo, "", freeAddress(t), "127.0.0.1:0") })
 	at, port := r.at(t, "tcp.a")
 	kept, _ := r.at(t, "tcp.b")
 	r.write(t, listeners(r.echo, "", "0.0.0.0:"+port, kept[0]))
