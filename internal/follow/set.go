@@ -125,8 +125,34 @@ func FolderSum(path string) userfile.Sum {
 	if err != nil {
 		return userfile.Sum{}
 	}
+	return namesSum(names)
+}
+
+func namesSum(names []string) userfile.Sum {
 	slices.Sort(names)
 	return sha256.Sum256([]byte(strings.Join(names, "\x00")))
+}
+
+// Look returns what the paths hold now, to be followed by whoever reads them next. A
+// folder comes with the regular files that are directly in it.
+func Look(paths ...string) (files []File) {
+	for _, path := range paths {
+		names, err := userfile.Names(path, maxNames)
+		if err != nil { // it is no folder, or cannot be read
+			sum, _, _ := digest(path)
+			files = append(files, File{Path: path, Sum: sum})
+			continue
+		}
+		files = append(files, File{Path: path, Sum: namesSum(names)})
+		for _, name := range names {
+			within := filepath.Join(path, name)
+			if info, err := os.Stat(within); err == nil && info.Mode().IsRegular() {
+				sum, _, _ := digest(within)
+				files = append(files, File{Path: within, Sum: sum})
+			}
+		}
+	}
+	return files
 }
 
 // maxLinks bounds the symbolic links on the way to a file, as the kernel does.

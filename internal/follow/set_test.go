@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -235,5 +236,25 @@ func TestFoldersTo(t *testing.T) {
 				t.Errorf("%s: %v, want %v", path, in, want)
 			}
 		}
+	}
+}
+
+// TestLook: a folder comes with the files in it, not with folders, nor with links to some.
+func TestLook(t *testing.T) {
+	dir := t.TempDir()
+	file, folder := filepath.Join(dir, "f"), filepath.Join(dir, "d")
+	write(t, file, "one")
+	if err := os.MkdirAll(filepath.Join(folder, "..v1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(folder, "..v1", "a"), "two")
+	for name, to := range map[string]string{"..data": "..v1", "a": "..data/a", "gone": "..data/gone"} {
+		if err := os.Symlink(to, filepath.Join(folder, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []File{{file, sumOf("one")}, {folder, FolderSum(folder)}, {filepath.Join(folder, "a"), sumOf("two")}, {Path: filepath.Join(dir, "none")}}
+	if got := Look(file, folder, filepath.Join(dir, "none")); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -96,6 +96,7 @@ type instance struct {
 	noHalfClose bool
 	follower    *follow.Follower
 	tls         *tlsKept // of one that has started
+	follows     *follows // of one that has started
 	way         way
 	log         *slog.Logger
 	watch       func(remote string, c syscall.RawConn) // nil: nobody watches
@@ -138,7 +139,8 @@ func (i *instance) Start(env serve.Env) error {
 	i.log, i.watch = env.Log, env.Watch
 	r := &reporter{send: env.Report}
 	i.tls = &tlsKept{follower: i.follower, log: env.Log, changed: r.again, clients: map[TLS]*tlsconf.Client{}, problems: map[TLS]string{}}
-	r.tls = i.tls
+	i.follows = newFollows(i.follower, env.Log, r.again)
+	r.knows = append(r.knows, i.tls, i.follows)
 	tlsBlocks(reflect.ValueOf(i.dialer), func(t *TLS) {
 		t.kept = i.tls
 		t.client()
@@ -154,8 +156,10 @@ func (i *instance) Start(env serve.Env) error {
 		Log:      env.Log,
 		Report:   r.report,
 		Outbound: Outbound{i.way.dialer(backgroundOptions, env.Watch)},
+		follows:  i.follows,
 	})
 	if err != nil {
+		i.follows.close()
 		i.tls.close()
 	}
 	return err
@@ -163,6 +167,7 @@ func (i *instance) Start(env serve.Env) error {
 
 func (i *instance) Close() error {
 	if i.tls != nil {
+		i.follows.close()
 		defer i.tls.close()
 	}
 	if c, ok := i.dialer.(io.Closer); ok {

@@ -8,8 +8,8 @@ import (
 
 // reporter joins what the author reports of an upstream and what the SDK knows.
 type reporter struct {
-	send func(*pluginv1.UpstreamStatus)
-	tls  *tlsKept
+	send  func(*pluginv1.UpstreamStatus)
+	knows []known
 
 	mu   sync.Mutex
 	last Status
@@ -32,6 +32,13 @@ func (r *reporter) again() {
 // tell is called with mu held, so that the newest is the last.
 func (r *reporter) tell() {
 	st := wireStatus(r.last)
-	r.tls.state(st)
+	for _, k := range r.knows {
+		k.state(st)
+	}
 	r.send(st)
+}
+
+// known is what the SDK itself knows of an upstream, and adds to its state.
+type known interface {
+	state(to *pluginv1.UpstreamStatus)
 }

@@ -181,6 +181,8 @@ type Env struct {
 	Report func(Status)
 	// Outbound makes connections that belong to no dial, such as to a token service.
 	Outbound Outbound
+
+	follows *follows // nil: Follow does not follow
 }
 
 // Status is the state of an upstream.

@@ -104,7 +104,16 @@ func (k *tlsKept) state(to *pluginv1.UpstreamStatus) {
 	for _, file := range slices.Sorted(maps.Keys(ends)) {
 		to.Certificates = append(to.Certificates, &pluginv1.Certificate{File: file, NotAfter: timestamppb.New(ends[file])})
 	}
-	to.FileProblem = strings.Join(slices.Compact(slices.Sorted(maps.Values(k.problems))), "; ")
+	addProblems(to, k.problems)
+}
+
+// addProblems adds to an upstream's state why its files cannot be used, each reason once.
+func addProblems[K comparable](to *pluginv1.UpstreamStatus, problems map[K]string) {
+	all := slices.Compact(slices.Sorted(maps.Values(problems)))
+	if to.FileProblem != "" {
+		all = slices.Insert(all, 0, to.FileProblem)
+	}
+	to.FileProblem = strings.Join(all, "; ")
 }
 
 // close ends the following. Connections that are still made read the files.

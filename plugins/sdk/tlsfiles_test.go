@@ -244,7 +244,7 @@ func TestReportKeepsWhatTheSDKKnows(t *testing.T) {
 	cert, key := pemFiles(t, selfSigned(t))
 	s := startSecured(t, fmt.Sprintf(`{"tls": {"cert_file": %q, "key_file": %q, "min_version": "1.2"}}`, cert, key))
 	kept := s.dialer.TLS.kept
-	r := &reporter{tls: kept, send: func(st *pluginv1.UpstreamStatus) { s.reports <- st }}
+	r := &reporter{knows: []known{kept}, send: func(st *pluginv1.UpstreamStatus) { s.reports <- st }}
 	r.report(Status{Health: HealthFailing, Message: "why"})
 	r.again()
 	for range 2 {

@@ -100,8 +100,8 @@ func (u *Upstream) AwaitStatus(ctx context.Context, t testing.TB, want func(sdk.
 	return last
 }
 
-// AwaitFileProblem waits until a file of a tls block has changed and cannot be used,
-// for a reason that holds text; what it held before then stays in use. It fails the
+// AwaitFileProblem waits until a file of a tls block, or one that Env.Follow follows, has
+// changed and cannot be used, for a reason that holds text; what it held before then stays in use. It fails the
 // test when ctx is done before.
 func (u *Upstream) AwaitFileProblem(ctx context.Context, t testing.TB, text string) {
 	t.Helper()
