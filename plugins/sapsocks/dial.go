@@ -29,7 +29,7 @@ func (c *Config) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, error
 }
 
 func (u *upstream) dial(ctx context.Context, req *sdk.Request) (net.Conn, error) {
-	s := u.current(lookEvery)
+	s := u.current()
 	w := words{target: req.Target.String(), proxy: s.proxy, location: u.config.LocationID}
 	address, failure := w.address(req.Target)
 	if failure != nil {
