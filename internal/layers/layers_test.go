@@ -48,6 +48,7 @@ var allowed = map[string][]string{
 	"internal/schema":         {"proto/tunneld/plugin/v1"},
 	"internal/outbound":       {"internal/neterr", "internal/plaintext", "internal/sockopt", "internal/socks5", "internal/tlsconf", "proto/tunneld/plugin/v1"},
 	"internal/layers":         {},
+	"internal/emu":            {},
 
 	// What a plugin's author imports.
 	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "internal/nodump", "internal/outbound", "internal/plaintext", "internal/schema", "internal/follow", "internal/tlsconf", "internal/userfile", "proto/tunneld/plugin/v1", "internal/bare"},
@@ -57,18 +58,18 @@ var allowed = map[string][]string{
 
 	// The plugins. None knows another, and none knows the core.
 	"plugins/sapsocks":                             {"internal/version", "plugins/sdk", "internal/socks5", "internal/userfile"},
-	"plugins/sapsocks/sapsocksemu":                 {"internal/socks5"},
+	"plugins/sapsocks/sapsocksemu":                 {"internal/emu", "internal/socks5"},
 	"plugins/sapsocks/cmd/tunneld-plugin-sapsocks": {"plugins/sapsocks", "plugins/sdk"},
 	"plugins/websocks":                             {"internal/version", "plugins/sdk", "plugins/websocks/internal/...", "internal/socks5", "internal/tlsconf"},
 	"plugins/websocks/internal/...":                {},
-	"plugins/websocks/websocksemu":                 {"plugins/websocks/internal/...", "internal/socks5", "internal/tlsconf"},
+	"plugins/websocks/websocksemu":                 {"plugins/websocks/internal/...", "internal/emu", "internal/socks5"},
 	"plugins/websocks/cmd/tunneld-plugin-websocks": {"plugins/websocks", "plugins/sdk"},
 	"plugins/soht":                                 {"internal/version", "plugins/sdk"},
-	"plugins/soht/sohtemu":                         {},
+	"plugins/soht/sohtemu":                         {"internal/emu"},
 	"plugins/soht/cmd/tunneld-plugin-soht":         {"plugins/soht", "plugins/sdk"},
 	"plugins/azrelay":                              {"internal/version", "plugins/sdk", "plugins/azrelay/internal/..."},
 	"plugins/azrelay/internal/...":                 {"plugins/azrelay/internal/...", "internal/outbound"},
-	"plugins/azrelay/azrelayemu":                   {"plugins/azrelay/internal/..."},
+	"plugins/azrelay/azrelayemu":                   {"plugins/azrelay/internal/...", "internal/emu"},
 	"plugins/azrelay/azrelaycmd":                   {"plugins/azrelay", "plugins/azrelay/azrelayemu", "plugins/sdk", "internal/logqueue", "internal/userfile"},
 	"plugins/azrelay/cmd/tunneld-plugin-azrelay":   {"plugins/azrelay", "plugins/sdk"},
 

@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/emu"
 	"github.com/tunneld/tunneld/plugins/azrelay/internal/sas"
 )
 
@@ -82,11 +83,11 @@ func Start(o Options) (*Server, error) {
 		}
 	}
 	if o.TLS {
-		if s.tls, s.ca, err = makeTLS(o.Namespace); err != nil {
+		if err := s.makeTLS(); err != nil {
 			return nil, fmt.Errorf("start azrelay emulator: %w", err)
 		}
 	}
-	if s.listener, err = net.Listen("tcp", o.Address); err != nil {
+	if s.listener, err = emu.Listen(o.Address); err != nil {
 		return nil, fmt.Errorf("start azrelay emulator: %w", err)
 	}
 	s.wg.Go(s.accept)
@@ -99,6 +100,31 @@ func Start(o Options) (*Server, error) {
 		s.forwards = append(s.forwards, fw)
 	}
 	return s, nil
+}
+
+// makeTLS makes an authority for the run and a certificate for this machine's names and
+// the namespace's.
+func (s *Server) makeTLS() error {
+	a, err := emu.NewAuthority()
+	if err != nil {
+		return err
+	}
+	var names []string
+	if s.options.Namespace != "" {
+		names = append(names, s.options.Namespace)
+	}
+	certificate, err := a.Server(names...)
+	if err != nil {
+		return err
+	}
+	s.ca = a.PEM()
+	s.tls = &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		// Frames are relayed whole: small first records would only cost.
+		DynamicRecordSizingDisabled: true,
+		Certificates:                []tls.Certificate{certificate},
+	}
+	return nil
 }
 
 // Addr returns "host:port".
