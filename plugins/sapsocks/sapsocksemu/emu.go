@@ -3,20 +3,22 @@
 // service. It serves tests, "tunneld demo" and work without a network, and
 // plays every failure on demand.
 //
-// It speaks to nothing but loopback. Its tokens are worth nothing elsewhere.
+// It serves this machine alone, and connects to what its connectors map. Its tokens are
+// worth nothing elsewhere.
 package sapsocksemu
 
 import (
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/emu"
 )
 
 // Grant is how a client proves itself to the token service.
@@ -36,14 +38,19 @@ const (
 // Options say what is emulated. The zero value is a proxy with authentication, a
 // token service for a client secret and no Cloud Connector.
 type Options struct {
+	// Address is where the proxy listens, TokenAddress where the token service does,
+	// "host:port" of this machine alone; default "127.0.0.1:0".
+	Address, TokenAddress string
 	// Trusted is the proxy's trusted mode: it takes method 00 alone.
 	Trusted bool
 	// Connectors are the Cloud Connectors that are connected: by location id,
 	// "" being the one without, the mapping of each from virtual host and port
-	// ("orders-db:5432") to an address on loopback.
+	// ("orders-db:5432") to the host and port of its backend.
 	Connectors map[string]map[string]string
 	// Grant is GrantSecret by default.
 	Grant Grant
+	// TLS has the token service speak TLS for other grants than GrantX509 as well.
+	TLS bool
 	// ClientID and ClientSecret are what the token service takes; by default an
 	// id as SAP forms them and a random secret.
 	ClientID, ClientSecret string
@@ -51,6 +58,9 @@ type Options struct {
 	TokenLife time.Duration
 	// TokenSize is how long a token is at least, in bytes.
 	TokenSize int
+	// Log takes what happens to each connection and request, at level debug and
+	// without tokens and secrets; default: nowhere.
+	Log *slog.Logger
 	// Faults is what goes wrong from the start; see SetFaults.
 	Faults Faults
 }
@@ -59,10 +69,11 @@ type Options struct {
 // at once.
 type Server struct {
 	options Options
-	key     []byte // signs tokens
-	ca      *authority
-	proxy   net.Listener
-	web     net.Listener
+	log     *slog.Logger
+	key     []byte    // signs tokens
+	tls     *identity // nil: the token service speaks plain HTTP
+	proxy   *net.TCPListener
+	web     *net.TCPListener
 	http    *http.Server
 	closing chan struct{}
 	wg      sync.WaitGroup
@@ -109,8 +120,12 @@ func Start(o Options) (*Server, error) {
 	if o.TokenLife == 0 {
 		o.TokenLife = time.Hour
 	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	s := &Server{
 		options:    o,
+		log:        o.Log,
 		key:        []byte(rand.Text()),
 		closing:    make(chan struct{}),
 		faults:     o.Faults,
@@ -130,22 +145,22 @@ func Start(o Options) (*Server, error) {
 
 func (s *Server) listen() error {
 	var err error
-	if s.options.Grant == GrantX509 {
-		if s.ca, err = newAuthority(s.options.ClientID); err != nil {
+	if s.options.TLS || s.options.Grant == GrantX509 {
+		if s.tls, err = newIdentity(s.options.ClientID); err != nil {
 			return err
 		}
 	}
-	if s.proxy, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	if s.proxy, err = emu.Listen(s.options.Address); err != nil {
 		return err
 	}
-	if s.web, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	if s.web, err = emu.Listen(s.options.TokenAddress); err != nil {
 		return errors.Join(err, s.proxy.Close())
 	}
 	s.http = s.tokenServer()
 	s.wg.Go(s.accept)
 	s.wg.Go(func() {
 		// Both return with ErrServerClosed at Close.
-		if s.ca != nil {
+		if s.tls != nil {
 			_ = s.http.ServeTLS(s.web, "", "")
 		} else {
 			_ = s.http.Serve(s.web)
@@ -172,99 +187,18 @@ func (s *Server) Close() error {
 	return err
 }
 
-// Proxy returns the SOCKS5 proxy's address, "host:port".
-func (s *Server) Proxy() string { return s.proxy.Addr().String() }
-
-// TokenService returns the token service's URL without a path.
-func (s *Server) TokenService() string {
-	if s.ca != nil {
-		return "https://" + s.web.Addr().String()
-	}
-	return "http://" + s.web.Addr().String()
-}
-
-// ClientID returns the id of the client that is granted tokens.
-func (s *Server) ClientID() string { return s.options.ClientID }
-
-// ClientSecret returns the secret of the client that is granted tokens.
-func (s *Server) ClientSecret() string { return s.options.ClientSecret }
-
-// Authority returns the certificate that the token service is to be trusted by,
-// in PEM; empty unless it speaks TLS.
-func (s *Server) Authority() string {
-	if s.ca == nil {
-		return ""
-	}
-	return s.ca.certificate
-}
-
-// Instance is the name of the service instance of VCAPServices.
-const Instance = "emulated-connectivity"
-
-// InstanceGUID is its id.
-const InstanceGUID = "6e0b2c3a-9d4f-4a4e-8c5b-1f2e3d4c5b6a"
-
-// Credentials returns what a binding to the emulated service holds.
-func (s *Server) Credentials() map[string]string {
-	host, port, _ := net.SplitHostPort(s.Proxy())
-	c := map[string]string{
-		"clientid":                    s.options.ClientID,
-		"token_service_url":           s.TokenService(),
-		"url":                         s.TokenService(),
-		"credential-type":             "binding-secret",
-		"onpremise_proxy_host":        host,
-		"onpremise_proxy_port":        "20003",
-		"onpremise_socks5_proxy_port": port,
-	}
-	if s.ca == nil {
-		c["clientsecret"] = s.options.ClientSecret
-		return c
-	}
-	c["credential-type"] = "x509"
-	c["certificate"], c["key"] = s.ca.clientCertificate, s.ca.clientKey
-	c["certurl"] = s.TokenService()
-	return c
-}
-
-// VCAPServices returns the VCAP_SERVICES of an application that is bound to the
-// emulated service.
-func (s *Server) VCAPServices() string {
-	entry := map[string]any{
-		"name":          "my-connectivity",
-		"instance_name": Instance,
-		"instance_guid": InstanceGUID,
-		"label":         "connectivity",
-		"plan":          "lite",
-		"tags":          []string{"connectivity", "conn", "connsvc"},
-		"credentials":   s.Credentials(),
-	}
-	b, err := json.Marshal(map[string]any{"connectivity": []any{entry}})
-	if err != nil {
-		panic(err) // maps of strings cannot fail
-	}
-	return string(b)
-}
-
 // SetConnector connects the Cloud Connector of a location id with its mappings,
 // or disconnects it where mappings is nil. Tunnels live on.
 func (s *Server) SetConnector(location string, mappings map[string]string) error {
 	own := map[string]string{}
 	for virtual, real := range mappings {
-		host, _, err := net.SplitHostPort(real)
-		if err != nil {
+		if err := emu.CheckHostPort(virtual); err != nil {
 			return fmt.Errorf("map %q: %w", virtual, err)
 		}
-		if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-			return fmt.Errorf("map %q: %q is not an address on loopback", virtual, real)
-		}
-		host, port, err := net.SplitHostPort(virtual)
-		if err != nil {
+		if err := emu.CheckHostPort(real); err != nil {
 			return fmt.Errorf("map %q: %w", virtual, err)
 		}
-		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return fmt.Errorf("map %q: %q is no port", virtual, port)
-		}
-		own[net.JoinHostPort(host, port)] = real
+		own[virtual] = real
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -192,64 +192,45 @@ func TestCloseWithEverythingOpen(t *testing.T) {
 	close(hold)
 }
 
-func TestTokenService(t *testing.T) {
-	s := startT(t, Options{TokenLife: 43199 * time.Second})
-	ias := startT(t, Options{Grant: GrantIAS})
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience10}
-	good := url.Values{"grant_type": {"client_credentials"}, "client_id": {s.ClientID()}, "client_secret": {s.ClientSecret()}}
-	with := func(base url.Values, name, value string) url.Values {
-		v := url.Values{}
-		for k := range base {
-			v.Set(k, base.Get(k))
-		}
-		v.Set(name, value)
-		return v
-	}
-	goodIAS := with(with(good, "client_secret", ias.ClientSecret()), "resource", "urn:sap:identity:application:service:id:"+InstanceGUID)
-	for name, tt := range map[string]struct {
-		url    string
-		form   url.Values
-		status int
-	}{
-		"good":             {s.TokenService() + "/oauth/token", good, 200},
-		"wrong secret":     {s.TokenService() + "/oauth/token", with(good, "client_secret", "x"), 401},
-		"wrong client":     {s.TokenService() + "/oauth/token", with(good, "client_id", "x"), 401},
-		"wrong grant":      {s.TokenService() + "/oauth/token", with(good, "grant_type", "password"), 400},
-		"wrong path":       {s.TokenService() + "/oauth/token/oauth/token", good, 404},
-		"IAS":              {ias.TokenService() + "/oauth2/token", goodIAS, 200},
-		"IAS, no resource": {ias.TokenService() + "/oauth2/token", with(goodIAS, "resource", ""), 400},
-		"IAS, UAA's path":  {ias.TokenService() + "/oauth/token", goodIAS, 404},
-	} {
-		t.Run(name, func(t *testing.T) {
-			resp, err := client.PostForm(tt.url, tt.form)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer resp.Body.Close()
-			var answer struct {
-				Token     string `json:"access_token"`
-				ExpiresIn int    `json:"expires_in"`
-			}
-			if resp.StatusCode != tt.status {
-				t.Fatalf("status %d, want %d", resp.StatusCode, tt.status)
-			}
-			if tt.status != 200 {
-				return
-			}
-			if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Token == "" || answer.ExpiresIn == 0 {
-				t.Errorf("%+v, %v", answer, err)
-			}
-		})
-	}
-}
-
-func TestLoopbackOnly(t *testing.T) {
+func TestMappings(t *testing.T) {
 	for _, mapping := range []map[string]string{
-		{"a.corp:1": "192.0.2.1:1"}, {"a.corp:1": "example.org:1"}, {"a.corp:1": "127.0.0.1"}, {"a.corp": "127.0.0.1:1"}, {"a.corp:x": "127.0.0.1:1"},
+		{"a.corp:1": "127.0.0.1"}, {"a.corp": "127.0.0.1:1"}, {"a.corp:x": "127.0.0.1:1"}, {"a.corp:1": "127.0.0.1:0"}, {"a.corp:1": ":1"},
 	} {
 		if s, err := Start(Options{Connectors: map[string]map[string]string{"": mapping}}); err == nil {
 			t.Errorf("%v was taken", mapping)
 			_ = s.Close()
+		}
+	}
+	// A backend may be named, and is looked up when somebody asks for it.
+	_, port, _ := net.SplitHostPort(nettest.Serve(t, nettest.Echo))
+	s := startT(t, Options{Trusted: true, Connectors: map[string]map[string]string{"": {"db.corp:5432": "localhost:" + port, "none.corp:1": "no.such.host.invalid:1"}}})
+	c := dial(t, s)
+	say(t, c, "\x05\x01\x00", "\x05\x00")
+	say(t, c, "\x05\x01\x00\x03\x07db.corp\x15\x38", "\x05\x00\x00\x01\x7f\x00\x00\x01")
+	c = dial(t, s)
+	say(t, c, "\x05\x01\x00", "\x05\x00")
+	say(t, c, "\x05\x01\x00\x03\x09none.corp\x00\x01", "\x05\x04")
+}
+
+// Started again at the same addresses, a binding that was pasted somewhere still fits.
+func TestAddresses(t *testing.T) {
+	o := Options{ClientSecret: "x"}
+	first := startT(t, o)
+	o.Address, o.TokenAddress = first.Proxy(), strings.TrimPrefix(first.TokenService(), "http://")
+	binding := first.VCAPServices()
+	if _, err := Start(o); err == nil {
+		t.Error("started twice at one address")
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if again := startT(t, o); again.VCAPServices() != binding {
+		t.Errorf("%s, and then %s", binding, again.VCAPServices())
+	}
+	for _, o := range []Options{{Address: "0.0.0.0:0"}, {TokenAddress: "0.0.0.0:0"}} {
+		if s, err := Start(o); err == nil {
+			_ = s.Close()
+			t.Errorf("%+v serves other machines", o)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -55,6 +56,7 @@ type client struct {
 	server  *Server
 	said    *Conversation // only this goroutine writes; with the server's mu held
 	request socks5.Request
+	log     *slog.Logger
 }
 
 func (c *client) note(f func(*Conversation)) {
@@ -64,10 +66,13 @@ func (c *client) note(f func(*Conversation)) {
 }
 
 func (s *Server) serve(conn *net.TCPConn) {
-	c := &client{TCPConn: conn, server: s, said: s.begin()}
+	c := &client{TCPConn: conn, server: s, said: s.begin(), log: s.log.With("remote", conn.RemoteAddr().String())}
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	backend, first, err := c.handshake()
 	if err != nil {
+		if !errors.Is(err, errOver) {
+			c.log.Debug("handshake ended", "err", err)
+		}
 		return
 	}
 	defer s.forget(backend)
@@ -76,6 +81,7 @@ func (s *Server) serve(conn *net.TCPConn) {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
+	c.log.Debug("connected", "location", c.said.Location, "target", c.said.Target, "backend", backend.RemoteAddr().String())
 	pipe(conn, backend)
 }
 
@@ -147,6 +153,7 @@ func (c *client) greet() error {
 		return err
 	}
 	if chosen != wanted {
+		c.log.Debug("refused", "answer", fmt.Sprintf("method %02x", byte(chosen)), "offered", fmt.Sprintf("% x", methods))
 		return errOver
 	}
 	return nil
@@ -162,7 +169,10 @@ func (c *client) authenticate() (refused bool, err error) {
 	c.note(func(said *Conversation) { said.Token, said.Location = token, string(id) })
 	f := c.server.now()
 	status := f.AuthStatus
-	if status == 0 && (err != nil || c.server.verify(token) != nil) {
+	if err == nil {
+		err = c.server.verify(token)
+	}
+	if status == 0 && err != nil {
 		status = 1
 	}
 	if status != 0 && f.RefuseByReply {
@@ -172,6 +182,7 @@ func (c *client) authenticate() (refused bool, err error) {
 		return false, err
 	}
 	if status != 0 {
+		c.log.Debug("refused", "answer", fmt.Sprintf("authentication status %02x", status), "err", err)
 		return false, errOver
 	}
 	return refused, nil
@@ -232,6 +243,7 @@ func (c *client) reach() (*net.TCPConn, socks5.Code) {
 
 func (c *client) refuse(code socks5.Code) error {
 	c.note(func(said *Conversation) { said.Reply = byte(code) })
+	c.log.Debug("refused", "answer", fmt.Sprintf("reply %02x", byte(code)), "location", c.said.Location, "target", c.said.Target)
 	b := reply(code, "0.0.0.0:0")
 	f := c.server.now()
 	if f.ShortReply || f.HalfReply {
