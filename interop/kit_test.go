@@ -264,8 +264,8 @@ func TestSOHT(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			echo := freePort()
 			emu, err := sohtemu.Start(sohtemu.Options{
-				Hosts:    map[string]string{target: echo, refused: closedPort(t)},
-				Username: "alice", Password: "open-sesame",
+				Hosts: map[string]string{target: echo, refused: closedPort(t)},
+				Users: map[string]string{"alice": "open-sesame"},
 			})
 			if err != nil {
 				t.Fatal(err)

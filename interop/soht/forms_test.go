@@ -56,7 +56,7 @@ func record(t *testing.T, mode string) (bodies [][]byte, sent []byte) {
 	t.Helper()
 	var mu sync.Mutex
 	s := emulate(t, sohtemu.Options{
-		Username: "al ice&", Password: "p=ä+%;", IdlePoll: time.Millisecond,
+		Users: map[string]string{"al ice&": "p=ä+%;"}, IdlePoll: time.Millisecond,
 		Observe: func(f sohtemu.Form) {
 			mu.Lock()
 			bodies = append(bodies, f.Raw)

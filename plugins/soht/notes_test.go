@@ -122,7 +122,7 @@ func TestNoteOpenErrorsAre200(t *testing.T) {
 }
 
 func TestNoteLogin(t *testing.T) {
-	s := emulate(t, sohtemu.Options{Username: "alice", Password: "a b&c=d+%"})
+	s := emulate(t, sohtemu.Options{Users: map[string]string{"alice": "a b&c=d+%"}})
 	modes(t, func(t *testing.T, mode string) {
 		c := mustDial(t, towards(s, mode, values{"username": "alice", "password": "a b&c=d+%"}), nettest.Serve(t, nettest.Echo))
 		write(t, c, []byte("hi"))

@@ -203,7 +203,7 @@ func TestMappings(t *testing.T) {
 	}
 	// A backend may be named, and is looked up when somebody asks for it.
 	_, port, _ := net.SplitHostPort(nettest.Serve(t, nettest.Echo))
-	s := startT(t, Options{Trusted: true, Connectors: map[string]map[string]string{"": {"db.corp:5432": "localhost:" + port, "none.corp:1": "no.such.host.invalid:1"}}})
+	s := startT(t, Options{Trusted: true, Connectors: map[string]map[string]string{"": {"db.corp:5432": "localhost:" + port, "none.corp:1": "no..host:1"}}})
 	c := dial(t, s)
 	say(t, c, "\x05\x01\x00", "\x05\x00")
 	say(t, c, "\x05\x01\x00\x03\x07db.corp\x15\x38", "\x05\x00\x00\x01\x7f\x00\x00\x01")

@@ -1,6 +1,7 @@
 // Package sohtemu emulates a SOHT server, as a far end for tests, the demo and work
 // offline. It answers like the original Java server, and has a switch for everything
-// that can go wrong. It listens on loopback and reaches nothing beyond it.
+// that can go wrong. It serves this machine alone, and connects to loopback addresses and
+// to what its hosts map.
 package sohtemu
 
 import (
@@ -10,12 +11,15 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/emu"
 )
 
 // DefaultPath is where the service answers.
@@ -24,19 +28,18 @@ const DefaultPath = "/soht/service"
 // Options say what to emulate. The zero value serves both modes over http,
 // without a login, for every target on the loopback interface.
 type Options struct {
-	// Address to listen on; empty: a free port of 127.0.0.1. Not loopback is
-	// an error.
+	// Address is where it listens, "host:port" of this machine alone; empty: a
+	// free port of 127.0.0.1.
 	Address string
 	// Path is where the service answers; empty: DefaultPath.
 	Path string
-	// Username and Password are the login to ask for, where Username is set.
-	Username, Password string
+	// Users are the passwords by user name; empty: nobody is asked for one.
+	Users map[string]string
 	// TLS serves https with this configuration.
 	TLS *tls.Config
 	// Hosts maps a target as the client names it, "host:port" or "host" for
-	// every port of it, to an address of the loopback interface ("host:port",
-	// or "host" to keep the port). What is not in it and not loopback is an
-	// unknown host.
+	// every port of it, to its backend ("host:port", or "host" to keep the port).
+	// What is not in it and not loopback is an unknown host.
 	Hosts map[string]string
 	// FirstID is the first connection's id.
 	FirstID int
@@ -50,6 +53,9 @@ type Options struct {
 	Threads int
 	// Container is whose way of answering it has.
 	Container Container
+	// Log takes what happens to each tunnel, at level debug and without logins;
+	// nil: nowhere.
+	Log *slog.Logger
 	// Faults at the start; see SetFaults.
 	Faults Faults
 	// Observe is told each request with a form, by many goroutines at once.
@@ -109,9 +115,6 @@ type connection struct {
 
 // Start listens and serves until Close.
 func Start(o Options) (*Server, error) {
-	if o.Address == "" {
-		o.Address = "127.0.0.1:0"
-	}
 	if o.Path == "" {
 		o.Path = DefaultPath
 	}
@@ -124,12 +127,13 @@ func Start(o Options) (*Server, error) {
 	if o.Threads == 0 {
 		o.Threads = 200
 	}
-	l, err := net.Listen("tcp", o.Address)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	var l net.Listener
+	l, err := emu.Listen(o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("start soht emulation: %w", err)
-	}
-	if a := l.Addr().(*net.TCPAddr); !a.IP.IsLoopback() {
-		return nil, errors.Join(fmt.Errorf("start soht emulation: %s is not on the loopback interface", a), l.Close())
 	}
 	s := &Server{
 		options:  o,
@@ -243,6 +247,7 @@ func (s *Server) remove(id int) {
 	delete(s.conns, id)
 	s.mu.Unlock()
 	if c != nil {
+		s.options.Log.Debug("closed", "id", id)
 		_ = c.target.Close()
 	}
 }
@@ -254,11 +259,11 @@ func (e errUnknownHost) Error() string { return string(e) }
 
 // dial connects to a target as the client named it.
 func (s *Server) dial(ctx context.Context, host, port string) (*net.TCPConn, error) {
-	to, ok := s.options.Hosts[net.JoinHostPort(host, port)]
-	if !ok {
-		to, ok = s.options.Hosts[host]
+	to, mapped := s.options.Hosts[net.JoinHostPort(host, port)]
+	if !mapped {
+		to, mapped = s.options.Hosts[host]
 	}
-	if !ok {
+	if !mapped {
 		to = host
 	}
 	if h, p, err := net.SplitHostPort(to); err == nil {
@@ -267,11 +272,15 @@ func (s *Server) dial(ctx context.Context, host, port string) (*net.TCPConn, err
 	if to == "localhost" {
 		to = "127.0.0.1"
 	}
-	if ip := net.ParseIP(to); ip == nil || !ip.IsLoopback() {
+	if ip := net.ParseIP(to); !mapped && (ip == nil || !ip.IsLoopback()) {
 		return nil, errUnknownHost(host)
 	}
 	c, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", net.JoinHostPort(to, port))
-	if err != nil {
+	var unknown *net.DNSError
+	switch {
+	case errors.As(err, &unknown):
+		return nil, errUnknownHost(host)
+	case err != nil:
 		return nil, err
 	}
 	return c.(*net.TCPConn), nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -111,7 +112,7 @@ func TestNotesOpen(t *testing.T) {
 	want(t, s, "action=open&host=db.corp&port=1", "FAIL - db.corp\n")
 	want(t, s, "action=open&host=192.0.2.1&port=1", "FAIL - 192.0.2.1\n")
 
-	s = start(t, Options{Username: "al", Password: "p w"})
+	s = start(t, Options{Users: map[string]string{"al": "p w"}})
 	want(t, s, "action=open&host=127.0.0.1&port=1", "FAIL - Username and Password Required!\n")
 	want(t, s, "action=open&host=127.0.0.1&port=1&username=al", "FAIL - Username and Password Required!\n")
 	want(t, s, "action=open&host=127.0.0.1&port=1&username=bo&password=x", "FAIL - Invalid Username!\n")
@@ -364,6 +365,42 @@ func TestPlainDownload(t *testing.T) {
 	if body, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(body, data) {
 		t.Errorf("got %d bytes, %v", len(body), err)
 	}
+}
+
+// What happens is logged, logins are not.
+func TestLog(t *testing.T) {
+	addr, conns := target(t)
+	var log bytes.Buffer
+	s := start(t, Options{
+		Users: map[string]string{"al": "p-w"}, Hosts: map[string]string{"db.corp:5432": addr},
+		Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	want(t, s, "action=open&host=db.corp&port=5432&username=al&password=x-y", "FAIL - Invalid Password!\n")
+	want(t, s, "action=open&host=db.corp&port=5432&username=al&password=p-w", "SUCCESS\n0\n")
+	want(t, s, "action=close&id=0", "")
+	_ = (<-conns).Close()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	said := log.String()
+	for _, want := range []string{"msg=refused", "Invalid Password", "msg=connected", "target=db.corp:5432", "id=0", "msg=closed"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("%q is missing in %s", want, said)
+		}
+	}
+	if strings.Contains(said, "p-w") || strings.Contains(said, "x-y") {
+		t.Errorf("logged %s", said)
+	}
+}
+
+// What is mapped may be anywhere and have a name.
+func TestBackendsByName(t *testing.T) {
+	addr, conns := target(t)
+	_, port, _ := net.SplitHostPort(addr)
+	s := start(t, Options{Hosts: map[string]string{"db.corp:5432": "localhost:" + port, "none.corp": "no..host"}})
+	want(t, s, "action=open&host=db.corp&port=5432", "SUCCESS\n0\n")
+	_ = (<-conns).Close()
+	want(t, s, "action=open&host=none.corp&port=1", "FAIL - none.corp\n")
 }
 
 func TestLoopbackOnly(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -83,6 +84,7 @@ func (s *Server) thread(ctx context.Context) (giveBack func()) {
 
 // errorPage answers as the container does when the servlet fails.
 func (s *Server) errorPage(w http.ResponseWriter, status int) {
+	s.options.Log.Debug("error page", "status", status)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	s.framing(w)
 	w.WriteHeader(status)
@@ -142,20 +144,14 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request, fields map[string]s
 }
 
 func (s *Server) open(w http.ResponseWriter, r *http.Request, fields map[string]string) {
-	fail := func(text string) { fmt.Fprintf(w, "FAIL - %s\n", text) }
-	user, password := fields["username"], fields["password"]
-	if s.options.Username != "" {
-		switch {
-		case user == "" || password == "":
-			fail("Username and Password Required!")
-			return
-		case user != s.options.Username:
-			fail("Invalid Username!")
-			return
-		case password != s.options.Password:
-			fail("Invalid Password!")
-			return
-		}
+	log := s.options.Log.With("remote", r.RemoteAddr, "target", net.JoinHostPort(fields["host"], fields["port"]))
+	fail := func(text string) {
+		log.Debug("refused", "answer", "FAIL - "+text)
+		fmt.Fprintf(w, "FAIL - %s\n", text)
+	}
+	if no := s.login(fields["username"], fields["password"]); no != "" {
+		fail(no)
+		return
 	}
 	if text := s.currentFaults().OpenFail; text != "" {
 		fail(text)
@@ -166,17 +162,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, fields map[string]
 		return
 	}
 	target, err := s.dial(r.Context(), fields["host"], fields["port"])
-	var timeout net.Error
-	switch {
-	case err == nil:
-	case errors.Is(err, syscall.ECONNREFUSED):
-		fail("Connection refused")
-		return
-	case errors.As(err, &timeout) && timeout.Timeout():
-		fail("connect timed out")
-		return
-	default:
-		fail(err.Error())
+	if err != nil {
+		fail(javaText(err))
 		return
 	}
 	id, ok := s.add(target)
@@ -184,7 +171,39 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, fields map[string]
 		_ = target.Close()
 		panic(http.ErrAbortHandler)
 	}
+	log.Debug("connected", "id", id, "backend", target.RemoteAddr().String())
 	fmt.Fprintf(w, "SUCCESS\n%d\n", id)
+}
+
+// login says what is wrong with one; empty: nothing.
+func (s *Server) login(user, password string) string {
+	if len(s.options.Users) == 0 {
+		return ""
+	}
+	want, known := s.options.Users[user]
+	switch {
+	case user == "" || password == "":
+		return "Username and Password Required!"
+	case !known:
+		return "Invalid Username!"
+	case password != want:
+		return "Invalid Password!"
+	}
+	return ""
+}
+
+// javaText is what Java's exception says where a dial has failed.
+func javaText(err error) string {
+	var timeout net.Error
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "connect timed out"
+	case errors.As(err, &errno):
+		text := errno.Error()
+		return strings.ToUpper(text[:1]) + text[1:]
+	}
+	return err.Error()
 }
 
 // read streams what the target sends. Nothing of the answer, not even its

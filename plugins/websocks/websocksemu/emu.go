@@ -1,19 +1,22 @@
 // Package websocksemu emulates a WebSocks server, as a far end for tests, the demo and
 // work offline. It behaves like the original server, oddities included, and has a switch
-// for every failure. It listens on and connects to loopback only, and is no server for
-// production.
+// for every failure. It serves this machine alone, connects to loopback addresses and to
+// what its targets map, and is no server for production.
 package websocksemu
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/emu"
 )
 
 // EchoTarget is a target that every server knows: it sends back what it gets,
@@ -23,6 +26,9 @@ const EchoTarget = "echo.internal:7"
 // Options are what a server is started with. The zero value is a ws:// server
 // that lets everybody in.
 type Options struct {
+	// Address is where it listens, "host:port" of this machine alone; empty: a
+	// free port of 127.0.0.1.
+	Address string
 	// TLS makes it a wss:// server: see Server.CAFile.
 	TLS bool
 	// Names are further DNS names and IP literals of the certificate, besides
@@ -30,10 +36,10 @@ type Options struct {
 	Names []string
 	// Users are the passwords by user name; nil: nobody is asked for one.
 	Users map[string]string
-	// Targets maps what a client may ask for, "host:port", to loopback
-	// addresses, "127.0.0.1:port". A loopback address needs no entry, and
-	// neither does localhost, which is 127.0.0.1; other addresses cannot be
-	// reached, and other names are not resolved.
+	// Targets maps what a client may ask for, "host:port", to the host and port
+	// of its backend. A loopback address needs no entry, and neither does
+	// localhost, which is 127.0.0.1; other addresses cannot be reached, and other
+	// names are not resolved.
 	Targets map[string]string
 	// Idle is how long a connection may be silent before its tunnel is up, and
 	// how long one is kept that a close_notify broke; 0: 15 minutes, which is
@@ -41,6 +47,9 @@ type Options struct {
 	Idle time.Duration
 	// Now is the server's clock; nil: time.Now.
 	Now func() time.Time
+	// Log takes what happens to each connection, at level debug and without
+	// passwords; nil: nowhere.
+	Log *slog.Logger
 	// Faults is the behaviour to begin with; SetFaults changes it.
 	Faults Faults
 }
@@ -63,10 +72,18 @@ type Server struct {
 	exchanges []*Exchange
 }
 
-// Start starts a server on a free loopback port.
+// Start runs a server until Close.
 func Start(o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	for target, backend := range o.Targets {
+		if err := errors.Join(emu.CheckHostPort(target), emu.CheckHostPort(backend)); err != nil {
+			return nil, fmt.Errorf("start websocks emulator: map %q: %w", target, err)
+		}
 	}
 	s := &Server{options: o, done: make(chan struct{}), conns: map[*net.TCPConn]struct{}{}}
 	s.SetFaults(o.Faults)
@@ -78,8 +95,8 @@ func Start(o Options) (*Server, error) {
 		}
 	}
 	var err error
-	if s.listener, err = listen(); err == nil {
-		s.echo, err = listen()
+	if s.listener, err = emu.Listen(o.Address); err == nil {
+		s.echo, err = emu.Listen("")
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start websocks emulator: %w", err), s.Close())
@@ -87,10 +104,6 @@ func Start(o Options) (*Server, error) {
 	s.accept(s.listener, s.serve)
 	s.accept(s.echo, echo)
 	return s, nil
-}
-
-func listen() (*net.TCPListener, error) {
-	return net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 }
 
 // Close ends the server and its connections, and returns once nothing of it is

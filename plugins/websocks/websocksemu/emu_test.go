@@ -2,16 +2,20 @@ package websocksemu
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tunneld/tunneld/plugins/websocks/internal/wire"
 )
 
 // TestStopAt closes at each step: what was sent before it arrives, and no more.
@@ -119,6 +123,49 @@ func TestTLS(t *testing.T) {
 	}
 	if _, err := os.Stat(s.CAFile()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the authority's file is still there: %v", err)
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for _, o := range []Options{
+		{Address: "0.0.0.0:0"}, {Targets: map[string]string{"db.corp": "127.0.0.1:1"}}, {Targets: map[string]string{"db.corp:1": "127.0.0.1"}},
+	} {
+		if s, err := Start(o); err == nil {
+			_ = s.Close()
+			t.Errorf("%+v was taken", o)
+		}
+	}
+}
+
+// What happens is logged, passwords are not.
+func TestLog(t *testing.T) {
+	var log bytes.Buffer
+	s := start(t, Options{
+		Users: map[string]string{"alice": "open-sesame"},
+		Log:   slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	c := dial(t, s)
+	c.send(upgradeRequest())
+	c.head()
+	now := time.Now()
+	c = dial(t, s)
+	c.send(upgradeRequest(authorization("alice", "open-sesame", now)))
+	c.head()
+	c.send(frame + greeting + connectEcho)
+	c.expect(frame + "\x05\x00" + connected)
+	c.send("x")
+	c.expect("x")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	said := log.String()
+	for _, want := range []string{"msg=refused", "status=401", "msg=connected", "target=" + EchoTarget} {
+		if !strings.Contains(said, want) {
+			t.Errorf("%q is missing in %s", want, said)
+		}
+	}
+	if strings.Contains(said, wire.SaltPassword("open-sesame", now)) || strings.Contains(said, "Basic") {
+		t.Errorf("logged %s", said)
 	}
 }
 

@@ -2,12 +2,14 @@ package websocksemu
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/emu"
 	"github.com/tunneld/tunneld/plugins/websocks/internal/wire"
 )
 
@@ -298,10 +300,11 @@ func TestNotesTLSOf2021(t *testing.T) {
 // "05 02 is what it answers when it cannot resolve the name, at once, in ten
 // bytes. localhost resolves at the server." An address needs no lookup.
 func TestNotesNamesThatDoNotResolve(t *testing.T) {
-	s := start(t, Options{Targets: map[string]string{"db.corp:5432": closedPort(t)}})
+	s := start(t, Options{Targets: map[string]string{"db.corp:5432": closedPort(t), "lost.corp:80": "no..host:80"}})
 	const success = "\x05\x00\x00\x01\x00\x00\x00\x00"
 	for name, tt := range map[string]struct{ address, want string }{
 		"no such name":             {"\x03\x0enosuch.invalid\x00\x50", "\x05\x02\x00\x01\x00\x00\x00\x00\x00\x50"},
+		"a target without backend": {"\x03\x09lost.corp\x00\x50", "\x05\x02\x00\x01\x00\x00\x00\x00\x00\x50"},
 		"a target":                 {"\x03\x07db.corp\x15\x38", success + "\x15\x38"},
 		"a target, another port":   {"\x03\x07db.corp\x00\x50", success + "\x00\x50"},
 		"localhost":                {"\x03\x09localhost\x00\x50", success + "\x00\x50"},
@@ -316,21 +319,24 @@ func TestNotesNamesThatDoNotResolve(t *testing.T) {
 	}
 }
 
-// "localhost resolves at the server": to its own address.
+// "localhost resolves at the server": to its own address. A backend may have a name too.
 func TestNotesLocalhost(t *testing.T) {
 	l := listenTest(t)
 	port := l.Addr().(*net.TCPAddr).Port
-	c := upgraded(t, start(t, Options{}))
-	c.send(frame + greeting + "\x05\x01\x00\x03\x09localhost" + string([]byte{byte(port >> 8), byte(port)}))
-	c.expect(frame + "\x05\x00" + "\x05\x00\x00\x01\x00\x00\x00\x00")
-	c.expect(string([]byte{byte(port >> 8), byte(port)}))
-	c.send("x")
-	target, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
+	s := start(t, Options{Targets: map[string]string{fmt.Sprint("db.corp:", port): fmt.Sprint("localhost:", port)}})
+	for _, name := range []string{"\x09localhost", "\x07db.corp"} {
+		c := upgraded(t, s)
+		c.send(frame + greeting + "\x05\x01\x00\x03" + name + string([]byte{byte(port >> 8), byte(port)}))
+		c.expect(frame + "\x05\x00" + "\x05\x00\x00\x01\x00\x00\x00\x00")
+		c.expect(string([]byte{byte(port >> 8), byte(port)}))
+		c.send("x")
+		target, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client{target, t}.expect("x")
+		_ = target.Close()
 	}
-	client{target, t}.expect("x")
-	_ = target.Close()
 }
 
 // "A pooled connection is kept alive with an unsolicited PONG, 8a 00; several
@@ -387,7 +393,7 @@ func TestNotesHalfClose(t *testing.T) {
 
 func listenTest(t *testing.T) *net.TCPListener {
 	t.Helper()
-	l, err := listen()
+	l, err := emu.Listen("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
@@ -43,6 +45,7 @@ type conn struct {
 	secured *underTLS // nil over ws://
 	stream  net.Conn  // raw, or TLS over it
 	seen    *Exchange
+	log     *slog.Logger
 	in      *bufio.Reader
 	out     *bufio.Writer
 	tunnel  bool        // the handshake is over
@@ -50,18 +53,23 @@ type conn struct {
 }
 
 func (s *Server) serve(raw *net.TCPConn) {
-	c := &conn{server: s, faults: *s.faults.Load(), raw: raw, stream: raw, seen: s.newExchange()}
+	c := &conn{
+		server: s, faults: *s.faults.Load(), raw: raw, stream: raw, seen: s.newExchange(),
+		log: s.options.Log.With("remote", raw.RemoteAddr().String()),
+	}
 	c.in, c.out = bufio.NewReader(input{c}), bufio.NewWriter(output{c})
 	target, err := c.handshake()
 	switch {
 	case err == nil:
 		_ = raw.SetDeadline(time.Time{})
+		c.log.Debug("connected", "target", target.target)
 		c.run(target)
 	case errors.Is(err, errStopped):
 	case errors.Is(err, errRefused):
 		_ = c.out.Flush()
 		c.hang()
 	default:
+		c.log.Debug("handshake ended", "err", err)
 		c.linger()
 	}
 }
@@ -198,6 +206,9 @@ func (c *conn) upgrade() error {
 		}
 		early, _ := c.in.Discard(c.in.Buffered())
 		c.server.note(func() { c.seen.Request, c.seen.Status, c.seen.Early = head, status, c.seen.Early+early })
+		if status != http.StatusSwitchingProtocols {
+			c.log.Debug("refused", "status", status, "err", why)
+		}
 		if err := c.stop(Requested); err != nil {
 			return err
 		}
@@ -268,6 +279,7 @@ func (c *conn) greeting() error {
 		return err
 	}
 	if method != socks5.MethodNone {
+		c.log.Debug("refused", "answer", fmt.Sprintf("method %02x", byte(method)))
 		return errRefused
 	}
 	return nil
@@ -296,6 +308,7 @@ func (c *conn) connect() (destination, error) {
 	}
 	d := destination{target: q.Address.String()}
 	if d.address, err = c.server.resolve(q.Address); err != nil {
+		c.log.Debug("name not resolved", "err", err)
 		// The original's word for it, which RFC 1928 has for a rule.
 		return d, c.refuse(socks5.NotAllowed, port)
 	}
@@ -325,5 +338,6 @@ func (c *conn) refuse(code socks5.Code, port uint16) error {
 	if _, err := c.out.Write(b); err != nil {
 		return err
 	}
+	c.log.Debug("refused", "answer", fmt.Sprintf("reply %02x", byte(code)), "target", c.seen.Target)
 	return errRefused
 }

@@ -1,6 +1,7 @@
 package websocksemu
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 // destination is where a tunnel leads. The connection is nil until it is made.
 type destination struct {
 	target  string // "host:port" as the client asked for it
-	address string // what that resolves to
+	address string // where that leads, "host:port"; empty: nowhere
 	conn    *net.TCPConn
 }
 
@@ -87,6 +88,7 @@ func (c *conn) run(d destination) {
 		}
 		var err error
 		if d.conn, err = c.server.dial(d); err != nil {
+			c.log.Debug("target not reached", "target", d.target, "err", err)
 			c.linger()
 			return
 		}
@@ -156,15 +158,15 @@ func (c *conn) end(err error) {
 }
 
 var (
-	errNotLoopback = errors.New("the emulator reaches loopback addresses only")
-	errUnresolved  = errors.New("no such name")
+	errUnmapped   = errors.New("neither mapped nor an address on loopback")
+	errUnresolved = errors.New("no such name")
 )
 
 // resolve returns the address, "host:port", that a client's request means.
 func (s *Server) resolve(a socks5.Address) (string, error) {
 	target := a.String()
-	if address, ok := s.options.Targets[target]; ok {
-		return address, nil
+	if backend, ok := s.options.Targets[target]; ok {
+		return lookUp(backend)
 	}
 	if target == EchoTarget {
 		return s.echo.Addr().String(), nil
@@ -172,10 +174,26 @@ func (s *Server) resolve(a socks5.Address) (string, error) {
 	if a.Host == "localhost" {
 		a.Host = "127.0.0.1"
 	}
-	if _, err := netip.ParseAddr(a.Host); err == nil || s.named(a.Host) {
+	ip, err := netip.ParseAddr(a.Host)
+	switch {
+	case err == nil && ip.IsLoopback():
 		return a.String(), nil
+	case err == nil || s.named(a.Host):
+		return "", nil
 	}
 	return "", fmt.Errorf("resolve %q: %w", a.Host, errUnresolved)
+}
+
+// lookUp returns a backend as it is given, if its name has an address.
+func lookUp(backend string) (string, error) {
+	host, _, err := net.SplitHostPort(backend)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	defer cancel()
+	_, err = net.DefaultResolver.LookupHost(ctx, host)
+	return backend, err
 }
 
 // named says whether a target of that name is known, on whatever port.
@@ -190,11 +208,10 @@ func (s *Server) named(host string) bool {
 
 // dial connects to a target. The connection is one of the server's.
 func (s *Server) dial(d destination) (*net.TCPConn, error) {
-	a, err := netip.ParseAddrPort(d.address)
-	if err != nil || !a.Addr().IsLoopback() {
-		return nil, fmt.Errorf("dial %q: %w", d.target, errNotLoopback)
+	if d.address == "" {
+		return nil, fmt.Errorf("dial %q: %w", d.target, errUnmapped)
 	}
-	conn, err := net.DialTimeout("tcp", a.String(), dialTime)
+	conn, err := net.DialTimeout("tcp", d.address, dialTime)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +227,7 @@ func dialCode(err error) socks5.Code {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return socks5.ConnectionRefused
-	case errors.Is(err, errNotLoopback):
+	case errors.Is(err, errUnmapped):
 		return socks5.HostUnreachable
 	default:
 		return socks5.GeneralFailure
