@@ -49,6 +49,8 @@ var allowed = map[string][]string{
 	"internal/outbound":       {"internal/neterr", "internal/plaintext", "internal/sockopt", "internal/socks5", "internal/tlsconf", "proto/tunneld/plugin/v1"},
 	"internal/layers":         {},
 	"internal/emu":            {},
+	"internal/plugincmd":      {"internal/logqueue", "internal/userfile"},
+	"internal/cmdtest":        {},
 
 	// What a plugin's author imports.
 	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "internal/nodump", "internal/outbound", "internal/plaintext", "internal/schema", "internal/follow", "internal/tlsconf", "internal/userfile", "proto/tunneld/plugin/v1", "internal/bare"},

@@ -1,0 +1,172 @@
+package plugincmd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// File defines a flag that names a file. In its usage the name is in backquotes.
+func File(cmd *cobra.Command, to *string, name, usage string) {
+	cmd.Flags().StringVar(to, name, "", usage)
+	must(cmd.MarkFlagFilename(name))
+}
+
+// Choose defines a flag that takes one of a few words; the words are added to usage. The
+// word of the value that is there is the default.
+func Choose[T comparable](cmd *cobra.Command, to *T, name, usage string, words map[string]T) {
+	all := slices.Sorted(maps.Keys(words))
+	c := &choice[T]{to: to, words: words, all: all}
+	for _, word := range all {
+		if words[word] == *to {
+			c.word = word
+		}
+	}
+	cmd.Flags().Var(c, name, usage+": "+strings.Join(all, ", "))
+	must(cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+type choice[T comparable] struct {
+	to    *T
+	words map[string]T
+	all   []string
+	word  string
+}
+
+func (c *choice[T]) String() string { return c.word }
+func (c *choice[T]) Type() string   { return "WORD" }
+func (c *choice[T]) Set(word string) error {
+	value, ok := c.words[word]
+	if !ok {
+		return fmt.Errorf("it is none of %s", strings.Join(c.all, ", "))
+	}
+	*c.to, c.word = value, word
+	return nil
+}
+
+// Words are words that stand for themselves.
+func Words[T ~string](words ...T) map[string]T {
+	m := map[string]T{}
+	for _, w := range words {
+		m[string(w)] = w
+	}
+	return m
+}
+
+// Hex defines a flag that takes a byte as the protocols' descriptions write it: two hex
+// digits.
+func Hex[T ~byte](cmd *cobra.Command, to *T, name, usage string) {
+	cmd.Flags().Var(hexByte[T]{to}, name, usage)
+}
+
+type hexByte[T ~byte] struct{ to *T }
+
+func (h hexByte[T]) Type() string { return "HEX" }
+func (h hexByte[T]) String() string {
+	if h.to == nil || *h.to == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%02x", byte(*h.to))
+}
+
+func (h hexByte[T]) Set(text string) error {
+	n, err := strconv.ParseUint(text, 16, 8)
+	if err != nil {
+		return errors.New("it is no byte in hex, 00 to ff")
+	}
+	*h.to = T(n)
+	return nil
+}
+
+// Pairs defines a flag that takes a key and a value, and may be repeated for other keys.
+// form is what both are, "KEY=VALUE".
+func Pairs(cmd *cobra.Command, to *map[string]string, name, form, usage string) {
+	cmd.Flags().Var(pairs{to, form}, name, usage+"; may be repeated")
+}
+
+type pairs struct {
+	to   *map[string]string
+	form string
+}
+
+func (p pairs) String() string { return "" }
+func (p pairs) Type() string   { return p.form }
+func (p pairs) Set(text string) error {
+	key, value, ok := strings.Cut(text, "=")
+	if !ok || key == "" || value == "" {
+		return fmt.Errorf("it is not %s", p.form)
+	}
+	if _, twice := (*p.to)[key]; twice {
+		return fmt.Errorf("%s is given twice", key)
+	}
+	if *p.to == nil {
+		*p.to = map[string]string{}
+	}
+	(*p.to)[key] = value
+	return nil
+}
+
+// Logins defines the flag --user, whose value is a user's name and the file with the
+// password.
+func Logins(cmd *cobra.Command) *UserFiles {
+	u := &UserFiles{}
+	Pairs(cmd, &u.files, "user", "NAME=FILE", "ask for a login, and let this user in with the password in the file")
+	// The name comes first, and completion begins behind it.
+	must(cmd.RegisterFlagCompletionFunc("user", func(_ *cobra.Command, _ []string, text string) ([]string, cobra.ShellCompDirective) {
+		if !strings.Contains(text, "=") {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return nil, cobra.ShellCompDirectiveDefault
+	}))
+	return u
+}
+
+// UserFiles are the files with users' passwords.
+type UserFiles struct{ files map[string]string }
+
+// Read returns the passwords by user name; nil where there are no users.
+func (u *UserFiles) Read(stdin io.Reader) (map[string]string, error) {
+	var passwords map[string]string
+	for _, name := range slices.Sorted(maps.Keys(u.files)) {
+		password, err := ReadSecret(stdin, u.files[name], "password")
+		if err != nil {
+			return nil, fmt.Errorf("user %q: %w", name, err)
+		}
+		if passwords == nil {
+			passwords = map[string]string{}
+		}
+		passwords[name] = password
+	}
+	return passwords, nil
+}
+
+// Attributes are those of an upstream that logs in as the first of the users.
+func (u *UserFiles) Attributes() []Attribute {
+	for _, name := range slices.Sorted(maps.Keys(u.files)) {
+		return []Attribute{{"username", Quote(name)}, {"password", SecretOf(u.files[name], "PASSWORD")}}
+	}
+	return nil
+}
+
+// absolute returns a file's path for use from elsewhere, and the file as it is in a
+// working folder that is gone.
+func absolute(file string) string {
+	if path, err := filepath.Abs(file); err == nil {
+		return path
+	}
+	return file
+}
+
+// must is for what fails only where a flag is not defined.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
