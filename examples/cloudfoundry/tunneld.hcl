@@ -1,4 +1,7 @@
-# tunneld as a sidecar on Cloud Foundry: see manifest.yml beside this file.
+# tunneld as a sidecar on Cloud Foundry: see manifest.yml beside this file. On your own
+# machine, paste what this prints first:
+#
+#   tunneld emulate sapsocks --map orders-db.corp:5432=127.0.0.1:15432
 daemon {
   # Where tunneld status finds the daemon.
   run_dir = "/tmp/tunneld"

@@ -20,12 +20,15 @@ import (
 // symbol, the package and why. All else that an exported name leads to is of the
 // standard library or of a public package, so that go doc shows it whole.
 var beyond = map[string]struct{ shows, why string }{
-	"plugins/sdk.SchemaOf":               {"proto/tunneld/plugin/v1", "the schema as it travels: a second form of it would have to be kept equal"},
-	"plugins/sdk/sdktest.Plugin.Schema":  {"proto/tunneld/plugin/v1", "the same"},
-	"plugins/sdk/sdktest.Plugin.Control": {"proto/tunneld/plugin/v1", "the calls of the contract, for tests of the contract itself"},
-	"plugins/sdk/sdktest.Plugin.Tunnels": {"proto/tunneld/plugin/v1", "the same"},
-	"plugins/azrelay/azrelaycmd.Command": {"github.com/spf13/cobra", "a command of the program's, which is made of these"},
-	"plugins/azrelay/azrelaycmd.Emulate": {"github.com/spf13/cobra", "the same"},
+	"plugins/sdk.SchemaOf":                 {"proto/tunneld/plugin/v1", "the schema as it travels: a second form of it would have to be kept equal"},
+	"plugins/sdk/sdktest.Plugin.Schema":    {"proto/tunneld/plugin/v1", "the same"},
+	"plugins/sdk/sdktest.Plugin.Control":   {"proto/tunneld/plugin/v1", "the calls of the contract, for tests of the contract itself"},
+	"plugins/sdk/sdktest.Plugin.Tunnels":   {"proto/tunneld/plugin/v1", "the same"},
+	"plugins/azrelay/azrelaycmd.Command":   {"github.com/spf13/cobra", "a command of the program's, which is made of these"},
+	"plugins/azrelay/azrelaycmd.Emulate":   {"github.com/spf13/cobra", "the same"},
+	"plugins/sapsocks/sapsockscmd.Emulate": {"github.com/spf13/cobra", "the same"},
+	"plugins/soht/sohtcmd.Emulate":         {"github.com/spf13/cobra", "the same"},
+	"plugins/websocks/websockscmd.Emulate": {"github.com/spf13/cobra", "the same"},
 }
 
 // public are the packages that somebody else may import, without the contract's

@@ -61,18 +61,21 @@ var allowed = map[string][]string{
 	// The plugins. None knows another, and none knows the core.
 	"plugins/sapsocks":                             {"internal/version", "plugins/sdk", "internal/socks5", "internal/userfile"},
 	"plugins/sapsocks/sapsocksemu":                 {"internal/emu", "internal/socks5"},
+	"plugins/sapsocks/sapsockscmd":                 {"plugins/sapsocks/sapsocksemu", "internal/emu", "internal/plugincmd"},
 	"plugins/sapsocks/cmd/tunneld-plugin-sapsocks": {"plugins/sapsocks", "plugins/sdk"},
 	"plugins/websocks":                             {"internal/version", "plugins/sdk", "plugins/websocks/internal/...", "internal/socks5", "internal/tlsconf"},
 	"plugins/websocks/internal/...":                {},
 	"plugins/websocks/websocksemu":                 {"plugins/websocks/internal/...", "internal/emu", "internal/socks5"},
+	"plugins/websocks/websockscmd":                 {"plugins/websocks/websocksemu", "internal/emu", "internal/plugincmd"},
 	"plugins/websocks/cmd/tunneld-plugin-websocks": {"plugins/websocks", "plugins/sdk"},
 	"plugins/soht":                                 {"internal/version", "plugins/sdk"},
 	"plugins/soht/sohtemu":                         {"internal/emu"},
+	"plugins/soht/sohtcmd":                         {"plugins/soht/sohtemu", "internal/emu", "internal/plugincmd"},
 	"plugins/soht/cmd/tunneld-plugin-soht":         {"plugins/soht", "plugins/sdk"},
 	"plugins/azrelay":                              {"internal/version", "plugins/sdk", "plugins/azrelay/internal/..."},
 	"plugins/azrelay/internal/...":                 {"plugins/azrelay/internal/...", "internal/outbound"},
 	"plugins/azrelay/azrelayemu":                   {"plugins/azrelay/internal/...", "internal/emu"},
-	"plugins/azrelay/azrelaycmd":                   {"plugins/azrelay", "plugins/azrelay/azrelayemu", "plugins/sdk", "internal/logqueue", "internal/userfile"},
+	"plugins/azrelay/azrelaycmd":                   {"plugins/azrelay", "plugins/azrelay/azrelayemu", "plugins/sdk", "internal/plugincmd"},
 	"plugins/azrelay/cmd/tunneld-plugin-azrelay":   {"plugins/azrelay", "plugins/sdk"},
 
 	// The core.

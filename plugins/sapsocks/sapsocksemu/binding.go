@@ -40,6 +40,9 @@ const Instance = "emulated-connectivity"
 // InstanceGUID is its id.
 const InstanceGUID = "6e0b2c3a-9d4f-4a4e-8c5b-1f2e3d4c5b6a"
 
+// Resource is what GrantIAS is asked for a token of.
+const Resource = "urn:sap:identity:application:service:id:" + InstanceGUID
+
 // Credentials returns what a binding to the emulated service holds.
 func (s *Server) Credentials() map[string]string {
 	host, port, _ := net.SplitHostPort(s.Proxy())

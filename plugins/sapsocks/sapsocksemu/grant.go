@@ -177,7 +177,7 @@ func (s *Server) refusal(q tokenRequest) *tokenRefusal {
 		known = known && q.is(q.clientSecret, s.options.ClientSecret)
 	}
 	switch {
-	case s.options.Grant == GrantIAS && q.resource != "urn:sap:identity:application:service:id:"+InstanceGUID:
+	case s.options.Grant == GrantIAS && q.resource != Resource:
 		return &tokenRefusal{http.StatusBadRequest, "invalid_target", "The resource is not known"}
 	case q.grantType != "client_credentials":
 		return &tokenRefusal{http.StatusBadRequest, "unsupported_grant_type", "The grant is not client_credentials"}

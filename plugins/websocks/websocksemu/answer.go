@@ -27,8 +27,10 @@ func (f *Faults) answer(q request, status int, why string, at time.Time) string 
 			{"Sec-Websocket-Accept", wire.Accept(key)},
 			{"Sec-WebSocket-Protocol", wire.Subprotocol},
 		} {
-			if value, ok := f.Replace[h.name]; ok {
-				h.value = value
+			for name, value := range f.Replace {
+				if strings.EqualFold(name, h.name) {
+					h.value = value
+				}
 			}
 			if h.value != "" {
 				headers = append(headers, h)

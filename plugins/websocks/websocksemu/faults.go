@@ -13,9 +13,9 @@ type Faults struct {
 	// ByteAtATime sends each byte of the handshake on its own.
 	ByteAtATime bool
 
-	// TLS13 speaks TLS 1.3 as well, and does not mind ALPN. The original speaks
-	// TLS 1.2 and HTTP/1.1 alone, and falls silent where a client does not offer
-	// them.
+	// TLS13 speaks TLS 1.3 as well, and refuses ALPN without http/1.1 by an alert.
+	// The original speaks TLS 1.2 and HTTP/1.1 alone, and falls silent where a
+	// client does not offer them.
 	TLS13 bool
 	// CloseNotify ends directions of TLS connections by close_notify, and takes
 	// the client's for the end of its own. The original ends by TCP's FIN alone,
@@ -40,8 +40,8 @@ type Faults struct {
 	LowerCase bool
 	// Headers are further header lines of each answer, "Name: value".
 	Headers []string
-	// Replace has other values for headers of the 101; an empty one leaves the
-	// header out.
+	// Replace has other values for headers of the 101, those of ReplaceableHeaders;
+	// an empty one leaves the header out.
 	Replace map[string]string
 	// EndlessHeader never ends the answer's header.
 	EndlessHeader bool
@@ -65,6 +65,9 @@ type Faults struct {
 	// nothing.
 	DialAtOnce bool
 }
+
+// ReplaceableHeaders are what Faults.Replace has a say in.
+var ReplaceableHeaders = []string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol"}
 
 // Step is how far a connection has come.
 type Step int
