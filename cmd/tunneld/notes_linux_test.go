@@ -35,7 +35,7 @@ upstream "azrelay" "a" {
 func TestNewDefaultsAreNoted(t *testing.T) {
 	notes := map[string]string{ // by the block
 		`upstream "soht" "s"`:     "max_connections is 100 by default|half_close is 1s by default",
-		`upstream "websocks" "w"`: "over wss:// a direction ends by TCP alone by default (require_close_notify = false)",
+		`upstream "websocks" "w"`: "by default a direction over wss:// ends by TCP alone (require_close_notify = false)",
 		`upstream "azrelay" "a"`:  "ping_timeout is 1m0s by default",
 	}
 	validate := func(config string) string {

@@ -56,7 +56,7 @@ func Inherit(file *os.File, _ *net.TCPAddr, o sockopt.Options) (*Listener, error
 	}
 	tcp, ok := ln.(*net.TCPListener)
 	if !ok {
-		return nil, errors.Join(errors.New("it is no TCP socket"), ln.Close())
+		return nil, errors.Join(errors.New("it is not a TCP socket"), ln.Close())
 	}
 	l := &Listener{ln: tcp}
 	l.options.Store(&o)

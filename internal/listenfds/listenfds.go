@@ -58,7 +58,7 @@ func Take() (*Table, error) {
 	}
 	n, err := strconv.Atoi(count)
 	if err != nil || n < 0 || n > maxSockets {
-		return nil, fmt.Errorf("%s is %q, which is no number of descriptors", envCount, count)
+		return nil, fmt.Errorf("%s is %q, which is not a number of descriptors", envCount, count)
 	}
 	var named []string
 	if names != "" {
@@ -84,7 +84,7 @@ func inspect(fd int, name string) Socket {
 	s := Socket{File: os.NewFile(uintptr(fd), name)}
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
-		s.Err = fmt.Errorf("descriptor %d is no socket: %w", fd, err)
+		s.Err = fmt.Errorf("descriptor %d is not a socket: %w", fd, err)
 		return s
 	}
 	address, err := unix.Getsockname(fd)
@@ -104,7 +104,7 @@ func inspect(fd int, name string) Socket {
 	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	switch {
 	case kind != unix.SOCK_STREAM || s.Addr == nil:
-		s.Err = fmt.Errorf("descriptor %d is no TCP socket", fd)
+		s.Err = fmt.Errorf("descriptor %d is not a TCP socket", fd)
 	case err != nil:
 		s.Err = fmt.Errorf("descriptor %d: %w", fd, err)
 	case listening == 0:

@@ -28,7 +28,7 @@ var ErrOvertime error = overtimeError{}
 type overtimeError struct{}
 
 func (overtimeError) Error() string {
-	return "this upstream's part of the listener's timeouts.dial is over"
+	return "this upstream's share of the listener's timeouts.dial is over"
 }
 
 func (overtimeError) Unwrap() error { return context.DeadlineExceeded }
@@ -111,7 +111,7 @@ func Classify(err error) Meaning {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, true, "the far end closed the connection in the middle of the handshake: check that it speaks this protocol on this port"}
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, "the far end broke the connection off"}
+		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, "the far end broke off the connection"}
 	default:
 		return Meaning{Reason: pluginv1.Reason_REASON_UNAVAILABLE, Retryable: true}
 	}
@@ -127,9 +127,9 @@ func ClassifyAt(stage pluginv1.Stage, err error) Meaning {
 	switch stage {
 	case pluginv1.Stage_STAGE_TLS, pluginv1.Stage_STAGE_HANDSHAKE, pluginv1.Stage_STAGE_REQUEST:
 		if errors.Is(err, ErrOvertime) {
-			return Meaning{m.Reason, m.Retryable, "the far end took the connection and did not answer: check that it speaks this protocol, or raise timeouts.dial of the listener"}
+			return Meaning{m.Reason, m.Retryable, "the far end accepted the connection but did not answer: check that it speaks this protocol, or raise timeouts.dial of the listener"}
 		}
-		return Meaning{m.Reason, m.Retryable, "the far end took the connection and did not answer: check that it speaks this protocol, or raise timeouts.handshake"}
+		return Meaning{m.Reason, m.Retryable, "the far end accepted the connection but did not answer: check that it speaks this protocol, or raise timeouts.handshake"}
 	}
 	return m
 }

@@ -81,7 +81,7 @@ func TestClassifyAt(t *testing.T) {
 		{pluginv1.Stage_STAGE_REQUEST, &net.DNSError{IsTimeout: true}, false},
 	} {
 		got, plain := ClassifyAt(tt.stage, tt.err), Classify(tt.err)
-		if took := strings.HasPrefix(got.Hint, "the far end took the connection"); took != tt.took || !took && got != plain || got.Reason != plain.Reason {
+		if took := strings.HasPrefix(got.Hint, "the far end accepted the connection"); took != tt.took || !took && got != plain || got.Reason != plain.Reason {
 			t.Errorf("%s, %v: %+v", tt.stage.Text(), tt.err, got)
 		}
 	}

@@ -88,7 +88,7 @@ func (p *Proxy) failed(doing string, err error) error {
 		return &neterr.Explained{Meaning: e.Meaning, Message: where + e.Message, RetryAfter: e.RetryAfter, Err: err}
 	case doing == "through" && neterr.Classify(err).Reason == pluginv1.Reason_REASON_TIMEOUT:
 		return &neterr.Explained{
-			Meaning: neterr.Meaning{Reason: pluginv1.Reason_REASON_TIMEOUT, Retryable: true, Hint: "the proxy took the connection and did not answer: check that via is a proxy, and that it reaches what is behind it"},
+			Meaning: neterr.Meaning{Reason: pluginv1.Reason_REASON_TIMEOUT, Retryable: true, Hint: "the proxy accepted the connection but did not answer: check that via is a proxy, and that it reaches what is behind it"},
 			Message: where + "no answer in time",
 			Err:     err,
 		}
@@ -99,7 +99,7 @@ func (p *Proxy) failed(doing string, err error) error {
 // askHTTP sends CONNECT (RFC 9110, section 9.3.6).
 func (p *Proxy) askHTTP(conn net.Conn, address string) error {
 	if strings.ContainsFunc(address, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-		return refused(pluginv1.Reason_REASON_UNREACHABLE, "the target's name cannot stand in a request", "use a name without spaces and control characters")
+		return refused(pluginv1.Reason_REASON_UNREACHABLE, "the target's name cannot be sent in a request", "use a name without spaces and control characters")
 	}
 	head := "CONNECT " + address + " HTTP/1.1\r\nHost: " + address + "\r\n"
 	if p.user != nil {
@@ -130,7 +130,7 @@ func (p *Proxy) askHTTP(conn net.Conn, address string) error {
 	return refused(pluginv1.Reason_REASON_PROTOCOL, "it sends informational answers without end", noHTTP)
 }
 
-const noHTTP = "what answers there is no HTTP proxy: check via"
+const noHTTP = "the server there is not an HTTP proxy: check via"
 
 // byByte reads one byte at a time.
 type byByte struct{ io.Reader }
@@ -174,7 +174,7 @@ func (p *Proxy) refusal(answer *http.Response) error {
 func (p *Proxy) askSOCKS(conn net.Conn, address string) error {
 	err := p.talkSOCKS(conn, address)
 	if errors.Is(err, socks5.ErrMalformed) {
-		return refused(pluginv1.Reason_REASON_PROTOCOL, err.Error(), "what answers there is no SOCKS5 proxy: check via")
+		return refused(pluginv1.Reason_REASON_PROTOCOL, err.Error(), "the server there is not a SOCKS5 proxy: check via")
 	}
 	return err
 }
@@ -221,7 +221,7 @@ func (p *Proxy) greet(conn net.Conn) error {
 	case method == socks5.MethodNone:
 		return nil
 	case method != socks5.MethodUserPass || p.user == nil:
-		return refused(pluginv1.Reason_REASON_UNAUTHENTICATED, "it takes none of the authentication methods that were offered", "check user and password in via")
+		return refused(pluginv1.Reason_REASON_UNAUTHENTICATED, "it accepts none of the offered authentication methods", "check user and password in via")
 	}
 	name, password := p.credentials()
 	if b, err = socks5.AppendUserPass(nil, socks5.UserPass{Username: name, Password: password}); err != nil {

@@ -82,7 +82,7 @@ func parseProxy(text string) (*Proxy, error) {
 	p := &Proxy{scheme: u.Scheme, host: u.Hostname(), port: u.Port(), user: u.User}
 	switch port, known := proxyPorts[u.Scheme]; {
 	case !known:
-		return nil, errors.New("its scheme is none of http, https and socks5")
+		return nil, errors.New("its scheme is not http, https or socks5")
 	case p.host == "":
 		return nil, errors.New("it names no host")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":

@@ -26,9 +26,9 @@ func TestParseVia(t *testing.T) {
 		"socks5://[fd00::1]":           "socks5 [fd00::1]:1080",
 		"socks5h://u:p%40ss@proxy:1":   "socks5 proxy:1 u:p@ss",
 		"http://us%20er:p%40ss%3A@x:1": "http x:1 us er:p@ss:",
-		"ftp://s3cret":                 "! its scheme is none of http, https and socks5",
-		"s3cret:3128":                  "! its scheme is none of http, https and socks5",
-		"proxy":                        "! its scheme is none of http, https and socks5",
+		"ftp://s3cret":                 "! its scheme is not http, https or socks5",
+		"s3cret:3128":                  "! its scheme is not http, https or socks5",
+		"proxy":                        "! its scheme is not http, https or socks5",
 		"http://":                      "! it names no host",
 		"http://:3128":                 "! it names no host",
 		"http://u:s3cret@":             "! it names no host",
@@ -113,7 +113,7 @@ func TestViaEnvironment(t *testing.T) {
 		"not for a network":     {map[string]string{"HTTPS_PROXY": "http://proxy", "NO_PROXY": "10.0.0.0/8"}, "10.1.2.3:443", ""},
 		"not for anything":      {map[string]string{"HTTPS_PROXY": "http://proxy", "NO_PROXY": "*"}, "far:443", ""},
 		"not for this machine":  {map[string]string{"HTTPS_PROXY": "http://proxy"}, "127.0.0.1:443", ""},
-		"a proxy that is wrong": {map[string]string{"HTTPS_PROXY": "ftp://u:s3cret@proxy"}, "far:443", "! the variable HTTPS_PROXY: its scheme is none of http, https and socks5"},
+		"a proxy that is wrong": {map[string]string{"HTTPS_PROXY": "ftp://u:s3cret@proxy"}, "far:443", "! the variable HTTPS_PROXY: its scheme is not http, https or socks5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			unset(t)

@@ -119,7 +119,7 @@ func Read(path string, limit int64) (File, error) {
 	}
 	out, err := ReadFrom(f, limit)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = errors.New("it has no end, or gives nothing")
+		err = errors.New("it has no end, or returns nothing")
 	}
 	if err != nil {
 		var pe *fs.PathError

@@ -49,7 +49,7 @@ func parseConnectionString(s string) (connection, error) {
 		case !known:
 			return c, fmt.Errorf("its key %s is not supported", shownKey(written))
 		case seen[name]:
-			return c, fmt.Errorf("%s stands twice", name)
+			return c, fmt.Errorf("%s appears twice", name)
 		case value == "" && strings.HasPrefix(name, "sharedaccess"):
 			return c, fmt.Errorf("its %s is empty", name)
 		}

@@ -46,7 +46,7 @@ func (c *Config) handshakeFailure(ctx context.Context, s *settings, err error, t
 		e.Hint = "no listener has accepted: check that it runs and is not overloaded"
 	case e.Reason == sdk.ReasonUnavailable && !errors.As(err, &broken):
 		e.Reason, e.Retryable = sdk.ReasonProtocol, false
-		e.Hint = "what answers there is no WebSocket server: check namespace, endpoint and what is on the way"
+		e.Hint = "the server there does not speak WebSocket: check namespace, endpoint and what is in between"
 	}
 	return e
 }
@@ -62,7 +62,7 @@ func refusal(s *settings, r *wsstream.RefusedError, token string, now time.Time)
 	case r.Status == http.StatusUnauthorized:
 		e.Hint = unauthorizedHint(s, lower, r.Header, now)
 	case r.Status == http.StatusForbidden:
-		e.Hint = "the policy lacks the right Send: add it, or use a key of another policy"
+		e.Hint = "the policy lacks the Send right: add it, or use a key of another policy"
 	case r.Status == http.StatusNotFound && strings.Contains(lower, "listener"):
 		e.Reason, e.Retryable, e.Hint = sdk.ReasonUnavailable, true, "no listener is connected: start the one for this hybrid connection"
 	case r.Status == http.StatusNotFound && strings.Contains(lower, "endpoint does not exist"):
@@ -75,9 +75,9 @@ func refusal(s *settings, r *wsstream.RefusedError, token string, now time.Time)
 		e.Hint = "the namespace is throttled: lower the rate, or check its quotas"
 	case r.Status/100 == 5:
 	case r.Status/100 == 4:
-		e.Reason, e.Hint = sdk.ReasonDenied, "the listener, or a gateway on the way, rejected the connection"
+		e.Reason, e.Hint = sdk.ReasonDenied, "the listener, or a gateway in between, rejected the connection"
 	default:
-		e.Hint = "what answers there is no relay: check namespace and endpoint"
+		e.Hint = "the server there is not a relay: check namespace and endpoint"
 	}
 	if !e.Retryable {
 		e.RetryAfter = 0
@@ -90,9 +90,9 @@ func unauthorizedHint(s *settings, text string, h http.Header, now time.Time) st
 	skew := clockSkew(h, now)
 	switch {
 	case strings.Contains(text, "audience"):
-		return fmt.Sprintf("the token is for another address: it has to be for %s", s.audience())
+		return fmt.Sprintf("the token is for another address: it must be for %s", s.audience())
 	case strings.Contains(text, "expired") && !s.token.IsZero():
-		return "the ready-made token has ended: set a new one, or key_name and key"
+		return "the ready-made token has expired: set a new one, or key_name and key"
 	case skew > 0:
 		return fmt.Sprintf("this machine's clock is %s behind the service's: set it", skew)
 	case skew < 0:

@@ -91,8 +91,8 @@ func TestAzbridgesRefusalsAreToldApart(t *testing.T) {
 		hint    string
 	}{
 		{"00 00 00 unknown version", []ws.Frame{ws.NewBinaryFrame([]byte{0, 0, 0})}, sdk.ReasonProtocol, "version", "version"},
-		{"00 00 01 a UDP forwarder was asked for a stream", []ws.Frame{ws.NewBinaryFrame([]byte{0, 0, 1})}, sdk.ReasonProtocol, "as UDP and was asked for a stream", `forwards port "5432" as UDP`},
-		{"00 00 ff a TCP forwarder was asked for datagrams", []ws.Frame{ws.NewBinaryFrame([]byte{0, 0, 0xff})}, sdk.ReasonProtocol, "as TCP and was asked for datagrams", "asked for a stream"},
+		{"00 00 01 a UDP forwarder was asked for a stream", []ws.Frame{ws.NewBinaryFrame([]byte{0, 0, 1})}, sdk.ReasonProtocol, "as UDP, but was asked for a stream", `forwards port "5432" as UDP`},
+		{"00 00 ff a TCP forwarder was asked for datagrams", []ws.Frame{ws.NewBinaryFrame([]byte{0, 0, 0xff})}, sdk.ReasonProtocol, "as TCP, but was asked for datagrams", "asked for a stream"},
 		{"an unknown port name: no bytes, Close 1000", []ws.Frame{closeFrame(1000, "")}, sdk.ReasonNotFound, "port name", `"5432"`},
 		{"another answer", []ws.Frame{ws.NewBinaryFrame([]byte("SSH-2.0-x"))}, sdk.ReasonProtocol, "53 53 48", `framing = "raw"`},
 		{"an error of the service", []ws.Frame{closeFrame(1011, "")}, sdk.ReasonUnavailable, "1011", ""},

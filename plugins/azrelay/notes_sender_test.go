@@ -110,16 +110,16 @@ func TestRefusals(t *testing.T) {
 		{name: "401 expired: this clock is behind", now: 2 * time.Hour, reason: sdk.ReasonUnauthenticated, message: "401 ExpiredToken", hint: "behind the service's"},
 		{name: "401 ready-made and expired", over: map[string]any{"key_name": nil, "key": nil, "token": expired}, reason: sdk.ReasonUnauthenticated, message: "401", hint: "ready-made token"},
 		{name: "401 InvalidAudience", over: map[string]any{"namespace": "other.example"}, faults: azrelayemu.Faults{Status: 401, Reason: "InvalidAudience: wrong"}, reason: sdk.ReasonUnauthenticated, message: "401 InvalidAudience", hint: "http://other.example/hc1/"},
-		{name: "403 the key lacks Send", over: map[string]any{"key_name": "listen", "key": "bGlzdGVuZXIga2V5"}, reason: sdk.ReasonDenied, message: "403 'Send'", hint: "right Send"},
+		{name: "403 the key lacks Send", over: map[string]any{"key_name": "listen", "key": "bGlzdGVuZXIga2V5"}, reason: sdk.ReasonDenied, message: "403 'Send'", hint: "Send right"},
 		{name: "404 Endpoint does not exist", over: map[string]any{"hybrid_connection": "nowhere"}, reason: sdk.ReasonNotFound, message: "404 Endpoint does not exist", hint: `path "nowhere"`},
 		{name: "404 no listener", over: map[string]any{"hybrid_connection": "lonely"}, reason: sdk.ReasonUnavailable, retryable: true, message: "404 There are no listeners", hint: "no listener is connected"},
 		{name: "404 of another kind", faults: azrelayemu.Faults{Status: 404, Reason: "Not Found"}, reason: sdk.ReasonNotFound, retryable: true, message: "404 Not Found", hint: "listener"},
 		{name: "whatever the listener rejects with", faults: azrelayemu.Faults{Status: 418, Reason: "No tea today"}, reason: sdk.ReasonDenied, message: "418 No tea today", hint: "rejected"},
 		{name: "throttled", faults: azrelayemu.Faults{Status: 429, Reason: "Slow down"}, reason: sdk.ReasonUnavailable, retryable: true, message: "429", hint: "throttled"},
 		{name: "an error in the service", faults: azrelayemu.Faults{Status: 503, Reason: "Busy"}, reason: sdk.ReasonUnavailable, retryable: true, message: "503 Busy"},
-		{name: "no relay at all", faults: azrelayemu.Faults{Status: 302, Reason: "Found"}, reason: sdk.ReasonProtocol, message: "302", hint: "no relay"},
-		{name: "a wrong Sec-WebSocket-Accept", faults: azrelayemu.Faults{BadAccept: true}, reason: sdk.ReasonProtocol, message: "websocket handshake", hint: "no WebSocket server"},
-		{name: "an extension that nobody offered", faults: azrelayemu.Faults{Extension: true}, reason: sdk.ReasonProtocol, message: "websocket handshake", hint: "no WebSocket server"},
+		{name: "no relay at all", faults: azrelayemu.Faults{Status: 302, Reason: "Found"}, reason: sdk.ReasonProtocol, message: "302", hint: "not a relay"},
+		{name: "a wrong Sec-WebSocket-Accept", faults: azrelayemu.Faults{BadAccept: true}, reason: sdk.ReasonProtocol, message: "websocket handshake", hint: "does not speak WebSocket"},
+		{name: "an extension that nobody offered", faults: azrelayemu.Faults{Extension: true}, reason: sdk.ReasonProtocol, message: "websocket handshake", hint: "does not speak WebSocket"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := serve

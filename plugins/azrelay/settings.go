@@ -55,7 +55,7 @@ func (c *Config) fromConnectionString(s *settings, ds *diagnostics) (entity, por
 	p, err := parseConnectionString(c.ConnectionString.Reveal())
 	if err != nil {
 		ds.add("connection_string", "cannot read the connection string: "+err.Error(),
-			"Copy it whole from the portal: Endpoint=sb://…/;SharedAccessKeyName=…;SharedAccessKey=…;EntityPath=…. SharedAccessSignature is the one other key that it may have.")
+			"Copy it whole from the portal: Endpoint=sb://…/;SharedAccessKeyName=…;SharedAccessKey=…;EntityPath=…. The only other key allowed is SharedAccessSignature.")
 		return "", "", false
 	}
 	s.namespace, s.keyName, s.key = p.host, p.keyName, p.key
@@ -83,15 +83,15 @@ func (s *settings) setPath(entity string, ds *diagnostics) {
 		return
 	}
 	if strings.ContainsFunc(entity, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }) {
-		ds.add("hybrid_connection", "the path has a character that cannot stand there", "Leave out spaces, control characters and #.")
+		ds.add("hybrid_connection", "the path has a character that is not allowed", "Leave out spaces, control characters and #.")
 	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		ds.add("hybrid_connection", "the query is not escaped well", "Escape % as %25 and ; as %3B.")
+		ds.add("hybrid_connection", "the query is not escaped correctly", "Escape % as %25 and ; as %3B.")
 	}
 	for k := range values {
 		if strings.HasPrefix(strings.ToLower(k), "sb-hc-") {
-			ds.add("hybrid_connection", fmt.Sprintf("the query has %s, which is the protocol's own", k), "Leave it out; tunneld sets what the protocol needs.")
+			ds.add("hybrid_connection", fmt.Sprintf("the query has %s, which belongs to the protocol", k), "Leave it out; tunneld sets what the protocol needs.")
 		}
 	}
 }
@@ -141,7 +141,7 @@ func (s *settings) checkCredentials(ds *diagnostics) {
 		return
 	}
 	if _, err := sas.Parse(s.token.Reveal()); err != nil {
-		ds.add("token", "the token is no shared access signature: "+err.Error(), "It reads SharedAccessSignature sr=…&sig=…&se=…&skn=…")
+		ds.add("token", "the token is not a shared access signature: "+err.Error(), "It reads SharedAccessSignature sr=…&sig=…&se=…&skn=…")
 	}
 }
 
@@ -152,7 +152,7 @@ func (c *Config) Notes() []sdk.Diagnostic {
 	}
 	return []sdk.Diagnostic{{
 		Summary: fmt.Sprintf("ping_timeout is %s by default", 2*c.PingInterval),
-		Detail:  `A tunnel ends whose ping is not answered in that time while no byte flows; it stayed open before. ping_timeout = "24h" or longer is nearly as before.`,
+		Detail:  `A tunnel now ends if a ping is not answered in that time while no byte flows; before, it stayed open. ping_timeout = "24h" or longer is nearly the old behaviour.`,
 		Path:    []string{"ping_interval"},
 	}}
 }
@@ -164,17 +164,17 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	switch {
 	case c.PortName == "":
 	case c.Framing == FramingRaw:
-		ds.add("port_name", "a port name means something to azbridge alone", `Set framing = "azbridge", or leave it out.`)
+		ds.add("port_name", "only azbridge has port names", `Set framing = "azbridge", or leave it out.`)
 	default:
 		if err := bridge.CheckName(c.PortName); err != nil {
-			ds.add("port_name", err.Error(), "Use the name that stands in azbridge's configuration.")
+			ds.add("port_name", err.Error(), "Use the name in azbridge's configuration.")
 		}
 	}
 	if c.PingTimeout > 0 && c.PingInterval == 0 {
 		ds.add("ping_timeout", "there are no pings that could stay unanswered", "Set ping_interval, or leave ping_timeout out.")
 	}
 	if s.scheme == "ws" && s.host != "" && !isLoopback(s.host) {
-		ds.warn("endpoint", "the connection is plain: the token and all data can be read on the way", "Use ws:// for an emulator on this machine only.")
+		ds.warn("endpoint", "the connection is not encrypted: anybody in between can read the token and all data", "Use ws:// for an emulator on this machine only.")
 	}
 	return append(ds, c.TLS.Validate("tls")...)
 }

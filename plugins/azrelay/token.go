@@ -34,7 +34,7 @@ func Token(c *Config, now time.Time) (sdk.Secret, time.Time, error) {
 		return sdk.Secret{}, time.Time{}, errors.New("no token: the upstream has no credentials and dials anonymously")
 	}
 	if c.TokenTTL < minTokenTTL {
-		return sdk.Secret{}, time.Time{}, fmt.Errorf("a token that is valid for %s would end before it is of use: set at least %s", c.TokenTTL, minTokenTTL)
+		return sdk.Secret{}, time.Time{}, fmt.Errorf("a token valid for %s would expire before it is of use: set at least %s", c.TokenTTL, minTokenTTL)
 	}
 	expires := now.Add(c.TokenTTL).Truncate(time.Second)
 	return sdk.NewSecret(sas.Sign(s.audience(), s.keyName, s.key.Reveal(), expires)), expires, nil

@@ -104,10 +104,14 @@ func TestViaFailures(t *testing.T) {
 		{"gateway timeout", "http://" + httpProxy(t, "", 504), sdk.ReasonTimeout, ""},
 		{"a proxy that says nothing", "http://" + silent, sdk.ReasonTimeout, ""},
 		{"a socks5 proxy that says nothing", "socks5://" + silent, sdk.ReasonTimeout, ""},
-		{"not a socks5 proxy", "socks5://" + nettest.Serve(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }), sdk.ReasonProtocol, "no SOCKS5 proxy"},
+		{"not a socks5 proxy", "socks5://" + nettest.Serve(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }), sdk.ReasonProtocol, "not a SOCKS5 proxy"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			e := dialError(t, upstream(t, body(t, s, map[string]any{"via": tt.via, "timeouts": map[string]any{"connect": "500ms"}})), "label")
+			connect := "10s"
+			if strings.Contains(tt.name, "says nothing") {
+				connect = "500ms"
+			}
+			e := dialError(t, upstream(t, body(t, s, map[string]any{"via": tt.via, "timeouts": map[string]any{"connect": connect}})), "label")
 			if e.Stage != sdk.StageConnect || e.Reason != tt.reason || !strings.Contains(e.Hint, tt.hint) {
 				t.Errorf("%v, %v", e, e.Reason)
 			}

@@ -97,7 +97,7 @@ func Failures() []Failure {
 			"the token service {token_url} is not available: {detail}",
 			"try again later, and see the status page of the token service"},
 		{TokenUnreadable, sdk.StageCredential, sdk.ReasonProtocol, false,
-			"the answer of the token service {token_url} holds no token: {detail}",
+			"the answer of the token service {token_url} contains no token: {detail}",
 			"check that token_url is a token service and not a login page or a web proxy"},
 
 		{ProxyUnreachable, sdk.StageConnect, 0, true,
@@ -125,7 +125,7 @@ func Failures() []Failure {
 			"the proxy {proxy} is silent in the handshake: {detail}",
 			"check that {proxy} is SAP's connectivity proxy, or raise that timeout"},
 		{HandshakeBroken, sdk.StageHandshake, 0, true,
-			"the proxy {proxy} breaks the handshake off: {detail}",
+			"the proxy {proxy} breaks off the handshake: {detail}",
 			"check that {proxy} is SAP's connectivity proxy and what its log says"},
 		{HandshakeMalformed, sdk.StageHandshake, sdk.ReasonProtocol, false,
 			"the proxy's answer to the access token cannot be understood: {detail}",

@@ -69,11 +69,11 @@ func (s *tokenService) transport(c *Config, out sdk.Outbound) (*http.Transport, 
 	}
 	u, err := url.Parse(s.url)
 	if err != nil {
-		return notAsked(errors.New("its address is no URL"))
+		return notAsked(errors.New("its address is not a URL"))
 	}
 	out, err = out.OrEnvironment()
 	if err != nil {
-		return notAsked(fmt.Errorf("the environment names no proxy that can be used: %w", err))
+		return notAsked(fmt.Errorf("the environment names no usable proxy: %w", err))
 	}
 	t := c.TLS
 	if s.certFile != "" {

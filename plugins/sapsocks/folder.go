@@ -133,7 +133,7 @@ func readMetadata(folder string) ([]property, error) {
 	if err == nil {
 		var m metadata
 		if err := json.Unmarshal([]byte(text), &m); err != nil {
-			return nil, fmt.Errorf(".metadata is not what it should be: %s", jsonProblem(err))
+			return nil, fmt.Errorf(".metadata is malformed: %s", jsonProblem(err))
 		}
 		if len(m.Credentials) > maxBindingFiles {
 			return nil, fmt.Errorf(".metadata names more than %d credentials", maxBindingFiles)
@@ -166,7 +166,7 @@ func readMetadata(folder string) ([]property, error) {
 
 func (p property) read(folder string, values map[string]json.RawMessage) error {
 	if p.Name == "" || p.Name != filepath.Base(p.Name) || strings.HasPrefix(p.Name, "..") {
-		return fmt.Errorf(".metadata names %q, which is no file of the folder", p.Name)
+		return fmt.Errorf(".metadata names %q, which is not a file of the folder", p.Name)
 	}
 	text, err := readFile(folder, p.Name)
 	if err != nil {
@@ -175,7 +175,7 @@ func (p property) read(folder string, values map[string]json.RawMessage) error {
 	switch {
 	case p.Container:
 		if err := json.Unmarshal([]byte(text), &values); err != nil {
-			return fmt.Errorf("%s is no JSON object: %s", p.Name, jsonProblem(err))
+			return fmt.Errorf("%s is not a JSON object: %s", p.Name, jsonProblem(err))
 		}
 	case p.Format == "json":
 		if !json.Valid([]byte(text)) {

@@ -38,7 +38,7 @@ type Config struct {
 	Auth           string     `tunneld:"auth" default:"jwt" one_of:"jwt,none" doc:"jwt, or none for a proxy in trusted mode"`
 	// Its base64 has to fit into a length byte: 255/4*3.
 	LocationID string  `tunneld:"location_id" max:"189" doc:"the location id of the Cloud Connector; absent for the one without"`
-	TLS        sdk.TLS `tunneld:"tls" doc:"TLS towards the token service; the proxy itself is spoken to in plain TCP"`
+	TLS        sdk.TLS `tunneld:"tls" doc:"TLS to the token service; the proxy itself speaks plain TCP"`
 
 	Timeouts sdk.Timeouts `tunneld:"timeouts" min:"1ms" doc:"connect: to the proxy, and to the token service; handshake: for the proxy's handshake, then anew for its answer to the request, and for the token service's answer"`
 

@@ -100,7 +100,7 @@ func (c *Config) mergeProxy(b binding, found bool, p *problems) string {
 	case b.host != "":
 		return net.JoinHostPort(b.host, b.port)
 	case found:
-		p.add("no proxy: neither proxy is set nor has the binding one", `Set proxy = "host:20004" to the connectivity proxy's address.`, "proxy")
+		p.add("no proxy: proxy is not set, and the binding has none", `Set proxy = "host:20004" to the connectivity proxy's address.`, "proxy")
 	}
 	return ""
 }
@@ -158,10 +158,10 @@ func (c *Config) mergeTokenURL(b binding, o *OAuth, path string, p *problems) st
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		p.add("the token service's address is no URL", "Write https://host/oauth/token.", at...)
+		p.add("the token service's address is not a URL", "Write https://host/oauth/token.", at...)
 		return ""
 	case u.User != nil:
-		p.add("the token service's address holds a user or password", "Write them as client_id and client_secret.", at...)
+		p.add("the token service's address contains a user or password", "Write them as client_id and client_secret.", at...)
 		return ""
 	case u.Scheme == "http" && !loopback(u.Hostname()):
 		p.add("the token service's address is not encrypted: the client's secret would be readable on its way", "Write https://.", at...)

@@ -91,7 +91,7 @@ func ValidateSecret(s Secret, path ...string) []Diagnostic {
 	}
 	return []Diagnostic{{
 		Warning: true,
-		Summary: strings.Join(path, ".") + " ends in a line break, which is taken as part of it",
+		Summary: strings.Join(path, ".") + " ends in a line break, which counts as part of it",
 		Detail:  "Wrap the value in trimspace(…) if it comes from a file.",
 		Path:    path,
 	}}
@@ -103,7 +103,7 @@ type TLS struct {
 	CAFile             string `tunneld:"ca_file" path:"file" doc:"PEM file with the authorities to trust instead of the system's"`
 	CertFile           string `tunneld:"cert_file" path:"file" doc:"PEM file with the client's certificate chain"`
 	KeyFile            string `tunneld:"key_file" path:"file" doc:"PEM file with the client's private key"`
-	ServerName         string `tunneld:"server_name" doc:"the name to ask for and to check, instead of the far end's host"`
+	ServerName         string `tunneld:"server_name" doc:"the name to request and verify, instead of the far end's host"`
 	MinVersion         string `tunneld:"min_version" default:"1.2" one_of:"1.2,1.3" doc:"the oldest version to accept"`
 	InsecureSkipVerify bool   `tunneld:"insecure_skip_verify" default:"false" doc:"accept any certificate: whoever answers can read and change everything"`
 

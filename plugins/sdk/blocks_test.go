@@ -107,7 +107,7 @@ func TestValidateSecret(t *testing.T) {
 			t.Errorf("%q: %+v", text, ds)
 		}
 		for _, d := range ds {
-			if !d.Warning || d.Summary != "oauth.password ends in a line break, which is taken as part of it" || d.Detail == "" || !slices.Equal(d.Path, []string{"oauth", "password"}) {
+			if !d.Warning || d.Summary != "oauth.password ends in a line break, which counts as part of it" || d.Detail == "" || !slices.Equal(d.Path, []string{"oauth", "password"}) {
 				t.Errorf("%q: %+v", text, d)
 			}
 		}

@@ -22,7 +22,7 @@ func newLogger(w io.Writer, level string) *slog.Logger {
 	}
 	log := slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l}))
 	if err != nil {
-		log.Warn("the log level is not known, info is used", "level", level)
+		log.Warn("unknown log level, info is used", "level", level)
 	}
 	return log
 }

@@ -104,7 +104,7 @@ func TestViaAndBindAreChecked(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	}
-	if want := []string{"via: via is not a proxy: its scheme is none of http, https and socks5", "bind: bind is not a usable address: it is not an IP address"}; !slices.Equal(got, want) {
+	if want := []string{"via: via is not a proxy: its scheme is not http, https or socks5", "bind: bind is not a usable address: it is not an IP address"}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
 }

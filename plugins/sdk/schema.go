@@ -115,7 +115,7 @@ func (b *schemaBuilder) block(t reflect.Type, where string, depth int) *pluginv1
 			continue
 		}
 		if other, dup := seen[f.name]; dup {
-			b.failf(at, "the name %q is %s's already", f.name, other)
+			b.failf(at, "the name %q already belongs to %s", f.name, other)
 			continue
 		}
 		seen[f.name] = t.Field(i).Name

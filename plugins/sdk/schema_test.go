@@ -147,7 +147,7 @@ func TestSchemaOfNamesEveryMistake(t *testing.T) {
 		"wrong.Untagged: no tunneld tag",
 		`wrong.BadName: name "Bad-Name"`,
 		`wrong.Unknown: unknown option "optional"`,
-		`wrong.Two: the name "same" is One's already`,
+		`wrong.Two: the name "same" already belongs to One`,
 		"wrong.Pointer: type *string: only a block may be a pointer",
 		"wrong.Unsigned: type uint is not one of the schema's",
 		"wrong.Interface: type interface {} is not one of the schema's",

@@ -39,7 +39,7 @@ const stopTime = 2 * time.Second
 // TUNNELD_DUMPABLE=1 in the plugin's environment, or root. A test binary stays open.
 func Serve(p Plugin) int {
 	if os.Getenv(pluginwire.MagicCookieKey) != pluginwire.MagicCookieValue {
-		fmt.Fprintf(os.Stderr, "This program is the plugin %q of tunneld, which starts it by itself.\nName it in the command of a plugin block, or put it into the plugin_dir: see https://github.com/tunneld/tunneld.\n", p.Name)
+		fmt.Fprintf(os.Stderr, "This program is the plugin %q of tunneld, which starts it.\nName it in the command of a plugin block, or put it into the plugin_dir: see https://github.com/tunneld/tunneld.\n", p.Name)
 		return 1
 	}
 	open, protectErr := nodump.Protect()

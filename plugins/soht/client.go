@@ -88,7 +88,7 @@ func (c *client) poll(ctx context.Context, id string, buf []byte) ([]byte, error
 		if n == maxReply+1 && err == nil {
 			var more [1]byte
 			if m, err = io.ReadFull(r.Body, more[:]); m > 0 {
-				return nil, c.notSOHT(action, r, []byte("more data than a reply holds"))
+				return nil, c.notSOHT(action, r, []byte("more data than a reply can hold"))
 			}
 		}
 	}
@@ -101,8 +101,8 @@ func (c *client) poll(ctx context.Context, id string, buf []byte) ([]byte, error
 		// off on its other side.
 		return nil, &Error{
 			Action: action, Reason: sdk.ReasonProtocol, Err: ErrCut,
-			Message: "the answer has neither a length nor chunks, so that nobody can tell whether it is whole",
-			Hint:    `a proxy that speaks HTTP/1.0 stands in between: set mode = "stateful"`,
+			Message: "the answer has neither a length nor chunks, so it may be cut short unnoticed",
+			Hint:    `a proxy in between speaks HTTP/1.0: set mode = "stateful"`,
 		}
 	case n == 0:
 		return nil, reset(action)

@@ -27,11 +27,11 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	case u.User != nil:
 		fail("url holds credentials", "Set username and password for the SOHT server, or headers for a gateway.", "url")
 	case u.Fragment != "":
-		fail("url holds a fragment", "Leave out the # and what follows: it is never sent.", "url")
+		fail("url holds a fragment", "Remove the # and what follows: it is never sent.", "url")
 	default:
 		https = u.Scheme == "https"
 		if !https && c.Username != "" {
-			warn("the login travels in the clear", "Use an https url: everybody on the way can read the password.", "url")
+			warn("the login is sent unencrypted", "Use an https url: anybody in between can read the password.", "url")
 		}
 		if !https && c.TLS != nil {
 			fail("tls without https", "Use an https url, or leave the tls block out.", "tls")
@@ -64,7 +64,7 @@ func checkHeader(name, value string) error {
 	if name == "" || strings.ContainsFunc(name, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 	}) {
-		return errors.New("the name has a character that no header's name may have")
+		return errors.New("the name has a character that header names cannot have")
 	}
 	for _, own := range ownHeaders {
 		if http.CanonicalHeaderKey(name) == own {

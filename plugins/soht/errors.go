@@ -97,8 +97,8 @@ func (c *client) checkStatus(action string, r *http.Response) error {
 		if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
 			return &Error{
 				Action: action, Reason: sdk.ReasonProtocol, Err: ErrNotSOHT,
-				Message: "the answer is compressed, which nobody asked for",
-				Hint:    "switch compression off in whatever stands in front of the SOHT server",
+				Message: "the answer is compressed, which was not requested",
+				Hint:    "switch compression off in front of the SOHT server",
 			}
 		}
 		return nil
@@ -125,7 +125,7 @@ func (c *client) checkStatus(action string, r *http.Response) error {
 func statusHint(action string, status int) string {
 	switch {
 	case status/100 == 3:
-		return "redirects are not followed: set url to where the service is, and see whether a gateway wants a login"
+		return "redirects are not followed: set url to the service itself, and check whether a gateway wants a login"
 	case status == http.StatusBadRequest && (action == "write" || action == "readwrite"):
 		return "the form may be too large for the server or a gateway: lower write_size"
 	case status == http.StatusUnauthorized:
@@ -137,18 +137,18 @@ func statusHint(action string, status int) string {
 	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusGone:
 		return "there is no SOHT service at this path: check url"
 	case status == http.StatusRequestEntityTooLarge:
-		return "a gateway takes no form this large: lower write_size"
+		return "a gateway rejects forms of this size: lower write_size"
 	case status == http.StatusRequestTimeout, status == http.StatusGatewayTimeout:
 		if action == "read" {
 			return `a gateway gave up waiting for the target's next byte: raise its read timeout, or set mode = "stateless"`
 		}
-		return "a gateway gave up waiting for the SOHT server: raise its timeout, or see why the server is slow"
+		return "a gateway gave up waiting for the SOHT server: raise its timeout, or check why the server is slow"
 	case status == http.StatusInternalServerError:
 		return "see the SOHT server's log"
 	case status/100 == 5, status == http.StatusTooManyRequests:
 		return "the SOHT server or a gateway in front of it is not available: see its log"
 	}
-	return "check url and what stands in front of the SOHT server"
+	return "check url and what is in front of the SOHT server"
 }
 
 // location is where a redirect leads, without what may be a secret in it.
@@ -171,7 +171,7 @@ func (c *client) notSOHT(action string, r *http.Response, body []byte) *Error {
 	return &Error{
 		Action: action, Reason: sdk.ReasonProtocol, Err: ErrNotSOHT,
 		Message: fmt.Sprintf("answered with %s: %s", what, c.quote(string(body))),
-		Hint:    "is url the SOHT service's, and does a gateway in front of it want a login?",
+		Hint:    "check that url is the SOHT service's, and whether a gateway in front of it wants a login",
 	}
 }
 
@@ -179,7 +179,7 @@ func (c *client) notSOHT(action string, r *http.Response, body []byte) *Error {
 func cut(action, message string, cause error) *Error {
 	e := &Error{
 		Action: action, Reason: sdk.ReasonUnavailable, Message: message, Err: ErrCut, Cause: cause,
-		Hint: "see the SOHT server's log, and whether something in between ends answers early",
+		Hint: "check the SOHT server's log, and whether something in between ends answers early",
 	}
 	if cause != nil {
 		e.Message += ": " + cause.Error()
@@ -194,7 +194,7 @@ func (c *client) exchange(action string, cause error) *Error {
 	return &Error{
 		Action: action, Reason: sdk.ReasonUnavailable, Err: ErrExchange, Cause: cause,
 		Message: "the request got no answer: " + cause.Error(),
-		Hint:    "check that what listens there speaks HTTP, and see its log",
+		Hint:    "check that the server there speaks HTTP, and its log",
 	}
 }
 

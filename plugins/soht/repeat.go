@@ -66,8 +66,8 @@ func (r *repeater) add(c *client, id string, cause error) {
 		r.pause, r.lost = firstRepeat, 0
 		r.later()
 		if r.log != nil {
-			r.log.Warn("the server does not answer to the end of a tunnel, which may keep a thread of it busy; it is repeated in the background",
-				"err", cause, "hint", "see the server's log and how many threads it has; max_connections of the upstream should be well below that")
+			r.log.Warn("the server does not answer the close of a tunnel, which may occupy one of its threads; the close is repeated in the background",
+				"err", cause, "hint", "check the server's log and its number of threads; max_connections of the upstream should be well below that")
 		}
 	}
 	r.tell()
@@ -132,7 +132,7 @@ func (r *repeater) giveUp() {
 // over ends an episode. It is called with mu held.
 func (r *repeater) over(c *client) {
 	if r.log != nil {
-		r.log.Info("no end of a tunnel is unanswered any more", "given_up", r.lost)
+		r.log.Info("every close of a tunnel is answered again", "given_up", r.lost)
 	}
 	if r.closed {
 		c.transport.Load().CloseIdleConnections()

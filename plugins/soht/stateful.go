@@ -100,7 +100,7 @@ func (c *client) status(r *http.Response) error {
 		return &Error{
 			Action: "read", Reason: sdk.ReasonUnavailable, Err: ErrUnknown,
 			Message: "the server does not know the connection, or has closed it",
-			Hint:    "do all requests reach the same server? a load balancer in between has to be sticky",
+			Hint:    "check that all requests reach the same server: a load balancer in between has to be sticky",
 		}
 	}
 	start := make([]byte, maxQuote)

@@ -121,7 +121,7 @@ func (s *stateless) poll(ctx context.Context, buffer []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.client.pollTime, &Error{
 		Action: "readwrite", Reason: sdk.ReasonTimeout, Err: ErrExchange,
 		Message: "no answer within " + s.client.pollTime.String(),
-		Hint:    "a poll is answered in a tenth of a second: see whether the server is stuck",
+		Hint:    "a poll should be answered in a tenth of a second: check whether the server is stuck",
 	})
 	defer cancel()
 	return s.client.poll(ctx, s.id, buffer)

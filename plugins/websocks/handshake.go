@@ -100,7 +100,7 @@ func (h *handshake) secure(ctx context.Context, block sdk.TLS) error {
 	t := tlsconf.FIN{Conn: tls.Client(socket, config)}
 	if err := t.HandshakeContext(ctx); err != nil {
 		return h.failed(ctx, sdk.StageTLS, "TLS handshake with "+h.far.address, err,
-			`check the url's scheme and port; an old server falls silent where tls.min_version is "1.3"`)
+			`check the url's scheme and port; an old server stays silent if tls.min_version is "1.3"`)
 	}
 	h.stream = t
 	return nil
@@ -172,8 +172,8 @@ func (c *Config) credentials(at time.Time) string {
 // may have added to it and changed the case of names.
 func (c *Config) checkUpgrade(header http.Header, key string) error {
 	const (
-		gateway = "the gateway in front of the server may not pass WebSocket on as it should"
-		other   = "check the path: what answers there may be a WebSocket server, but no WebSocks server"
+		gateway = "the gateway in front of the server may not pass WebSocket on correctly"
+		other   = "check the path: the server there may speak WebSocket, but not WebSocks"
 	)
 	wrong := func(message, hint string) error {
 		return refused(sdk.StageHandshake, "the server's 101 has "+message, hint)
@@ -185,13 +185,13 @@ func (c *Config) checkUpgrade(header http.Header, key string) error {
 	case !hasToken(header.Values("Connection"), "upgrade"):
 		return wrong("no Connection: Upgrade", gateway)
 	case !slices.Equal(header.Values("Sec-Websocket-Accept"), []string{wire.Accept(key)}):
-		return wrong("a Sec-WebSocket-Accept that does not belong to the request's key", "something between answers in the server's place, perhaps a cache")
+		return wrong("a Sec-WebSocket-Accept that does not match the request's key", "something in between answers for the server, perhaps a cache")
 	case len(protocols) == 0:
 		return wrong("no Sec-WebSocket-Protocol", other)
 	case len(protocols) > 1 || protocols[0] != wire.Subprotocol:
 		return wrong(fmt.Sprintf("the Sec-WebSocket-Protocol %q instead of %q", c.excerpt(strings.Join(protocols, ", ")), wire.Subprotocol), other)
 	case len(header.Values("Sec-Websocket-Extensions")) > 0:
-		return wrong("a WebSocket extension that was not asked for", gateway)
+		return wrong("a WebSocket extension that was not requested", gateway)
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func hasToken(lists []string, token string) bool {
 	return false
 }
 
-const noWebSocks = "what answered the upgrade may be no WebSocks server: check the url"
+const noWebSocks = "the server that answered the upgrade may not speak WebSocks: check the url"
 
 // greet sends everything behind the upgrade and reads the ten bytes and the
 // SOCKS method.
@@ -229,7 +229,7 @@ func (h *handshake) greet(ctx context.Context, opening []byte) error {
 	case err != nil:
 		return h.failed(ctx, sdk.StageHandshake, "read the SOCKS method", err, noWebSocks)
 	case method == socks5.MethodUnacceptable:
-		e := refused(sdk.StageHandshake, "the server accepts no SOCKS method that was offered (0xff)", "the server wants SOCKS authentication, which WebSocks does in HTTP: change the server's settings")
+		e := refused(sdk.StageHandshake, "the server accepts none of the offered SOCKS methods (0xff)", "the server wants SOCKS authentication, but WebSocks authenticates in HTTP: change the server's settings")
 		e.Reason = sdk.ReasonUnauthenticated
 		return e
 	case method != socks5.MethodNone:

@@ -41,7 +41,7 @@ func (h *handshake) refusal(ctx context.Context, resp *http.Response) error {
 	case resp.StatusCode == http.StatusUnauthorized:
 		e.Hint += clockHint(resp.Header.Get("Date"), h.config.clock())
 	case resp.StatusCode/100 == 3 && resp.Header.Get("Location") != "":
-		e.Hint = "set url to where the server now is: " + h.config.excerpt(resp.Header.Get("Location"))
+		e.Hint = "set url to the server's new address: " + h.config.excerpt(resp.Header.Get("Location"))
 	}
 	return e
 }
@@ -52,13 +52,13 @@ func statusHint(status int) string {
 	case status == http.StatusUnauthorized:
 		return "check username and password, and this machine's clock: the password is salted with the minute, and a clock that is two minutes off is refused"
 	case status == http.StatusProxyAuthRequired:
-		return "a proxy in front of the server wants credentials of its own: give them in headers"
+		return "a proxy in front of the server wants its own credentials: set them in headers"
 	case status == http.StatusForbidden:
 		return "the gateway or the server does not allow this client: check its rules"
 	case status == http.StatusNotFound, status == http.StatusGone:
 		return "check the url's path, and the Host header that the gateway routes by"
 	case status == http.StatusBadRequest:
-		return "the server takes the upgrade only in exact words: check that the gateway in front of it passes Upgrade and Connection on unchanged and adds no body, and that the url's scheme fits the port"
+		return "the server is strict about the upgrade: check that the gateway in front of it passes Upgrade and Connection on unchanged and adds no body, and that the url's scheme fits the port"
 	case status == http.StatusRequestTimeout, status == http.StatusGatewayTimeout:
 		return "the gateway had no answer from the server behind it: check that the server runs"
 	case status == http.StatusTooManyRequests:
@@ -70,13 +70,13 @@ func statusHint(status int) string {
 	case status >= 400:
 		return "the gateway or the server does not take the upgrade: check url and headers"
 	case status >= 300:
-		return "the server is elsewhere, or wants a login first: check the url"
+		return "the server is elsewhere, or requires a login: check the url"
 	}
-	return "what answers there is no WebSocket server: check the url's path"
+	return "the server there does not speak WebSocket: check the url's path"
 }
 
 // errTarget is behind the refusal of a target by a server that works.
-var errTarget = errors.New("the server works, and refuses the target")
+var errTarget = errors.New("the server works, but refuses the target")
 
 // replyError is the meaning of a refusal of CONNECT (RFC 1928, section 6).
 func replyError(code socks5.Code) *sdk.DialError {
@@ -101,7 +101,7 @@ func replyError(code socks5.Code) *sdk.DialError {
 		e.Reason, e.Retryable, e.Hint = sdk.ReasonRefused, true, "nothing listens at the target, as the server sees it"
 	case socks5.AddressTypeNotSupported:
 		e.Err = errTarget
-		e.Hint = "the server does not take IPv6 literals or does not take IP literals: use a name"
+		e.Hint = "the server may not accept IPv6 addresses, or no IP addresses at all: use a name"
 	default:
 		e.Hint = noWebSocks
 	}

@@ -39,7 +39,7 @@ func parseURL(s string) (farEnd, error) {
 	}
 	switch {
 	case u.User != nil:
-		return farEnd{}, errors.New("user name and password belong into attributes of their own")
+		return farEnd{}, errors.New("user name and password belong in their own attributes")
 	case u.Hostname() == "":
 		return farEnd{}, errors.New("no host")
 	case strings.Contains(u.Hostname(), "]"):
@@ -80,8 +80,8 @@ func (c *Config) Notes() []sdk.Diagnostic {
 		return nil
 	}
 	return []sdk.Diagnostic{{
-		Summary: "over wss:// a direction ends by TCP alone by default (require_close_notify = false)",
-		Detail:  "The plugin sent TLS's close_notify before, which the original server takes for an error; it never sends it now. For a server that sends close_notify, require_close_notify = true makes an end without it an error.",
+		Summary: "by default a direction over wss:// ends by TCP alone (require_close_notify = false)",
+		Detail:  "The plugin no longer sends TLS's close_notify, which the original server takes for an error. If the server sends close_notify, require_close_notify = true makes an end without it an error.",
 		Path:    []string{"url"},
 	}}
 }
@@ -108,9 +108,9 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	switch {
 	case strings.Contains(c.Username, ":"):
 		// RFC 7617, section 2; the server splits at it.
-		add("a user name cannot hold a colon", "Use the name that the server knows; the password may hold anything.", "username")
+		add("a user name cannot contain a colon", "Use the name that the server knows; the password may contain anything.", "username")
 	case c.Username != strings.TrimSpace(c.Username):
-		add("the user name begins or ends with a space", "Remove it: the server drops it and then compares.", "username")
+		add("the user name begins or ends with a space", "Remove it: the server strips it before it compares.", "username")
 	}
 	ds = append(ds, sdk.ValidateSecret(c.Password, "password")...)
 	return append(ds, c.validateHeaders()...)
@@ -134,7 +134,7 @@ func (c *Config) validateHeaders() []sdk.Diagnostic {
 		case !token(name):
 			add("not the name of a header", "Use letters, digits and hyphens.", name)
 		case slices.ContainsFunc(ownHeaders, func(own string) bool { return strings.EqualFold(own, name) }):
-			add("the header is the upgrade's own", "Remove it.", name)
+			add("the header belongs to the upgrade", "Remove it.", name)
 		case lower == "authorization" && c.Username != "":
 			add("the header is made from username and password", "Remove either.", name)
 		case seen[lower]:

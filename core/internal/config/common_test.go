@@ -188,7 +188,7 @@ func TestViaAndBindThatAreWrong(t *testing.T) {
 `)
 		got := printed(t, append(diags, cfg.DecodeUpstreams(map[string]PluginSchema{"acme": {Block: &pluginv1.Block{}, CommonNames: schema.CommonTable()}})...))
 		for _, want := range []string{
-			"line 2", `Wrong value for "via"`, "It is not a proxy: its scheme is none of http, https and socks5.",
+			"line 2", `Wrong value for "via"`, "It is not a proxy: its scheme is not http, https or socks5.",
 			"line 3", `Wrong value for "bind"`, "It is not a usable address: it is not an IP address.",
 		} {
 			if !strings.Contains(got, want) {

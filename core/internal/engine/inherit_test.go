@@ -351,8 +351,8 @@ func TestInheritedThatCannotBeUsed(t *testing.T) {
 	}{
 		"open":  {open, "beyond this machine"},
 		"bare":  {bare, "does not listen"},
-		"local": {local, "is no TCP socket"},
-		"plain": {plain, "is no socket"},
+		"local": {local, "is not a TCP socket"},
+		"plain": {plain, "is not a socket"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, told := startHeir(t, "upstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n"+

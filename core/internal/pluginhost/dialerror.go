@@ -30,7 +30,7 @@ const (
 // Hints for connections that were made and did not get here.
 const (
 	limitHint = "if the daemon is out of descriptors, raise its limit (ulimit -n, LimitNOFILE) or lower daemon.max_connections; otherwise it is a fault of the plugin"
-	goneHint  = "the far end broke the connection off right after the handshake: see its log"
+	goneHint  = "the far end broke off the connection right after the handshake: see its log"
 )
 
 // upstreamName is what a dial's errors call the upstream.

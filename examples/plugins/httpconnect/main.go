@@ -46,7 +46,7 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	if strings.Contains(c.Username, ":") {
 		ds = append(ds, sdk.Diagnostic{
 			Path:    []string{"username"},
-			Summary: "a user name cannot hold a colon",
+			Summary: "a user name cannot contain a colon",
 			Detail:  "Basic authentication ends the name at it.",
 		})
 	}

@@ -40,12 +40,12 @@ var (
 	ErrVersion = errors.New("the far end's azbridge does not know version 1.0 of the preamble")
 	// ErrNotStream says that the far end forwards the port as UDP and was asked
 	// for a stream.
-	ErrNotStream = errors.New("the far end's azbridge forwards the port as UDP and was asked for a stream")
+	ErrNotStream = errors.New("the far end's azbridge forwards the port as UDP, but was asked for a stream")
 	// ErrNotDatagrams says that the far end forwards the port as TCP and was
 	// asked for datagrams.
-	ErrNotDatagrams = errors.New("the far end's azbridge forwards the port as TCP and was asked for datagrams")
+	ErrNotDatagrams = errors.New("the far end's azbridge forwards the port as TCP, but was asked for datagrams")
 	// ErrName says that the far end knows no such port name.
-	ErrName = errors.New("the far end's azbridge closed the connection: it knows no such port name")
+	ErrName = errors.New("the far end's azbridge closed the connection: it does not know the port name")
 )
 
 // CheckName says what is wrong with a port name.
@@ -54,7 +54,7 @@ func CheckName(name string) error {
 	case name == "":
 		return errors.New("the port name is empty")
 	case len(name) > MaxName:
-		return fmt.Errorf("the port name has %d bytes, and %d is the most", len(name), MaxName)
+		return fmt.Errorf("the port name has %d bytes, and at most %d are allowed", len(name), MaxName)
 	case !utf8.ValidString(name):
 		return errors.New("the port name is not UTF-8")
 	}
@@ -118,5 +118,5 @@ func ReadAnswer(r io.Reader, mode byte) error {
 	case b == [3]byte{0, 0, notDatagrams}:
 		return ErrNotDatagrams
 	}
-	return fmt.Errorf("azbridge answered % x, and % x was expected", b, Accept(mode))
+	return fmt.Errorf("azbridge answered % x, not % x", b, Accept(mode))
 }

@@ -62,7 +62,7 @@ func Parse(s string) (*Token, error) {
 			return nil, errors.New("a field of the token has no value")
 		}
 		if _, ok := values[k]; ok {
-			return nil, errors.New("a field of the token stands twice")
+			return nil, errors.New("a field of the token appears twice")
 		}
 		values[k] = v
 	}
@@ -78,14 +78,14 @@ func Parse(s string) (*Token, error) {
 	}
 	t.Expires = time.Unix(seconds, 0)
 	if t.Resource, err = url.PathUnescape(t.sr); err != nil {
-		return nil, errors.New("the token's sr is not escaped well")
+		return nil, errors.New("the token's sr is not escaped correctly")
 	}
 	if t.KeyName, err = url.PathUnescape(values["skn"]); err != nil {
-		return nil, errors.New("the token's skn is not escaped well")
+		return nil, errors.New("the token's skn is not escaped correctly")
 	}
 	sig, err := url.PathUnescape(values["sig"])
 	if err != nil {
-		return nil, errors.New("the token's sig is not escaped well")
+		return nil, errors.New("the token's sig is not escaped correctly")
 	}
 	if t.sig, err = base64.StdEncoding.DecodeString(sig); err != nil {
 		return nil, errors.New("the token's sig is not base64")

@@ -196,7 +196,7 @@ func TestHalfClosedClientThatTakesNothing(t *testing.T) {
 					t.Fatal("the tunnel goes on")
 				}
 			}
-			receiveEnd(t, core, pluginwire.StatusError, "took nothing for 20ms")
+			receiveEnd(t, core, pluginwire.StatusError, "read nothing for 20ms")
 			if calls := s.wait(t); calls == "close" {
 				t.Error("the far end was told of a clean end")
 			}

@@ -274,7 +274,7 @@ func (r *relay) deliver(b []byte) error {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
 		case n == 0:
-			return fmt.Errorf("it has ended its direction, and took nothing for %s", r.s.takeTime)
+			return fmt.Errorf("it has ended its direction, and read nothing for %s", r.s.takeTime)
 		}
 	}
 }
@@ -306,7 +306,7 @@ func (r *relay) finish(reason error, tell bool) {
 	}
 	if tell {
 		if err := r.s.channel.Send(end, nil); err != nil {
-			r.s.log.Debug("cannot tell the end of a relay tunnel", "conn", r.conn, "err", err)
+			r.s.log.Debug("cannot announce the end of a relay tunnel", "conn", r.conn, "err", err)
 		}
 	}
 	if clean {
