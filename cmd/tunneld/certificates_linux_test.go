@@ -58,7 +58,7 @@ upstream "sapsocks" "onprem" {
 
 	put("cert.pem", "-----BEGIN CERTIFICATE-----\n")
 	eventually(t, "the broken file is not in the status", func() bool { return strings.Contains(upstream().FileProblem, cert) })
-	warning := d.log.Await(t, 1, "level", "WARN", "upstream", "onprem", "msg", "a file of the tls block has changed and cannot be used: what it held before stays in use")[0]
+	warning := d.log.Await(t, 1, "level", "WARN", "upstream", "onprem", "msg", "a file of the tls block has changed and cannot be used: the old content stays in use")[0]
 	if err := fmt.Sprint(warning["err"]); !strings.Contains(err, "cert_file") || !strings.Contains(err, cert) {
 		t.Errorf("warning %v", warning)
 	}

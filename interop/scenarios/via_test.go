@@ -59,7 +59,7 @@ func TestVia(t *testing.T) {
 	d.await(2, "msg", "connection", "upstream", "direct.redis")
 
 	write(t, filepath.Join(dir, "password"), "another\n")
-	d.await(2, "msg", "files have changed, and the block that reads them takes the new values")
+	d.await(2, "msg", "files have changed, and the block that reads them uses the new values")
 	_, _ = output(t, exec.Command(cli, "-p", port(d.addresses["tcp.redis"]), "get", "color"))
 	d.await(1, "msg", "connection failed", "upstream", "direct.redis", "reason", "unauthenticated", "hint", "check user and password in via")
 }

@@ -80,7 +80,7 @@ func (k *tlsKept) follow(t TLS, c *tlsconf.Client) {
 		}
 		k.mu.Unlock()
 		if err != nil {
-			k.log.Warn("a file of the tls block has changed and cannot be used: what it held before stays in use", "err", err)
+			k.log.Warn("a file of the tls block has changed and cannot be used: the old content stays in use", "err", err)
 		} else {
 			k.log.Info("the files of the tls block have changed, and are in use")
 		}

@@ -297,7 +297,7 @@ func (c *connection) attempt(ctx context.Context, u upstream, want tunnel.Dial, 
 	}
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errStopping):
-		typed.Message, typed.Hint = errStopping.Error(), "try again once it has been started anew"
+		typed.Message, typed.Hint = errStopping.Error(), "try again once it has restarted"
 	case errors.Is(cause, errLeft):
 		typed.Reason, typed.Message, typed.Hint = pluginv1.Reason_REASON_CANCELED, errLeft.Error(), ""
 	}

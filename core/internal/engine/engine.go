@@ -242,7 +242,7 @@ func wantListener(cfg *config.Config, diags diag.Diagnostics, path string) diag.
 	}
 	return append(diags, diag.Diagnostic{
 		Summary: "No listener",
-		Detail:  `Nothing would be accepted. Add a block, listener "tcp" "NAME" { … }, or look whether the file is complete. To close all listeners of a running daemon: tunneld reload --allow-empty`,
+		Detail:  `Nothing would be accepted. Add a block, listener "tcp" "NAME" { … }, or check that the file is complete. To close all listeners of a running daemon: tunneld reload --allow-empty`,
 		File:    path,
 	})
 }

@@ -216,7 +216,7 @@ func TestInheritedSockets(t *testing.T) {
 		{"a", "fd://orders", at, ""},
 		{"b", "fd://orders", at, ""},
 		{"b", "fd://spare", spareAt, ""},
-		{"b", "fd://nobody", spareAt, "no socket of this name at its start, but: orders, spare"},
+		{"b", "fd://nobody", spareAt, "no socket of this name, but: orders, spare"},
 		{"b", "127.0.0.1:0", "", ""},
 		{"a", "fd://orders", alsoAt, ""},
 	} {

@@ -20,7 +20,7 @@ func (b *binding) inherited(w *wanted, written, name string) (*endpoint, *diag.D
 	table := b.engine.opts.Inherited
 	sockets := table.Sockets(name)
 	if len(sockets) == 0 {
-		return problem("there is no such socket", fmt.Sprintf("%s: the daemon was given no socket of this name at its start, but: %s. Check FileDescriptorName= and Service= in the .socket unit; a new socket needs a restart.",
+		return problem("there is no such socket", fmt.Sprintf("%s: the daemon inherited no socket of this name, but: %s. Check FileDescriptorName= and Service= in the .socket unit; a new socket needs a restart.",
 			written, cmp.Or(strings.Join(table.Names(), ", "), "none at all")))
 	}
 	s := &endpoint{block: w.block, written: written, inherited: true, sockets: make([]boundSocket, len(sockets))}
@@ -50,7 +50,7 @@ func (b *binding) tellUnused() {
 	}
 	for _, name := range b.engine.opts.Inherited.Names() {
 		if !used[name] {
-			b.engine.log.Warn("a socket that the daemon was given has no listener: clients wait in its queue", "name", name,
+			b.engine.log.Warn("an inherited socket has no listener: clients wait in its queue", "name", name,
 				"hint", fmt.Sprintf("write address = \"fd://%s\" in a listener, or stop its .socket unit", name))
 		}
 	}
@@ -76,7 +76,7 @@ func (b *binding) inheritedHint(s *endpoint, err error) string {
 				if s.block == metricsBlock {
 					instead = "choose another port"
 				}
-				return fmt.Sprintf("the daemon was given a socket at %s at its start, %q, and keeps it: %s, or take it out of the .socket unit and restart", at, name, instead)
+				return fmt.Sprintf("the daemon inherited a socket at %s, %q, and keeps it: %s, or remove it from the .socket unit and restart", at, name, instead)
 			}
 		}
 	}

@@ -108,7 +108,7 @@ func cannotBind(cfg *config.Config, blockID string, err error, hint string) diag
 func isLacking(cfg *config.Config, s *endpoint, ip netip.Addr) diag.Diagnostic {
 	host, port, _ := net.SplitHostPort(s.written) // resolve has split it
 	d := cfg.BlockDiagnostic(s.block, "address", "not all addresses of the name are listened on",
-		fmt.Sprintf("%s is also %s, which this machine does not have: clients that take that one are refused. Switch it on, take it out of /etc/hosts or DNS, or write the other address with port %s.", host, ip, port))
+		fmt.Sprintf("%s is also %s, which this machine does not have: clients that take that one are refused. Switch it on, remove it from /etc/hosts or DNS, or write the other address with port %s.", host, ip, port))
 	d.Warning = true
 	return d
 }

@@ -20,11 +20,11 @@ func defaultNotes(cfg *config.Config, u config.Upstream, d *pluginv1.CommonDefau
 	chosen := u.Common.Or(d)
 	if n := chosen.MaxConnections; u.Common.MaxConnections == nil && n != nil {
 		note(fmt.Sprintf("max_connections is %d by default", *n),
-			"Beyond it a dial waits within its time, and then fails. Write what the far end can serve; max_connections = 0 is no limit, as before.")
+			"A dial beyond it waits within its time, and then fails. Set what the far end can serve; max_connections = 0 is no limit, as before.")
 	}
 	if t := chosen.HalfClose; u.Common.HalfClose == nil && t != nil {
 		note(fmt.Sprintf("half_close is %s by default", *t),
-			fmt.Sprintf("The tunnel ends once the far end was silent for that long after the client's end of file. Write half_close = %q for what was the default before.", time.Minute))
+			fmt.Sprintf("The tunnel ends once the far end has been silent for that long after the client's end of file. Write half_close = %q for the old default.", time.Minute))
 	}
 	return notes
 }

@@ -44,7 +44,7 @@ func (c *connection) ended(r splice.Result) {
 	var held *splice.HeldUpError
 	if errors.As(r.Err, &held) {
 		c.engine.log.Warn("tunnel broken off", append(c.attrs(), "plugin", held.Plugin, "err", held,
-			"hint", "other tunnels waited meanwhile: mend or replace the plugin. What it hands over is copied instead of spliced until the daemon is started anew")...)
+			"hint", "other tunnels waited meanwhile: fix or replace the plugin. Until the daemon restarts, what it hands over is copied instead of spliced")...)
 	}
 	if !c.listener.access {
 		return

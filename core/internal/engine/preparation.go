@@ -114,7 +114,7 @@ func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugi
 		return fail(p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("there is no plugin %q", name), found.err.Error()))
 	}
 	if found.exposed != nil && !found.spec.Vouched() {
-		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("others can change the plugin %q", name), found.exposed.Error()+". Whoever does has what they wrote run with the daemon's rights.")
+		d := p.cfg.BlockDiagnostic(blockID, "", fmt.Sprintf("others can change the plugin %q", name), found.exposed.Error()+". Whoever does runs code with the daemon's rights.")
 		d.Warning = true
 		p.diags = append(p.diags, d)
 	}

@@ -65,7 +65,7 @@ func (e *Engine) tryReread(ctx context.Context, blockIDs []string) rereading {
 		if len(files) > 0 {
 			r.changed[id] = files
 		} else if e.followed.tell(id, "") != "" {
-			e.log.Info("the files of a block hold again what is in force", named(id)...)
+			e.log.Info("the files of a block match the values in force again", named(id)...)
 		}
 	}
 	if len(r.changed) == 0 {
@@ -77,7 +77,7 @@ func (e *Engine) tryReread(ctx context.Context, blockIDs []string) rereading {
 	}
 	r.diags.Problems().Log(e.log)
 	for _, id := range slices.Sorted(maps.Keys(r.changed)) {
-		e.log.Info("files have changed, and the block that reads them takes the new values", named(id, "files", strings.Join(r.changed[id], ", "), "generation", e.number)...)
+		e.log.Info("files have changed, and the block that reads them uses the new values", named(id, "files", strings.Join(r.changed[id], ", "), "generation", e.number)...)
 	}
 	return r
 }

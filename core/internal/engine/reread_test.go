@@ -190,7 +190,7 @@ route "r" {
 			t.Errorf("no %s", want)
 		}
 	}
-	if taken := `"msg":"files have changed, and the block that reads them takes the new values","upstream":"toy.rotates","files":"` + secret.path("password"); !strings.Contains(r.log.String(), taken) {
+	if taken := `"msg":"files have changed, and the block that reads them uses the new values","upstream":"toy.rotates","files":"` + secret.path("password"); !strings.Contains(r.log.String(), taken) {
 		t.Error("the log does not say what has changed")
 	}
 	visit(t, addresses[0])

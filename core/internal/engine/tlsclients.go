@@ -64,7 +64,7 @@ func (all *tlsClients) follow(upstream string, c *tlsClient) {
 	err := c.Follow(all.follower, func(err error) {
 		tell(err)
 		if err != nil {
-			all.log.Warn("a file of a tls block has changed and cannot be used: what it held before stays in use", "upstream", upstream, "err", err)
+			all.log.Warn("a file of a tls block has changed and cannot be used: the old content stays in use", "upstream", upstream, "err", err)
 		} else {
 			all.log.Info("the files of a tls block have changed, and are in use", "upstream", upstream)
 		}

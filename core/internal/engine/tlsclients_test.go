@@ -123,7 +123,7 @@ route "r" {
 	if problem := s.Upstreams[0].FileProblem; !strings.Contains(problem, "tls: ca_file") || !strings.Contains(problem, ca) || !certificate(s) {
 		t.Errorf("status %+v", s.Upstreams[0])
 	}
-	r.log.Await(t, 1, "level", "WARN", "upstream", "direct.d", "msg", "a file of a tls block has changed and cannot be used: what it held before stays in use")
+	r.log.Await(t, 1, "level", "WARN", "upstream", "direct.d", "msg", "a file of a tls block has changed and cannot be used: the old content stays in use")
 	anew()
 	visits(true)
 	if r.Status().Upstreams[0].FileProblem == "" {
