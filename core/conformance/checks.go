@@ -154,23 +154,23 @@ var checks = []check{
 		id: "handshake", group: groupStart, title: "It starts, and says who it is", run: (*run).handshake,
 	},
 	{
-		id: "info", group: groupStart, title: "Its name, version and summary are told, and stay", needs: levelStarted, run: (*run).information,
+		id: "info", group: groupStart, title: "It gives its name, version and summary, always the same", needs: levelStarted, run: (*run).information,
 		fix: "give GetInfo a version and a one-line summary, and the same answer each time",
 	},
 	{
 		id: "schema", group: groupStart, title: "The schema is sane", needs: levelStarted, run: (*run).schema,
-		fix: "mend names, types and defaults of the schema, and give each attribute and block a doc",
+		fix: "fix names, types and defaults of the schema, and give each attribute and block a doc",
 	},
 	{
-		id: "validate", group: groupConfig, title: "The configuration is taken, each time", needs: levelDecoded, run: (*run).validate,
-		fix: "if the configuration is wrong, mend it; else ValidateConfig must find no error in it, and the same each time",
+		id: "validate", group: groupConfig, title: "It accepts the configuration, each time", needs: levelDecoded, run: (*run).validate,
+		fix: "if the configuration is wrong, fix it; otherwise ValidateConfig must find no error in it, and answer the same each time",
 	},
 	{
-		id: "missing", group: groupConfig, title: "A required attribute that is missing is named", needs: levelValid, run: (*run).missing,
+		id: "missing", group: groupConfig, title: "It names a missing required attribute", needs: levelValid, run: (*run).missing,
 		fix: "answer with an error diagnostic whose path is the attribute's",
 	},
 	{
-		id: "types", group: groupConfig, title: "Values of a wrong type, values beyond their limits, and unknown names are refused", needs: levelValid, run: (*run).types,
+		id: "types", group: groupConfig, title: "It refuses wrong types, values beyond their limits, and unknown names", needs: levelValid, run: (*run).types,
 		fix: "decode strictly: an unknown name, a null and a wrong type are each an error diagnostic with its path (docs/plugin-protocol.md, section 4)",
 	},
 	{
@@ -190,12 +190,12 @@ var checks = []check{
 		fix: "return once the target answers and not before; where it does not, close what the dial had opened, and return a DialError with stage, reason and message (docs/plugin-protocol.md, section 5)",
 	},
 	{
-		id: "cancel", group: groupDial, title: "A cancelled dial ends, and leaves nothing", needs: levelDialed, bound: 10, run: (*run).cancel,
+		id: "cancel", group: groupDial, title: "A cancelled dial ends, and leaves nothing behind", needs: levelDialed, bound: 10, run: (*run).cancel,
 		fix: "end what a dial does when its call is cancelled, and close what it had opened; a Read does not know of ctx: set a deadline when it is done, then close (docs/writing-a-plugin.md, section 3)",
 	},
 	{
 		id: "first-dials", group: groupDial, title: "A cancelled first dial takes no other with it", needs: levelDialed, bound: 10, run: (*run).firstDials,
-		fix: "let no dial's context end what other dials wait for: a login or a connection that they share has a context and a time of its own (docs/writing-a-plugin.md, section 3)",
+		fix: "let no dial's context end what other dials wait for: a login or a connection that they share needs its own context and timeout (docs/writing-a-plugin.md, section 3)",
 	},
 	{
 		id: "pure", group: groupDial, title: "ValidateConfig has no side effects", needs: levelDialed, run: (*run).pure,
@@ -203,23 +203,23 @@ var checks = []check{
 	},
 	{
 		id: "half-close-client", group: groupEnd, title: "The client's end of file reaches the target, whose answer still arrives", needs: levelDialed, lacks: LackHalfClose, run: (*run).halfCloseClient,
-		fix: "pass the client's end of file on and go on reading; a protocol that cannot sets no_half_close (docs/plugin-protocol.md, section 7); for a far end that cannot there is --far-end-lacks half-close",
+		fix: "pass the client's end of file on and go on reading; if the protocol cannot, declare no_half_close (docs/plugin-protocol.md, section 7); if only the far end cannot, use --far-end-lacks half-close",
 	},
 	{
 		id: "half-close-target", group: groupEnd, title: "The target's end of file reaches the client, whose bytes still arrive", needs: levelDialed, owned: true, lacks: LackHalfClose, run: (*run).halfCloseTarget,
-		fix: "announce EOF, shut the write side down and go on reading; a protocol that cannot sets no_half_close (docs/plugin-protocol.md, section 7); for a far end that cannot there is --far-end-lacks half-close",
+		fix: "announce EOF, shut the write side down and go on reading; if the protocol cannot, declare no_half_close (docs/plugin-protocol.md, section 7); if only the far end cannot, use --far-end-lacks half-close",
 	},
 	{
-		id: "end", group: groupEnd, title: "A clean end is told", needs: levelDialed, run: (*run).end,
+		id: "end", group: groupEnd, title: "It announces a clean end", needs: levelDialed, run: (*run).end,
 		fix: "send END, clean, once both directions have ended and before closing (docs/plugin-protocol.md, section 7)",
 	},
 	{
-		id: "abort", group: groupEnd, title: "A client that breaks off is no clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).abort,
-		fix: "on ABORT end the connection so that the far end can tell it from a clean end: a reset, or the protocol's own word; a protocol without one names no_abort, and for a far end that hides it there is --far-end-lacks reset",
+		id: "abort", group: groupEnd, title: "A broken-off client is not a clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).abort,
+		fix: "on ABORT end the connection so that the far end can tell it from a clean end: a reset, or the protocol's own mark; without one, declare no_abort; if the far end hides it, use --far-end-lacks reset",
 	},
 	{
-		id: "target-reset", group: groupEnd, title: "A target that breaks off is no clean end for the client", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).targetReset,
-		fix: "send END with an error where the far end broke off, and no EOF; a protocol that does not tell names no_reset",
+		id: "target-reset", group: groupEnd, title: "A broken-off target is not a clean end for the client", needs: levelDialed, owned: true, lacks: LackReset, run: (*run).targetReset,
+		fix: "send END with an error, and no EOF, when the far end broke off; if the protocol does not tell, declare no_reset",
 	},
 	{
 		id: "bulk", group: groupLoad, title: "Many bytes go both ways at once", needs: levelDialed, bound: 30, run: (*run).bulk,
@@ -227,7 +227,7 @@ var checks = []check{
 	},
 	{
 		id: "dials", group: groupLoad, title: "Many dials at once all succeed", needs: levelDialed, run: (*run).dials,
-		fix: "hold no lock during a dial, and none for as long as a tunnel lasts",
+		fix: "hold no lock during a dial or a tunnel",
 	},
 	{
 		id: "descriptors", group: groupLoad, title: "No descriptors are left", needs: levelDialed, run: (*run).descriptors,
@@ -243,7 +243,7 @@ var checks = []check{
 	},
 	{
 		id: "release", group: groupLife, title: "Tunnels outlive the upstream that they were made through", needs: levelDialed, fresh: (*run).release,
-		fix: "close nothing that a tunnel uses where an upstream is closed, such as a pooled connection: its last tunnel closes it (docs/writing-a-plugin.md, section 2)",
+		fix: "when an upstream closes, close nothing that a tunnel uses, such as a pooled connection: its last tunnel closes it (docs/writing-a-plugin.md, section 2)",
 	},
 	{
 		id: "configure-whole", group: groupLife, title: "A generation with an error is not kept", needs: levelValid, run: (*run).configureWhole,
@@ -254,35 +254,35 @@ var checks = []check{
 		fix: "after Drain answer dials with UNAVAILABLE, leave tunnels alone, and return once no relay is left or shortly before the deadline",
 	},
 	{
-		id: "kill", group: groupLife, title: "A killed plugin ends its relays with an error, and no direct tunnel", needs: levelDialed, fresh: (*run).kill,
-		fix: "announce no EOF and no END before it is so; hand over a socket on the direct path that no process of the plugin has a part in",
+		id: "kill", group: groupLife, title: "A killed plugin ends its relays with an error, but no direct tunnel", needs: levelDialed, fresh: (*run).kill,
+		fix: "announce EOF and END only when they are due; on the direct path hand over a socket that no process of the plugin serves",
 	},
 	{
-		id: "kill-target", group: groupLife, title: "A killed plugin is no clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, cannot: pluginwire.NoAbort, fresh: (*run).killTarget,
+		id: "kill-target", group: groupLife, title: "A killed plugin is not a clean end for the target", needs: levelDialed, owned: true, lacks: LackReset, cannot: pluginwire.NoAbort, fresh: (*run).killTarget,
 		fix: "set SO_LINGER to zero on the connection to the far end until it is closed cleanly (docs/plugin-protocol.md, section 7)",
 	},
 	{
 		id: "lifeline", group: groupLife, title: "It ends when the daemon is gone", needs: levelStarted, fresh: (*run).lifeline,
-		fix: "read the descriptor channel all the time; at its end of file abort the relays and exit within two seconds (docs/plugin-protocol.md, section 1)",
+		fix: "read the descriptor channel continuously; at its end of file abort the relays and exit within two seconds (docs/plugin-protocol.md, section 1)",
 	},
 	{
 		id: "stop", group: groupLife, title: "It ends on SIGTERM", needs: levelStarted, run: (*run).stop,
 		fix: "on SIGTERM abort the relays and exit within two seconds (docs/plugin-protocol.md, section 1)",
 	},
 	{
-		id: "far-end-death", group: groupLife, title: "A far end that dies is no clean end for the client", needs: levelDialed, owned: true, kills: true, fresh: (*run).farEndDeath,
-		fix: "take only the protocol's own word for a clean end, and an end of file without it for an error; a protocol without one names no_reset (docs/plugin-protocol.md, section 7)",
+		id: "far-end-death", group: groupLife, title: "A dead far end is not a clean end for the client", needs: levelDialed, owned: true, kills: true, fresh: (*run).farEndDeath,
+		fix: "treat only the protocol's own mark as a clean end, and an end of file without it as an error; without such a mark, declare no_reset (docs/plugin-protocol.md, section 7)",
 	},
 	{
 		id: "records", group: groupLeft, title: "The descriptor channel carried nothing wrong", needs: levelDialed, run: (*run).channel,
-		fix: "send records of 256 bytes as docs/plugin-protocol.md has them in section 6, and for each relay one END at most, as the last",
+		fix: "send records of 256 bytes as in docs/plugin-protocol.md, section 6, and at most one END for each relay, as the last",
 	},
 	{
 		id: "processes", group: groupLeft, title: "No processes are left", needs: levelStarted, run: (*run).processes,
-		fix: "end what was started, and wait for it, before the plugin ends",
+		fix: "stop what the plugin started, and wait for it, before the plugin exits",
 	},
 	{
 		id: "secrets", group: groupLeft, title: "No sensitive value was printed", needs: levelDecoded, run: (*run).secrets,
-		fix: "keep secrets out of logs, errors, diagnostics and statuses, also in another encoding and at level debug",
+		fix: "keep secrets out of logs, errors, diagnostics and statuses, in any encoding, at level debug too",
 	},
 }

@@ -112,7 +112,7 @@ func (r *run) refuse(ctx context.Context) outcome {
 	var target tunnel.Target
 	switch {
 	case r.opts.NoRefused:
-		return skip("the upstream leads to one target, by --no-refused")
+		return skip("the upstream always leads to the same target, by --no-refused")
 	case r.refusing != nil:
 		target = *r.refusing
 	default:
@@ -197,7 +197,7 @@ var bothPaths = []pluginv1.DataPath{pluginv1.DataPath_DATA_PATH_DIRECT, pluginv1
 func insane(e *pluginv1.DialError) []string {
 	var wrong []string
 	if _, known := pluginv1.Stage_name[int32(e.GetStage())]; !known || e.GetStage() == pluginv1.Stage_STAGE_UNSPECIFIED || e.GetStage() == pluginv1.Stage_STAGE_PLUGIN {
-		wrong = append(wrong, fmt.Sprintf("stage %d is none", e.GetStage()))
+		wrong = append(wrong, fmt.Sprintf("there is no stage %d", e.GetStage()))
 	}
 	fitting := []pluginv1.Reason{
 		pluginv1.Reason_REASON_REFUSED, pluginv1.Reason_REASON_UNREACHABLE, pluginv1.Reason_REASON_UNAVAILABLE,
@@ -210,7 +210,7 @@ func insane(e *pluginv1.DialError) []string {
 	case "":
 		wrong = append(wrong, "no message")
 	case e.GetReason().Text():
-		wrong = append(wrong, "the message is the reason's name alone: say what the far end answered")
+		wrong = append(wrong, "the message is only the reason's name: say what the far end answered")
 	}
 	if wait := e.GetRetryAfter(); wait != nil && (wait.AsDuration() < 0 || !e.GetRetryable()) {
 		wrong = append(wrong, "retry_after without retryable, or negative")

@@ -159,7 +159,7 @@ func (r *run) end(ctx context.Context) outcome {
 		}
 	}
 	if err := c.finish(ctx); err != nil {
-		return fail("both directions have ended, and the plugin's word is: %v", err)
+		return fail("both directions have ended, and the plugin's record is: %v", err)
 	}
 	if !r.relay {
 		return pass("by the connection itself")
@@ -206,7 +206,7 @@ func (r *run) unclean(far *net.TCPConn) outcome {
 	case !errors.Is(err, io.EOF):
 		return pass("the target sees a reset")
 	case r.relay && r.cannot(pluginwire.NoAbort):
-		return declare("the target sees a clean end of file; the plugin says that its protocol has one end for all (%s)", pluginwire.NoAbort)
+		return declare("the target sees a clean end of file; the plugin says that its protocol has only one kind of end (%s)", pluginwire.NoAbort)
 	case r.relay:
 		return fail("the target sees a clean end of file")
 	}

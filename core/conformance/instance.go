@@ -109,7 +109,7 @@ func (r *run) retire(i *instance) {
 	err := i.Terminate(context.Background(), r.opts.stop)
 	err = errors.Join(err, i.host.Close(context.Background()))
 	if took := time.Since(begun); took >= r.opts.stop {
-		r.stops = append(r.stops, fmt.Sprintf("it was still there %s after SIGTERM, and was killed", r.opts.stop))
+		r.stops = append(r.stops, fmt.Sprintf("it was still running %s after SIGTERM, and was killed", r.opts.stop))
 	}
 	if err != nil {
 		r.stops = append(r.stops, err.Error())

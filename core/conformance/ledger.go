@@ -57,7 +57,7 @@ func (l *ledger) take(rec pluginwire.Record, err error) {
 func (l *ledger) late(by time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.wrong = append(l.wrong, fmt.Sprintf("the word on a relay's end of file came %s after it", by.Round(100*time.Millisecond)))
+	l.wrong = append(l.wrong, fmt.Sprintf("the record about a relay's end of file came %s after it", by.Round(100*time.Millisecond)))
 }
 
 func (l *ledger) findings() []string {

@@ -77,12 +77,12 @@ func (r *run) grown(ctx context.Context, before map[string]string, limit int) st
 // came the same at once, so that pools and caches are filled.
 func (r *run) descriptors(ctx context.Context) outcome {
 	if !proc.Supported {
-		return skip("the descriptors of another process cannot be looked at on this system")
+		return skip("the descriptors of another process cannot be inspected on this system")
 	}
 	const dials = 32
 	before := r.settled(ctx)
 	if before == nil {
-		return skip("the plugin's descriptors cannot be looked at: %v", r.unseen)
+		return skip("the plugin's descriptors cannot be inspected: %v", r.unseen)
 	}
 	if wrong := r.many(ctx, dials); wrong != nil {
 		return fail("%v", wrong)
@@ -137,7 +137,7 @@ func (r *run) channel(context.Context) outcome {
 
 func (r *run) processes(context.Context) outcome {
 	if !proc.Supported {
-		return skip("processes cannot be looked at on this system")
+		return skip("processes cannot be inspected on this system")
 	}
 	var list []string
 	for _, p := range r.left {
@@ -151,7 +151,7 @@ func (r *run) secrets(context.Context) outcome {
 	switch {
 	case known > 0:
 	case len(r.unsought) > 0:
-		return skip("no sensitive value of the configuration can be looked for: give longer ones")
+		return skip("no sensitive value of the configuration is long enough to look for: give longer ones")
 	default:
 		return skip("the configuration sets no sensitive attribute")
 	}

@@ -45,7 +45,7 @@ func (r *run) status(ctx context.Context) outcome {
 		}
 	}
 	if found != 1 {
-		wrong = append(wrong, fmt.Sprintf("upstream %q is there %d times in the first message", r.up.GetName(), found))
+		wrong = append(wrong, fmt.Sprintf("upstream %q appears %d times in the first message", r.up.GetName(), found))
 	}
 	if len(wrong) > 0 {
 		return fails(wrong, "")
@@ -72,9 +72,9 @@ func (r *run) answers(ctx context.Context, i *instance, req *pluginv1.DialReques
 	case err == nil && got.GetError() != nil:
 		return fmt.Errorf("it answers with a DialError (%s), not %s", got.GetError().GetMessage(), want)
 	case err == nil:
-		return fmt.Errorf("it succeeds, and has to be %s", want)
+		return fmt.Errorf("it succeeds, and should be %s", want)
 	case status.Code(err) != want:
-		return fmt.Errorf("it is %s, and has to be %s", status.Code(err), want)
+		return fmt.Errorf("it is %s, and should be %s", status.Code(err), want)
 	}
 	return nil
 }
@@ -91,7 +91,7 @@ func (r *run) generations(ctx context.Context, i *instance) outcome {
 	}
 	_, err = service.Configure(ctx, &pluginv1.ConfigureRequest{Generation: secondGeneration, Upstreams: []*pluginv1.Upstream{r.up}})
 	if status.Code(err) != codes.AlreadyExists {
-		return fail("generation 2 once more: it is %s, and has to be %s", status.Code(err), codes.AlreadyExists)
+		return fail("generation 2 once more: it is %s, and should be %s", status.Code(err), codes.AlreadyExists)
 	}
 	for _, g := range []uint64{firstGeneration, secondGeneration} {
 		c, err := r.dial1(ctx, i, g, r.dest)
@@ -239,7 +239,7 @@ func (r *run) kill(ctx context.Context, i *instance) outcome {
 	select {
 	case <-i.Exited():
 	case <-time.After(r.opts.Timeout):
-		return fail("it is still there %s after SIGKILL", r.opts.Timeout)
+		return fail("it is still running %s after SIGKILL", r.opts.Timeout)
 	}
 	if !r.relay {
 		if err := carries(c, "the direct tunnel of the killed plugin"); err != nil {
@@ -294,7 +294,7 @@ func (r *run) lifeline(ctx context.Context, i *instance) outcome {
 	r.leave(family)
 	switch {
 	case !ended:
-		return fail("it is still there %s after the descriptor channel's end of file", r.opts.hangUp)
+		return fail("it is still running %s after the descriptor channel's end of file", r.opts.hangUp)
 	case watched.result == Fail:
 		return fail("it ended after %s, and %s", took, watched.detail)
 	}

@@ -118,16 +118,16 @@ func (p *Report) finish(r *run, took time.Duration) {
 	p.OK = p.Summary[Fail] == 0 && len(p.Checks) == len(checks)
 	p.Seconds = took.Seconds()
 	if r.target == nil {
-		p.Notes = append(p.Notes, fmt.Sprintf("an echo service is assumed at %s (%s): what needs one that takes part is skipped", p.Target, r.assumed))
+		p.Notes = append(p.Notes, fmt.Sprintf("an echo service is assumed at %s (%s): checks that need more are skipped", p.Target, r.assumed))
 	}
 	for _, lack := range r.opts.Lacks {
 		p.Notes = append(p.Notes, "the far end lacks "+lack+", by --far-end-lacks: checks that need it are skipped")
 	}
 	if r.unseen != nil {
-		p.Notes = append(p.Notes, fmt.Sprintf("what the plugin leaves open is not checked, since its descriptors cannot be looked at: %v", r.unseen))
+		p.Notes = append(p.Notes, fmt.Sprintf("what the plugin leaves open is not checked, since its descriptors cannot be inspected: %v", r.unseen))
 	}
 	if len(r.unsought) > 0 {
-		p.Notes = append(p.Notes, fmt.Sprintf("not looked for in what the plugin says, as a sensitive value needs %d bytes for it: %s", secrets.Shortest, strings.Join(slices.Sorted(slices.Values(r.unsought)), ", ")))
+		p.Notes = append(p.Notes, fmt.Sprintf("not looked for in what the plugin says, since shorter than %d bytes: %s", secrets.Shortest, strings.Join(slices.Sorted(slices.Values(r.unsought)), ", ")))
 	}
 	if r.main == nil {
 		return

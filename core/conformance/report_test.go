@@ -20,7 +20,7 @@ func sample() *Report {
 	}
 	r.add(Check{ID: "handshake", Group: groupStart, Title: "It starts", Result: Pass, Detail: "ready after 7ms", Seconds: 0.007})
 	r.add(Check{ID: "echo", Group: groupDial, Title: "Bytes come back", Result: Fail, Detail: "byte 3\x1b[31m\nand more", Fix: "carry them", Seconds: 0.5})
-	r.add(Check{ID: "end", Group: groupEnd, Title: "A clean end is told", Result: Skipped, Detail: "no tunnel", Seconds: 0})
+	r.add(Check{ID: "end", Group: groupEnd, Title: "It announces a clean end", Result: Skipped, Detail: "no tunnel", Seconds: 0})
 	return r
 }
 
@@ -45,7 +45,7 @@ dial
             → carry them
 
 how a tunnel ends
-  skipped   end                 A clean end is told (0.00s)
+  skipped   end                 It announces a clean end (0.00s)
             no tunnel
 
 acme does NOT conform: 1 passed, 1 failed, 0 declared, 1 skipped, in 2.3s
@@ -94,7 +94,7 @@ func TestReportForPrograms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"version":1,"tunneld":"1.2.3","ok":false,"plugin":{"name":"acme","source":"/opt/acme","version":"1.0","summary":"through ACME's proxy","path":"relay","no_half_close":true},"upstream":"acme.kit","target":"127.0.0.1:7007","started":"2026-01-02T03:04:05Z","seconds":2.34,"notes":["the far end lacks reset"],"checks":[{"id":"handshake","group":"start","title":"It starts","result":"pass","detail":"ready after 7ms","seconds":0.007},{"id":"echo","group":"dial","title":"Bytes come back","result":"fail","detail":"byte 3\u001b[31m\nand more","fix":"carry them","seconds":0.5},{"id":"end","group":"how a tunnel ends","title":"A clean end is told","result":"skipped","detail":"no tunnel","seconds":0}],"summary":{"declared":0,"fail":1,"pass":1,"skipped":1}}`
+	want := `{"version":1,"tunneld":"1.2.3","ok":false,"plugin":{"name":"acme","source":"/opt/acme","version":"1.0","summary":"through ACME's proxy","path":"relay","no_half_close":true},"upstream":"acme.kit","target":"127.0.0.1:7007","started":"2026-01-02T03:04:05Z","seconds":2.34,"notes":["the far end lacks reset"],"checks":[{"id":"handshake","group":"start","title":"It starts","result":"pass","detail":"ready after 7ms","seconds":0.007},{"id":"echo","group":"dial","title":"Bytes come back","result":"fail","detail":"byte 3\u001b[31m\nand more","fix":"carry them","seconds":0.5},{"id":"end","group":"how a tunnel ends","title":"It announces a clean end","result":"skipped","detail":"no tunnel","seconds":0}],"summary":{"declared":0,"fail":1,"pass":1,"skipped":1}}`
 	if string(b) != want {
 		t.Errorf("got\n%s", b)
 	}

@@ -50,7 +50,7 @@ func (r *run) information(ctx context.Context) outcome {
 	again, err := r.main.Service().GetInfo(ctx, &pluginv1.GetInfoRequest{CoreVersion: r.opts.Version, Capabilities: []string{"kit.unknown"}})
 	switch {
 	case err != nil:
-		wrong = append(wrong, "asked again, with a capability that nobody knows: "+err.Error())
+		wrong = append(wrong, "asked again, with an unknown capability: "+err.Error())
 	case !proto.Equal(info, again):
 		wrong = append(wrong, "asked again, it gives another answer")
 	}
