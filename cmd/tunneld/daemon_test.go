@@ -23,7 +23,7 @@ func TestKilledPluginLeavesDirectTunnels(t *testing.T) {
 	d := startDaemon(t, s.onprem(""))
 	c := d.dial(t, "tcp.db")
 	pingPong(t, c, "before")
-	killPlugin(t, "sapsocks")
+	killPlugin(t, d.log, "sapsocks")
 	killed := time.Now()
 	pingPong(t, c, "after the kill")
 	// A dial waits for the plugin to be back, within the listener's own time.
@@ -89,7 +89,7 @@ func TestKilledPluginResetsRelays(t *testing.T) {
 	if _, err := io.CopyN(io.Discard, c, 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	killPlugin(t, "websocks")
+	killPlugin(t, d.log, "websocks")
 	// The system tells of a reset once: to the reader or to the writer.
 	_, readErr := io.Copy(io.Discard, c)
 	if writeErr := <-written; !errors.Is(readErr, syscall.ECONNRESET) && !errors.Is(writeErr, syscall.ECONNRESET) {
@@ -104,7 +104,7 @@ func TestKilledPluginLeavesPlainWebsocks(t *testing.T) {
 	d := startDaemon(t, config)
 	c := d.dial(t, "tcp.db")
 	pingPong(t, c, "before")
-	killPlugin(t, "websocks")
+	killPlugin(t, d.log, "websocks")
 	pingPong(t, c, "after")
 	pingPong(t, d.dial(t, "tcp.db"), "a new one")
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,6 +99,10 @@ func liveFully(t *testing.T) {
 		t.Fatalf("%v\n%s", err, told(diags))
 	}
 	r.Daemon = daemon
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	stop := sync.OnceValue(func() error { return daemon.Stop(now) })
+	defer func() { _ = stop() }() // also where the test ends early
 
 	for _, id := range []string{"tcp.db", "tcp.relayed"} {
 		pingPong(t, r.dial(t, id), "a tunnel that is there at the stop")
@@ -110,7 +115,7 @@ func liveFully(t *testing.T) {
 	r.dialReset(t, "tcp.db")
 	emu.SetFaults(sapsocksemu.Faults{})
 	for _, name := range []string{"sapsocks", "websocks"} {
-		killPlugin(t, name)
+		killPlugin(t, log, name)
 	}
 	for _, id := range []string{"tcp.db", "tcp.relayed"} {
 		pingPong(t, r.dial(t, id), "after the kill")
@@ -124,9 +129,7 @@ func liveFully(t *testing.T) {
 	emu.SetFaults(sapsocksemu.Faults{Silent: sapsocksemu.StepRequest})
 	r.dial(t, "tcp.db") // is being dialed at the stop
 
-	now, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := daemon.Stop(now); err != nil {
+	if err := stop(); err != nil {
 		t.Errorf("stop: %v", err)
 	}
 	left, err := os.ReadDir(tmp)

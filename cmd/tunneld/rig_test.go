@@ -177,16 +177,19 @@ func pluginPIDs(t *testing.T, parent int, name string) []int {
 	return out
 }
 
-// killPlugin kills the one process of a plugin with SIGKILL.
-func killPlugin(t *testing.T, name string) {
+// killPlugin ends a plugin's process without a warning, and waits until the daemon has
+// noticed: a dial that is under way then fails, and one that begins waits for the next.
+func killPlugin(t *testing.T, log *logtest.Log, name string) {
 	t.Helper()
 	pids := pluginPIDs(t, os.Getpid(), name)
 	if len(pids) != 1 {
 		t.Fatalf("plugin %s has the processes %v", name, pids)
 	}
+	died := len(log.Matching("msg", "plugin died", "plugin", name))
 	if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	log.Await(t, died+1, "msg", "plugin died", "plugin", name)
 }
 
 // sapsocksRig is an emulated proxy that leads to an echo service, and the

@@ -32,7 +32,7 @@ func TestPluginDiesDuringARotation(t *testing.T) {
 	if err := os.Rename(file, aside); err != nil {
 		t.Fatal(err)
 	}
-	killPlugin(t, "sapsocks")
+	killPlugin(t, d.log, "sapsocks")
 	d.log.Await(t, 1, "level", "ERROR", "plugin", "sapsocks", "generation", "1")
 	d.log.Await(t, 2, "msg", "plugin started", "plugin", "sapsocks")
 	d.dialReset(t, "tcp.b")
