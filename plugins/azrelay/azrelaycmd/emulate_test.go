@@ -86,7 +86,18 @@ func (s sender) send(f ws.Frame) {
 	}
 }
 
-func (s sender) read() (ws.Frame, error) { return ws.ReadFrame(s.r) }
+func (s sender) read() (ws.Frame, error) {
+	h, err := ws.ReadHeader(s.r)
+	if err != nil {
+		return ws.Frame{}, err
+	}
+	if h.Length > 64<<10 {
+		s.t.Fatalf("a frame of %d bytes", h.Length)
+	}
+	f := ws.Frame{Header: h, Payload: make([]byte, h.Length)}
+	_, err = io.ReadFull(s.r, f.Payload)
+	return f, err
+}
 
 // end returns how the connection ends, after whatever else comes.
 func (s sender) end() error {

@@ -21,7 +21,6 @@ type emulation struct {
 	users   *plugincmd.UserFiles
 	stops   [3]websocksemu.Step // by Ending
 	replace []string
-	frame   string
 	raw     string
 }
 
