@@ -2,9 +2,14 @@ package outbound
 
 import (
 	"context"
+	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
+	"sync"
+	"time"
 )
 
 // Use makes d the dialer of t, and lets an HTTP proxy have requests over plain http
@@ -20,6 +25,95 @@ func (d *Dialer) Use(t *http.Transport) {
 		return &url.URL{Scheme: "http", Host: p.address(), User: p.user}, nil
 	}
 	t.DialContext = d.dialHTTP
+}
+
+// ReportAlerts makes the alert of a server that refuses the client's certificate the
+// error of t's request. With TLS 1.3 it comes when the handshake is over for the client
+// (RFC 8446, section 4.4.2.4): the transport reads it and closes the connection while it
+// writes the request, and would report whichever of the two it sees first.
+//
+// TLS is then as t's TLSClientConfig and TLSHandshakeTimeout have it, over a connection
+// of its DialContext, and a Response has no TLS. A clone of t has those of t until
+// ReportAlerts is called for it.
+func ReportAlerts(t *http.Transport) {
+	t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := t.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		c, err := secureHTTP(ctx, conn, address, t)
+		if err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		return c, nil
+	}
+}
+
+// secureHTTP does what a transport does by itself where it makes the connection.
+func secureHTTP(ctx context.Context, conn net.Conn, address string, t *http.Transport) (net.Conn, error) {
+	config := t.TLSClientConfig.Clone()
+	if config == nil {
+		config = new(tls.Config)
+	}
+	if host, _, err := net.SplitHostPort(address); err == nil && config.ServerName == "" {
+		config.ServerName = host
+	}
+	c := tls.Client(conn, config)
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.TLSHandshakeStart != nil {
+		trace.TLSHandshakeStart()
+	}
+	if t.TLSHandshakeTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t.TLSHandshakeTimeout)
+		defer cancel()
+	}
+	err := c.HandshakeContext(ctx)
+	if trace != nil && trace.TLSHandshakeDone != nil {
+		trace.TLSHandshakeDone(c.ConnectionState(), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &alertConn{Conn: c, ended: make(chan struct{})}, nil
+}
+
+// alertConn keeps the alert that ends a connection, for its writes.
+type alertConn struct {
+	*tls.Conn
+	once  sync.Once
+	ended chan struct{} // closed with the first error of a read
+	err   error         // that error; set before ended is closed
+}
+
+// alertWait is how long a write that has failed waits for the alert to be read: the
+// reset that it ran into came behind it.
+const alertWait = 100 * time.Millisecond
+
+func (c *alertConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		c.once.Do(func() { c.err = err; close(c.ended) })
+	}
+	return n, err
+}
+
+func (c *alertConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err == nil {
+		return n, nil
+	}
+	t := time.NewTimer(alertWait)
+	defer t.Stop()
+	select {
+	case <-c.ended:
+		if c.err != io.EOF {
+			err = c.err
+		}
+	case <-t.C:
+	}
+	return n, err
 }
 
 // forRequests returns the HTTP proxy that requests to u are sent to, or nil.

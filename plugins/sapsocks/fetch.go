@@ -100,6 +100,7 @@ func (s *tokenService) transport(c *Config, out sdk.Outbound) (*http.Transport, 
 		DisableCompression:     true,
 	}
 	out.Within(c.Timeouts.Connect).Use(transport)
+	sdk.ReportAlerts(transport)
 	return transport, nil
 }
 

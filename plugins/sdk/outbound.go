@@ -42,6 +42,16 @@ func (o Outbound) DialContext(ctx context.Context, network, address string) (net
 // others go through a connection of DialContext.
 func (o Outbound) Use(t *http.Transport) { o.dialer.Use(t) }
 
+// ReportAlerts makes the alert of a server that refuses the client's certificate the
+// error of t's request. With TLS 1.3 it comes when the handshake is over for the client
+// (RFC 8446, section 4.4.2.4), and the transport by itself may report that it could not
+// write instead, which NetworkError takes for a failure of the network.
+//
+// Call it behind Use: t's DialContext must be set. TLS is as t's TLSClientConfig and
+// TLSHandshakeTimeout have it; a Response has no TLS. Call it again for a clone of t,
+// which has the TLS of t until then.
+func ReportAlerts(t *http.Transport) { outbound.ReportAlerts(t) }
+
 // Within returns an Outbound that makes the same connections, each within limit, a
 // proxy's part included; 0: no limit.
 func (o Outbound) Within(limit time.Duration) Outbound {

@@ -69,6 +69,7 @@ func (c *client) changeTransport(change func(*http.Transport)) {
 		was := c.transport.Load()
 		t := was.Clone()
 		change(t)
+		sdk.ReportAlerts(t)
 		if c.transport.CompareAndSwap(was, t) {
 			was.CloseIdleConnections()
 			return
@@ -98,6 +99,7 @@ func (c *Config) newTransport(cl *client, out sdk.Outbound, tlsConfig *tls.Confi
 		t.DialContext = dialFunc(t.DialContext).marked()
 		cl.doubtful.Store(true)
 	}
+	sdk.ReportAlerts(t)
 	return t
 }
 
