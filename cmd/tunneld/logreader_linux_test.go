@@ -145,7 +145,7 @@ func ignoredSignals(t *testing.T, path string) uint64 {
 
 // TestEmulatorOutlivesItsLogReader: it serves on.
 func TestEmulatorOutlivesItsLogReader(t *testing.T) {
-	cmd := programCommand(t, "emulate", "azrelay", "--anonymous", "--forward", "127.0.0.1:1")
+	cmd := programCommand(t, "emulate", "azrelay", "--anonymous", "--address", "127.0.0.1:0", "--forward", "127.0.0.1:1")
 	var said strings.Builder
 	var stdout *os.File
 	stderr := pipeTo(t, func(err *os.File) {
@@ -154,16 +154,17 @@ func TestEmulatorOutlivesItsLogReader(t *testing.T) {
 			startCommand(t, cmd)
 		})
 	})
-	readUntil(t, stdout, &said, func() bool { return strings.Contains(said.String(), "\n") })
+	readUntil(t, stdout, &said, func() bool { return strings.Contains(said.String(), "}\n") })
 	if err := stderr.Close(); err != nil {
 		t.Fatal(err)
 	}
-	endpoint, err := strconv.Unquote(strings.TrimSpace(strings.TrimPrefix(said.String(), "endpoint = ")))
-	if err != nil {
-		t.Fatal(err)
+	_, rest, _ := strings.Cut(said.String(), `"ws://`)
+	address, _, ok := strings.Cut(rest, `"`)
+	if !ok {
+		t.Fatalf("no endpoint in %s", said.String())
 	}
 	for range 3 { // each is logged
-		c := dialTCP(t, strings.TrimPrefix(endpoint, "ws://"))
+		c := dialTCP(t, address)
 		send(t, c, "GET /$hc/nobody?sb-hc-action=connect HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
 		if _, err := io.ReadFull(c, make([]byte, len("HTTP/1.1"))); err != nil {
 			t.Fatal(err)
