@@ -76,7 +76,8 @@ func (p *pair) usable(t *testing.T, want *status.Unusable, changes int) {
 	if _, text := get(t, p.metricsSockets()[0].bound(), "/metrics"); !strings.Contains(text, "\ntunneld_upstream_usable{upstream=\"toy.a\"} "+value+"\n") {
 		t.Errorf("the metric is not %s", value)
 	}
-	out, back := len(p.log.Matching("msg", passedOver, "upstream", "toy.a")), len(p.log.Matching("msg", usableAgain, "upstream", "toy.a"))
+	out := len(p.log.Await(t, (changes+1)/2, "msg", passedOver, "upstream", "toy.a"))
+	back := len(p.log.Await(t, changes/2, "msg", usableAgain, "upstream", "toy.a"))
 	if out != (changes+1)/2 || back != changes/2 {
 		t.Errorf("the log says %d times that it is passed over, and %d times that it is not any more; want %d changes", out, back, changes)
 	}

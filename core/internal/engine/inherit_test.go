@@ -228,7 +228,7 @@ func TestInheritedSockets(t *testing.T) {
 			visit(t, step.serves)
 		}
 	}
-	if n := len(h.log.Matching("msg", "listening", "listener", "tcp.a")); n != 2+2 {
+	if n := len(h.log.Await(t, 2+2, "msg", "listening", "listener", "tcp.a")); n != 2+2 {
 		t.Errorf("the sockets of a began to listen %d times", n)
 	}
 }
@@ -316,7 +316,7 @@ func TestInheritedStaysTaken(t *testing.T) {
 		}
 		visit(t, at)
 	}
-	if n := len(h.log.Matching("msg", "listening", "listener", "tcp.a")); n != 1 {
+	if n := len(h.log.Await(t, 1, "msg", "listening", "listener", "tcp.a")); n != 1 {
 		t.Errorf("the socket began to listen %d times", n)
 	}
 }

@@ -108,7 +108,7 @@ func TestOnlyUpstreamOfARouteIsNotPassedOver(t *testing.T) {
 	}
 	logged := func(out int) {
 		t.Helper()
-		if n, back := len(p.log.Matching("msg", passedOver)), len(p.log.Matching("msg", usableAgain)); n != out || back != 0 {
+		if n, back := len(p.log.Await(t, out, "msg", passedOver)), len(p.log.Matching("msg", usableAgain)); n != out || back != 0 {
 			t.Errorf("%d and %d lines, want %d", n, back, out)
 		}
 	}
