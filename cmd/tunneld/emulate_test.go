@@ -115,8 +115,8 @@ func TestEmulate(t *testing.T) {
 	}
 }
 
-// TestEmulatedBinding: an application's binding, as a shell takes it, as a file and as a
-// folder.
+// TestEmulatedBinding: an application's binding, as a shell takes it, as a file of Cloud
+// Foundry's or of a project, and as a folder.
 func TestEmulatedBinding(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "binding")
 	e := emulate(t, "sapsocks", "--token-address", "127.0.0.1:0", "--map", "db.corp:5432="+runEcho(t).Addr(),
@@ -126,8 +126,11 @@ func TestEmulatedBinding(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("VCAP_SERVICES", string(out))
+	t.Setenv("VCAP_SERVICES_FILE_PATH", secretFile(t, "vcap_services", string(out)))
 	for name, body := range map[string]string{
 		"variable": `vcap_services = env("VCAP_SERVICES")`,
+		"file":     `vcap_services = file(env("VCAP_SERVICES_FILE_PATH"))`,
+		"project":  fmt.Sprintf("vcap_services = file(%q)", secretFile(t, "default-env.json", `{"VCAP_SERVICES": `+string(out)+`}`)),
 		"folder":   fmt.Sprintf("service_binding = %q", folder),
 	} {
 		t.Run(name, func(t *testing.T) {

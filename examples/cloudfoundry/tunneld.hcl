@@ -14,7 +14,8 @@ daemon {
 
 upstream "sapsocks" "onprem" {
   # Host, port and credentials of the bound Connectivity service. Where several
-  # are bound, add instance = "its name".
+  # are bound, add instance = "its name". With the application feature
+  # file-based-vcap-services: file(env("VCAP_SERVICES_FILE_PATH")).
   vcap_services = env("VCAP_SERVICES")
 }
 

@@ -4,15 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
-
-// label is the service's name in VCAP_SERVICES.
-const label = "connectivity"
 
 // binding is what the platform gives an application that is bound to the
 // connectivity service.
@@ -90,75 +89,59 @@ func parsePort(s string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// errVCAP is why vcap_services cannot be used, with what to do about it.
-type errVCAP struct{ summary, detail string }
-
-func (e *errVCAP) Error() string { return e.summary }
-
-// vcapEntry is one binding of VCAP_SERVICES.
-type vcapEntry struct {
-	Name         string          `json:"name"`
-	InstanceName string          `json:"instance_name"`
-	InstanceGUID string          `json:"instance_guid"`
-	Credentials  json.RawMessage `json:"credentials"`
-}
-
-func (e vcapEntry) is(name string) bool {
-	return name == e.Name || name == e.InstanceName || name == e.InstanceGUID
-}
-
-// parseVCAP picks one binding of the connectivity service. No error shows any of
-// the document but names.
-func parseVCAP(document, instance string) (binding, error) {
-	var services map[string][]vcapEntry
-	if err := json.Unmarshal([]byte(document), &services); err != nil {
-		return binding{}, &errVCAP{"vcap_services is not a JSON document of services: " + jsonProblem(err), `Set it to the whole variable: vcap_services = env("VCAP_SERVICES").`}
-	}
-	entry, err := pick(services, instance)
-	if err != nil {
-		return binding{}, err
-	}
-	var c credentials
-	if err := json.Unmarshal(entry.Credentials, &c); err != nil {
-		return binding{}, &errVCAP{fmt.Sprintf("the credentials of binding %q cannot be read: %s", entry.Name, jsonProblem(err)), "Bind the application to the service instance again."}
-	}
-	b, err := c.binding()
-	if err != nil {
-		return binding{}, &errVCAP{fmt.Sprintf("binding %q: %v", entry.Name, err), "Bind the application to the service instance again, or set proxy."}
-	}
-	return b, nil
-}
-
-func pick(services map[string][]vcapEntry, instance string) (vcapEntry, error) {
-	entries := services[label]
-	if len(entries) == 0 {
-		return vcapEntry{}, &errVCAP{"vcap_services has no binding of the connectivity service, only of: " + list(keys(services)), "Bind the application to an instance of service connectivity, plan lite."}
-	}
-	var names []string
-	var found []vcapEntry
-	for _, e := range entries {
-		names = append(names, e.Name)
-		if instance == "" || e.is(instance) {
-			found = append(found, e)
+// isCredential says whether a name is one of a binding's own.
+func isCredential(name string) bool {
+	t := reflect.TypeFor[credentials]()
+	for i := range t.NumField() {
+		if t.Field(i).Tag.Get("json") == name {
+			return true
 		}
 	}
-	switch {
-	case len(found) == 1:
-		return found[0], nil
-	case len(found) > 1:
-		return vcapEntry{}, &errVCAP{"vcap_services has several bindings of the connectivity service: " + list(names), "Set instance to one of them."}
-	default:
-		return vcapEntry{}, &errVCAP{fmt.Sprintf("vcap_services has no connectivity binding or instance %q, only: %s", instance, list(names)), "Set instance to one of them."}
-	}
+	return false
 }
 
-func keys(m map[string][]vcapEntry) []string {
-	var names []string
-	for name := range m {
-		names = append(names, name)
+// locate returns the JSON object in a document that holds credentials: the document
+// itself, or a value of it. SAP's service operator makes such a value a text
+// (secretKey within secretRootKey), and the cf command an object (a service key). The
+// object is nil where nothing is a credential.
+func locate(document []byte) (map[string]json.RawMessage, error) {
+	var outer map[string]json.RawMessage
+	if err := json.Unmarshal(document, &outer); err != nil {
+		return nil, err
 	}
-	slices.Sort(names)
-	return names
+	if holdsCredential(outer) {
+		return outer, nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(outer)) {
+		inner, text := outer[name], ""
+		if json.Unmarshal(inner, &text) == nil {
+			inner = []byte(text)
+		}
+		var object map[string]json.RawMessage
+		if json.Unmarshal(inner, &object) == nil && holdsCredential(object) {
+			return object, nil
+		}
+	}
+	return nil, nil
+}
+
+func holdsCredential(object map[string]json.RawMessage) bool {
+	for name := range object {
+		if isCredential(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// decode reads credentials from an object that locate found.
+func decode(object map[string]json.RawMessage) (credentials, error) {
+	var c credentials
+	document, err := json.Marshal(object)
+	if err == nil {
+		err = json.Unmarshal(document, &c)
+	}
+	return c, err
 }
 
 // list prints names for a diagnostic; "nothing" where there are none.

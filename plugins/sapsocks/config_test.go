@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -100,9 +101,24 @@ func TestDiagnostics(t *testing.T) {
 		{"several bindings and no instance", values{"vcap_services": two},
 			[]string{`vcap_services: vcap_services has several bindings of the connectivity service: "orders", "billing"`}},
 		{"unknown instance", values{"vcap_services": two, "instance": "sales"},
-			[]string{`vcap_services: vcap_services has no connectivity binding or instance "sales", only: "orders", "billing"`}},
+			[]string{`vcap_services: vcap_services has no connectivity or user-provided binding or instance "sales", only: "orders", "billing"`}},
 		{"no connectivity", values{"vcap_services": `{"xsuaa":[{"name":"login"}]}`}, []string{`vcap_services: vcap_services has no binding of the connectivity service, only of: "xsuaa"`}},
-		{"not bound at all", values{"vcap_services": `{}`}, []string{"vcap_services: vcap_services has no binding of the connectivity service, only of: nothing"}},
+		{"no connectivity, but instances of somebody", values{"vcap_services": userProvided("other", values{"uri": secret})},
+			[]string{`vcap_services: vcap_services has no binding of the connectivity service, only of: "user-provided"`}},
+		{"user-provided without credentials", values{"vcap_services": userProvided("other", values{"uri": secret}), "instance": "other"},
+			[]string{`vcap_services: binding "other" holds no credentials for connectivity`}},
+		{"unknown user-provided", values{"vcap_services": userProvided("other", full), "instance": "sales"},
+			[]string{`vcap_services: vcap_services has no connectivity or user-provided binding or instance "sales", only: "other"`}},
+		{"nothing wrong: user-provided", values{"vcap_services": userProvided("mine", full), "instance": "mine"}, nil},
+		{"nothing wrong: user-provided, from cf service-key", values{"vcap_services": userProvided("mine", values{"credentials": full}), "instance": "mine"}, nil},
+		{"nothing wrong: default-env.json", values{"vcap_services": `{"VCAP_SERVICES":` + vcapServices(entry("a", full)) + `,"VCAP_APPLICATION":{}}`}, nil},
+		{"nothing wrong: default-env.json with a text", values{"vcap_services": `{"VCAP_SERVICES":` + strconv.Quote(vcapServices(entry("a", full))) + `}`}, nil},
+		{"default-env.json, not bound", values{"vcap_services": `{"VCAP_SERVICES":{}}`}, []string{"vcap_services: vcap_services has no services: the application is bound to none"}},
+		{"service key", values{"vcap_services": string(marshal(full))}, []string{"vcap_services: vcap_services holds credentials alone, as a service key does"}},
+		{"not bound at all", values{"vcap_services": `{}`}, []string{"vcap_services: vcap_services has no services: the application is bound to none"}},
+		{"empty", values{"vcap_services": ""}, []string{"vcap_services: vcap_services is empty"}},
+		{"white space", values{"vcap_services": " \n"}, []string{"vcap_services: vcap_services is empty"}},
+		{"path", values{"vcap_services": "/etc/cf-service-bindings/vcap_services"}, []string{"vcap_services: vcap_services is the path of a file, not what the file holds"}},
 		{"no JSON", values{"vcap_services": secret}, []string{"vcap_services: vcap_services is not a JSON document of services: it is broken at byte 1"}},
 		{"JSON cut short", values{"vcap_services": vcapServices(entry("a", full))[:99]}, []string{"vcap_services: vcap_services is not a JSON document of services: it is broken at byte 99"}},
 		{"another kind of JSON", values{"vcap_services": `["` + secret + `"]`}, []string{"vcap_services: vcap_services is not a JSON document of services: it is of type array"}},
@@ -184,6 +200,8 @@ func TestPickedBinding(t *testing.T) {
 	delete(credentials, "token_service_url")
 	vcap := vcapServices(entry("other", values{"onpremise_proxy_host": "wrong.invalid", "clientid": "x", "clientsecret": "x", "url": "https://wrong.invalid"}), entry("mine", credentials))
 	reach(t, configure(t, values{"vcap_services": vcap, "instance": "mine"}), "echo.corp:7")
+	// Notes: "a `user-provided` service instance with the same credentials is common".
+	reach(t, configure(t, values{"vcap_services": userProvided("mine", credentials), "instance": "mine"}), "echo.corp:7")
 }
 
 // No secret, token or credential comes out in a log at its most talkative, in an

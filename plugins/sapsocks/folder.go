@@ -1,12 +1,15 @@
 package sapsocks
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tunneld/tunneld/internal/userfile"
@@ -28,8 +31,8 @@ func (e emptyError) Error() string   { return fmt.Sprintf("no credential in %s: 
 func (emptyError) Is(err error) bool { return err == fs.ErrNotExist }
 
 // readBinding reads a service binding's folder on Kubernetes: a file for each
-// credential, with or without a .metadata file (servicebinding.io, and SAP's
-// service operator). All of it is from one moment: the symbolic links may be
+// credential, or one with all of them as JSON, with or without a .metadata file
+// (servicebinding.io, and SAP's service operator). All of it is from one moment: the symbolic links may be
 // swapped while it is read.
 func readBinding(folder string) (binding, error) {
 	var err error
@@ -116,18 +119,13 @@ func readCredentials(folder string) (credentials, error) {
 			return c, err
 		}
 	}
-	document, err := json.Marshal(values)
-	if err == nil {
-		err = json.Unmarshal(document, &c)
-	}
-	if err != nil {
+	if c, err = decode(values); err != nil {
 		return c, fmt.Errorf("%s: %s", folder, jsonProblem(err))
 	}
 	return c, nil
 }
 
-// readMetadata says which files hold credentials: without .metadata, all whose
-// names are a credential's.
+// readMetadata says which files hold credentials.
 func readMetadata(folder string) ([]property, error) {
 	text, err := readFile(folder, ".metadata")
 	if err == nil {
@@ -143,25 +141,57 @@ func readMetadata(folder string) ([]property, error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	return withoutMetadata(folder)
+}
+
+// withoutMetadata returns all files whose names are a credential's; or else the one,
+// whatever its name, that holds all of them as JSON (secretRootKey and secretKey of
+// SAP's service operator). A single file may be either.
+func withoutMetadata(folder string) ([]property, error) {
 	names, err := fileNames(folder)
 	if err != nil {
 		return nil, err
 	}
-	var properties []property
-	for _, name := range names {
-		switch name {
-		case "clientid", "clientsecret", "token_service_url", "url", "onpremise_proxy_host",
-			"onpremise_socks5_proxy_port", "certificate", "key", "certurl":
-			properties = append(properties, property{Name: name, Format: "text"})
-		}
-	}
 	if len(names) == 0 {
 		return nil, emptyError(folder)
 	}
-	if len(properties) == 0 {
-		return nil, fmt.Errorf("no credential in %s: neither .metadata nor clientid, onpremise_proxy_host and the like", folder)
+	slices.Sort(names)
+	var properties []property
+	for _, name := range names {
+		if isCredential(name) {
+			properties = append(properties, property{Name: name, Format: "text"})
+		}
 	}
-	return properties, nil
+	if len(properties) > 1 {
+		return properties, nil
+	}
+	containers, err := containersAmong(folder, names)
+	switch {
+	case len(containers) == 1:
+		return []property{{Name: containers[0], Container: true}}, nil
+	case len(properties) == 1:
+		return properties, nil
+	case err != nil:
+		return nil, err
+	case len(containers) > 1:
+		return nil, fmt.Errorf("several files in %s hold credentials as JSON: %s", folder, list(containers))
+	}
+	return nil, fmt.Errorf("no credential in %s: neither .metadata, nor clientid, onpremise_proxy_host and the like, nor a JSON file with them", folder)
+}
+
+// containersAmong returns the files that hold credentials as JSON. The error is of the
+// first that cannot be read.
+func containersAmong(folder string, names []string) (containers []string, err error) {
+	for _, name := range names {
+		text, readErr := readFile(folder, name)
+		if err = cmp.Or(err, readErr); readErr != nil {
+			continue
+		}
+		if object, notJSON := locate([]byte(text)); notJSON == nil && object != nil {
+			containers = append(containers, name)
+		}
+	}
+	return containers, err
 }
 
 func (p property) read(folder string, values map[string]json.RawMessage) error {
@@ -174,9 +204,14 @@ func (p property) read(folder string, values map[string]json.RawMessage) error {
 	}
 	switch {
 	case p.Container:
-		if err := json.Unmarshal([]byte(text), &values); err != nil {
+		object, err := locate([]byte(text))
+		switch {
+		case err != nil:
 			return fmt.Errorf("%s is not a JSON object: %s", p.Name, jsonProblem(err))
+		case object == nil:
+			return fmt.Errorf("%s holds no credential, such as clientid", p.Name)
 		}
+		maps.Copy(values, object)
 	case p.Format == "json":
 		if !json.Valid([]byte(text)) {
 			return fmt.Errorf("%s is not JSON, which .metadata says it is", p.Name)

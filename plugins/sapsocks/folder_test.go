@@ -109,6 +109,10 @@ func TestServiceBinding(t *testing.T) {
 		"with type, and line feeds":          lines,
 		".metadata with a file per key":      metadata(t, credentials),
 		".metadata with one file as JSON":    asJSON(t, credentials),
+		"secretKey, before .metadata was":    {"mine": string(marshal(credentials)), "type": "connectivity", "plan": "lite", "instance_name": "mine"},
+		"secretRootKey":                      {"root": string(marshal(with(credentials, "plan", "lite")))},
+		"secretRootKey, of a key's name":     {"key": string(marshal(credentials))},
+		"secretRootKey with secretKey":       {"root": string(marshal(values{"plan": "lite", "mine": string(marshal(credentials))}))},
 		"keys that are not for this service": with(credentials, "token_service_url_pattern", "https://{tenant}.example"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,6 +154,10 @@ func TestServiceBindingDiagnostics(t *testing.T) {
 	}{
 		"nothing in it":          {map[string]string{}, "no credential in "},
 		"nothing that is known":  {map[string]string{"username": "x"}, "no credential in "},
+		"JSON of another kind":   {map[string]string{"root": `{"username":"` + secret + `"}`}, "nor a JSON file with them"},
+		"JSON twice":             {map[string]string{"a": string(marshal(credentials)), "b": string(marshal(credentials))}, `hold credentials as JSON: "a", "b"`},
+		"JSON that is too large": {map[string]string{"root": strings.Repeat("x", 1<<20+1)}, "root: it is larger than 1 MiB"},
+		"container with nothing": {with(asJSON(t, credentials), "credentials", `{"username":"`+secret+`"}`), "credentials holds no credential"},
 		"port":                   {with(credentials, "onpremise_socks5_proxy_port", "0"), `onpremise_socks5_proxy_port "0" is not a port`},
 		"broken .metadata":       {with(credentials, ".metadata", secret), ".metadata is malformed: it is broken at byte 1"},
 		".metadata leads out":    {with(credentials, ".metadata", `{"credentialProperties":[{"name":"../clientid"}]}`), `.metadata names "../clientid", which is not a file of the folder`},

@@ -29,9 +29,9 @@ func Plugin() sdk.Plugin {
 // Config is the body of an upstream "sapsocks" block, and the upstream itself.
 // What is written out overrides what a binding holds.
 type Config struct {
-	VCAPServices   sdk.Secret `tunneld:"vcap_services" doc:"the application's VCAP_SERVICES on Cloud Foundry: the connectivity binding in it gives proxy and credentials"`
-	Instance       string     `tunneld:"instance" required_with:"vcap_services" doc:"the binding or service instance to use, where vcap_services has several for connectivity"`
-	ServiceBinding string     `tunneld:"service_binding" path:"folder" conflicts_with:"vcap_services" doc:"the folder of a service binding on Kubernetes, with a file for each credential; followed when it is rotated"`
+	VCAPServices   sdk.Secret `tunneld:"vcap_services" doc:"the application's VCAP_SERVICES on Cloud Foundry, or a default-env.json: the connectivity binding in it gives proxy and credentials"`
+	Instance       string     `tunneld:"instance" required_with:"vcap_services" doc:"the binding or service instance to use, where vcap_services has several for connectivity, or a user-provided one"`
+	ServiceBinding string     `tunneld:"service_binding" path:"folder" conflicts_with:"vcap_services" doc:"the folder of a service binding on Kubernetes, with a file for each credential or one JSON file with all; followed when it is rotated"`
 	Proxy          string     `tunneld:"proxy" doc:"host:port of the SOCKS5 proxy, instead of the binding's"`
 	Token          sdk.Secret `tunneld:"token" conflicts_with:"oauth" doc:"a ready-made access token, sent as it is; it is not renewed"`
 	OAuth          *OAuth     `tunneld:"oauth" doc:"where access tokens come from, instead of the binding's values"`

@@ -86,7 +86,7 @@ func (c *Config) merge(b binding, found bool) (settings, problems) {
 
 // bindingSource is the attribute that names the binding.
 func (c *Config) bindingSource() string {
-	if c.VCAPServices.IsZero() {
+	if c.ServiceBinding != "" {
 		return "service_binding"
 	}
 	return "vcap_services"

@@ -47,7 +47,7 @@ func (c *Config) checkSources(p *problems) {
 // names none.
 func (c *Config) binding() (binding, error) {
 	switch {
-	case !c.VCAPServices.IsZero():
+	case c.VCAPServices.IsSet() && c.ServiceBinding == "":
 		return parseVCAP(c.VCAPServices.Reveal(), c.Instance)
 	case c.ServiceBinding != "":
 		return readBinding(c.ServiceBinding)
@@ -64,7 +64,7 @@ func (c *Config) bindingDiagnostic(err error) sdk.Diagnostic {
 	return sdk.Diagnostic{
 		NotYet:  errors.Is(err, fs.ErrNotExist),
 		Summary: "the service binding cannot be read: " + err.Error(),
-		Detail:  "Name the folder of one binding, which holds a file for each credential.",
+		Detail:  "Name the folder of one binding, which holds a file for each credential, or one JSON file with all.",
 		Path:    []string{"service_binding"},
 	}
 }

@@ -193,7 +193,7 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 			t.Errorf("it prints %s", got)
 		}
 	}
-	if s.Reveal() != value || s.IsZero() || !NewSecret("").IsZero() {
+	if s.Reveal() != value || s.IsZero() || !NewSecret("").IsZero() || !NewSecret("").IsSet() || (Secret{}).IsSet() {
 		t.Error("the value is not what was put in")
 	}
 }

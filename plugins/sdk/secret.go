@@ -32,6 +32,10 @@ func (s Secret) Reveal() string {
 // IsZero says whether the value is empty.
 func (s Secret) IsZero() bool { return s.Reveal() == "" }
 
+// IsSet says whether there is a value, even an empty one, such as that of a variable
+// that is set to nothing.
+func (s Secret) IsSet() bool { return s.value != nil }
+
 // String returns a placeholder.
 func (s Secret) String() string { return redacted }
 

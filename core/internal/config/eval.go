@@ -131,11 +131,26 @@ func envValue(name string) (string, *callError) {
 	v, ok := os.LookupEnv(name)
 	switch {
 	case !ok:
-		return "", &callError{"The environment variable%s is not set", "Set it in tunneld's environment, or write the value another way.", false}
+		return "", &callError{"The environment variable%s is not set", unsetDetail(name), false}
 	case !utf8.ValidString(v):
 		return "", &callError{"The environment variable%s is not UTF-8", "Only text can be used. Put it into base64 and use base64decode.", false}
 	}
 	return v, nil
+}
+
+// unsetDetail says what to do about a variable that is not set. Some platforms pass the
+// path of a file in a variable with another name instead.
+func unsetDetail(name string) string {
+	for _, suffix := range []string{"_FILE_PATH", "_FILE"} {
+		if _, ok := os.LookupEnv(name + suffix); ok && envNameRE.MatchString(name) {
+			return fmt.Sprintf("%s is set, to the path of a file: write file(env(%q)).", name+suffix, name+suffix)
+		}
+	}
+	if name == "VCAP_SERVICES" {
+		return "Cloud Foundry gives an application this or VCAP_SERVICES_FILE_PATH, and neither is set. " +
+			"Elsewhere, run tunneld emulate sapsocks and paste what it prints, or write file( … ) with a file that has the value."
+	}
+	return "Set it in tunneld's environment, or write the value another way."
 }
 
 func (s *source) fileValue(path string) (string, *callError) {
