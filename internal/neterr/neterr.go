@@ -7,6 +7,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -84,16 +87,24 @@ func Classify(err error) Meaning {
 		return Meaning{pluginv1.Reason_REASON_UNAVAILABLE, true, fmt.Sprintf("the name server failed for %q: check this machine's DNS", dns.Name)}
 	case errors.As(err, &unknownCA):
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server's certificate is signed by an authority that is not trusted here: set tls.ca_file"}
+	case errors.As(err, &wrongHost) && !hasNames(wrongHost.Certificate):
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server's certificate names its host only in the Common Name, which is not read any more: it has to be issued anew with a subjectAltName; neither tls.server_name nor tls.ca_file helps"}
 	case errors.As(err, &wrongHost):
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server's certificate is for another name: check the address, or set tls.server_name"}
 	case errors.As(err, &invalidCert):
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server's certificate is not valid: check its dates and both clocks"}
 	case errors.As(err, &record):
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server does not speak TLS on this port: check port and scheme"}
+	case alert == alertCertificateRequired:
+		return Meaning{pluginv1.Reason_REASON_UNAUTHENTICATED, true, "the server requires a client certificate, and was sent none: set tls.cert_file and tls.key_file to one of an authority that it accepts"}
 	case isAlert && aboutClientCertificate(alert):
-		return Meaning{pluginv1.Reason_REASON_UNAUTHENTICATED, false, "the server refused the client's certificate: check tls.cert_file and tls.key_file"}
+		return Meaning{pluginv1.Reason_REASON_UNAUTHENTICATED, true, "the server refused the client's certificate, or requires one: check tls.cert_file and tls.key_file"}
+	case alert == alertHandshakeFailure:
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, true, "either the server requires a client certificate (set tls.cert_file and tls.key_file), or it does not know the name (set tls.server_name), or it shares no cipher suite with this client: enable ECDHE there, since RSA key exchange is not offered"}
+	case alert == alertProtocolVersion:
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server and this client share no TLS version: check tls.min_version, and that the server speaks TLS 1.2 or 1.3"}
 	case isAlert:
-		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server refused the TLS handshake: check tls.min_version"}
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server refused the TLS handshake: see its log"}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return Meaning{pluginv1.Reason_REASON_REFUSED, true, "nothing listens there: check host and port, and that the service runs"}
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN):
@@ -150,11 +161,42 @@ func alertOf(err error) (tls.AlertError, bool) {
 	return tls.AlertError(v.Uint()), true
 }
 
+// Alerts that say what to do (RFC 8446, section 6.2).
+const (
+	alertHandshakeFailure    tls.AlertError = 40
+	alertProtocolVersion     tls.AlertError = 70
+	alertCertificateRequired tls.AlertError = 116
+)
+
 // aboutClientCertificate says whether an alert is about our certificate (RFC
 // 8446, section 6.2: 42 to 48 and 116).
 func aboutClientCertificate(a tls.AlertError) bool {
-	return a >= 42 && a <= 48 || a == 116
+	return a >= 42 && a <= 48 || a == alertCertificateRequired
 }
+
+// RefusesCertificate says whether err is the alert of a server that refuses the client's
+// certificate or requires one. With TLS 1.3 it is the error of a read after the handshake
+// (RFC 8446, section 4.4.2.4).
+func RefusesCertificate(err error) bool {
+	alert, isAlert := alertOf(err)
+	return isAlert && aboutClientCertificate(alert)
+}
+
+// RefusesHandshake says whether err is the alert of a server that shares no parameters with
+// this client, or requires a client certificate: with TLS 1.2 that is the same one (RFC
+// 5246, section 7.4.6).
+func RefusesHandshake(err error) bool {
+	alert, _ := alertOf(err)
+	return alert == alertHandshakeFailure
+}
+
+// hasNames says whether a certificate has a subjectAltName (RFC 5280, section 4.2.1.6).
+// crypto/x509 reads no other names.
+func hasNames(c *x509.Certificate) bool {
+	return slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(subjectAltName) })
+}
+
+var subjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 
 // Resolving says whether err is of looking a name up, which a dialer does
 // within what looks like the connect.

@@ -2,11 +2,15 @@ package neterr
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -35,7 +39,10 @@ func TestClassify(t *testing.T) {
 		{"name server is silent", &net.DNSError{Name: "db.invalid", IsTimeout: true}, pluginv1.Reason_REASON_TIMEOUT, true},
 		{"name server fails", &net.DNSError{Name: "db.invalid"}, pluginv1.Reason_REASON_UNAVAILABLE, true},
 		{"no such socket", op(syscall.ENOENT), pluginv1.Reason_REASON_NOT_FOUND, true},
-		{"client certificate", &net.OpError{Op: "remote error", Err: tls.AlertError(116)}, pluginv1.Reason_REASON_UNAUTHENTICATED, false},
+		{"client certificate", &net.OpError{Op: "remote error", Err: tls.AlertError(42)}, pluginv1.Reason_REASON_UNAUTHENTICATED, true},
+		{"no client certificate", &net.OpError{Op: "remote error", Err: tls.AlertError(116)}, pluginv1.Reason_REASON_UNAUTHENTICATED, true},
+		{"no cipher suite", &net.OpError{Op: "remote error", Err: tls.AlertError(40)}, pluginv1.Reason_REASON_PROTOCOL, true},
+		{"another alert", &net.OpError{Op: "remote error", Err: tls.AlertError(80)}, pluginv1.Reason_REASON_PROTOCOL, false},
 		{"TLS version", &net.OpError{Op: "remote error", Err: tls.AlertError(70)}, pluginv1.Reason_REASON_PROTOCOL, false},
 		{"refused", op(syscall.ECONNREFUSED), pluginv1.Reason_REASON_REFUSED, true},
 		{"host unreachable", op(syscall.EHOSTUNREACH), pluginv1.Reason_REASON_UNREACHABLE, true},
@@ -115,4 +122,91 @@ func TestRealSockets(t *testing.T) {
 	if m := Classify(err); m.Hint != "the server's certificate is signed by an authority that is not trusted here: set tls.ca_file" {
 		t.Errorf("unknown authority: %+v (%v)", m, err)
 	}
+}
+
+// TestHintsOfTLS: what real servers do, and what helps against it.
+func TestHintsOfTLS(t *testing.T) {
+	modern := certified(t, &x509.Certificate{DNSNames: []string{"far.corp"}})
+	for name, tt := range map[string]struct {
+		server *tls.Config
+		hint   []string
+	}{
+		"only a Common Name": {
+			&tls.Config{Certificates: []tls.Certificate{certified(t, &x509.Certificate{Subject: pkix.Name{CommonName: "far.corp"}})}},
+			[]string{"issued anew", "subjectAltName"},
+		},
+		"another name": {
+			&tls.Config{Certificates: []tls.Certificate{certified(t, &x509.Certificate{DNSNames: []string{"other.corp"}})}},
+			[]string{"set tls.server_name"},
+		},
+		"only RSA key exchange": {
+			&tls.Config{Certificates: []tls.Certificate{modern}, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}},
+			[]string{"enable ECDHE there", "RSA key exchange is not offered"},
+		},
+		"a client certificate": {
+			&tls.Config{Certificates: []tls.Certificate{modern}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13},
+			[]string{"requires a client certificate", "tls.cert_file and tls.key_file"},
+		},
+		"a client certificate, TLS 1.2": {
+			&tls.Config{Certificates: []tls.Certificate{modern}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12},
+			[]string{"requires a client certificate", "tls.cert_file and tls.key_file"},
+		},
+		"an old version": {
+			&tls.Config{Certificates: []tls.Certificate{modern}, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10},
+			[]string{"TLS version", "speaks TLS 1.2 or 1.3"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln, err := tls.Listen("tcp", "127.0.0.1:0", tt.server)
+			if err != nil {
+				t.Fatal(err)
+			}
+			served := make(chan struct{})
+			go func() {
+				defer close(served)
+				if c, err := ln.Accept(); err == nil {
+					_ = c.(*tls.Conn).Handshake() // the client is told
+					_ = c.Close()
+				}
+			}()
+			t.Cleanup(func() { _ = ln.Close(); <-served })
+			pool := x509.NewCertPool()
+			for _, c := range tt.server.Certificates {
+				pool.AddCert(c.Leaf)
+			}
+			c, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{RootCAs: pool, ServerName: "far.corp"})
+			if err == nil {
+				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+				_, err = c.Read(make([]byte, 1))
+				_ = c.Close()
+			}
+			m := Classify(err)
+			for _, part := range tt.hint {
+				if !strings.Contains(m.Hint, part) {
+					t.Errorf("hint %q of %v has no %q", m.Hint, err, part)
+				}
+			}
+		})
+	}
+}
+
+// certified is a certificate by itself, with an RSA key.
+func certified(t *testing.T, template *x509.Certificate) tls.Certificate {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template.SerialNumber = big.NewInt(1)
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	template.IsCA, template.BasicConstraintsValid = true, true
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }

@@ -3,13 +3,10 @@ package outbound
 import (
 	"context"
 	"crypto/tls"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"sync"
-	"time"
 )
 
 // Use makes d the dialer of t, and lets an HTTP proxy have requests over plain http
@@ -76,44 +73,7 @@ func secureHTTP(ctx context.Context, conn net.Conn, address string, t *http.Tran
 	if err != nil {
 		return nil, err
 	}
-	return &alertConn{Conn: c, ended: make(chan struct{})}, nil
-}
-
-// alertConn keeps the alert that ends a connection, for its writes.
-type alertConn struct {
-	*tls.Conn
-	once  sync.Once
-	ended chan struct{} // closed with the first error of a read
-	err   error         // that error; set before ended is closed
-}
-
-// alertWait is how long a write that has failed waits for the alert to be read: the
-// reset that it ran into came behind it.
-const alertWait = 100 * time.Millisecond
-
-func (c *alertConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if err != nil {
-		c.once.Do(func() { c.err = err; close(c.ended) })
-	}
-	return n, err
-}
-
-func (c *alertConn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	if err == nil {
-		return n, nil
-	}
-	t := time.NewTimer(alertWait)
-	defer t.Stop()
-	select {
-	case <-c.ended:
-		if c.err != io.EOF {
-			err = c.err
-		}
-	case <-t.C:
-	}
-	return n, err
+	return KeepAlert(c), nil
 }
 
 // forRequests returns the HTTP proxy that requests to u are sent to, or nil.

@@ -78,6 +78,10 @@ func (d *Dialer) secure(ctx context.Context, p *Proxy, conn net.Conn) (net.Conn,
 	return c, c.HandshakeContext(ctx)
 }
 
+// noCertificate is for a proxy that requires one: the client's of the tls block is for the
+// far end.
+const noCertificate = "if the proxy requires a client certificate, use another one: proxies are sent none, but user and password of via"
+
 // failed says of an error where it happened. What is late is the proxy's silence:
 // nothing is known of the way behind it.
 func (p *Proxy) failed(doing string, err error) error {
@@ -86,6 +90,13 @@ func (p *Proxy) failed(doing string, err error) error {
 	switch {
 	case errors.As(err, &e):
 		return &neterr.Explained{Meaning: e.Meaning, Message: where + e.Message, RetryAfter: e.RetryAfter, Err: err}
+	case neterr.RefusesCertificate(err), neterr.RefusesHandshake(err):
+		m := neterr.Classify(err)
+		m.Hint = noCertificate
+		if neterr.RefusesHandshake(err) {
+			m.Hint += "; or it shares no cipher suite with this client: enable ECDHE there"
+		}
+		return &neterr.Explained{Meaning: m, Message: where + err.Error(), Err: err}
 	case doing == "through" && neterr.Classify(err).Reason == pluginv1.Reason_REASON_TIMEOUT:
 		return &neterr.Explained{
 			Meaning: neterr.Meaning{Reason: pluginv1.Reason_REASON_TIMEOUT, Retryable: true, Hint: "the proxy accepted the connection but did not answer: check that via is a proxy, and that it reaches what is behind it"},

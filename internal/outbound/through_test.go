@@ -198,6 +198,23 @@ func TestViaRefuses(t *testing.T) {
 	}
 }
 
+// TestProxyWantsACertificate: it is sent none, so tls.cert_file cannot help.
+func TestProxyWantsACertificate(t *testing.T) {
+	for version, reason := range map[uint16]pluginv1.Reason{tls.VersionTLS12: pluginv1.Reason_REASON_PROTOCOL, tls.VersionTLS13: pluginv1.Reason_REASON_UNAUTHENTICATED} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			proxy, ca := nettest.WantsCertificate(t, version)
+			d := &Dialer{Via: via(t, "https://"+proxy), TLS: func(string) (*tls.Config, error) { return trusting(ca) }, Timeout: patience}
+			_, err := d.Dial(t.Context(), "10.1.2.3:443", nil)
+			if err == nil || !strings.Contains(err.Error(), "the proxy at "+proxy) {
+				t.Fatalf("%v", err)
+			}
+			if m := neterr.Classify(err); m.Reason != reason || !m.Retryable || !strings.Contains(m.Hint, "proxies are sent none") {
+				t.Errorf("%+v of %v", m, err)
+			}
+		})
+	}
+}
+
 // closed is an address that nobody listens on.
 func closed(t *testing.T) string {
 	t.Helper()

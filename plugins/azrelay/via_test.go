@@ -2,6 +2,7 @@ package azrelay_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
@@ -119,6 +120,21 @@ func TestViaFailures(t *testing.T) {
 				t.Errorf("the password is in %q", e.Error())
 			}
 		})
+	}
+}
+
+// TestServiceWantsACertificate: with TLS 1.3 it says so instead of an answer to the
+// handshake.
+func TestServiceWantsACertificate(t *testing.T) {
+	for version, want := range map[uint16]sdk.DialError{
+		tls.VersionTLS12: {Stage: sdk.StageTLS, Reason: sdk.ReasonProtocol},
+		tls.VersionTLS13: {Stage: sdk.StageHandshake, Reason: sdk.ReasonUnauthenticated},
+	} {
+		address, ca := nettest.WantsCertificate(t, version)
+		e := dialError(t, upstream(t, map[string]any{"endpoint": "wss://" + address, "hybrid_connection": "hc1", "tls": map[string]any{"ca_file": ca}}), "label")
+		if e.Stage != want.Stage || e.Reason != want.Reason || !e.Retryable || !strings.Contains(e.Hint, "tls.cert_file") {
+			t.Errorf("%s: %+v", tls.VersionName(version), e)
+		}
 	}
 }
 

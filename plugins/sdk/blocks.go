@@ -131,7 +131,9 @@ func (t TLS) Config(host string) (*tls.Config, error) {
 // Client speaks TLS on conn as the block says and returns once the handshake with host, a
 // name or IP address without port, is done or ctx ends. On an error conn is closed;
 // otherwise it belongs to the result. An end of file without a close_notify is an error
-// of Read, as RelayConn needs it; see StrictEOF.
+// of Read, as RelayConn needs it; see StrictEOF. With TLS 1.3 a server that refuses the
+// client's certificate says so afterwards: that is the error of the first Read, which
+// NetworkError knows.
 func (t TLS) Client(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
 	config, err := t.Config(host)
 	if err != nil {

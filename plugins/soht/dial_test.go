@@ -72,6 +72,20 @@ func TestHTTPS(t *testing.T) {
 	}
 }
 
+// TestServerWantsACertificate: with TLS 1.3 it says so instead of an answer to the open.
+func TestServerWantsACertificate(t *testing.T) {
+	for version, want := range map[uint16]sdk.DialError{
+		tls.VersionTLS12: {Stage: sdk.StageTLS, Reason: sdk.ReasonProtocol},
+		tls.VersionTLS13: {Stage: sdk.StageRequest, Reason: sdk.ReasonUnauthenticated},
+	} {
+		address, ca := nettest.WantsCertificate(t, version)
+		_, err := dial(t, values{"url": "https://" + address + "/", "tls": values{"ca_file": ca}}, "db.corp:1")
+		if e := dialError(t, err); e.Stage != want.Stage || e.Reason != want.Reason || !e.Retryable || !strings.Contains(e.Hint, "tls.cert_file") {
+			t.Errorf("%s: %+v", tls.VersionName(version), e)
+		}
+	}
+}
+
 func TestDialStagesAndAddresses(t *testing.T) {
 	s := emulate(t, sohtemu.Options{})
 	c := mustDial(t, towards(s, modeStateful), nettest.Serve(t, nettest.Echo))

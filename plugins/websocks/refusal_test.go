@@ -2,6 +2,7 @@ package websocks
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/websocks/internal/wire"
 	"github.com/tunneld/tunneld/plugins/websocks/websocksemu"
@@ -183,6 +185,21 @@ func TestTLSErrors(t *testing.T) {
 	}
 	mustDial(t, values{"url": secure.URL(), "tls": values{"insecure_skip_verify": true}}, websocksemu.EchoTarget)
 	mustDial(t, values{"url": "wss://localhost:" + strings.Split(secure.Address(), ":")[1], "tls": values{"ca_file": secure.CAFile()}}, websocksemu.EchoTarget)
+}
+
+// TestServerWantsACertificate: with TLS 1.3 it says so instead of an answer to the upgrade.
+func TestServerWantsACertificate(t *testing.T) {
+	for version, want := range map[uint16]sdk.DialError{
+		tls.VersionTLS12: {Stage: sdk.StageTLS, Reason: sdk.ReasonProtocol},
+		tls.VersionTLS13: {Stage: sdk.StageHandshake, Reason: sdk.ReasonUnauthenticated},
+	} {
+		address, ca := nettest.WantsCertificate(t, version)
+		e := refusedDial(t, values{"url": "wss://" + address, "tls": values{"ca_file": ca}})
+		if e.Stage != want.Stage || e.Reason != want.Reason || !e.Retryable {
+			t.Errorf("%s: %+v", tls.VersionName(version), e)
+		}
+		has(t, "hint", e.Hint, "tls.cert_file")
+	}
 }
 
 // TestPlainToTLS is ws:// to a port that speaks TLS.

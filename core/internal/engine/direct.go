@@ -155,5 +155,5 @@ func (d direct) secure(ctx context.Context, conn net.Conn, host string) (net.Con
 		_ = conn.Close()
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
-	return c, nil
+	return outbound.KeepAlert(c), nil
 }

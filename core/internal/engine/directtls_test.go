@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/follow"
+	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/proxytest"
@@ -154,6 +156,59 @@ func TestDirectTLSFails(t *testing.T) {
 	}
 	_ = up.Stream.SetDeadline(time.Now())
 	_ = up.Stream.Close()
+}
+
+// TestServerRefusesTheCertificateLate: with TLS 1.3 the tunnel is open when the server
+// says that it wants a client certificate. That is the error, whatever fails first.
+func TestServerRefusesTheCertificateLate(t *testing.T) {
+	target, ca := nettest.WantsCertificate(t, tls.VersionTLS13)
+	for range 20 {
+		up, err := dialed(t, directTLS(t, "", config.TLS{Client: tlsconf.ClientOptions{CAFile: ca}}), target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, ended := pumped(t, up)
+		for err == nil {
+			_, err = client.Write(make([]byte, 4096))
+		}
+		if r := <-ended; r.Reason != tunnel.CloseUpstreamReset || !neterr.RefusesCertificate(r.Err) {
+			t.Fatalf("it ended with %+v", r)
+		}
+	}
+}
+
+// TestLateRefusalIsLogged with what to do, also where connections are not logged.
+func TestLateRefusalIsLogged(t *testing.T) {
+	for version, want := range map[uint16][]string{
+		tls.VersionTLS12: {"msg", "upstream failed, the next is tried", "reason", "protocol"},
+		tls.VersionTLS13: {"msg", "connection failed", "reason", "unauthenticated"},
+	} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			target, ca := nettest.WantsCertificate(t, version)
+			address := freeAddress(t)
+			r := start(t, nil, func(string) string {
+				return fmt.Sprintf(`
+log { access = false }
+listener "tcp" "l" {
+  address = %q
+  target  = %q
+}
+upstream "direct" "first" {
+  tls { ca_file = %q }
+}
+upstream "direct" "second" {
+  tls { ca_file = %[3]q }
+}
+route "r" { upstreams = [upstream.direct.first, upstream.direct.second] }
+`, address, target, ca)
+			})
+			wantReset(t, address)
+			line := r.log.Await(t, 1, append(want, "upstream", "direct.first", "stage", "tls")...)[0]
+			if hint := fmt.Sprint(line["hint"]); !strings.Contains(hint, "tls.cert_file") {
+				t.Errorf("hint %q", hint)
+			}
+		})
+	}
 }
 
 // TestSessionsOfAProxyAreResumed: also where the upstream has no tls block.

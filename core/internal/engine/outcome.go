@@ -8,6 +8,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/splice"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/neterr"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -46,6 +47,9 @@ func (c *connection) ended(r splice.Result) {
 		c.engine.log.Warn("tunnel broken off", append(c.attrs(), "plugin", held.Plugin, "err", held,
 			"hint", "other tunnels waited meanwhile: fix or replace the plugin. Until the daemon restarts, what it hands over is copied instead of spliced")...)
 	}
+	if r.Reason == tunnel.CloseUpstreamReset && neterr.RefusesCertificate(r.Err) {
+		c.refusedLate(r.Err)
+	}
 	if !c.listener.access {
 		return
 	}
@@ -61,6 +65,13 @@ func (c *connection) ended(r splice.Result) {
 		attrs = append(attrs, "err", r.Err.Error())
 	}
 	c.engine.log.Info("connection", attrs...)
+}
+
+// refusedLate logs that the upstream's server does not accept the client's certificate,
+// which it says with TLS 1.3 when the client has been told that it is connected.
+func (c *connection) refusedLate(err error) {
+	m := neterr.Classify(err)
+	c.logFailure(&tunnel.DialError{Stage: pluginv1.Stage_STAGE_TLS, Reason: m.Reason, Message: err.Error(), Hint: m.Hint}, m.Reason.Text())
 }
 
 // age is the time since the connection was accepted.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"flag"
 	"fmt"
@@ -41,11 +42,15 @@ var networkErrors = []struct {
 	{"the name does not exist", &net.DNSError{Name: "NAME", IsNotFound: true}, 0},
 	{"the name server fails", &net.DNSError{Name: "NAME"}, 0},
 	{"certificate signed by unknown authority", x509.UnknownAuthorityError{}, 0},
-	{"certificate is valid for another name", x509.HostnameError{Certificate: &x509.Certificate{}}, 0},
+	{"certificate relies on legacy Common Name field", x509.HostnameError{Certificate: &x509.Certificate{}}, 0},
+	{"certificate is valid for another name", x509.HostnameError{Certificate: &x509.Certificate{Extensions: []pkix.Extension{{Id: []int{2, 5, 29, 17}}}}}, 0},
 	{"certificate has expired or is not yet valid", x509.CertificateInvalidError{Reason: x509.Expired}, 0},
 	{"first record does not look like a TLS handshake", tls.RecordHeaderError{}, 0},
+	{"remote error: tls: certificate required", &net.OpError{Op: "remote error", Err: tls.AlertError(116)}, 0},
 	{"remote error: tls: bad certificate, and the like", &net.OpError{Op: "remote error", Err: tls.AlertError(42)}, 0},
-	{"remote error: tls: any other alert", &net.OpError{Op: "remote error", Err: tls.AlertError(70)}, 0},
+	{"remote error: tls: handshake failure", &net.OpError{Op: "remote error", Err: tls.AlertError(40)}, 0},
+	{"remote error: tls: protocol version not supported", &net.OpError{Op: "remote error", Err: tls.AlertError(70)}, 0},
+	{"remote error: tls: any other alert", &net.OpError{Op: "remote error", Err: tls.AlertError(80)}, 0},
 	{"connection refused", syscall.ECONNREFUSED, 0},
 	{"no route to host, network is unreachable", syscall.EHOSTUNREACH, 0},
 	{"cannot assign requested address", syscall.EADDRNOTAVAIL, 0},

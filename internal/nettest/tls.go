@@ -1,0 +1,32 @@
+package nettest
+
+import (
+	"crypto/tls"
+	"encoding/pem"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// WantsCertificate serves a version of TLS to clients with a certificate; all others are
+// refused, with TLS 1.3 once their handshake is over. It returns the address, on
+// 127.0.0.1, and the file with the authority of the server's certificate.
+func WantsCertificate(t testing.TB, version uint16) (address, caFile string) {
+	t.Helper()
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS() // for its certificate
+	config := &tls.Config{Certificates: s.TLS.Certificates, ClientAuth: tls.RequireAnyClientCert, MinVersion: version, MaxVersion: version}
+	caFile = filepath.Join(t.TempDir(), "server.pem")
+	err := os.WriteFile(caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600)
+	s.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Serve(t, func(c *net.TCPConn) {
+		if err := tls.Server(c, config).Handshake(); err == nil {
+			t.Error("a client has a certificate")
+		}
+	}), caFile
+}
