@@ -294,6 +294,12 @@ func (p *parser) values(b *hclsyntax.Block) schema.Values {
 			owner, hasCommon := owners[b.Type]
 			return slices.Contains(later[b.Type], name) || hasCommon && schema.IsReserved(owner, name)
 		},
+		Elsewhere: func(path []string, name string) string {
+			if b.Type != "listener" || len(path) > 0 {
+				return ""
+			}
+			return listenerWith(name)
+		},
 	}
 	table := tableOf(b)
 	values, problems := d.Decode(table, b.Body, b.DefRange())

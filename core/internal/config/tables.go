@@ -100,6 +100,16 @@ func matchAttributes() (attributes []*pluginv1.Attribute) {
 	return attributes
 }
 
+// listenerWith says which listeners have an attribute that not all have; empty: none.
+func listenerWith(attribute string) string {
+	for _, k := range listen.Kinds() {
+		if schema.Attribute(&pluginv1.Block{Attributes: k.Attributes}, attribute) != nil {
+			return "a listener of kind " + k.Name
+		}
+	}
+	return ""
+}
+
 // listenerTable is the table of a kind that has attributes of its own.
 func listenerTable(own ...*pluginv1.Attribute) *pluginv1.Block {
 	table, _ := schema.WithCommon(schema.Listeners, &pluginv1.Block{Attributes: own})

@@ -171,7 +171,8 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 				"hint", "find out who connects and stays silent, lower timeouts.handshake of the listener, or raise daemon.max_connections")
 		}
 	case errors.Is(err, listen.ErrNothing):
-		level = slog.LevelDebug // a probe of the port
+		c.probed()
+		return
 	case ctx.Err() != nil:
 		level, reason, err = slog.LevelInfo, "stopping", errStopping // the client did nothing wrong
 	}
@@ -182,5 +183,14 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 			attrs = append(attrs, "hint", hint)
 		}
 		return attrs
+	})
+}
+
+// probed counts and logs a client that has left without a word, which is no failure:
+// whoever watches the port leaves so, every few seconds.
+func (c *connection) probed() {
+	c.engine.metrics.Probed(c.listener.id)
+	c.engine.repeats.write(slog.LevelDebug, repeatKey{message: "client left without sending anything", listener: c.listener.id}, func() []any {
+		return []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String()}
 	})
 }

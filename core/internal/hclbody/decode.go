@@ -37,6 +37,9 @@ type Decoder struct {
 	// Later says that a name which the schema does not have is taken for what
 	// is to come; nil: none is.
 	Later func(path []string, name string) bool
+	// Elsewhere says what has a name that the schema does not have: "a listener of kind
+	// tcp"; empty, or nil: nothing known.
+	Elsewhere func(path []string, name string) string
 	// Fill fills in the defaults of single blocks that are absent. Without it
 	// such a block is left out.
 	Fill bool
@@ -274,6 +277,12 @@ func (d *Decoder) unknownName(s scope, at hcl.Range, what, name string) {
 	if d.Later != nil && d.Later(s.path, name) {
 		d.problem(at, fmt.Sprintf("%q is not implemented yet", name), "The name is reserved for a later version of tunneld. Remove it.")
 		return
+	}
+	if d.Elsewhere != nil {
+		if of := d.Elsewhere(s.path, name); of != "" {
+			d.problem(at, fmt.Sprintf("%q does not belong here", name), fmt.Sprintf("It is for %s. Remove it.", of))
+			return
+		}
 	}
 	known := s.known()
 	detail := "Nothing can be set here. Remove it."

@@ -41,6 +41,11 @@ func speaking(t *testing.T, kind string) Protocol {
 // begin connects a client to a listener of a kind, whose handshake runs.
 func begin(t *testing.T, kind string, timeout time.Duration) (*net.TCPConn, <-chan outcome) {
 	t.Helper()
+	return beginWith(t, speaking(t, kind), timeout)
+}
+
+func beginWith(t *testing.T, p Protocol, timeout time.Duration) (*net.TCPConn, <-chan outcome) {
+	t.Helper()
 	s, err := Bind(context.Background(), "127.0.0.1:0", Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +53,7 @@ func begin(t *testing.T, kind string, timeout time.Duration) (*net.TCPConn, <-ch
 	done := make(chan outcome, 1)
 	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 		go func() {
-			client, err := Handshake(t.Context(), speaking(t, kind), NewConn(c), timeout)
+			client, err := Handshake(t.Context(), p, NewConn(c), timeout)
 			done <- outcome{client, err}
 		}()
 	}, func() {})
@@ -259,14 +264,25 @@ func TestGoneClients(t *testing.T) {
 				t.Fatalf("read %q, %v", b, err)
 			}
 		})
-		t.Run(kind+", reset", func(t *testing.T) {
+		t.Run(kind+", reset without a byte", func(t *testing.T) {
 			c, done := begin(t, kind, patience)
 			bare.Reset(c)
-			if o := await(t, done); o.err == nil || errors.Is(o.err, ErrNothing) {
+			if o := await(t, done); !errors.Is(o.err, ErrNothing) {
 				t.Fatalf("error %v", o.err)
 			}
 		})
 	}
+	t.Run("reset behind its first words", func(t *testing.T) {
+		c, done := begin(t, KindSOCKS5, patience)
+		send(t, c, "\x05\x01\x00", inOnePiece)
+		if _, err := io.ReadFull(c, make([]byte, 2)); err != nil {
+			t.Fatal(err)
+		}
+		bare.Reset(c)
+		if o := await(t, done); o.err == nil || errors.Is(o.err, ErrNothing) {
+			t.Fatalf("error %v", o.err)
+		}
+	})
 }
 
 // TestRefusalArrives: a client that has sent a lot already reads why it is

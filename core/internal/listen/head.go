@@ -35,8 +35,8 @@ func (e wrongFirstByte) Error() string { return fmt.Sprintf("a request begins wi
 // for each of thousands of clients in their handshake; this holds 2 KB.
 // It returns the first line, checks that the others are header fields, of
 // which none matters here, and returns what was read behind them. The error is a
-// wrongFirstByte as soon as the first byte is there, io.EOF where there was none,
-// and io.ErrUnexpectedEOF where the client has closed later.
+// wrongFirstByte as soon as the first byte is there, io.EOF where the client has left
+// before it, and io.ErrUnexpectedEOF where it has closed later.
 func readHead(r io.Reader) (req requestLine, ahead []byte, err error) {
 	var (
 		h    head
@@ -53,7 +53,9 @@ func readHead(r io.Reader) (req requestLine, ahead []byte, err error) {
 		case ended:
 			req, err := h.requestLine()
 			return req, bytes.Clone(b[used:n]), err
-		case errors.Is(err, io.EOF) && size > 0:
+		case size == 0 && left(err):
+			return requestLine{}, nil, io.EOF
+		case errors.Is(err, io.EOF):
 			return requestLine{}, nil, io.ErrUnexpectedEOF
 		case err != nil:
 			return requestLine{}, nil, err

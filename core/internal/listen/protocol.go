@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
@@ -55,14 +57,20 @@ type Responder interface {
 type Failure struct {
 	Err error
 	// Answer is the last that the client hears. It is empty where the client is
-	// gone. Answered says that it has heard from somebody else why it is refused.
+	// gone. Answered says that it has heard from somebody else why it is refused,
+	// Reset that its protocol has no word for that.
 	Answer   []byte
 	Answered bool
+	Reset    bool
 }
 
-// ErrNothing is what a client's handshake ends with that has closed before it
-// sent a byte: a probe of the port, or a client that has changed its mind.
-var ErrNothing = errors.New("the client closed without sending anything")
+// ErrNothing is what a client's handshake ends with that has closed or reset its
+// connection before it sent a byte: a probe of the port, or a client that has changed
+// its mind.
+var ErrNothing = errors.New("the client left without sending anything")
+
+// left says whether err, of a client's first read, is that it has left.
+func left(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
 
 // Client is a client whose target is known and which waits for the answer. One of
 // Ready, Refuse and Reset is called, once.
@@ -80,9 +88,12 @@ func Handshake(ctx context.Context, p Protocol, c *Conn, timeout time.Duration) 
 	r, fail := p.Learn(ctx, c)
 	if fail != nil {
 		defer c.forget()
-		if fail.Answered {
+		switch {
+		case fail.Reset:
+			c.Reset()
+		case fail.Answered:
 			c.Close(ctx)
-		} else {
+		default:
 			c.CloseWith(ctx, fail.Answer)
 		}
 		return nil, fmt.Errorf("client handshake: %w", fail.Err)

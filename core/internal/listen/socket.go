@@ -137,7 +137,7 @@ func clientGone(err error) bool {
 }
 
 // Reason is what kind of failure of a Handshake err is: "timeout", "descriptors",
-// "left" for a client that closed without a word, or "protocol" for all others.
+// "left" for a client that left without a word, or "protocol" for all others.
 func Reason(err error) string {
 	switch {
 	case errors.Is(err, ErrNothing):
@@ -157,6 +157,8 @@ func Hint(err error) string {
 	switch {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "no file descriptors are left: raise LimitNOFILE or lower daemon.max_connections"
+	case errors.Is(err, errSilent):
+		return "set dial_on = \"accept\" if the server speaks first in this protocol; otherwise see why the client is silent, or raise timeouts.handshake of the listener"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "the client was silent, or too slow for timeouts.handshake of the listener"
 	default:

@@ -86,7 +86,10 @@ func readSOCKS5(c io.ReadWriter) (Request, *Failure) {
 // authentication".
 func readGreeting(r *bufio.Reader) *Failure {
 	first, err := r.Peek(1)
-	if err == nil && first[0] != socks5.Version {
+	switch {
+	case left(err):
+		return &Failure{Err: ErrNothing}
+	case err == nil && first[0] != socks5.Version:
 		return wrongProtocol(socks5Kind, first[0])
 	}
 	var methods []socks5.Method
@@ -95,8 +98,6 @@ func readGreeting(r *bufio.Reader) *Failure {
 	}
 	none := socks5.AppendMethod(nil, socks5.MethodUnacceptable)
 	switch {
-	case errors.Is(err, io.EOF):
-		return &Failure{Err: ErrNothing}
 	case err != nil && broken(err):
 		return &Failure{Err: err}
 	case err != nil:

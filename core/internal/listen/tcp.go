@@ -2,9 +2,21 @@ package listen
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
+)
+
+// When a tcp listener dials: at once, or for clients that have sent something.
+const (
+	onAccept    = "accept"
+	onFirstByte = "first_byte"
 )
 
 var tcpKind = Kind{
@@ -12,18 +24,85 @@ var tcpKind = Kind{
 	Summary: "all connections go to one target",
 	Attributes: []*pluginv1.Attribute{
 		{Name: "target", Type: &pluginv1.Type{Kind: pluginv1.Kind_KIND_STRING}, Required: true},
+		{Name: "dial_on", Type: &pluginv1.Type{Kind: pluginv1.Kind_KIND_STRING, OneOf: []string{onAccept, onFirstByte}}, DefaultJson: `"` + onAccept + `"`},
 	},
-	New: func(s Settings) Protocol { return &tcpProtocol{s.Target} },
+	New: func(s Settings) Protocol {
+		return &tcpProtocol{target: s.Target, waits: s.Values["dial_on"] == onFirstByte}
+	},
 }
 
 // tcpProtocol has nothing to say: all clients go to one target, and are reset
 // where there is no way to it.
-type tcpProtocol struct{ target tunnel.Target }
+type tcpProtocol struct {
+	target tunnel.Target
+	waits  bool // for the client's first byte
+}
 
-func (*tcpProtocol) Asks() bool { return false }
+func (p *tcpProtocol) Asks() bool { return p.waits }
 
-func (p *tcpProtocol) Learn(context.Context, *Conn) (Request, *Failure) {
+func (p *tcpProtocol) Learn(ctx context.Context, c *Conn) (Request, *Failure) {
+	if p.waits {
+		return hear(ctx, p, c, p.await)
+	}
 	return Request{Target: p.target, Responder: p}, nil
+}
+
+// errSilent is of a client that was to speak first, and has not.
+var errSilent = fmt.Errorf("the client sent nothing: %w", os.ErrDeadlineExceeded)
+
+// await waits until the client has sent something.
+func (p *tcpProtocol) await(c io.ReadWriter) (Request, *Failure) {
+	ahead, err := firstBytes(c)
+	switch {
+	case left(err):
+		return Request{}, &Failure{Err: ErrNothing}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return Request{}, &Failure{Err: errSilent, Reset: true}
+	case err != nil:
+		return Request{}, &Failure{Err: err, Reset: true}
+	}
+	return Request{Target: p.target, Ahead: ahead, Responder: p}, nil
+}
+
+// firstBytes waits for the first bytes. It leaves those of a TCP connection where they
+// are, so that the pump takes them with all others, and returns what it had to read of
+// one that is wrapped.
+func firstBytes(c io.Reader) (ahead []byte, err error) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		first := make([]byte, 1)
+		_, err := io.ReadFull(c, first)
+		return first, err
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	waitErr := raw.Read(func(fd uintptr) bool {
+		err = peek(int(fd))
+		return !errors.Is(err, syscall.EAGAIN)
+	})
+	if waitErr != nil {
+		return nil, waitErr
+	}
+	return nil, err
+}
+
+// peek returns nil if the next read of a socket has a byte, and otherwise its error.
+func peek(fd int) error {
+	for {
+		var first [1]byte
+		n, _, err := syscall.Recvfrom(fd, first[:], syscall.MSG_PEEK)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return os.NewSyscallError("recvfrom", err)
+		case n == 0:
+			return io.EOF
+		default:
+			return nil
+		}
+	}
 }
 
 func (*tcpProtocol) Ready(_ context.Context, c *Conn) (tunnel.End, error) { return c.End(), nil }

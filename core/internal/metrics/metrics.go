@@ -22,11 +22,11 @@ type Metrics struct {
 	registry *prometheus.Registry
 	snapshot func() status.Status
 
-	accepted, paused, handshakes, yielded *prometheus.CounterVec // by listener
-	refused                               *prometheus.CounterVec
-	dials, stages                         *prometheus.HistogramVec
-	failures                              *prometheus.CounterVec
-	lifetimes                             *prometheus.HistogramVec
+	accepted, paused, handshakes, yielded, probes *prometheus.CounterVec // by listener
+	refused                                       *prometheus.CounterVec
+	dials, stages                                 *prometheus.HistogramVec
+	failures                                      *prometheus.CounterVec
+	lifetimes                                     *prometheus.HistogramVec
 
 	tunnels sync.Map // TunnelKey → *Tunnel
 
@@ -62,6 +62,7 @@ func New(version string, snapshot func() status.Status) *Metrics {
 		paused:     counter("accept_pauses_total", "Pauses of accepting after an error, usually for lack of file descriptors.", "listener"),
 		handshakes: counter("handshake_failures_total", "Clients whose own handshake failed.", "listener"),
 		yielded:    counter("handshakes_yielded_total", "Clients in their handshake that gave way to newer ones.", "listener"),
+		probes:     counter("probes_total", "Clients that left without sending anything, such as health checks of the port, on listeners where clients speak first.", "listener"),
 		refused:    counter("connections_refused_total", "Connections refused by a limit.", "listener", "limit"),
 		failures:   counter("connection_failures_total", "Connections without a tunnel, by the stage and the reason of the last dial.", "listener", "route", "upstream", "stage", "reason"),
 		dials:      histogram("dial_duration_seconds", "Time of one dial of one upstream; result is ok or the reason of its failure.", dialBuckets, "upstream", "result"),
@@ -74,7 +75,7 @@ func New(version string, snapshot func() status.Status) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		build, m.accepted, m.paused, m.handshakes, m.yielded, m.refused, m.failures, m.dials, m.stages, m.lifetimes,
+		build, m.accepted, m.paused, m.handshakes, m.yielded, m.probes, m.refused, m.failures, m.dials, m.stages, m.lifetimes,
 		connectionCollector{m}, tunnelCollector{m}, statusCollector{m},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -118,6 +119,9 @@ func (m *Metrics) HandshakeFailed(listener string) { m.handshakes.WithLabelValue
 
 // HandshakeYielded counts a client whose handshake was broken off for a newer one.
 func (m *Metrics) HandshakeYielded(listener string) { m.yielded.WithLabelValues(listener).Inc() }
+
+// Probed counts a client that has left without sending anything.
+func (m *Metrics) Probed(listener string) { m.probes.WithLabelValues(listener).Inc() }
 
 // AcceptPaused counts a pause of accepting for want of descriptors.
 func (m *Metrics) AcceptPaused(listener string) { m.paused.WithLabelValues(listener).Inc() }
@@ -193,7 +197,7 @@ func (m *Metrics) drop(label, name string) {
 	match := prometheus.Labels{label: name}
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{m.accepted, m.paused, m.handshakes, m.yielded, m.refused, m.failures, m.dials, m.stages, m.lifetimes} {
+	}{m.accepted, m.paused, m.handshakes, m.yielded, m.probes, m.refused, m.failures, m.dials, m.stages, m.lifetimes} {
 		v.DeletePartialMatch(match)
 	}
 }
