@@ -46,7 +46,7 @@ var allowed = map[string][]string{
 	"internal/nodump":         {},
 	"internal/proxytest":      {"internal/nettest"},
 	"internal/schema":         {"proto/tunneld/plugin/v1"},
-	"internal/outbound":       {"internal/neterr", "internal/plaintext", "internal/sockopt", "internal/socks5", "internal/tlsconf", "proto/tunneld/plugin/v1"},
+	"internal/outbound":       {"internal/neterr", "internal/plaintext", "internal/sockopt", "internal/socks5", "internal/tlsconf", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"internal/layers":         {},
 	"internal/emu":            {},
 	"internal/plugincmd":      {"internal/logqueue", "internal/userfile"},

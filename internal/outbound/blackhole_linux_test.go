@@ -1,11 +1,14 @@
 package outbound
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -43,14 +46,7 @@ func blackHole(t *testing.T, host, port string) {
 // TestSearchListIsNotWalkedForIPv6: the first of the search list's domains has the
 // host, with IPv4 alone; the second has another host of that name with IPv6.
 func TestSearchListIsNotWalkedForIPv6(t *testing.T) {
-	const child = "OUTBOUND_TEST_RESOLV_CONF"
-	if conf := os.Getenv(child); conf != "" {
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Mount(conf, "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
-			t.Fatal(err)
-		}
+	withResolvConf(t, "nameserver 127.0.0.1\nsearch a.test b.test\n", func() {
 		port := served(t, "127.0.0.1", "::1")
 		server := serveNames(t, zone{"far.a.test.": "127.0.0.1", "far.b.test.": "::1"}, func(q dnsmessage.Question) bool {
 			return q.Name.String() != "far.a.test." || q.Type != dnsmessage.TypeAAAA
@@ -58,14 +54,58 @@ func TestSearchListIsNotWalkedForIPv6(t *testing.T) {
 		if host := connected(t, &Dialer{Resolver: resolverAt(server)}, "far:"+port, lostTime); host != "127.0.0.1" {
 			t.Errorf("connected to %s", host)
 		}
+	})
+}
+
+// TestSearchListIsNotWalkedForIPv4: a name with enough dots is that of a host with IPv6
+// alone, whose address is late; the search list has another host of that name with IPv4.
+func TestSearchListIsNotWalkedForIPv4(t *testing.T) {
+	withResolvConf(t, "nameserver 127.0.0.1\nsearch b.test\noptions ndots:2\n", func() {
+		port := served(t, "127.0.0.1")
+		var mu sync.Mutex
+		var asked []string
+		server := serveNames(t, zone{"far.a.test.": "::1", "far.a.test.b.test.": "127.0.0.1"}, func(q dnsmessage.Question) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, q.Name.String())
+			return q.Type != dnsmessage.TypeAAAA
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		conn, err := (&Dialer{Resolver: resolverAt(server)}).Dial(ctx, "far.a.test:"+port, nil)
+		if err == nil {
+			t.Errorf("connected to %s", conn.RemoteAddr())
+			_ = conn.Close()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if slices.Contains(asked, "far.a.test.b.test.") {
+			t.Errorf("asked for %q", asked)
+		}
+	})
+}
+
+// withResolvConf calls f where /etc/resolv.conf holds conf: in another process, which
+// runs this test alone.
+func withResolvConf(t *testing.T, conf string, f func()) {
+	t.Helper()
+	const child = "OUTBOUND_TEST_RESOLV_CONF"
+	if file := os.Getenv(child); file != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount(file, resolvConf, "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		f()
 		return
 	}
-	conf := t.TempDir() + "/resolv.conf"
-	if err := os.WriteFile(conf, []byte("nameserver 127.0.0.1\nsearch a.test b.test\n"), 0o644); err != nil {
+	file := t.TempDir() + "/resolv.conf"
+	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSearchListIsNotWalkedForIPv6$", "-test.timeout=1m")
-	cmd.Env = append(os.Environ(), child+"="+conf)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=1m")
+	cmd.Env = append(os.Environ(), child+"="+file)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()

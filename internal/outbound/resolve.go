@@ -26,7 +26,8 @@ type Resolver interface {
 // The resolver gives all addresses only when both answers are there, and a lost
 // one costs it 5 s a try. So IPv4's are asked for as well, and used where they are
 // alone. The like is not done for IPv6: an empty answer lets the resolver go on
-// through the search list of resolv.conf, where the name may be another host's.
+// through the search list of resolv.conf, where the name may be another host's. For
+// the same reason IPv4's are asked for by the absolute name, where that comes first.
 type names struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -46,15 +47,15 @@ type answer struct {
 func lookUp(ctx context.Context, r Resolver, host string, bind netip.Addr) *names {
 	ctx, cancel := context.WithCancel(ctx)
 	n := &names{cancel: cancel, all: make(chan answer, 1), four: make(chan answer, 1), bind: bind}
-	ask := func(network string, to chan<- answer) {
+	ask := func(network, host string, to chan<- answer) {
 		n.running.Go(func() {
 			addrs, err := r.LookupNetIP(ctx, network, host)
 			to <- answer{n.wanted(addrs), err}
 		})
 	}
-	ask("ip", n.all)
+	ask("ip", host, n.all)
 	if !bind.Is6() {
-		ask("ip4", n.four)
+		ask("ip4", absolute(host), n.four)
 	}
 	return n
 }
