@@ -107,6 +107,9 @@ func (c *checker) attribute(a *pluginv1.Attribute, at string) {
 		c.errorf("%q: %w", at, err)
 		return
 	}
+	if a.GetDialTime() != pluginv1.DialTime_DIAL_TIME_UNSPECIFIED && a.GetType().GetKind() != pluginv1.Kind_KIND_DURATION {
+		c.errorf("%q: only a duration is a time of a dial", at)
+	}
 	if a.GetDefaultJson() == "" || len(a.GetDefaultJson()) > maxText {
 		return
 	}

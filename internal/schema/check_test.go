@@ -105,6 +105,7 @@ func TestCheckRefusesLimits(t *testing.T) {
 		"in a list":               {one(0, func(a *pluginv1.Attribute) { a.Type = List(&pluginv1.Type{Kind: kinds[1], Pattern: "x"}) }), "limits of strings on type"},
 		"default below":           {one(1, func(a *pluginv1.Attribute) { a.Type.MinimumJson, a.DefaultJson = `2`, `1` }), "default: it is out of range"},
 		"default beside":          {one(0, func(a *pluginv1.Attribute) { a.Type.OneOf, a.DefaultJson = []string{"x"}, `"y"` }), "default: Wrong value for it: It is one of"},
+		"a dial's time is a text": {one(0, func(a *pluginv1.Attribute) { a.DialTime = pluginv1.DialTime_DIAL_TIME_STEP }), "only a duration is a time of a dial"},
 		"excludes nobody":         {one(0, func(a *pluginv1.Attribute) { a.ConflictsWith = []string{"nobody"} }), `no other "nobody"`},
 		"needs itself":            {one(0, func(a *pluginv1.Attribute) { a.RequiredWith = []string{"a"} }), `no other "a"`},
 		"excludes a default":      {one(0, func(a *pluginv1.Attribute) { a.ConflictsWith = []string{"with"} }), "has a default"},

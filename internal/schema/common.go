@@ -53,7 +53,7 @@ var common = []Common{
 	)},
 	{Of: Listeners, Block: Single("timeouts",
 		Attr("handshake", Duration, `"10s"`),
-		Attr("dial", Duration, `"30s"`),
+		Attr("dial", Duration, `"35s"`),
 		Attr("idle", Duration, `"0s"`),
 		Attr("half_close", Duration, `"60s"`),
 		Attr("lifetime", Duration, `"0s"`),

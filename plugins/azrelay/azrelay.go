@@ -59,9 +59,9 @@ type Config struct {
 
 // Timeouts is the timeouts block.
 type Timeouts struct {
-	Connect   time.Duration `tunneld:"connect" default:"10s" doc:"how long the connection may take, a proxy's part included"`
-	Handshake time.Duration `tunneld:"handshake" default:"10s" doc:"how long the TLS handshake may take, and azbridge's answer"`
-	Accept    time.Duration `tunneld:"accept" default:"35s" doc:"how long the service may take to answer; it waits up to 30s for a listener"`
+	Connect   time.Duration `tunneld:"connect" default:"10s" dial_time:"step" doc:"how long the connection may take, a proxy's part included"`
+	Handshake time.Duration `tunneld:"handshake" default:"10s" dial_time:"answer" doc:"how long the TLS handshake may take, and azbridge's answer"`
+	Accept    time.Duration `tunneld:"accept" default:"35s" dial_time:"answer" doc:"how long the service may take to answer; it waits up to 30s for a listener"`
 }
 
 // Start keeps the environment for reports.

@@ -22,8 +22,8 @@ import (
 // HandshakeContext take it so, while context.WithTimeout would end at once. A plugin that
 // wants a limit in any case gives the field the tag `min:"1ms"`.
 type Timeouts struct {
-	Connect   time.Duration `tunneld:"connect" default:"10s" doc:"how long the connection to the far end may take, a proxy's part included"`
-	Handshake time.Duration `tunneld:"handshake" default:"10s" doc:"how long the handshake on that connection may take"`
+	Connect   time.Duration `tunneld:"connect" default:"10s" dial_time:"step" doc:"how long the connection to the far end may take, a proxy's part included"`
+	Handshake time.Duration `tunneld:"handshake" default:"10s" dial_time:"answer" doc:"how long the handshake on that connection may take"`
 }
 
 // ConnectContext returns ctx bounded by Connect. As with context.WithTimeout the caller

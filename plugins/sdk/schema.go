@@ -43,6 +43,8 @@ import (
 //	`conflicts_with:"…"`  names of the same struct, separated by commas, that must not be
 //	                      given beside it; also for a block
 //	`required_with:"…"`   names that must be given beside it; also for a block
+//	`dial_time:"answer"`  the duration bounds the wait for what the far end says of a
+//	                      dial; "step" another part of the dial
 //
 // For a list or map one_of, pattern and path hold for each element. For conflicts_with
 // and required_with an empty value counts as not given. An attribute with a default
@@ -130,7 +132,7 @@ func (b *schemaBuilder) block(t reflect.Type, where string, depth int) *pluginv1
 
 func (b *schemaBuilder) nested(f field, at string, depth int) *pluginv1.NestedBlock {
 	if f.sensitive || f.hasDefault || f.orZero || f.limited() {
-		b.failf(at, "a block is not sensitive, and has no default and no limit but min and max: its attributes may")
+		b.failf(at, "a block is not sensitive, and has no default, no dial_time and no limit but min and max: its attributes may")
 	}
 	body := b.block(f.structType, at, depth+1)
 	body.Doc = f.doc
@@ -188,6 +190,10 @@ var pathUses = map[string]pluginv1.PathUse{
 	"file": pluginv1.PathUse_PATH_USE_FILE, "folder": pluginv1.PathUse_PATH_USE_FOLDER, "any": pluginv1.PathUse_PATH_USE_ANY,
 }
 
+var dialTimes = map[string]pluginv1.DialTime{
+	"step": pluginv1.DialTime_DIAL_TIME_STEP, "answer": pluginv1.DialTime_DIAL_TIME_ANSWER,
+}
+
 func (b *schemaBuilder) attribute(f field, at string) *pluginv1.Attribute {
 	a := &pluginv1.Attribute{
 		Name:       f.name,
@@ -198,6 +204,11 @@ func (b *schemaBuilder) attribute(f field, at string) *pluginv1.Attribute {
 
 		ConflictsWith: f.names("conflicts_with"),
 		RequiredWith:  f.names("required_with"),
+	}
+	if part, ok := f.tag.Lookup("dial_time"); ok {
+		if a.DialTime = dialTimes[part]; a.DialTime == pluginv1.DialTime_DIAL_TIME_UNSPECIFIED {
+			b.failf(at, `dial_time %q: it is "step" or "answer"`, part)
+		}
 	}
 	typ, secret, err := typeOf(f.typ, 1)
 	if err != nil {
@@ -291,9 +302,9 @@ func (f field) names(tag string) []string {
 	return strings.Split(f.tag.Get(tag), ",")
 }
 
-// limited says whether a tag asks something of texts.
+// limited says whether there is a tag that only attributes have.
 func (f field) limited() bool {
-	for _, tag := range []string{"one_of", "pattern", "path"} {
+	for _, tag := range []string{"one_of", "pattern", "path", "dial_time"} {
 		if _, ok := f.tag.Lookup(tag); ok {
 			return true
 		}

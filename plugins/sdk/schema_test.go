@@ -81,8 +81,8 @@ func TestSchemaOf(t *testing.T) {
 		],
 		"blocks": [
 			{"name": "timeouts", "nesting": "NESTING_SINGLE", "body": {"doc": "how long to wait", "attributes": [
-				{"name": "connect", "type": {"kind": "KIND_DURATION"}, "defaultJson": "\"10s\"", "doc": "how long the connection to the far end may take, a proxy's part included"},
-				{"name": "handshake", "type": {"kind": "KIND_DURATION"}, "defaultJson": "\"10s\"", "doc": "how long the handshake on that connection may take"}
+				{"name": "connect", "type": {"kind": "KIND_DURATION"}, "dialTime": "DIAL_TIME_STEP", "defaultJson": "\"10s\"", "doc": "how long the connection to the far end may take, a proxy's part included"},
+				{"name": "handshake", "type": {"kind": "KIND_DURATION"}, "dialTime": "DIAL_TIME_ANSWER", "defaultJson": "\"10s\"", "doc": "how long the handshake on that connection may take"}
 			]}},
 			{"name": "oauth", "nesting": "NESTING_SINGLE", "body": {"attributes": [
 				{"name": "url", "type": {"kind": "KIND_STRING", "oneLine": true}, "required": true},
@@ -131,6 +131,7 @@ type wrong struct {
 	BadMax       bool            `tunneld:"bad_max" max:"1"`
 	BadPath      string          `tunneld:"bad_path" path:"socket"`
 	OneOfBlock   server          `tunneld:"one_of_block" one_of:"a,b"`
+	BadDial      time.Duration   `tunneld:"bad_dial" dial_time:"whole"`
 }
 
 type recursive struct {
@@ -167,12 +168,13 @@ func TestSchemaOfNamesEveryMistake(t *testing.T) {
 		`wrong.BadMax: max "1": a bool has none`,
 		`wrong.BadPath: path "socket": it is "file", "folder" or "any"`,
 		"wrong.OneOfBlock: a block is not sensitive",
+		`wrong.BadDial: dial_time "whole": it is "step" or "answer"`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q", want)
 		}
 	}
-	if n := strings.Count(err.Error(), "\n"); n != 24 {
+	if n := strings.Count(err.Error(), "\n"); n != 25 {
 		t.Errorf("%d lines: %v", n+1, err)
 	}
 	for _, d := range []Dialer{nil, (*everything)(nil)} {
@@ -218,8 +220,8 @@ func TestLimits(t *testing.T) {
 				{"name": "secret", "type": {"kind": "KIND_STRING"}, "required": true, "sensitive": true}
 			]}},
 			{"name": "times", "nesting": "NESTING_SINGLE", "body": {"attributes": [
-				{"name": "connect", "type": {"kind": "KIND_DURATION", "minimumJson": "\"0.001s\""}, "defaultJson": "\"10s\"", "doc": "how long the connection to the far end may take, a proxy's part included"},
-				{"name": "handshake", "type": {"kind": "KIND_DURATION", "minimumJson": "\"0.001s\""}, "defaultJson": "\"10s\"", "doc": "how long the handshake on that connection may take"}
+				{"name": "connect", "type": {"kind": "KIND_DURATION", "minimumJson": "\"0.001s\""}, "dialTime": "DIAL_TIME_STEP", "defaultJson": "\"10s\"", "doc": "how long the connection to the far end may take, a proxy's part included"},
+				{"name": "handshake", "type": {"kind": "KIND_DURATION", "minimumJson": "\"0.001s\""}, "dialTime": "DIAL_TIME_ANSWER", "defaultJson": "\"10s\"", "doc": "how long the handshake on that connection may take"}
 			]}}
 		]
 	}`), want); err != nil {

@@ -218,6 +218,7 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 		}
 		l.Target = target
 	}
+	p.listenerTimes(l.Timeout, b)
 	kind, _ := listen.FindKind(l.Kind) // the header was checked
 	l.Protocol = kind.New(listen.Settings{Target: l.Target, Values: v})
 	p.cfg.Listeners = append(p.cfg.Listeners, l)

@@ -48,7 +48,7 @@ func TestExampleHasTheDocumentedDefaults(t *testing.T) {
 	wantListener := Listener{
 		Kind: "tcp", Name: "orders", Addresses: []string{"127.0.0.1:5432"},
 		Target:  tunnel.Target{Host: "orders-db.corp", Port: 5432},
-		Timeout: Timeouts{Handshake: 10 * time.Second, Dial: 30 * time.Second, HalfClose: time.Minute},
+		Timeout: Timeouts{Handshake: 10 * time.Second, Dial: 35 * time.Second, HalfClose: time.Minute},
 		Socket:  socket,
 	}
 	want := Config{

@@ -10,19 +10,28 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
+// mayTake says whether a route may take connections of a listener. The source of a client
+// is not known here, nor the target that one asks for: a route that wants a certain one may
+// be the one.
+func mayTake(r Route, l Listener) bool {
+	rule := r.Match
+	rule.Sources = nil
+	if l.Target.Host == "" {
+		rule.Hosts, rule.Ports = nil, nil
+	}
+	_, matches := route.New([]route.Rule{rule}).Find(route.Connection{Listener: l.ID(), Source: netip.IPv4Unspecified(), Target: l.Target})
+	return matches
+}
+
 // labels reports listeners whose target is a label, and which a route sends to
-// upstreams of which each needs a port. The source of a client is not known here: a
-// route that asks for one may be the one.
+// upstreams of which each needs a port.
 func (c *Config) labels(schemas map[string]PluginSchema) (diags diag.Diagnostics) {
 	for _, l := range c.Listeners {
 		if l.Target.Host == "" || l.Target.Port != 0 {
 			continue
 		}
 		for _, r := range c.Routes {
-			rule := r.Match
-			rule.Sources = nil
-			_, matches := route.New([]route.Rule{rule}).Find(route.Connection{Listener: l.ID(), Source: netip.IPv4Unspecified(), Target: l.Target})
-			if !matches {
+			if !mayTake(r, l) {
 				continue
 			}
 			if len(r.Upstreams) > 0 && !slices.ContainsFunc(r.Upstreams, func(id string) bool { return c.mayTakeLabels(id, schemas) }) {

@@ -11,6 +11,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/outbound"
+	"github.com/tunneld/tunneld/internal/schema"
 	"github.com/tunneld/tunneld/internal/tlsconf"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -107,6 +108,11 @@ type Upstream struct {
 	// DecodeUpstreams. "direct" has no JSON, and its Hash from the beginning.
 	JSON []byte
 	Hash string
+	// Answer is the longest that a dial waits for what the far end says; 0: that is
+	// not known.
+	Answer time.Duration
+
+	dialTimes []schema.DialTime
 }
 
 // TLS is how upstream "direct" speaks TLS to its targets.

@@ -88,6 +88,7 @@ func (c *Config) DecodeUpstreams(schemas map[string]PluginSchema) diag.Diagnosti
 		diags = append(diags, c.decodeUpstream(&c.Upstreams[i], spec, b)...)
 	}
 	diags = append(diags, c.labels(schemas)...)
+	diags = append(diags, c.upstreamTimes()...)
 	diags.Sort()
 	return diags
 }
@@ -144,6 +145,8 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 	if !wrong {
 		u.Common, u.JSON = shared, json
 		u.Hash = Hash(u.Wire())
+		u.dialTimes = schema.DialTimes(spec.Block, values)
+		u.Answer = answerTime(u.dialTimes)
 	}
 	return diags
 }
@@ -165,7 +168,7 @@ func (c *Config) Undecoded() *Config {
 	next.Upstreams = slices.Clone(c.Upstreams)
 	for i, u := range next.Upstreams {
 		if u.Type != DirectType {
-			next.Upstreams[i].Common, next.Upstreams[i].JSON, next.Upstreams[i].Hash = Common{}, nil, ""
+			next.Upstreams[i] = Upstream{Type: u.Type, Name: u.Name, Socket: u.Socket}
 		}
 	}
 	src.secrets, src.written = map[string][]string{}, maps.Clone(src.written)

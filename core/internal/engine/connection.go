@@ -221,7 +221,7 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, tim
 		c.upstream = u.id
 		var halfClose time.Duration
 		want.HalfClose, halfClose = u.patience(c.listener.Timeout.HalfClose)
-		until := share(deadline, len(upstreams)-i)
+		until := share(deadline, len(upstreams)-i, u.answer)
 		u.availability.tried(time.Now())
 		conn, err := c.attempt(ctx, u, want, until)
 		if err != nil && errors.Is(err, tunnel.ErrPluginDied) && !overdue(until) {
@@ -246,14 +246,17 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, tim
 // as long as there is that much.
 const leastShare = 2 * time.Second
 
-// share divides what is left of the time evenly among the upstreams that are
-// left, so that one that hangs leaves the next a chance. Zero: no limit.
-func share(deadline time.Time, left int) time.Time {
+// share divides what is left of the time among the upstreams that are left, so that one
+// that hangs leaves the next a chance: evenly, but for one whose far end may take longer
+// to answer. Its own answer, which says most, is waited for as far as the others keep
+// leastShare each. Zero: no limit.
+func share(deadline time.Time, left int, answer time.Duration) time.Time {
 	if deadline.IsZero() || left <= 1 {
 		return deadline
 	}
 	rest := time.Until(deadline)
-	return time.Now().Add(min(rest, max(rest/time.Duration(left), leastShare)))
+	others := time.Duration(left-1) * leastShare
+	return time.Now().Add(min(rest, max(rest/time.Duration(left), leastShare, min(answer, rest-others))))
 }
 
 func overdue(deadline time.Time) bool { return !deadline.IsZero() && time.Until(deadline) <= 0 }

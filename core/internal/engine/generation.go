@@ -74,6 +74,8 @@ type upstream struct {
 	availability *availability
 	// halfClose stands for the listener's; nil: unset.
 	halfClose *time.Duration
+	// answer is the longest that a dial waits for what the far end says; 0: not known.
+	answer time.Duration
 	// ownClock: the plugin ends a tunnel whose client has ended its direction.
 	ownClock bool
 }
@@ -106,7 +108,7 @@ func (k upstreamRecords) upstream(u config.Upstream, p *pluginhost.Plugin, diale
 		limit = *u.Common.MaxConnections
 	}
 	g.setLimit(limit)
-	return upstream{id: u.ID(), dialer: dialer, gate: g, availability: k.availabilities.of(u, p, &g.life), halfClose: u.Common.HalfClose}
+	return upstream{id: u.ID(), dialer: dialer, gate: g, availability: k.availabilities.of(u, p, &g.life), halfClose: u.Common.HalfClose, answer: u.Answer}
 }
 
 // newGeneration puts the limits of the upstreams in force: it is the one that

@@ -45,7 +45,7 @@ listener "tcp" "orders" {
   }
   timeouts {
     handshake  = "10s"
-    dial       = "30s"
+    dial       = "35s"
     idle       = "0s"
     half_close = "1m"
     lifetime   = "0s"
@@ -69,7 +69,7 @@ listener "socks5" "apps" {
   }
   timeouts {
     handshake  = "10s"
-    dial       = "30s"
+    dial       = "35s"
     idle       = "0s"
     half_close = "1m"
     lifetime   = "0s"
@@ -93,7 +93,7 @@ listener "http" "web" {
   }
   timeouts {
     handshake  = "10s"
-    dial       = "30s"
+    dial       = "35s"
     idle       = "0s"
     half_close = "1m"
     lifetime   = "0s"

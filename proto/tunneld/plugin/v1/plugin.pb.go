@@ -139,6 +139,60 @@ func (Targets) EnumDescriptor() ([]byte, []int) {
 	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{1}
 }
 
+// DialTime says which part of a dial a duration bounds. A daemon warns of one that is
+// longer than all its listeners allow for dialing.
+type DialTime int32
+
+const (
+	DialTime_DIAL_TIME_UNSPECIFIED DialTime = 0
+	// A step towards the far end, such as the connection.
+	DialTime_DIAL_TIME_STEP DialTime = 1
+	// The wait for what the far end itself says of the dial. Where several upstreams are
+	// tried in turn, one gets at least that long, as far as the listener's time allows.
+	DialTime_DIAL_TIME_ANSWER DialTime = 2
+)
+
+// Enum value maps for DialTime.
+var (
+	DialTime_name = map[int32]string{
+		0: "DIAL_TIME_UNSPECIFIED",
+		1: "DIAL_TIME_STEP",
+		2: "DIAL_TIME_ANSWER",
+	}
+	DialTime_value = map[string]int32{
+		"DIAL_TIME_UNSPECIFIED": 0,
+		"DIAL_TIME_STEP":        1,
+		"DIAL_TIME_ANSWER":      2,
+	}
+)
+
+func (x DialTime) Enum() *DialTime {
+	p := new(DialTime)
+	*p = x
+	return p
+}
+
+func (x DialTime) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DialTime) Descriptor() protoreflect.EnumDescriptor {
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[2].Descriptor()
+}
+
+func (DialTime) Type() protoreflect.EnumType {
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[2]
+}
+
+func (x DialTime) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DialTime.Descriptor instead.
+func (DialTime) EnumDescriptor() ([]byte, []int) {
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{2}
+}
+
 // PathUse is what a path leads to.
 type PathUse int32
 
@@ -179,11 +233,11 @@ func (x PathUse) String() string {
 }
 
 func (PathUse) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[2].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[3].Descriptor()
 }
 
 func (PathUse) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[2]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[3]
 }
 
 func (x PathUse) Number() protoreflect.EnumNumber {
@@ -192,7 +246,7 @@ func (x PathUse) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PathUse.Descriptor instead.
 func (PathUse) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{2}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{3}
 }
 
 type Kind int32
@@ -255,11 +309,11 @@ func (x Kind) String() string {
 }
 
 func (Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[3].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[4].Descriptor()
 }
 
 func (Kind) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[3]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[4]
 }
 
 func (x Kind) Number() protoreflect.EnumNumber {
@@ -268,7 +322,7 @@ func (x Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Kind.Descriptor instead.
 func (Kind) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{3}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{4}
 }
 
 type Nesting int32
@@ -310,11 +364,11 @@ func (x Nesting) String() string {
 }
 
 func (Nesting) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[4].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[5].Descriptor()
 }
 
 func (Nesting) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[4]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[5]
 }
 
 func (x Nesting) Number() protoreflect.EnumNumber {
@@ -323,7 +377,7 @@ func (x Nesting) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Nesting.Descriptor instead.
 func (Nesting) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{4}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{5}
 }
 
 type Severity int32
@@ -359,11 +413,11 @@ func (x Severity) String() string {
 }
 
 func (Severity) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[5].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[6].Descriptor()
 }
 
 func (Severity) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[5]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[6]
 }
 
 func (x Severity) Number() protoreflect.EnumNumber {
@@ -372,7 +426,7 @@ func (x Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Severity.Descriptor instead.
 func (Severity) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{5}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{6}
 }
 
 type Health int32
@@ -411,11 +465,11 @@ func (x Health) String() string {
 }
 
 func (Health) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[6].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[7].Descriptor()
 }
 
 func (Health) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[6]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[7]
 }
 
 func (x Health) Number() protoreflect.EnumNumber {
@@ -424,7 +478,7 @@ func (x Health) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Health.Descriptor instead.
 func (Health) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{6}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{7}
 }
 
 // Stage is how far a dial had come.
@@ -484,11 +538,11 @@ func (x Stage) String() string {
 }
 
 func (Stage) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[7].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[8].Descriptor()
 }
 
 func (Stage) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[7]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[8]
 }
 
 func (x Stage) Number() protoreflect.EnumNumber {
@@ -497,7 +551,7 @@ func (x Stage) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stage.Descriptor instead.
 func (Stage) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{7}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{8}
 }
 
 // Reason is why a dial failed.
@@ -555,11 +609,11 @@ func (x Reason) String() string {
 }
 
 func (Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_tunneld_plugin_v1_plugin_proto_enumTypes[8].Descriptor()
+	return file_tunneld_plugin_v1_plugin_proto_enumTypes[9].Descriptor()
 }
 
 func (Reason) Type() protoreflect.EnumType {
-	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[8]
+	return &file_tunneld_plugin_v1_plugin_proto_enumTypes[9]
 }
 
 func (x Reason) Number() protoreflect.EnumNumber {
@@ -568,7 +622,7 @@ func (x Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reason.Descriptor instead.
 func (Reason) EnumDescriptor() ([]byte, []int) {
-	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{8}
+	return file_tunneld_plugin_v1_plugin_proto_rawDescGZIP(), []int{9}
 }
 
 type GetInfoRequest struct {
@@ -910,7 +964,10 @@ type Attribute struct {
 	// this one. An empty text, list or map is not given. None of them has a default.
 	ConflictsWith []string `protobuf:"bytes,8,rep,name=conflicts_with,json=conflictsWith,proto3" json:"conflicts_with,omitempty"`
 	// Names of the same body that must be given where this one is, as above.
-	RequiredWith  []string `protobuf:"bytes,9,rep,name=required_with,json=requiredWith,proto3" json:"required_with,omitempty"`
+	RequiredWith []string `protobuf:"bytes,9,rep,name=required_with,json=requiredWith,proto3" json:"required_with,omitempty"`
+	// What the time bounds of a dial. KIND_DURATION, in the body itself or in a single
+	// block.
+	DialTime      DialTime `protobuf:"varint,10,opt,name=dial_time,json=dialTime,proto3,enum=tunneld.plugin.v1.DialTime" json:"dial_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1006,6 +1063,13 @@ func (x *Attribute) GetRequiredWith() []string {
 		return x.RequiredWith
 	}
 	return nil
+}
+
+func (x *Attribute) GetDialTime() DialTime {
+	if x != nil {
+		return x.DialTime
+	}
+	return DialTime_DIAL_TIME_UNSPECIFIED
 }
 
 // Type is the type of an attribute's value, and the JSON that carries it.
@@ -3273,7 +3337,7 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"attributes\x126\n" +
 	"\x06blocks\x18\x02 \x03(\v2\x1e.tunneld.plugin.v1.NestedBlockR\x06blocks\x12\x10\n" +
 	"\x03doc\x18\x03 \x01(\tR\x03doc\x124\n" +
-	"\atargets\x18\x04 \x01(\x0e2\x1a.tunneld.plugin.v1.TargetsR\atargets\"\xa7\x02\n" +
+	"\atargets\x18\x04 \x01(\x0e2\x1a.tunneld.plugin.v1.TargetsR\atargets\"\xe1\x02\n" +
 	"\tAttribute\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
 	"\x04type\x18\x02 \x01(\v2\x17.tunneld.plugin.v1.TypeR\x04type\x12\x1a\n" +
@@ -3285,7 +3349,9 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"deprecated\x18\a \x01(\tR\n" +
 	"deprecated\x12%\n" +
 	"\x0econflicts_with\x18\b \x03(\tR\rconflictsWith\x12#\n" +
-	"\rrequired_with\x18\t \x03(\tR\frequiredWith\"\xc1\x02\n" +
+	"\rrequired_with\x18\t \x03(\tR\frequiredWith\x128\n" +
+	"\tdial_time\x18\n" +
+	" \x01(\x0e2\x1b.tunneld.plugin.v1.DialTimeR\bdialTime\"\xc1\x02\n" +
 	"\x04Type\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.tunneld.plugin.v1.KindR\x04kind\x121\n" +
 	"\aelement\x18\x02 \x01(\v2\x17.tunneld.plugin.v1.TypeR\aelement\x12\x15\n" +
@@ -3459,7 +3525,11 @@ const file_tunneld_plugin_v1_plugin_proto_rawDesc = "" +
 	"\aTargets\x12\x17\n" +
 	"\x13TARGETS_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fTARGETS_PORT\x10\x01\x12\x11\n" +
-	"\rTARGETS_LABEL\x10\x02*]\n" +
+	"\rTARGETS_LABEL\x10\x02*O\n" +
+	"\bDialTime\x12\x19\n" +
+	"\x15DIAL_TIME_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eDIAL_TIME_STEP\x10\x01\x12\x14\n" +
+	"\x10DIAL_TIME_ANSWER\x10\x02*]\n" +
 	"\aPathUse\x12\x18\n" +
 	"\x14PATH_USE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPATH_USE_FILE\x10\x01\x12\x13\n" +
@@ -3534,134 +3604,136 @@ func file_tunneld_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 	return file_tunneld_plugin_v1_plugin_proto_rawDescData
 }
 
-var file_tunneld_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_tunneld_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
 var file_tunneld_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_tunneld_plugin_v1_plugin_proto_goTypes = []any{
 	(DataPath)(0),                  // 0: tunneld.plugin.v1.DataPath
 	(Targets)(0),                   // 1: tunneld.plugin.v1.Targets
-	(PathUse)(0),                   // 2: tunneld.plugin.v1.PathUse
-	(Kind)(0),                      // 3: tunneld.plugin.v1.Kind
-	(Nesting)(0),                   // 4: tunneld.plugin.v1.Nesting
-	(Severity)(0),                  // 5: tunneld.plugin.v1.Severity
-	(Health)(0),                    // 6: tunneld.plugin.v1.Health
-	(Stage)(0),                     // 7: tunneld.plugin.v1.Stage
-	(Reason)(0),                    // 8: tunneld.plugin.v1.Reason
-	(*GetInfoRequest)(nil),         // 9: tunneld.plugin.v1.GetInfoRequest
-	(*GetInfoResponse)(nil),        // 10: tunneld.plugin.v1.GetInfoResponse
-	(*GetSchemaRequest)(nil),       // 11: tunneld.plugin.v1.GetSchemaRequest
-	(*GetSchemaResponse)(nil),      // 12: tunneld.plugin.v1.GetSchemaResponse
-	(*Block)(nil),                  // 13: tunneld.plugin.v1.Block
-	(*Attribute)(nil),              // 14: tunneld.plugin.v1.Attribute
-	(*Type)(nil),                   // 15: tunneld.plugin.v1.Type
-	(*NestedBlock)(nil),            // 16: tunneld.plugin.v1.NestedBlock
-	(*Upstream)(nil),               // 17: tunneld.plugin.v1.Upstream
-	(*CommonValues)(nil),           // 18: tunneld.plugin.v1.CommonValues
-	(*ValidateConfigRequest)(nil),  // 19: tunneld.plugin.v1.ValidateConfigRequest
-	(*ValidateConfigResponse)(nil), // 20: tunneld.plugin.v1.ValidateConfigResponse
-	(*CommonDefaults)(nil),         // 21: tunneld.plugin.v1.CommonDefaults
-	(*Diagnostic)(nil),             // 22: tunneld.plugin.v1.Diagnostic
-	(*ConfigureRequest)(nil),       // 23: tunneld.plugin.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),      // 24: tunneld.plugin.v1.ConfigureResponse
-	(*ReleaseRequest)(nil),         // 25: tunneld.plugin.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 26: tunneld.plugin.v1.ReleaseResponse
-	(*WatchStatusRequest)(nil),     // 27: tunneld.plugin.v1.WatchStatusRequest
-	(*WatchStatusResponse)(nil),    // 28: tunneld.plugin.v1.WatchStatusResponse
-	(*UpstreamStatus)(nil),         // 29: tunneld.plugin.v1.UpstreamStatus
-	(*Certificate)(nil),            // 30: tunneld.plugin.v1.Certificate
-	(*DrainRequest)(nil),           // 31: tunneld.plugin.v1.DrainRequest
-	(*DrainResponse)(nil),          // 32: tunneld.plugin.v1.DrainResponse
-	(*DialRequest)(nil),            // 33: tunneld.plugin.v1.DialRequest
-	(*CommonSettings)(nil),         // 34: tunneld.plugin.v1.CommonSettings
-	(*Target)(nil),                 // 35: tunneld.plugin.v1.Target
-	(*SocketOptions)(nil),          // 36: tunneld.plugin.v1.SocketOptions
-	(*DialResponse)(nil),           // 37: tunneld.plugin.v1.DialResponse
-	(*Handoff)(nil),                // 38: tunneld.plugin.v1.Handoff
-	(*StreamHandle)(nil),           // 39: tunneld.plugin.v1.StreamHandle
-	(*Connected)(nil),              // 40: tunneld.plugin.v1.Connected
-	(*StageTime)(nil),              // 41: tunneld.plugin.v1.StageTime
-	(*DialError)(nil),              // 42: tunneld.plugin.v1.DialError
-	(*TunnelRequest)(nil),          // 43: tunneld.plugin.v1.TunnelRequest
-	(*TunnelResponse)(nil),         // 44: tunneld.plugin.v1.TunnelResponse
-	(*HalfClose)(nil),              // 45: tunneld.plugin.v1.HalfClose
-	(*Abort)(nil),                  // 46: tunneld.plugin.v1.Abort
-	(*End)(nil),                    // 47: tunneld.plugin.v1.End
-	(*durationpb.Duration)(nil),    // 48: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 49: google.protobuf.Timestamp
+	(DialTime)(0),                  // 2: tunneld.plugin.v1.DialTime
+	(PathUse)(0),                   // 3: tunneld.plugin.v1.PathUse
+	(Kind)(0),                      // 4: tunneld.plugin.v1.Kind
+	(Nesting)(0),                   // 5: tunneld.plugin.v1.Nesting
+	(Severity)(0),                  // 6: tunneld.plugin.v1.Severity
+	(Health)(0),                    // 7: tunneld.plugin.v1.Health
+	(Stage)(0),                     // 8: tunneld.plugin.v1.Stage
+	(Reason)(0),                    // 9: tunneld.plugin.v1.Reason
+	(*GetInfoRequest)(nil),         // 10: tunneld.plugin.v1.GetInfoRequest
+	(*GetInfoResponse)(nil),        // 11: tunneld.plugin.v1.GetInfoResponse
+	(*GetSchemaRequest)(nil),       // 12: tunneld.plugin.v1.GetSchemaRequest
+	(*GetSchemaResponse)(nil),      // 13: tunneld.plugin.v1.GetSchemaResponse
+	(*Block)(nil),                  // 14: tunneld.plugin.v1.Block
+	(*Attribute)(nil),              // 15: tunneld.plugin.v1.Attribute
+	(*Type)(nil),                   // 16: tunneld.plugin.v1.Type
+	(*NestedBlock)(nil),            // 17: tunneld.plugin.v1.NestedBlock
+	(*Upstream)(nil),               // 18: tunneld.plugin.v1.Upstream
+	(*CommonValues)(nil),           // 19: tunneld.plugin.v1.CommonValues
+	(*ValidateConfigRequest)(nil),  // 20: tunneld.plugin.v1.ValidateConfigRequest
+	(*ValidateConfigResponse)(nil), // 21: tunneld.plugin.v1.ValidateConfigResponse
+	(*CommonDefaults)(nil),         // 22: tunneld.plugin.v1.CommonDefaults
+	(*Diagnostic)(nil),             // 23: tunneld.plugin.v1.Diagnostic
+	(*ConfigureRequest)(nil),       // 24: tunneld.plugin.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),      // 25: tunneld.plugin.v1.ConfigureResponse
+	(*ReleaseRequest)(nil),         // 26: tunneld.plugin.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 27: tunneld.plugin.v1.ReleaseResponse
+	(*WatchStatusRequest)(nil),     // 28: tunneld.plugin.v1.WatchStatusRequest
+	(*WatchStatusResponse)(nil),    // 29: tunneld.plugin.v1.WatchStatusResponse
+	(*UpstreamStatus)(nil),         // 30: tunneld.plugin.v1.UpstreamStatus
+	(*Certificate)(nil),            // 31: tunneld.plugin.v1.Certificate
+	(*DrainRequest)(nil),           // 32: tunneld.plugin.v1.DrainRequest
+	(*DrainResponse)(nil),          // 33: tunneld.plugin.v1.DrainResponse
+	(*DialRequest)(nil),            // 34: tunneld.plugin.v1.DialRequest
+	(*CommonSettings)(nil),         // 35: tunneld.plugin.v1.CommonSettings
+	(*Target)(nil),                 // 36: tunneld.plugin.v1.Target
+	(*SocketOptions)(nil),          // 37: tunneld.plugin.v1.SocketOptions
+	(*DialResponse)(nil),           // 38: tunneld.plugin.v1.DialResponse
+	(*Handoff)(nil),                // 39: tunneld.plugin.v1.Handoff
+	(*StreamHandle)(nil),           // 40: tunneld.plugin.v1.StreamHandle
+	(*Connected)(nil),              // 41: tunneld.plugin.v1.Connected
+	(*StageTime)(nil),              // 42: tunneld.plugin.v1.StageTime
+	(*DialError)(nil),              // 43: tunneld.plugin.v1.DialError
+	(*TunnelRequest)(nil),          // 44: tunneld.plugin.v1.TunnelRequest
+	(*TunnelResponse)(nil),         // 45: tunneld.plugin.v1.TunnelResponse
+	(*HalfClose)(nil),              // 46: tunneld.plugin.v1.HalfClose
+	(*Abort)(nil),                  // 47: tunneld.plugin.v1.Abort
+	(*End)(nil),                    // 48: tunneld.plugin.v1.End
+	(*durationpb.Duration)(nil),    // 49: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 50: google.protobuf.Timestamp
 }
 var file_tunneld_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 0: tunneld.plugin.v1.GetInfoResponse.data_paths:type_name -> tunneld.plugin.v1.DataPath
-	13, // 1: tunneld.plugin.v1.GetSchemaResponse.upstream:type_name -> tunneld.plugin.v1.Block
-	14, // 2: tunneld.plugin.v1.Block.attributes:type_name -> tunneld.plugin.v1.Attribute
-	16, // 3: tunneld.plugin.v1.Block.blocks:type_name -> tunneld.plugin.v1.NestedBlock
+	14, // 1: tunneld.plugin.v1.GetSchemaResponse.upstream:type_name -> tunneld.plugin.v1.Block
+	15, // 2: tunneld.plugin.v1.Block.attributes:type_name -> tunneld.plugin.v1.Attribute
+	17, // 3: tunneld.plugin.v1.Block.blocks:type_name -> tunneld.plugin.v1.NestedBlock
 	1,  // 4: tunneld.plugin.v1.Block.targets:type_name -> tunneld.plugin.v1.Targets
-	15, // 5: tunneld.plugin.v1.Attribute.type:type_name -> tunneld.plugin.v1.Type
-	3,  // 6: tunneld.plugin.v1.Type.kind:type_name -> tunneld.plugin.v1.Kind
-	15, // 7: tunneld.plugin.v1.Type.element:type_name -> tunneld.plugin.v1.Type
-	2,  // 8: tunneld.plugin.v1.Type.path:type_name -> tunneld.plugin.v1.PathUse
-	4,  // 9: tunneld.plugin.v1.NestedBlock.nesting:type_name -> tunneld.plugin.v1.Nesting
-	13, // 10: tunneld.plugin.v1.NestedBlock.body:type_name -> tunneld.plugin.v1.Block
-	18, // 11: tunneld.plugin.v1.Upstream.common:type_name -> tunneld.plugin.v1.CommonValues
-	17, // 12: tunneld.plugin.v1.ValidateConfigRequest.upstream:type_name -> tunneld.plugin.v1.Upstream
-	22, // 13: tunneld.plugin.v1.ValidateConfigResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
-	21, // 14: tunneld.plugin.v1.ValidateConfigResponse.defaults:type_name -> tunneld.plugin.v1.CommonDefaults
-	48, // 15: tunneld.plugin.v1.CommonDefaults.half_close:type_name -> google.protobuf.Duration
-	5,  // 16: tunneld.plugin.v1.Diagnostic.severity:type_name -> tunneld.plugin.v1.Severity
-	17, // 17: tunneld.plugin.v1.ConfigureRequest.upstreams:type_name -> tunneld.plugin.v1.Upstream
-	22, // 18: tunneld.plugin.v1.ConfigureResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
-	29, // 19: tunneld.plugin.v1.WatchStatusResponse.upstreams:type_name -> tunneld.plugin.v1.UpstreamStatus
-	6,  // 20: tunneld.plugin.v1.UpstreamStatus.health:type_name -> tunneld.plugin.v1.Health
-	49, // 21: tunneld.plugin.v1.UpstreamStatus.credential_expires:type_name -> google.protobuf.Timestamp
-	49, // 22: tunneld.plugin.v1.UpstreamStatus.credential_renewed:type_name -> google.protobuf.Timestamp
-	30, // 23: tunneld.plugin.v1.UpstreamStatus.certificates:type_name -> tunneld.plugin.v1.Certificate
-	49, // 24: tunneld.plugin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	35, // 25: tunneld.plugin.v1.DialRequest.target:type_name -> tunneld.plugin.v1.Target
-	36, // 26: tunneld.plugin.v1.DialRequest.socket_options:type_name -> tunneld.plugin.v1.SocketOptions
-	0,  // 27: tunneld.plugin.v1.DialRequest.accepted_paths:type_name -> tunneld.plugin.v1.DataPath
-	34, // 28: tunneld.plugin.v1.DialRequest.common:type_name -> tunneld.plugin.v1.CommonSettings
-	48, // 29: tunneld.plugin.v1.CommonSettings.half_close:type_name -> google.protobuf.Duration
-	48, // 30: tunneld.plugin.v1.SocketOptions.keepalive_idle:type_name -> google.protobuf.Duration
-	48, // 31: tunneld.plugin.v1.SocketOptions.keepalive_interval:type_name -> google.protobuf.Duration
-	48, // 32: tunneld.plugin.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
-	38, // 33: tunneld.plugin.v1.DialResponse.handoff:type_name -> tunneld.plugin.v1.Handoff
-	39, // 34: tunneld.plugin.v1.DialResponse.stream:type_name -> tunneld.plugin.v1.StreamHandle
-	42, // 35: tunneld.plugin.v1.DialResponse.error:type_name -> tunneld.plugin.v1.DialError
-	0,  // 36: tunneld.plugin.v1.Handoff.path:type_name -> tunneld.plugin.v1.DataPath
-	40, // 37: tunneld.plugin.v1.Handoff.connected:type_name -> tunneld.plugin.v1.Connected
-	40, // 38: tunneld.plugin.v1.StreamHandle.connected:type_name -> tunneld.plugin.v1.Connected
-	41, // 39: tunneld.plugin.v1.Connected.stages:type_name -> tunneld.plugin.v1.StageTime
-	7,  // 40: tunneld.plugin.v1.StageTime.stage:type_name -> tunneld.plugin.v1.Stage
-	48, // 41: tunneld.plugin.v1.StageTime.duration:type_name -> google.protobuf.Duration
-	7,  // 42: tunneld.plugin.v1.DialError.stage:type_name -> tunneld.plugin.v1.Stage
-	8,  // 43: tunneld.plugin.v1.DialError.reason:type_name -> tunneld.plugin.v1.Reason
-	48, // 44: tunneld.plugin.v1.DialError.retry_after:type_name -> google.protobuf.Duration
-	41, // 45: tunneld.plugin.v1.DialError.stages:type_name -> tunneld.plugin.v1.StageTime
-	45, // 46: tunneld.plugin.v1.TunnelRequest.half_close:type_name -> tunneld.plugin.v1.HalfClose
-	46, // 47: tunneld.plugin.v1.TunnelRequest.abort:type_name -> tunneld.plugin.v1.Abort
-	45, // 48: tunneld.plugin.v1.TunnelResponse.half_close:type_name -> tunneld.plugin.v1.HalfClose
-	47, // 49: tunneld.plugin.v1.TunnelResponse.end:type_name -> tunneld.plugin.v1.End
-	9,  // 50: tunneld.plugin.v1.PluginService.GetInfo:input_type -> tunneld.plugin.v1.GetInfoRequest
-	11, // 51: tunneld.plugin.v1.PluginService.GetSchema:input_type -> tunneld.plugin.v1.GetSchemaRequest
-	19, // 52: tunneld.plugin.v1.PluginService.ValidateConfig:input_type -> tunneld.plugin.v1.ValidateConfigRequest
-	23, // 53: tunneld.plugin.v1.PluginService.Configure:input_type -> tunneld.plugin.v1.ConfigureRequest
-	25, // 54: tunneld.plugin.v1.PluginService.Release:input_type -> tunneld.plugin.v1.ReleaseRequest
-	27, // 55: tunneld.plugin.v1.PluginService.WatchStatus:input_type -> tunneld.plugin.v1.WatchStatusRequest
-	31, // 56: tunneld.plugin.v1.PluginService.Drain:input_type -> tunneld.plugin.v1.DrainRequest
-	33, // 57: tunneld.plugin.v1.TunnelService.Dial:input_type -> tunneld.plugin.v1.DialRequest
-	43, // 58: tunneld.plugin.v1.TunnelService.Tunnel:input_type -> tunneld.plugin.v1.TunnelRequest
-	10, // 59: tunneld.plugin.v1.PluginService.GetInfo:output_type -> tunneld.plugin.v1.GetInfoResponse
-	12, // 60: tunneld.plugin.v1.PluginService.GetSchema:output_type -> tunneld.plugin.v1.GetSchemaResponse
-	20, // 61: tunneld.plugin.v1.PluginService.ValidateConfig:output_type -> tunneld.plugin.v1.ValidateConfigResponse
-	24, // 62: tunneld.plugin.v1.PluginService.Configure:output_type -> tunneld.plugin.v1.ConfigureResponse
-	26, // 63: tunneld.plugin.v1.PluginService.Release:output_type -> tunneld.plugin.v1.ReleaseResponse
-	28, // 64: tunneld.plugin.v1.PluginService.WatchStatus:output_type -> tunneld.plugin.v1.WatchStatusResponse
-	32, // 65: tunneld.plugin.v1.PluginService.Drain:output_type -> tunneld.plugin.v1.DrainResponse
-	37, // 66: tunneld.plugin.v1.TunnelService.Dial:output_type -> tunneld.plugin.v1.DialResponse
-	44, // 67: tunneld.plugin.v1.TunnelService.Tunnel:output_type -> tunneld.plugin.v1.TunnelResponse
-	59, // [59:68] is the sub-list for method output_type
-	50, // [50:59] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	16, // 5: tunneld.plugin.v1.Attribute.type:type_name -> tunneld.plugin.v1.Type
+	2,  // 6: tunneld.plugin.v1.Attribute.dial_time:type_name -> tunneld.plugin.v1.DialTime
+	4,  // 7: tunneld.plugin.v1.Type.kind:type_name -> tunneld.plugin.v1.Kind
+	16, // 8: tunneld.plugin.v1.Type.element:type_name -> tunneld.plugin.v1.Type
+	3,  // 9: tunneld.plugin.v1.Type.path:type_name -> tunneld.plugin.v1.PathUse
+	5,  // 10: tunneld.plugin.v1.NestedBlock.nesting:type_name -> tunneld.plugin.v1.Nesting
+	14, // 11: tunneld.plugin.v1.NestedBlock.body:type_name -> tunneld.plugin.v1.Block
+	19, // 12: tunneld.plugin.v1.Upstream.common:type_name -> tunneld.plugin.v1.CommonValues
+	18, // 13: tunneld.plugin.v1.ValidateConfigRequest.upstream:type_name -> tunneld.plugin.v1.Upstream
+	23, // 14: tunneld.plugin.v1.ValidateConfigResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
+	22, // 15: tunneld.plugin.v1.ValidateConfigResponse.defaults:type_name -> tunneld.plugin.v1.CommonDefaults
+	49, // 16: tunneld.plugin.v1.CommonDefaults.half_close:type_name -> google.protobuf.Duration
+	6,  // 17: tunneld.plugin.v1.Diagnostic.severity:type_name -> tunneld.plugin.v1.Severity
+	18, // 18: tunneld.plugin.v1.ConfigureRequest.upstreams:type_name -> tunneld.plugin.v1.Upstream
+	23, // 19: tunneld.plugin.v1.ConfigureResponse.diagnostics:type_name -> tunneld.plugin.v1.Diagnostic
+	30, // 20: tunneld.plugin.v1.WatchStatusResponse.upstreams:type_name -> tunneld.plugin.v1.UpstreamStatus
+	7,  // 21: tunneld.plugin.v1.UpstreamStatus.health:type_name -> tunneld.plugin.v1.Health
+	50, // 22: tunneld.plugin.v1.UpstreamStatus.credential_expires:type_name -> google.protobuf.Timestamp
+	50, // 23: tunneld.plugin.v1.UpstreamStatus.credential_renewed:type_name -> google.protobuf.Timestamp
+	31, // 24: tunneld.plugin.v1.UpstreamStatus.certificates:type_name -> tunneld.plugin.v1.Certificate
+	50, // 25: tunneld.plugin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	36, // 26: tunneld.plugin.v1.DialRequest.target:type_name -> tunneld.plugin.v1.Target
+	37, // 27: tunneld.plugin.v1.DialRequest.socket_options:type_name -> tunneld.plugin.v1.SocketOptions
+	0,  // 28: tunneld.plugin.v1.DialRequest.accepted_paths:type_name -> tunneld.plugin.v1.DataPath
+	35, // 29: tunneld.plugin.v1.DialRequest.common:type_name -> tunneld.plugin.v1.CommonSettings
+	49, // 30: tunneld.plugin.v1.CommonSettings.half_close:type_name -> google.protobuf.Duration
+	49, // 31: tunneld.plugin.v1.SocketOptions.keepalive_idle:type_name -> google.protobuf.Duration
+	49, // 32: tunneld.plugin.v1.SocketOptions.keepalive_interval:type_name -> google.protobuf.Duration
+	49, // 33: tunneld.plugin.v1.SocketOptions.user_timeout:type_name -> google.protobuf.Duration
+	39, // 34: tunneld.plugin.v1.DialResponse.handoff:type_name -> tunneld.plugin.v1.Handoff
+	40, // 35: tunneld.plugin.v1.DialResponse.stream:type_name -> tunneld.plugin.v1.StreamHandle
+	43, // 36: tunneld.plugin.v1.DialResponse.error:type_name -> tunneld.plugin.v1.DialError
+	0,  // 37: tunneld.plugin.v1.Handoff.path:type_name -> tunneld.plugin.v1.DataPath
+	41, // 38: tunneld.plugin.v1.Handoff.connected:type_name -> tunneld.plugin.v1.Connected
+	41, // 39: tunneld.plugin.v1.StreamHandle.connected:type_name -> tunneld.plugin.v1.Connected
+	42, // 40: tunneld.plugin.v1.Connected.stages:type_name -> tunneld.plugin.v1.StageTime
+	8,  // 41: tunneld.plugin.v1.StageTime.stage:type_name -> tunneld.plugin.v1.Stage
+	49, // 42: tunneld.plugin.v1.StageTime.duration:type_name -> google.protobuf.Duration
+	8,  // 43: tunneld.plugin.v1.DialError.stage:type_name -> tunneld.plugin.v1.Stage
+	9,  // 44: tunneld.plugin.v1.DialError.reason:type_name -> tunneld.plugin.v1.Reason
+	49, // 45: tunneld.plugin.v1.DialError.retry_after:type_name -> google.protobuf.Duration
+	42, // 46: tunneld.plugin.v1.DialError.stages:type_name -> tunneld.plugin.v1.StageTime
+	46, // 47: tunneld.plugin.v1.TunnelRequest.half_close:type_name -> tunneld.plugin.v1.HalfClose
+	47, // 48: tunneld.plugin.v1.TunnelRequest.abort:type_name -> tunneld.plugin.v1.Abort
+	46, // 49: tunneld.plugin.v1.TunnelResponse.half_close:type_name -> tunneld.plugin.v1.HalfClose
+	48, // 50: tunneld.plugin.v1.TunnelResponse.end:type_name -> tunneld.plugin.v1.End
+	10, // 51: tunneld.plugin.v1.PluginService.GetInfo:input_type -> tunneld.plugin.v1.GetInfoRequest
+	12, // 52: tunneld.plugin.v1.PluginService.GetSchema:input_type -> tunneld.plugin.v1.GetSchemaRequest
+	20, // 53: tunneld.plugin.v1.PluginService.ValidateConfig:input_type -> tunneld.plugin.v1.ValidateConfigRequest
+	24, // 54: tunneld.plugin.v1.PluginService.Configure:input_type -> tunneld.plugin.v1.ConfigureRequest
+	26, // 55: tunneld.plugin.v1.PluginService.Release:input_type -> tunneld.plugin.v1.ReleaseRequest
+	28, // 56: tunneld.plugin.v1.PluginService.WatchStatus:input_type -> tunneld.plugin.v1.WatchStatusRequest
+	32, // 57: tunneld.plugin.v1.PluginService.Drain:input_type -> tunneld.plugin.v1.DrainRequest
+	34, // 58: tunneld.plugin.v1.TunnelService.Dial:input_type -> tunneld.plugin.v1.DialRequest
+	44, // 59: tunneld.plugin.v1.TunnelService.Tunnel:input_type -> tunneld.plugin.v1.TunnelRequest
+	11, // 60: tunneld.plugin.v1.PluginService.GetInfo:output_type -> tunneld.plugin.v1.GetInfoResponse
+	13, // 61: tunneld.plugin.v1.PluginService.GetSchema:output_type -> tunneld.plugin.v1.GetSchemaResponse
+	21, // 62: tunneld.plugin.v1.PluginService.ValidateConfig:output_type -> tunneld.plugin.v1.ValidateConfigResponse
+	25, // 63: tunneld.plugin.v1.PluginService.Configure:output_type -> tunneld.plugin.v1.ConfigureResponse
+	27, // 64: tunneld.plugin.v1.PluginService.Release:output_type -> tunneld.plugin.v1.ReleaseResponse
+	29, // 65: tunneld.plugin.v1.PluginService.WatchStatus:output_type -> tunneld.plugin.v1.WatchStatusResponse
+	33, // 66: tunneld.plugin.v1.PluginService.Drain:output_type -> tunneld.plugin.v1.DrainResponse
+	38, // 67: tunneld.plugin.v1.TunnelService.Dial:output_type -> tunneld.plugin.v1.DialResponse
+	45, // 68: tunneld.plugin.v1.TunnelService.Tunnel:output_type -> tunneld.plugin.v1.TunnelResponse
+	60, // [60:69] is the sub-list for method output_type
+	51, // [51:60] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_tunneld_plugin_v1_plugin_proto_init() }
@@ -3691,7 +3763,7 @@ func file_tunneld_plugin_v1_plugin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tunneld_plugin_v1_plugin_proto_rawDesc), len(file_tunneld_plugin_v1_plugin_proto_rawDesc)),
-			NumEnums:      9,
+			NumEnums:      10,
 			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   2,
