@@ -37,8 +37,9 @@ func (n *notifier) started(listeners int, generation uint64) {
 	n.send(daemon.SdNotifyReady, "STATUS="+serving(listeners, generation))
 }
 
-// event tells of reloads, for Type=notify-reload: it waits for READY=1 with a
-// MONOTONIC_USEC that is not before its signal, whatever the outcome.
+// event tells of reloads. Type=notify-reload waits for READY=1 with a MONOTONIC_USEC
+// that is not before its signal, whatever the outcome; Type=notify shows that one is
+// under way.
 func (n *notifier) event(e status.Event) {
 	switch now := serving(e.Listeners, e.Generation); {
 	case e.Reload == nil:

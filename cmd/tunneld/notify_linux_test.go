@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/core/status"
@@ -51,6 +52,14 @@ func startManager(t *testing.T) *serviceManager {
 	})
 	t.Setenv("NOTIFY_SOCKET", path)
 	return m
+}
+
+// mark says something itself, behind what has been said so far.
+func (m *serviceManager) mark(t *testing.T) {
+	t.Helper()
+	if _, err := daemon.SdNotify(false, "MARK=1"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // next returns the next message, its lines by name.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
 )
 
 const unitPath = root + "/examples/systemd/tunneld.service"
@@ -28,27 +30,14 @@ func analyze(t *testing.T, args ...string) (output string, err error) {
 	return string(b), err
 }
 
-// unit is the example, as systemd-analyze can check it here: with a program
-// that exists, and with a type that an old systemd knows.
+// unit is the example, with a program that exists.
 func unit(t *testing.T) (path string) {
 	t.Helper()
-	text := readUnit(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = strings.Replace(text, "ExecStart=/usr/bin/tunneld ", "ExecStart="+exe+" ", 1)
-	out, err := analyze(t, "--version")
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	version := regexp.MustCompile(`^systemd (\d+)`).FindStringSubmatch(out)
-	if version == nil {
-		t.Fatalf("the version of systemd in %q", out)
-	}
-	if n, err := strconv.Atoi(version[1]); err != nil || n < 253 {
-		text = strings.Replace(text, "\nType=notify-reload\n", "\nType=notify\n", 1)
-	}
+	text := strings.ReplaceAll(readUnit(t), "=/usr/bin/tunneld ", "="+exe+" ")
 	path = filepath.Join(t.TempDir(), "tunneld.service")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -77,39 +66,91 @@ func TestUnitIsValid(t *testing.T) {
 	}
 }
 
-// TestUnitFitsTheDaemon: its command line is one of ours, and its times are
-// longer than the daemon's.
+// unitValue is what the example has for a name.
+func unitValue(t *testing.T, name string) string {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^`+name+`=(.*)$`).FindAllStringSubmatch(readUnit(t), -1)
+	if len(m) != 1 {
+		t.Fatalf("%d lines for %s", len(m), name)
+	}
+	return m[0][1]
+}
+
+// unitCommand is a command of the example: ours, with the flags that it has there.
+func unitCommand(t *testing.T, name string) *cobra.Command {
+	t.Helper()
+	line := strings.Fields(unitValue(t, name))
+	cmd, rest, err := newRoot(nil, nil, nil).Find(line[1:])
+	if err == nil {
+		err = cmd.ParseFlags(rest)
+	}
+	if err != nil || line[0] != "/usr/bin/tunneld" || cmd.Flag("config").Value.String() != defaultConfig {
+		t.Fatalf("%q: %v", line, err)
+	}
+	return cmd
+}
+
+// TestUnitFitsTheDaemon: its command lines are ours, and its times are longer than
+// those of the program.
 func TestUnitFitsTheDaemon(t *testing.T) {
-	text := readUnit(t)
-	value := func(name string) string {
-		m := regexp.MustCompile(`(?m)^`+name+`=(.*)$`).FindAllStringSubmatch(text, -1)
-		if len(m) != 1 {
-			t.Fatalf("%d lines for %s", len(m), name)
+	for name, want := range map[string]string{
+		"Type":                     "notify", // systemd 252 knows no notify-reload
+		"RestartPreventExitStatus": strconv.Itoa(exitInvalid),
+		"LimitCORE":                "0",
+		"StartLimitIntervalSec":    "0",
+	} {
+		if got := unitValue(t, name); got != want {
+			t.Errorf("%s=%s, want %s", name, got, want)
 		}
-		return m[0][1]
 	}
-	if got := value("Type"); got != "notify-reload" {
-		t.Errorf("type %s", got)
+	if cmd := unitCommand(t, "ExecStart"); cmd.Name() != "run" {
+		t.Errorf("it starts %q", cmd.Name())
 	}
-	command := strings.Fields(value("ExecStart"))
-	cmd, rest, err := newRoot(nil, nil, nil).Find(command[1:])
-	if err != nil || cmd.Name() != "run" {
-		t.Fatalf("%q: %v, %v", command, cmd, err)
+	reload := unitCommand(t, "ExecReload")
+	if reload.Name() != "reload" {
+		t.Errorf("it reloads by %q", reload.Name())
 	}
-	if err := cmd.ParseFlags(rest); err != nil || cmd.Flag("config").Value.String() != defaultConfig {
-		t.Errorf("%q: %v", command, err)
+	for name, least := range map[string]string{
+		"TimeoutStartSec": reload.Flag("timeout").Value.String(), // bounds the reload, too
+		"TimeoutStopSec":  "30s",                                 // the default of daemon.shutdown_timeout
+	} {
+		given, err := time.ParseDuration(unitValue(t, name))
+		bound, boundErr := time.ParseDuration(least)
+		if err != nil || boundErr != nil || given <= bound {
+			t.Errorf("%s=%s, not more than %s: %v, %v", name, given, least, err, boundErr)
+		}
 	}
-	if got := value("RestartPreventExitStatus"); got != strconv.Itoa(exitInvalid) {
-		t.Errorf("no restart after status %s", got)
+}
+
+// TestReloadOfTheUnit: "systemctl reload" finds the daemon by what systemd tells both,
+// ends once systemd has been told that the reload has, and fails with it.
+func TestReloadOfTheUnit(t *testing.T) {
+	m := startManager(t)
+	dir, err := os.MkdirTemp("", "run")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got := value("LimitCORE"); got != "0" {
-		t.Errorf("core files of %s bytes", got)
-	}
-	if got := value("StartLimitIntervalSec"); got != "0" {
-		t.Errorf("tries are counted over %s", got)
-	}
-	const shutdownTimeout = 30 * time.Second // the default of daemon.shutdown_timeout
-	if stop, err := time.ParseDuration(value("TimeoutStopSec")); err != nil || stop <= shutdownTimeout {
-		t.Errorf("TimeoutStopSec: %v, %v", stop, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Setenv("RUNTIME_DIRECTORY", dir)
+	p := runProgram(t, 1, direct(1, ""))
+	m.want(t, "READY", "1 listener, generation 1")
+	line := strings.Fields(strings.Replace(unitValue(t, "ExecReload"), defaultConfig, p.path, 1))
+	for _, step := range []struct {
+		config, said string
+		status       int
+	}{
+		{direct(2, ""), "2 listeners, generation 2", exitOK},
+		{"nonsense {", "2 listeners, generation 2, the last reload failed: ", exitInvalid},
+	} {
+		p.write(t, step.config)
+		cmd := programCommand(t, line[1:]...)
+		out, err := cmd.CombinedOutput()
+		m.mark(t)
+		if status := cmd.ProcessState.ExitCode(); status != step.status {
+			t.Errorf("exit status %d, %v\n%s", status, err, out)
+		}
+		m.want(t, "RELOADING", "")
+		m.want(t, "READY", step.said)
+		m.want(t, "MARK", "")
 	}
 }
