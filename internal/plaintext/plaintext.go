@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"html"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -24,15 +23,10 @@ func Line(s string, n int) string {
 	return strings.TrimSpace(Shown(s))
 }
 
-// shortestSecret is how many bytes a secret has, at the least, that Excerpt takes
-// out: a shorter one stands in any text.
-const shortestSecret = 4
-
 // Excerpt returns the beginning of a peer's text as one line: printable, with single
 // spaces, without the secrets given and those of URLs, of a page of HTML the words
 // alone, and at most n bytes long, behind which an ellipsis says that there was more.
 func Excerpt(s string, n int, secrets ...string) string {
-	secrets = slices.DeleteFunc(slices.Clone(secrets), func(s string) bool { return len(s) < shortestSecret })
 	s = RedactURLs(Redact(s, secrets...))
 	if strings.HasPrefix(strings.TrimSpace(s), "<") {
 		s = Redact(withoutMarkup(s), secrets...)

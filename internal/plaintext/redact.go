@@ -5,15 +5,22 @@ import (
 	"html"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // shortestStart is how many bytes of a secret the end of a text must be to be
 // taken for its beginning: fewer are there by chance.
 const shortestStart = 4
 
+// shortestSecret is how many bytes a secret has, at the least, that is taken out wherever
+// it stands. A shorter one is in any word by chance, and is taken out where it stands by
+// itself: as a part of a word it tells nobody anything.
+const shortestSecret = 4
+
 // Redact takes secrets out of a text of the far end's, which may repeat what it
 // was sent: as it was, escaped for a URL, for HTML or for JSON; and the
-// beginning of one at the text's end, where the reading stopped. Redact before
+// beginning of one at the text's end, where the reading stopped. One of fewer than four
+// bytes is taken out only where it is no part of a longer word or number. Redact before
 // the text is shortened or changed: what is left of a secret is not found.
 func Redact(text string, secrets ...string) string {
 	hidden := make([]bool, len(text))
@@ -31,8 +38,11 @@ func Redact(text string, secrets ...string) string {
 				if i < 0 {
 					break
 				}
-				hide(from+i, from+i+len(s))
-				from += i + len(s)
+				end := from + i + len(s)
+				if len(s) >= shortestSecret || !inWord(plain, from+i) && !inWord(plain, end) {
+					hide(from+i, end)
+				}
+				from = end
 			}
 			for n := min(len(s), len(plain)); n >= shortestStart; n-- {
 				if strings.HasSuffix(plain, s[:n]) {
@@ -52,6 +62,16 @@ func Redact(text string, secrets ...string) string {
 		}
 	}
 	return b.String()
+}
+
+// inWord says whether the bytes before and after a place in a text belong to one word or
+// number.
+func inWord(text string, at int) bool {
+	return at > 0 && at < len(text) && isWord(text[at-1]) && isWord(text[at])
+}
+
+func isWord(b byte) bool {
+	return '0' <= b && b <= '9' || 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || b >= utf8.RuneSelf
 }
 
 // unescaper returns what stands at the beginning of a text that is not empty,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -59,12 +60,23 @@ func parseConnectionString(s string) (connection, error) {
 	if endpoint == "" {
 		return c, errors.New("it has no Endpoint")
 	}
+	if scheme, _, found := strings.Cut(endpoint, "://"); found && scheme != "sb" {
+		return c, fmt.Errorf("its Endpoint begins with %s and not with sb://", shownScheme(scheme))
+	}
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Hostname() == "" || u.Scheme != "sb" {
 		return c, errors.New("its Endpoint is not sb://host/")
 	}
 	c.host, c.port = u.Hostname(), u.Port()
 	return c, nil
+}
+
+// shownScheme is a scheme as an error may show it.
+func shownScheme(scheme string) string {
+	if slices.Contains([]string{"http", "https", "ws", "wss", "amqp", "amqps", "tcp"}, scheme) {
+		return scheme + "://"
+	}
+	return "another scheme"
 }
 
 // maxShownKey is shorter than a policy's key in base64, in bytes.

@@ -33,7 +33,7 @@ func tlsFailure(ctx context.Context, err error, address string) *sdk.DialError {
 func (c *Config) handshakeFailure(ctx context.Context, s *settings, err error, token string) *sdk.DialError {
 	var refused *wsstream.RefusedError
 	if errors.As(err, &refused) {
-		e := refusal(s, refused, token, c.token.clock())
+		e := refusal(s, refused, token, c.TokenIn, c.token.clock())
 		if e.Reason == sdk.ReasonUnauthenticated {
 			c.token.drop(token)
 		}
@@ -53,14 +53,14 @@ func (c *Config) handshakeFailure(ctx context.Context, s *settings, err error, t
 
 // refusal reads the service's status and reason. The service says in the status
 // line's text what is wrong, and adds a TrackingId that its support asks for.
-func refusal(s *settings, r *wsstream.RefusedError, token string, now time.Time) *sdk.DialError {
+func refusal(s *settings, r *wsstream.RefusedError, token, tokenIn string, now time.Time) *sdk.DialError {
 	text := quote(r.Reason, token)
 	e := sdk.HTTPRefusal(sdk.StageHandshake, r.Status, r.Header)
 	e.Message, e.Err = fmt.Sprintf("the service answered %d %s", r.Status, text), r
 	lower := strings.ToLower(text)
 	switch {
 	case r.Status == http.StatusUnauthorized:
-		e.Hint = unauthorizedHint(s, lower, r.Header, now)
+		e.Hint = unauthorizedHint(s, lower, tokenIn, r.Header, now)
 	case r.Status == http.StatusForbidden:
 		e.Hint = "the policy lacks the Send right: add it, or use a key of another policy"
 	case r.Status == http.StatusNotFound && strings.Contains(lower, "listener"):
@@ -86,9 +86,13 @@ func refusal(s *settings, r *wsstream.RefusedError, token string, now time.Time)
 }
 
 // unauthorizedHint tells apart what a 401 may mean.
-func unauthorizedHint(s *settings, text string, h http.Header, now time.Time) string {
+func unauthorizedHint(s *settings, text, tokenIn string, h http.Header, now time.Time) string {
 	skew := clockSkew(h, now)
+	anonymous := s.token.IsZero() && s.key.IsZero()
+	inHeader := !anonymous && tokenIn == InHeader
 	switch {
+	case inHeader && strings.Contains(text, "missingtoken"):
+		return `the service has seen no token: a gateway in between drops the header ServiceBusAuthorization; set token_in = "query"`
 	case strings.Contains(text, "audience"):
 		return fmt.Sprintf("the token is for another address: it must be for %s", s.audience())
 	case strings.Contains(text, "expired") && !s.token.IsZero():
@@ -101,12 +105,17 @@ func unauthorizedHint(s *settings, text string, h http.Header, now time.Time) st
 		return "check this machine's clock: the token was made just now"
 	case strings.Contains(text, "signature") && s.token.IsZero():
 		return fmt.Sprintf("the key is not the one of policy %q: copy it whole, with the = at its end", s.keyName)
-	case s.token.IsZero() && s.key.IsZero():
+	case anonymous:
 		return "the hybrid connection wants a token: set key_name and key"
-	case !s.token.IsZero():
-		return "check the ready-made token"
 	}
-	return fmt.Sprintf("check that policy %q exists, its key, and this machine's clock", s.keyName)
+	hint := "check the ready-made token"
+	if s.token.IsZero() {
+		hint = fmt.Sprintf("check that policy %q exists, its key, and this machine's clock", s.keyName)
+	}
+	if inHeader && !strings.Contains(text, "trackingid") { // which each answer of the service has
+		hint += `; if a gateway in between drops the header ServiceBusAuthorization, set token_in = "query"`
+	}
+	return hint
 }
 
 // bridgeFailure is why azbridge did not take the port.

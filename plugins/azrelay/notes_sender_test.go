@@ -1,6 +1,8 @@
 package azrelay_test
 
 import (
+	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -105,6 +107,7 @@ func TestRefusals(t *testing.T) {
 		hint      string
 	}{
 		{name: "401 no token", over: map[string]any{"key_name": nil, "key": nil}, reason: sdk.ReasonUnauthenticated, message: "401 MissingToken", hint: "set key_name and key"},
+		{name: "401 a gateway has dropped the header", faults: azrelayemu.Faults{Status: 401, Reason: "MissingToken: Relay security token is required."}, reason: sdk.ReasonUnauthenticated, message: "401 MissingToken", hint: `set token_in = "query"`},
 		{name: "401 bad token", over: map[string]any{"key": "wrong"}, reason: sdk.ReasonUnauthenticated, message: "401 InvalidSignature", hint: "copy it whole"},
 		{name: "401 unknown policy", over: map[string]any{"key_name": "nobody"}, reason: sdk.ReasonUnauthenticated, message: "401 InvalidSignature", hint: `"nobody"`},
 		{name: "401 expired: this clock is behind", now: 2 * time.Hour, reason: sdk.ReasonUnauthenticated, message: "401 ExpiredToken", hint: "behind the service's"},
@@ -140,6 +143,36 @@ func TestRefusals(t *testing.T) {
 				if strings.Contains(e.Message+e.Hint, secret) {
 					t.Errorf("a secret in %q, %q", e.Message, e.Hint)
 				}
+			}
+		})
+	}
+}
+
+// A 401 without the service's text is of something in between, which may have dropped the
+// header with the token.
+func TestABare401SuggestsTheQuery(t *testing.T) {
+	const hint = `drops the header ServiceBusAuthorization, set token_in = "query"`
+	for name, tt := range map[string]struct {
+		over   map[string]any
+		reason string
+		want   bool
+	}{
+		"key":                   {map[string]any{"key_name": "send", "key": "k"}, "Unauthorized", true},
+		"token":                 {map[string]any{"token": "SharedAccessSignature sr=a&sig=AAAA&se=1900000000&skn=send"}, "", true},
+		"in the query already":  {map[string]any{"key_name": "send", "key": "k", "token_in": "query"}, "Unauthorized", false},
+		"no token at all":       {nil, "Unauthorized", false},
+		"of the service itself": {map[string]any{"key_name": "send", "key": "k"}, "Unauthorized. TrackingId:7_G0", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gateway := nettest.Serve(t, func(c *net.TCPConn) {
+				if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+					t.Errorf("read request: %v", err)
+				}
+				_, _ = fmt.Fprintf(c, "HTTP/1.1 401 %s\r\nContent-Length: 0\r\n\r\n", tt.reason)
+			})
+			e := dialError(t, upstream(t, plain("ws://"+gateway, tt.over)), "label")
+			if e.Reason != sdk.ReasonUnauthenticated || strings.Contains(e.Hint, hint) != tt.want {
+				t.Errorf("%v, hint %q", e, e.Hint)
 			}
 		})
 	}

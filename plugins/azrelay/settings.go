@@ -173,15 +173,10 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	if c.PingTimeout > 0 && c.PingInterval == 0 {
 		ds.add("ping_timeout", "there are no pings that could stay unanswered", "Set ping_interval, or leave ping_timeout out.")
 	}
-	if s.scheme == "ws" && s.host != "" && !isLoopback(s.host) {
+	if s.scheme == "ws" && s.host != "" && !sdk.IsLoopback(s.host) {
 		ds.warn("endpoint", "the connection is not encrypted: anybody in between can read the token and all data", "Use ws:// for an emulator on this machine only.")
 	}
 	return append(ds, c.TLS.Validate("tls")...)
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // trim takes off the line break that a file ends in: no key, token or URL has

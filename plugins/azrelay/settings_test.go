@@ -76,6 +76,9 @@ func TestValidate(t *testing.T) {
 		{"another scheme", func(c *Config) { c.Endpoint = "http://host:80" }, "endpoint"},
 		{"plain to elsewhere", func(c *Config) { c.Endpoint = "ws://host:80" }, "endpoint"},
 		{"plain to here", func(c *Config) { c.Endpoint = "ws://localhost:80" }, ""},
+		{"plain to an address of here", func(c *Config) { c.Endpoint = "ws://127.0.0.2:80" }, ""},
+		{"plain to here by IPv6", func(c *Config) { c.Endpoint = "ws://[::1]:80" }, ""},
+		{"plain to here by name", func(c *Config) { c.Endpoint = "ws://relay.LOCALHOST.:80" }, ""},
 		{"a key without its name", func(c *Config) { c.KeyName = "" }, "key"},
 		{"a name without its key", func(c *Config) { c.Key = sdk.Secret{} }, "key_name"},
 		{"a key and a token", func(c *Config) { c.ReadyToken = sdk.NewSecret(token) }, "token"},
@@ -231,6 +234,23 @@ func TestConnectionStringsHoldNothingUnknown(t *testing.T) {
 				t.Errorf("a value is shown: %s", text)
 			}
 		})
+	}
+}
+
+// A wrong scheme is one error, of the scheme, and not of what cannot be read behind it.
+func TestConnectionStringsScheme(t *testing.T) {
+	for endpoint, want := range map[string]string{
+		"https://ns/":    "begins with https:// and not with sb://",
+		"wss://ns":       "begins with wss:// and not with sb://",
+		"hidden://ns/":   "begins with another scheme and not with sb://",
+		"sb:///":         "is not sb://host/",
+		"ns.windows.net": "is not sb://host/",
+	} {
+		c := &Config{ConnectionString: sdk.NewSecret("Endpoint=" + endpoint + ";SharedAccessKeyName=send;SharedAccessKey=" + testKey)}
+		ds := c.Validate()
+		if len(ds) != 1 || ds[0].Path[0] != "connection_string" || !strings.Contains(ds[0].Summary, want) || strings.Contains(ds[0].Summary, "hidden") {
+			t.Errorf("%s: %+v, want one error with %q", endpoint, ds, want)
+		}
 	}
 }
 

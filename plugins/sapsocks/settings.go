@@ -163,7 +163,7 @@ func (c *Config) mergeTokenURL(b binding, o *OAuth, path string, p *problems) st
 	case u.User != nil:
 		p.add("the token service's address contains a user or password", "Write them as client_id and client_secret.", at...)
 		return ""
-	case u.Scheme == "http" && !loopback(u.Hostname()):
+	case u.Scheme == "http" && !sdk.IsLoopback(u.Hostname()):
 		p.add("the token service's address is not encrypted: the client's secret would be readable on its way", "Write https://.", at...)
 		return ""
 	}
@@ -174,11 +174,6 @@ func (c *Config) mergeTokenURL(b binding, o *OAuth, path string, p *problems) st
 	}
 	u.Path, u.RawPath, u.Fragment = trimmed, "", ""
 	return u.String()
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // checkService says what a token cannot be had without.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/schema"
 	"github.com/tunneld/tunneld/internal/tlsconf"
 )
@@ -81,6 +82,11 @@ func ValidateText(text string, path ...string) []Diagnostic {
 	}
 	return []Diagnostic{{Summary: strings.Join(path, ".") + " " + summary, Detail: detail, Path: slices.Clone(path)}}
 }
+
+// IsLoopback says whether a host, an IP address without brackets or a name, is this machine
+// itself: 127.0.0.0/8, ::1, localhost and names below it. A warning that something is sent
+// without TLS has no reason there.
+func IsLoopback(host string) bool { return outbound.IsLoopback(host) }
 
 // ValidateSecret warns of a line break at a secret's end, which nearly always is that of
 // the file; path is where it stands in the upstream's body. It returns at most one

@@ -4,8 +4,9 @@ import "github.com/tunneld/tunneld/internal/plaintext"
 
 // Redact takes secrets out of a text from the far end, which may repeat what it was sent:
 // as it was, or escaped for a URL, for HTML or for JSON, and the beginning of one at the
-// text's end, where the reading stopped. Call it before the text is shortened or changed,
-// since it does not find parts of a secret.
+// text's end, where the reading stopped. A secret of fewer than 4 bytes, which any text holds
+// by chance, is taken out where it stands by itself and not as part of a word. Call it before
+// the text is shortened or changed, since it does not find parts of a secret.
 func Redact(text string, secrets ...string) string { return plaintext.Redact(text, secrets...) }
 
 // RedactURLs takes the userinfo and the query out of each URL in a text: both may be
@@ -15,8 +16,7 @@ func RedactURLs(text string) string { return plaintext.RedactURLs(text) }
 
 // Excerpt makes a text from the far end fit for an error: one printable line of at most n
 // bytes and an ellipsis, only the words of a page of HTML, and without the secrets that
-// the far end may repeat (see Redact and RedactURLs). Secrets of fewer than 4 bytes are
-// left, since any text may hold them by chance.
+// the far end may repeat (see Redact and RedactURLs).
 func Excerpt(text string, n int, secrets ...string) string {
 	return plaintext.Excerpt(text, n, secrets...)
 }

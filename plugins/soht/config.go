@@ -30,7 +30,7 @@ func (c *Config) Validate() []sdk.Diagnostic {
 		fail("url holds a fragment", "Remove the # and what follows: it is never sent.", "url")
 	default:
 		https = u.Scheme == "https"
-		if !https && c.Username != "" {
+		if !https && c.Username != "" && !sdk.IsLoopback(u.Hostname()) {
 			warn("the login is sent unencrypted", "Use an https url: anybody in between can read the password.", "url")
 		}
 		if !https && c.TLS != nil {

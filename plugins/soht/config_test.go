@@ -31,6 +31,7 @@ func TestValidation(t *testing.T) {
 		{"not a URL", values{"url": "http://[::1/soht"}, "url", false},
 		{"credentials in the URL", values{"url": "http://u:secret@host/soht"}, "url", false},
 		{"a fragment", values{"url": "http://host/soht#x"}, "url", false},
+		{"a login in the clear, to here", values{"url": "http://127.0.0.2:8080/soht", "username": "u", "password": "secret"}, "", false},
 		{"a login in the clear", values{"url": "http://host/soht", "username": "u", "password": "secret"}, "url", true},
 		{"tls without https", values{"url": "http://host/soht", "tls": values{}}, "tls", false},
 		{"unknown mode", values{"url": ok["url"], "mode": "fast"}, "mode", false},
