@@ -38,6 +38,7 @@ func TestDocumentedTimes(t *testing.T) {
 		fmt.Sprintf("the record after the answer | %s |", h.waits.handoff),
 		fmt.Sprintf("(#7-how-a-relay-ends)) | %s |", h.waits.confirm),
 		fmt.Sprintf("after SIGTERM | %s |", h.opts.StopTimeout),
+		fmt.Sprintf("| `Dial` | at most %d of one plugin, and %d of one upstream in one generation;", h.opts.MaxDials, h.opts.MaxDials/2),
 	} {
 		if !strings.Contains(page, row) {
 			t.Errorf("the page does not have %q", row)

@@ -1,0 +1,8 @@
+# For tunneld plugin test: COMMAND stands for the path of plugin.py.
+plugin "pydirect" {
+  command = ["/usr/bin/python3", "COMMAND"]
+}
+
+upstream "pydirect" "kit" {
+  timeout = "5s"
+}

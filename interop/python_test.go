@@ -1,0 +1,51 @@
+//go:build interop
+
+package interop
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestPython generates the stubs of the example without an SDK by the commands of its
+// README, and runs it.
+func TestPython(t *testing.T) {
+	const example, python = "../examples/plugins/python", "/usr/bin/python3"
+	if out, err := exec.Command("sh", "-c", python+" -c 'import grpc' && command -v protoc /usr/bin/grpc_python_plugin").CombinedOutput(); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("gRPC for Python is not installed: %v\n%s", err, out)
+		}
+		t.Skip("gRPC for Python is not installed")
+	}
+	proto, err := filepath.Abs("../proto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	plugin := filepath.Join(dir, "plugin.py")
+	if err := os.WriteFile(plugin, []byte(replaced(t, filepath.Join(example, "plugin.py"))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	readme := replaced(t, filepath.Join(example, "README.md"), "../../../proto", proto)
+	command := regexp.MustCompile(`(?m)^protoc (.*\\\n)*.*$`).FindString(readme)
+	if command == "" {
+		t.Fatalf("no protoc in\n%s", readme)
+	}
+	generate := exec.Command("sh", "-c", command)
+	generate.Dir = dir
+	if out, err := generate.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+	page := replaced(t, "../docs/plugin-protocol.md")
+	line := strings.Join(strings.Fields(strings.NewReplacer(proto, "proto", "\\\n", "").Replace(command)), " ")
+	if !strings.Contains(page, "\n"+line+"\n") {
+		t.Errorf("the page of the protocol has another command than %q", line)
+	}
+	config := replaced(t, filepath.Join(example, "kit.hcl"), "COMMAND", plugin)
+	r := kit(t, config, "--upstream", "pydirect.kit", "--target", freePort())
+	wantResults(t, r, "direct", map[string]string{"far-end-death": "skipped", "secrets": "skipped"})
+}
