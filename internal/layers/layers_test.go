@@ -114,7 +114,7 @@ var allowed = map[string][]string{
 	"bench": {"internal/freeport", "internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	"chaos": {"core", "core/status", "internal/freeport", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	testsAlone: {
-		"internal/logtest", "internal/nettest", "internal/pluginwire", "internal/socks5", "plugins/sdk/...",
+		"internal/emu", "internal/freeport", "internal/logtest", "internal/nettest", "internal/pluginwire", "internal/socks5", "plugins/sdk/...",
 		"plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/...",
 	},
 }
