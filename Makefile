@@ -17,7 +17,7 @@ build: ## build bin/tunneld
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/tunneld ./cmd/tunneld
 
 .PHONY: test
-test: ## run the tests, as the README has it
+test: ## run the tests
 	$(GO) test ./...
 
 .PHONY: race
@@ -56,11 +56,11 @@ proto-check: proto ## fail if the generated code is stale, or proto/ breaks what
 	scripts/proto-breaking.sh $(BUF)
 
 .PHONY: proto-release
-proto-release: $(BUF) ## at a release: what proto/ says now is what never changes
+proto-release: $(BUF) ## at a release: freeze the contract of proto/
 	$(BUF) build --exclude-source-info -o proto/released/v1.binpb
 
 .PHONY: release
-release: ## build a release from its tag, as docs/releasing.md has it: VERSION=1.2.3
+release: ## build a release from its tag, see docs/releasing.md: VERSION=1.2.3
 	scripts/release.sh $(VERSION)
 
 .PHONY: cross
@@ -70,7 +70,7 @@ cross: ## build for every supported system
 	  GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) vet ./cmd/... ./core/... ./plugins/... ./internal/...; done
 
 .PHONY: bench
-bench: ## measure beside HAProxy and socat, as docs/benchmarks.md has it
+bench: ## measure beside HAProxy and socat, see docs/benchmarks.md
 	$(GO) run ./bench
 
 OLD ?= main
@@ -80,7 +80,7 @@ bench-compare: ## measure two builds in turns: OLD=main NEW=. (program, folder o
 	$(GO) run ./bench compare $(FLAGS) $(OLD) $(NEW)
 
 .PHONY: chaos
-chaos: ## disturb a daemon under load, as docs/reliability.md has it (CHAOS=-short: two minutes)
+chaos: ## disturb a daemon under load, see docs/reliability.md (CHAOS=-short: two minutes)
 	$(GO) run ./chaos $(CHAOS)
 
 .PHONY: soak

@@ -40,7 +40,7 @@ func findBuild(ctx context.Context, name, dir string) (b buildOf, err error) {
 		return b, err
 	}
 	if b.Commit, err = git(ctx, nil, "rev-parse", "--verify", "--quiet", "--end-of-options", name+"^{commit}"); err != nil {
-		return b, fmt.Errorf("%q is no file, no folder and no git revision: name one of these", name)
+		return b, fmt.Errorf("%q is neither a file nor a folder nor a git revision", name)
 	}
 	source := filepath.Join(dir, "source")
 	if err := copyRevision(ctx, b.Commit, dir, source); err != nil {

@@ -67,7 +67,7 @@ func TestFindBuild(t *testing.T) {
 	if b, err := findBuild(t.Context(), built, t.TempDir()); err != nil || b.tunneld != built {
 		t.Errorf("a program: %+v, %v", b, err)
 	}
-	if _, err := findBuild(t.Context(), "nowhere", t.TempDir()); err == nil || !strings.Contains(err.Error(), "no git revision") {
+	if _, err := findBuild(t.Context(), "nowhere", t.TempDir()); err == nil || !strings.Contains(err.Error(), "nor a git revision") {
 		t.Errorf("%v", err)
 	}
 	if after := status(); after != before {

@@ -3,7 +3,7 @@
 // after another over several rounds. It prints medians, and ratios, which are
 // what counts: machines differ.
 //
-//	go run ./bench                     everything, as docs/benchmarks.md has it
+//	go run ./bench                     everything, as in docs/benchmarks.md
 //	go run ./bench -only bulk -rounds 3
 //
 // It also compares two builds of tunneld, measured in turns: programs, checkouts or
@@ -67,7 +67,7 @@ func run() int {
 		parse(command, args) // it exits on an error
 		return guard(append([]string{command}, args...))
 	}
-	return status(fmt.Errorf("unknown command %q: there is compare, and without a command tunneld is measured beside its peers", command))
+	return status(fmt.Errorf("unknown command %q: the only one is compare; without a command, bench measures tunneld beside its peers", command))
 }
 
 // measureGuarded does what a command is about, in the process that guard starts.
@@ -97,8 +97,8 @@ func parse(command string, args []string) (s settings, builds []string) {
 	}
 	fs.IntVar(&s.rounds, "rounds", rounds, "rounds; medians are printed")
 	fs.DurationVar(&s.length, "length", length, "length of one measurement")
-	fs.StringVar(&s.only, "only", "", "measure these alone, comma-separated: bulk,rr,crr,idle")
-	fs.StringVar(&s.rows, "rows", "", "measure these rows alone, comma-separated")
+	fs.StringVar(&s.only, "only", "", "measure only these, comma-separated: bulk,rr,crr,idle")
+	fs.StringVar(&s.rows, "rows", "", "measure only these rows, comma-separated")
 	_ = fs.Parse(args) // it exits on an error
 	builds = fs.Args()
 	if command == compareCommand && len(builds) != 2 || command == peersCommand && len(builds) > 0 {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run every fuzz target of the module, one after another, for as long as given:
-# a number of inputs ("20000x") or a time ("1m"). A check wants the number: when
+# a number of inputs ("20000x") or a time ("1m"). Use the number in checks: when
 # the time is up, "go test" may report the end of its own deadline as a failure.
 set -euo pipefail
 length=${1:-20000x}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds a release from its tag into dist/: an archive for each system, and SHA256SUMS.
-# What has to be done before is in docs/releasing.md; this refuses what was forgotten.
+# docs/releasing.md has the steps before; this script fails if one was forgotten.
 # Usage: release.sh VERSION
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -31,7 +31,7 @@ func (r *run) dial(ctx context.Context) outcome {
 		ended := r.farEnd.Ended()
 		if err == nil && ended != "" {
 			c.drop()
-			return outcome{result: Fail, detail: "the target is reached, and not by what was started: " + ended, fix: farEndFix}
+			return outcome{result: Fail, detail: "the target is reached, but not through the far end that was started: " + ended, fix: farEndFix}
 		}
 		if err == nil {
 			r.took = time.Since(begun)

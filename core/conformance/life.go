@@ -127,7 +127,7 @@ func (r *run) generations(ctx context.Context, i *instance) outcome {
 		return fail("dial through an upstream that generation 2 does not have: %v", err)
 	}
 	if _, err := service.Release(ctx, &pluginv1.ReleaseRequest{Generation: absentGeneration}); err != nil {
-		return fail("release of a generation that there is not: %v", err)
+		return fail("release of a generation that does not exist: %v", err)
 	}
 	return pass("")
 }

@@ -138,7 +138,7 @@ func (p *Proxy) askHTTP(conn net.Conn, address string) error {
 			return p.refusal(answer)
 		}
 	}
-	return refused(pluginv1.Reason_REASON_PROTOCOL, "it sends informational answers without end", noHTTP)
+	return refused(pluginv1.Reason_REASON_PROTOCOL, "it keeps sending informational answers", noHTTP)
 }
 
 const noHTTP = "the server there is not an HTTP proxy: check via"
@@ -159,7 +159,7 @@ func refused(reason pluginv1.Reason, message, hint string) *neterr.Explained {
 	return &neterr.Explained{Meaning: neterr.Meaning{Reason: reason, Hint: hint}, Message: message}
 }
 
-// refusal is the meaning of an answer to CONNECT that is no success.
+// refusal is the meaning of an answer to CONNECT other than success.
 func (p *Proxy) refusal(answer *http.Response) error {
 	m := HTTPStatus(answer.StatusCode)
 	switch status := answer.StatusCode; {
@@ -267,7 +267,7 @@ func (p *Proxy) basicAuth() string {
 	return base64.StdEncoding.EncodeToString([]byte(name + ":" + password))
 }
 
-// secrets are what the proxy is told in confidence.
+// secrets are what is sent to the proxy in confidence.
 func (p *Proxy) secrets() []string {
 	if p.user == nil {
 		return nil
@@ -276,7 +276,7 @@ func (p *Proxy) secrets() []string {
 	return []string{password, p.basicAuth()}
 }
 
-// Secrets are what the proxy is told in confidence, and may repeat.
+// Secrets are what is sent to the proxy in confidence, and what it may repeat.
 func (v Via) Secrets() []string {
 	if v.proxy == nil {
 		return nil

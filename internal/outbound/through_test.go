@@ -155,7 +155,7 @@ func TestViaRefuses(t *testing.T) {
 		"an echo":            {"http://u:s3cr3t@" + says("HTTP/1.1 403 not with s3cr3t and "+base64.StdEncoding.EncodeToString([]byte("u:s3cr3t"))+"\r\n\r\n"), pluginv1.Reason_REASON_DENIED, false, "it answered 403 not with [redacted] and [redacted]", "allows"},
 		"no HTTP":            {"http://u:s3cr3t@" + says("SSH-2.0-OpenSSH s3cr3t\r\n\r\n"), pluginv1.Reason_REASON_PROTOCOL, false, "its answer is not HTTP", "not an HTTP proxy"},
 		"no end":             {"http://" + says("HTTP/1.1 200 OK\r\nX: "+strings.Repeat("y", 70<<10)), pluginv1.Reason_REASON_PROTOCOL, false, "more than 65536 bytes", "not an HTTP proxy"},
-		"1xx without end":    {"http://" + says(strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 9)), pluginv1.Reason_REASON_PROTOCOL, false, "informational answers without end", "not an HTTP proxy"},
+		"1xx without end":    {"http://" + says(strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 9)), pluginv1.Reason_REASON_PROTOCOL, false, "it keeps sending informational answers", "not an HTTP proxy"},
 		"hangs up":           {"http://" + says(""), pluginv1.Reason_REASON_PROTOCOL, true, "EOF", "middle of the handshake"},
 		"silent":             {"http://" + silent, pluginv1.Reason_REASON_TIMEOUT, true, "no answer in time", "accepted the connection but did not answer"},
 		"silent SOCKS5":      {"socks5://u:s3cr3t@" + silent, pluginv1.Reason_REASON_TIMEOUT, true, "no answer in time", "accepted the connection but did not answer"},

@@ -28,7 +28,7 @@ type Emulation struct {
 	Start func(cmd *cobra.Command, c Common) (FarEnd, error)
 }
 
-// Common is what all emulators are told.
+// Common has the options of all emulators.
 type Common struct {
 	Address string
 	// TLS: --tls-ca-file was given, with this absolute path.
@@ -66,7 +66,7 @@ func (e Emulation) Command() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return e.run(cmd, c) },
 	}
 	cmd.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
-	cmd.Flags().StringVar(&c.Address, "address", e.Address, "where to listen: `HOST:PORT` on loopback; port 0 is any that is free")
+	cmd.Flags().StringVar(&c.Address, "address", e.Address, "where to listen: `HOST:PORT` on loopback; port 0 picks a free one")
 	File(cmd, &c.CAFile, "tls-ca-file", e.Secure+" and write the certificate authority, which is made for the run, to this `FILE`")
 	return cmd
 }
@@ -81,7 +81,7 @@ func (e Emulation) run(cmd *cobra.Command, c Common) (err error) {
 	}
 	far, err := e.Start(cmd, c)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w: end what listens there, or choose another port; 0 is any that is free", err)
+		return fmt.Errorf("%w: end what listens there, or choose another port; 0 picks a free one", err)
 	}
 	if err != nil {
 		return err

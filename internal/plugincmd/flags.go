@@ -45,7 +45,7 @@ func (c *choice[T]) Type() string   { return "WORD" }
 func (c *choice[T]) Set(word string) error {
 	value, ok := c.words[word]
 	if !ok {
-		return fmt.Errorf("it is none of %s", strings.Join(c.all, ", "))
+		return fmt.Errorf("it is not one of %s", strings.Join(c.all, ", "))
 	}
 	*c.to, c.word = value, word
 	return nil
@@ -79,7 +79,7 @@ func (h hexByte[T]) String() string {
 func (h hexByte[T]) Set(text string) error {
 	n, err := strconv.ParseUint(text, 16, 8)
 	if err != nil {
-		return errors.New("it is no byte in hex, 00 to ff")
+		return errors.New("it is not a byte in hex, 00 to ff")
 	}
 	*h.to = T(n)
 	return nil

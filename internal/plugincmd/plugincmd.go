@@ -29,8 +29,8 @@ func Usage(text string) error { return UsageError{errors.New(text)} }
 // maxSecret bounds a secret's file, in bytes.
 const maxSecret = 64 << 10
 
-// ReadSecret reads a secret from a file, or from standard input for "-": an argument could
-// be read in the list of processes. White space around it is none of it. what names it in
+// ReadSecret reads a secret from a file, or from standard input for "-": an argument
+// could be read in the list of processes. It trims white space. what names the secret in
 // errors.
 func ReadSecret(stdin io.Reader, file, what string) (string, error) {
 	var f userfile.File

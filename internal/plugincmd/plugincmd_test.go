@@ -102,7 +102,7 @@ func TestEmulation(t *testing.T) {
 	if b, err := os.ReadFile(ca); err != nil || string(b) != "authority" || !common.TLS || common.CAFile != ca {
 		t.Errorf("%q, %v, %+v", b, err, common)
 	}
-	err := cmdtest.Fails(t, fake(nil, note), "0 is any that is free", "--address", e.Out)
+	err := cmdtest.Fails(t, fake(nil, note), "0 picks a free one", "--address", e.Out)
 	var usage UsageError
 	if errors.As(err, &usage) {
 		t.Error("an address in use is no wrong command line")
@@ -153,7 +153,7 @@ func TestFlags(t *testing.T) {
 		t.Error(got)
 	}
 	for _, wrong := range [][2]string{
-		{"--step=third", "none of first, second"}, {"--octet=100", "no byte in hex"}, {"--map=a", "not HOST=HOST"},
+		{"--step=third", "not one of first, second"}, {"--octet=100", "not a byte in hex"}, {"--map=a", "not HOST=HOST"},
 		{"--map==a", "not HOST=HOST"}, {"--user=al", "not NAME=FILE"}, {"--user=al=" + filepath.Join(dir, "none"), `user "al": read password`},
 	} {
 		cmdtest.Fails(t, fake(add, started), wrong[1], wrong[0])

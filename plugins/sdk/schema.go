@@ -287,7 +287,7 @@ func fieldOf(sf reflect.StructField) (field, bool, error) {
 		case "orzero":
 			f.orZero = true
 		default:
-			return field{}, false, fmt.Errorf("unknown option %q: there are required, sensitive, freetext and orzero", o)
+			return field{}, false, fmt.Errorf("unknown option %q: the options are required, sensitive, freetext and orzero", o)
 		}
 	}
 	f.asBlock()

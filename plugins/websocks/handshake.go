@@ -129,7 +129,7 @@ func (h *handshake) upgrade(ctx context.Context) error {
 			return h.refusal(ctx, resp)
 		}
 	}
-	return refused(sdk.StageHandshake, "the server sends informational answers without end", hint)
+	return refused(sdk.StageHandshake, "the server keeps sending informational answers", hint)
 }
 
 // malformedHTTP says whether the error of reading an answer is the server's

@@ -55,7 +55,7 @@ func TestRefusals(t *testing.T) {
 		{"another protocol", faults{Raw: "SSH-2.0-OpenSSH_9.2\r\n"}, handshake, sdk.ReasonProtocol, false, "not HTTP", "scheme and port"},
 		{"TLS", faults{Raw: "\x15\x03\x01\x00\x02\x02\x46\r\n"}, handshake, sdk.ReasonProtocol, false, "not HTTP", "scheme and port"},
 		{"a header without end", faults{EndlessHeader: true}, handshake, sdk.ReasonProtocol, false, "more than 65536 bytes", "path"},
-		{"1xx without end", faults{Informational: 100}, handshake, sdk.ReasonProtocol, false, "without end", "gateway"},
+		{"1xx without end", faults{Informational: 100}, handshake, sdk.ReasonProtocol, false, "keeps sending", "gateway"},
 		{"no Upgrade", replace("Upgrade", ""), handshake, sdk.ReasonProtocol, false, "no Upgrade", "gateway"},
 		{"another Upgrade", replace("Upgrade", "h2c"), handshake, sdk.ReasonProtocol, false, "no Upgrade", "gateway"},
 		{"no Connection", replace("Connection", ""), handshake, sdk.ReasonProtocol, false, "no Connection", "gateway"},

@@ -128,9 +128,9 @@ func inItsPlace(r rune) string {
 	case r > 0xff00 && r <= 0xff5e: // the wide forms of ASCII
 		return fmt.Sprintf("Write %c in its place.", r-0xff00+' ')
 	case unicode.Is(unicode.Zs, r):
-		return "It looks like an ordinary space and is none. Write one in its place."
+		return "It looks like an ordinary space, but is not one. Write one in its place."
 	case unicode.In(r, unicode.Zl, unicode.Zp):
-		return "It looks like a new line and is none. Write one in its place."
+		return "It looks like a new line, but is not one. Write one in its place."
 	case unicode.Is(unicode.Cf, r):
 		return "It cannot be seen. Remove it, or write the line anew."
 	case unicode.IsControl(r):

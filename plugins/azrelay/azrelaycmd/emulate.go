@@ -77,7 +77,7 @@ func (e *emulation) check() error {
 	case e.keyFile == "" && e.forward == "" && len(e.bridge)+len(e.udp) == 0:
 		return plugincmd.Usage("give --key-file, --forward or --bridge: a listener needs a token, even if senders need none")
 	case e.options.Faults.Status != 0 && (e.options.Faults.Status < 400 || e.options.Faults.Status > 599):
-		return plugincmd.Usage("--fault-status is no refusal: give a status from 400 to 599")
+		return plugincmd.Usage("--fault-status is not a refusal: give a status from 400 to 599")
 	}
 	return nil
 }

@@ -222,7 +222,7 @@ func (s *Server) serve(p *peer) {
 	action := query.Get("sb-hc-action")
 	s.log.Debug("request", "remote", p.conn.RemoteAddr().String(), "action", action, "path", path)
 	if !ok || !strings.EqualFold(req.Header.Get("Upgrade"), "websocket") || req.Header.Get("Sec-WebSocket-Key") == "" {
-		s.refuse(p, path, http.StatusBadRequest, "The request is no WebSocket handshake for /$hc/")
+		s.refuse(p, path, http.StatusBadRequest, "The request is not a WebSocket handshake for /$hc/")
 		return
 	}
 	if action == "accept" {

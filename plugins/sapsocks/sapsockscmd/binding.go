@@ -82,7 +82,7 @@ func writeFolder(folder string, credentials map[string]string) error {
 	isBinding := len(entries) == 0
 	for _, entry := range entries {
 		if !slices.Contains(credentialFiles, entry.Name()) {
-			return plugincmd.UsageError{Err: fmt.Errorf("%s holds %q, which is of no binding: give --service-binding a folder of its own", folder, entry.Name())}
+			return plugincmd.UsageError{Err: fmt.Errorf("%s holds %q, which belongs to no binding: give --service-binding a folder of its own", folder, entry.Name())}
 		}
 		isBinding = isBinding || entry.Name() == "clientid"
 	}

@@ -108,7 +108,7 @@ func (e *emulation) faults(cmd *cobra.Command) {
 	f.StringVar(&t.RetryAfter, "fault-token-retry-after", "", "the `VALUE` of Retry-After in such an answer")
 	f.StringVar(&t.Redirect, "fault-token-redirect", "", "send clients of the token service to this `URL`")
 	f.BoolVar(&t.Huge, "fault-token-huge", false, "answer a request for a token without an end")
-	f.BoolVar(&t.BreakOff, "fault-token-break-off", false, "break the answer of the token service off")
+	f.BoolVar(&t.BreakOff, "fault-token-break-off", false, "break off the token service's answer")
 	f.BoolVar(&t.NoExpiry, "fault-token-no-expiry", false, "do not say when a token expires")
 	f.BoolVar(&t.BornExpired, "fault-token-born-expired", false, "grant tokens that have expired")
 }

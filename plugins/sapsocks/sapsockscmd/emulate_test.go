@@ -292,7 +292,7 @@ func TestUsage(t *testing.T) {
 	}{
 		{"give --tls-ca-file", []string{"--grant", "x509"}},
 		{"such a client has no secret", []string{"--grant", "x509", "--tls-ca-file", "x", "--client-secret-file", "x"}},
-		{"none of ias, secret, x509", []string{"--grant", "jwt"}},
+		{"not one of ias, secret, x509", []string{"--grant", "jwt"}},
 		{"at least 1s", []string{"--token-life", "0s"}},
 		{"--map: address db.corp", []string{"--map", "db.corp=127.0.0.1:1"}},
 		{"port from 1 to 65535", []string{"--map", "db.corp:1=127.0.0.1:0"}},

@@ -116,7 +116,7 @@ func (e *emulation) faults(cmd *cobra.Command) {
 func number(text string, least, most int) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < least || n > most {
-		return 0, fmt.Errorf("%q is no number from %d to %d", text, least, most)
+		return 0, fmt.Errorf("%q is not a number from %d to %d", text, least, most)
 	}
 	return n, nil
 }
@@ -173,9 +173,9 @@ func check(o *sohtemu.Options) error {
 	}
 	switch {
 	case !strings.HasPrefix(o.Path, "/"):
-		return plugincmd.Usage("--path has no slash at its start")
+		return plugincmd.Usage("--path must begin with a slash")
 	case o.Threads < 1 || o.FormLimit < 1:
-		return plugincmd.Usage("--threads and --form-limit are at least 1")
+		return plugincmd.Usage("--threads and --form-limit must be at least 1")
 	}
 	for action, f := range o.Faults.On {
 		kinds := 0

@@ -255,16 +255,16 @@ func TestUsage(t *testing.T) {
 	}{
 		{"--map: ", []string{"--map", "db.corp:1=127.0.0.1"}},
 		{"--map: ", []string{"--map", "db.corp=127.0.0.1:1"}},
-		{"no slash", []string{"--path", "x"}},
+		{"begin with a slash", []string{"--path", "x"}},
 		{"at least 1", []string{"--threads", "0"}},
 		{`no action "list", only open, read`, []string{"--fault-silent", "list"}},
 		{"not ACTION=STATUS", []string{"--fault-status", "open"}},
 		{"not ACTION", []string{"--fault-silent", "open=1"}},
-		{"no number from 100 to 999", []string{"--fault-status", "open=x"}},
+		{"not a number from 100 to 999", []string{"--fault-status", "open=x"}},
 		{"not ACTION=NAME:VALUE", []string{"--fault-header", "open=x"}},
 		{"more than one thing", []string{"--fault-silent", "open", "--fault-drop", "open"}},
 		{"say what goes wrong then", []string{"--fault-after", "open=1"}},
-		{"none of jetty, tomcat", []string{"--container", "undertow"}},
+		{"not one of jetty, tomcat", []string{"--container", "undertow"}},
 		{"this machine alone", []string{"--address", "0.0.0.0:0"}},
 	} {
 		cmdtest.Fails(t, Emulate(), tt.want, append([]string{"--address", "127.0.0.1:0"}, tt.args...)...)
