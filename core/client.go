@@ -14,10 +14,10 @@ import (
 )
 
 // ControlAddress returns where the running daemon of a configuration has its
-// control socket. The configuration may be broken: no more than control.address
-// and daemon.run_dir is needed of it, and where it has neither, the socket is
-// looked for in the default places. The error wraps fs.ErrNotExist where there
-// is no socket, and says where it would be.
+// control socket. The configuration may be broken: only control.address and
+// daemon.run_dir are needed, and without them the default places are searched. If
+// there is no socket, the error wraps fs.ErrNotExist and says where the socket
+// would be.
 func ControlAddress(configPath string) (string, error) {
 	configured, runDir := config.FindControl(configPath)
 	candidates := control.Candidates(configured, runDir)

@@ -40,13 +40,14 @@ type Options struct {
 	Log io.Writer
 	// Warnings are logged once the daemon serves, each a line.
 	Warnings []string
-	// Notify is told when a reload begins and when it has ended, whoever asked
-	// for it; it may be nil. The calls come one at a time, in order, and the
-	// daemon waits for them: they must be quick, and must not call its methods.
+	// Notify is called when a reload begins and when it has ended, whatever caused
+	// it; it may be nil. The calls come one at a time, in order, and the daemon
+	// waits for them: they must be quick, and must not call its methods.
 	Notify func(status.Event)
 }
 
-// ErrInvalid says that the configuration has errors: the diagnostics tell them.
+// ErrInvalid says that the configuration has errors, which the diagnostics
+// describe.
 var ErrInvalid = engine.ErrInvalid
 
 // Daemon is a running daemon. Its methods may be called by several goroutines.
@@ -89,9 +90,9 @@ func (d *Daemon) Reload(ctx context.Context) status.Reload { return d.engine.Rel
 // Status says how the daemon is. It waits for nothing.
 func (d *Daemon) Status() status.Status { return d.engine.Status() }
 
-// Leave says that the daemon is not ready any more and goes on accepting for the
-// configured shutdown_delay, or until ctx is done. It may come before Stop; a reload
-// under way is broken off, and there is no other.
+// Leave makes the daemon not ready; it goes on accepting for the configured
+// shutdown_delay, or until ctx is done. It may be called before Stop. It cancels a
+// reload under way, and no other can begin.
 func (d *Daemon) Leave(ctx context.Context) { d.engine.Leave(ctx) }
 
 // Stop stops accepting and waits for the tunnels to end, but no longer than the
@@ -103,8 +104,8 @@ func (d *Daemon) Stop(ctx context.Context) error {
 }
 
 // Validate checks a configuration, with the plugins that it names. It binds and
-// dials nothing. The error is of the machine, not of the configuration; the
-// diagnostics may say more of it.
+// dials nothing. The error is a failure of the machine, not of the configuration;
+// the diagnostics may say more about it.
 func Validate(ctx context.Context, opts Options) (diag.Diagnostics, error) {
 	return engine.Validate(ctx, engineOptions(opts))
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/tunneld/tunneld/internal/logqueue"
 )
 
-// logging is a handler whose level and format change with the configuration,
-// also for the loggers that were derived from it before. Who logs never waits for
-// who reads the log.
+// logging is a handler whose level and format change with the configuration, also
+// for the loggers that were derived from it before. Logging never waits for the
+// reader of the log.
 type logging struct {
 	sink  *sink
 	apply []func(slog.Handler) slog.Handler // WithAttrs and WithGroup, in order

@@ -13,8 +13,8 @@ import (
 )
 
 // notifier tells the service manager how the daemon is, as sd_notify(3) has it.
-// Where there is no service manager it does nothing. A manager that does not
-// listen is no reason to fail: what cannot be said is not.
+// Where there is no service manager it does nothing. A manager that does not listen
+// is no reason to fail.
 type notifier struct {
 	mu       sync.Mutex
 	stopping bool

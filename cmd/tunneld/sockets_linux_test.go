@@ -138,10 +138,10 @@ func TestListenerThatHadToMoveIsNotDeaf(t *testing.T) {
 	}
 }
 
-// TestRoomIsMadeByWhoIsInTheWay: where an address is in use, the old listeners
-// that do not overlap with it keep their sockets until the swap, and one that
-// does is closed for it only once.
-func TestRoomIsMadeByWhoIsInTheWay(t *testing.T) {
+// TestOverlappingSocketMakesWay: where an address is in use, the old listeners that
+// do not overlap with it keep their sockets until the swap, and one that does is
+// closed for it only once.
+func TestOverlappingSocketMakesWay(t *testing.T) {
 	b := startBackend(t)
 	d := startDaemon(t, "upstream \"direct\" \"local\" {}\n"+listener("a", "127.0.0.1:0", b.addr, "")+route("all", "", "upstream.direct.local"))
 	_, port := splitAddress(d.address(t, "tcp.a"))

@@ -19,8 +19,8 @@ type client struct {
 	in   io.Reader
 	wait time.Duration
 	gone bool
-	late func(time.Duration) // told of a word that came after what it is about
-	// lateness is from when on late is told.
+	late func(time.Duration) // called for a record that came after what it announces
+	// lateness is the delay from which on late is called.
 	lateness time.Duration
 }
 

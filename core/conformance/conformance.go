@@ -61,7 +61,7 @@ type Options struct {
 	Bulk int64
 	// Dials is how many dials are made at once; 0: 64.
 	Dials int
-	// Progress is told each check that is through; may be nil.
+	// Progress is called after each check; may be nil.
 	Progress func(Check)
 
 	// stop bounds the end of a process after SIGTERM, hangUp after the descriptor
@@ -255,7 +255,7 @@ func (r *run) find() error {
 	if spec.Env == nil {
 		spec.Env = map[string]string{}
 	}
-	// Who is not root could not look at its descriptors.
+	// Without this only root could inspect its descriptors.
 	spec.Env[nodump.Env] = "1"
 	r.spec = spec
 	return nil

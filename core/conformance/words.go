@@ -26,7 +26,7 @@ type words struct {
 	errors []string // logged since the last call of takeErrors
 }
 
-// maxErrors bounds the errors that are told with one check.
+// maxErrors bounds the errors that are shown with one check.
 const maxErrors = 3
 
 // printed takes a line that the plugin printed.
@@ -106,7 +106,7 @@ func (w *words) takeErrors() []string {
 	return errs
 }
 
-// watcher is told what an instance says.
+// watcher takes what an instance says.
 type watcher struct {
 	words  *words
 	ledger *ledger

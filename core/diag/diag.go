@@ -1,5 +1,5 @@
-// Package diag holds what a user is told about a configuration, and prints it. It finds
-// nothing wrong by itself.
+// Package diag holds the diagnostics of a configuration, and prints them. It checks
+// nothing itself.
 package diag
 
 import (
@@ -13,9 +13,9 @@ import (
 	"unicode"
 )
 
-// Diagnostic is something that a user is told about the configuration. None of
-// its texts holds a value that came from env or file, or that stands in an
-// upstream, auth or plugin body.
+// Diagnostic is a problem of the configuration, as the user sees it. None of its
+// texts holds a value that came from env or file, or that stands in an upstream,
+// auth or plugin body.
 type Diagnostic struct {
 	// Warning makes it a warning; a diagnostic is an error otherwise.
 	Warning bool
@@ -111,7 +111,7 @@ func (d Diagnostics) Write(w io.Writer) error {
 }
 
 // Log writes a record for each, with the texts that Write prints. The source is left
-// out: the place is enough for who reads a log.
+// out: the place is enough in a log.
 func (d Diagnostics) Log(log *slog.Logger) {
 	for _, one := range d {
 		level, message := slog.LevelError, "configuration problem"

@@ -61,10 +61,9 @@ type Reload struct {
 	// where it did not.
 	Error string `json:"error,omitempty"`
 	// Invalid: it failed because the configuration has errors, which Diagnostics
-	// tells, and not for a reason of the machine.
+	// describes, and not because of the machine.
 	Invalid bool `json:"invalid,omitempty"`
-	// Diagnostics is what the configuration's author is told, as text: the
-	// problems, and warnings in any case.
+	// Diagnostics are the problems of the configuration as text, warnings included.
 	Diagnostics string `json:"diagnostics,omitempty"`
 	// Changes is what the reload changed, one sentence each, in the order of the
 	// configuration; empty where nothing did.

@@ -12,9 +12,9 @@ import (
 	"github.com/tunneld/tunneld/internal/sockopt"
 )
 
-// Stream is a socket in Go's poller, for who talks on it before it is a tunnel's.
-// Unlike a connection of net it takes no descriptor beside the socket's own, so
-// that a client can be answered where there are none left. It ends by TCPConn,
+// Stream is a socket in Go's poller, for a handshake before the socket belongs to a
+// tunnel. Unlike a connection of net it takes no descriptor beside the socket's
+// own, so that a client can be answered even if none are left. It ends by TCPConn,
 // Reset or Close.
 type Stream struct{ polled }
 

@@ -64,8 +64,8 @@ type Follower struct {
 type File struct {
 	// Path is absolute, or starts from the working directory.
 	Path string
-	// Sum is of the content that the caller knows; the zero Sum is of none. A
-	// folder's is that of FolderSum.
+	// Sum is that of the content that the caller knows; the zero Sum stands for
+	// none. A folder's is that of FolderSum.
 	Sum userfile.Sum
 }
 
@@ -208,7 +208,7 @@ func (f *Follower) lookAtAll(ctx context.Context, events *events, settle time.Du
 		watches = append(watches, w)
 	}
 	f.mu.Unlock()
-	// First the events, then the files: what changes in between is told.
+	// First the events, then the files, so that a change in between is seen.
 	folders := map[string]bool{}
 	for _, w := range watches {
 		w.set.folders(folders)

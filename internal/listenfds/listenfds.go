@@ -32,10 +32,11 @@ const unnamed = "unknown"
 const maxSockets = 10_000
 
 // Table is the sockets by name. Nil, and the zero value, have none. It does not change,
-// and keeps the sockets for the life of the process: who uses one has a duplicate.
+// and keeps the sockets for the life of the process: users of a socket get a duplicate.
 type Table struct{ byName map[string][]Socket }
 
-// Socket is a listening socket, or why what was passed is none.
+// Socket is a listening socket, or the reason why the descriptor that was passed is
+// not one.
 type Socket struct {
 	// File stays the table's.
 	File *os.File

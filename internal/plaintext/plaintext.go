@@ -92,7 +92,7 @@ var anyURL = regexp.MustCompile("[A-Za-z][A-Za-z0-9+.-]*://" + `(?:\\.|[^\s"<>` 
 
 // RedactURLs takes the userinfo and the query out of each URL in a text: both may
 // be secrets, and URLs are in the texts of many errors. The example
-// "user:password@" is no secret and stays.
+// "user:password@" is not a secret and stays.
 func RedactURLs(text string) string {
 	if !strings.Contains(text, "://") {
 		return text
@@ -116,9 +116,10 @@ func redactURL(u string) string {
 	return scheme + "://" + user + rest + end
 }
 
-// endOfUserinfo returns the index behind the @ of an authority and what follows
-// it; 0: there is none. A password in which / ? or # were not escaped is one, too:
-// what is no port ends no authority.
+// endOfUserinfo returns the index behind the @ of an authority and what follows it;
+// 0: there is none. A password in which / ? or # are not escaped belongs to it too:
+// without an @ before these, only a port, or no colon, makes the text before them
+// an authority.
 func endOfUserinfo(s string) int {
 	end := strings.IndexAny(s, `/?#\`)
 	if end < 0 {

@@ -36,8 +36,8 @@ func (d *Descriptor) File() *os.File { return os.NewFile(uintptr(d.fd), "handed 
 // FD is the descriptor's number. Who makes it another's does not close d.
 func (d *Descriptor) FD() int { return d.fd }
 
-// Close closes the descriptor; how that ends is of no consequence. It does not wait,
-// whatever SO_LINGER somebody has left on a socket.
+// Close closes the descriptor, and ignores errors. It does not wait, whatever
+// SO_LINGER somebody has left on a socket.
 func (d *Descriptor) Close() {
 	_ = syscall.SetsockoptLinger(d.fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{})
 	_ = syscall.Close(d.fd)

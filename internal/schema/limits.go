@@ -127,8 +127,8 @@ func pattern(t *pluginv1.Type) (*regexp.Regexp, error) {
 	return regexp.Compile(`\A(?:` + t.GetPattern() + `)\z`)
 }
 
-// limits are what a type asks of its values, read once for any number of them. What
-// cannot be read is not asked: Check has told of it.
+// limits are those that a type puts on its values, read once for any number of
+// them. A limit that cannot be read is ignored: Check reports it.
 type limits struct {
 	of          *pluginv1.Type
 	least, most any
@@ -227,8 +227,8 @@ func valueText(kind pluginv1.Kind, v any) string {
 	return fmt.Sprint(v)
 }
 
-// Facts are what a type asks of its values, each in a few words for who reads a
-// schema: "one of a, b", "at least 1s".
+// Facts are the limits that a type puts on its values, each in a few words for
+// readers of a schema: "one of a, b", "at least 1s".
 func Facts(t *pluginv1.Type) (facts []string) {
 	if len(t.GetOneOf()) > 0 {
 		facts = append(facts, `one of "`+strings.Join(t.GetOneOf(), `", "`)+`"`)

@@ -9,7 +9,8 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// Wrong stands in Values for one that is given, and of which the rest has been told.
+// Wrong stands in Values for a value that is given but wrong, which has been
+// reported.
 type Wrong struct{}
 
 // Validate checks values of the right types against what the schema, which Check has

@@ -87,7 +87,7 @@ func Disconnect(fd uintptr) error {
 }
 
 // ReadAcks returns what the system knows of the socket's acknowledgements; ok is
-// false where it is no TCP connection.
+// false if it is not a TCP connection.
 func ReadAcks(fd uintptr) (a Acks, ok bool) {
 	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {

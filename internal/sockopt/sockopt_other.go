@@ -17,7 +17,7 @@ func setUserTimeout(uintptr, time.Duration) error { return nil }
 // LeavePort does nothing here: this system takes a port for all peers.
 func LeavePort(uintptr) {}
 
-// Disconnect does nothing here: only who reads acknowledgements needs it.
+// Disconnect does nothing here: only code that reads acknowledgements needs it.
 func Disconnect(uintptr) error { return errors.ErrUnsupported }
 
 // ReadAcks returns false: this system does not tell.

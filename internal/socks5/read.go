@@ -7,10 +7,10 @@ import (
 	"net/netip"
 )
 
-// readHead fills b with a message's first bytes, the first of which is its
-// version. A wrong version is told before the rest is waited for, since another
-// protocol may have sent all that it has to say. The error wraps io.EOF where
-// the peer has closed before the first byte.
+// readHead fills b with a message's first bytes, the first of which is its version.
+// A wrong version is an error at once, without waiting for the rest, since another
+// protocol may have sent all that it has to say. The error wraps io.EOF where the
+// peer has closed before the first byte.
 func readHead(r io.Reader, message string, version byte, b []byte) error {
 	n, err := io.ReadAtLeast(r, b, 1)
 	if err != nil {
@@ -36,8 +36,8 @@ func inMessage(message string, err error) error {
 	return fmt.Errorf("read %s: %w", message, err)
 }
 
-// readAddress reads ATYP, ADDR and PORT. An unknown type is told before another
-// byte is waited for. A name is whatever bytes were sent.
+// readAddress reads ATYP, ADDR and PORT. An unknown type is an error at once,
+// without waiting for another byte. A name is whatever bytes were sent.
 func readAddress(r io.Reader) (Address, error) {
 	// The type, and the byte behind it: the first of an IP address or the
 	// length of a name. No form is shorter than that.

@@ -74,8 +74,8 @@ func (c Code) Text() string {
 	return fmt.Sprintf("unassigned code 0x%02x", byte(c))
 }
 
-// ErrMalformed is what every error that is the peer's wraps, so that it can be
-// told from one of the connection.
+// ErrMalformed is wrapped by every error that is the peer's fault, and by none of
+// the connection.
 var ErrMalformed = errors.New("malformed SOCKS message")
 
 // VersionError is a message that begins with another byte than its version: the

@@ -51,17 +51,19 @@ func NewClient(o ClientOptions) *Client {
 	return c
 }
 
-// Follow reads the files, and again when they have changed: handshakes that begin
-// then use what they hold. Where that is of no use, what they held before stays; told
-// is called with the reason, and with nil when they are of use. It is a failure of
-// the follower alone. Stop ends it.
-func (c *Client) Follow(by *follow.Follower, told func(error)) error { return c.kept.follow(by, told) }
+// Follow reads the files, and again when they have changed; new handshakes use the
+// new content. If that is unusable, the old content stays in use. report is called
+// with the reason, and with nil once the content is usable again. The error is one of
+// the follower only. Stop ends it.
+func (c *Client) Follow(by *follow.Follower, report func(error)) error {
+	return c.kept.follow(by, report)
+}
 
 // Stop ends Follow. It may be called more than once.
 func (c *Client) Stop() { c.kept.stop() }
 
-// Check says why the files are of no use now, or nil. Of followed ones it is what Follow
-// has found, or the last change that mattered.
+// Check returns why the files are unusable now, or nil. Of followed ones it is what
+// Follow has found, or the last change that mattered.
 func (c *Client) Check() error {
 	_, err := c.kept.get()
 	return err

@@ -44,13 +44,15 @@ func NewServer(o ServerOptions) *Server {
 	return s
 }
 
-// Follow is that of Client.
-func (s *Server) Follow(by *follow.Follower, told func(error)) error { return s.kept.follow(by, told) }
+// Follow does what the Follow of Client does.
+func (s *Server) Follow(by *follow.Follower, report func(error)) error {
+	return s.kept.follow(by, report)
+}
 
 // Stop ends Follow. It may be called more than once.
 func (s *Server) Stop() { s.kept.stop() }
 
-// Check says why the files are of no use now, or nil.
+// Check returns why the files are unusable now, or nil.
 func (s *Server) Check() error {
 	_, err := s.kept.get()
 	return err

@@ -148,10 +148,10 @@ func (k *kept[T]) read() (*T, error) {
 	return k.last.value, nil
 }
 
-// follow begins to follow the files. told is called with each change: with nil once
-// the new value is in use, else with the reason why it is not. See follow.Follower
-// for the calls.
-func (k *kept[T]) follow(by *follow.Follower, told func(error)) error {
+// follow begins to follow the files. report is called after each change: with nil
+// once the new value is in use, otherwise with the reason why it is not. See
+// follow.Follower for the calls.
+func (k *kept[T]) follow(by *follow.Follower, report func(error)) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.following.Load() != nil {
@@ -174,7 +174,7 @@ func (k *kept[T]) follow(by *follow.Follower, told func(error)) error {
 		if err == nil || f.now.Load().value == nil {
 			f.now.Store(&made[T]{value, err})
 		}
-		told(err)
+		report(err)
 	})
 	if err == nil {
 		k.following.Store(f)

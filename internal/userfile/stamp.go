@@ -49,10 +49,10 @@ func (s Stamp) Alike(now Stamp) bool {
 	return os.SameFile(s.info, now.info) && s.info.Size() == now.info.Size() && s.info.ModTime().Equal(now.info.ModTime())
 }
 
-// Same says whether the file that now has the Stamp has certainly not changed
-// since s. For a Stamp that was taken within two seconds of a change it is false
-// though nothing may have happened: who then reads the file again and finds the
-// same content keeps what was made of it, and the new Stamp.
+// Same says whether the file that now has the Stamp has certainly not changed since
+// s. For a Stamp that was taken within two seconds of a change it is false although
+// nothing may have happened: a caller that then reads the same content again keeps
+// what it made of the content, and the new Stamp.
 func (s Stamp) Same(now Stamp) bool {
 	return s.info != nil && now.info != nil && !s.young && s.Alike(now)
 }

@@ -79,7 +79,7 @@ func (u *upstream) reportHealth(err error) {
 	case err == nil:
 		u.status.dialed(nil)
 	case !errors.As(err, &e) || e.Reason == sdk.ReasonCanceled || e.Stage == sdk.StageCredential:
-		// A failed fetch has been told by who made it.
+		// The code that fetches tokens has reported a failed fetch.
 	case e.Stage != sdk.StageRequest, errors.Is(err, ReplyNoConnector), errors.Is(err, ReplyAuthRefused):
 		u.status.dialed(err)
 	}

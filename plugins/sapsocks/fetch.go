@@ -159,7 +159,7 @@ func (s *tokenService) failure(ctx context.Context, err, broken error) *sdk.Dial
 	}
 }
 
-// refusal is an answer with a status that is no success, or with an error in it.
+// refusal is an answer with a status other than success, or with an error in it.
 func (s *tokenService) refusal(e *oauth2.RetrieveError) *sdk.DialError {
 	code := e.Response.StatusCode
 	detail := fmt.Sprintf("HTTP status %d", code)

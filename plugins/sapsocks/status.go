@@ -7,7 +7,7 @@ import (
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
-// status is what the daemon is told of the upstream: only changes.
+// status reports the state of the upstream to the daemon, only when it changes.
 type status struct {
 	report func(sdk.Status)
 

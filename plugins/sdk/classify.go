@@ -10,9 +10,9 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// dialFailure turns what Dial returned into the error that the daemon is told. What the
-// author's DialError leaves open is filled in: the stage by the one entered
-// last, the reason by the cause.
+// dialFailure turns what Dial returned into the error for the daemon. What the author's
+// DialError leaves open is filled in: the stage by the one entered last, the reason by
+// the cause.
 func dialFailure(ctx context.Context, err error, last Stage) *DialError {
 	ended := ending(ctx)
 	overtime := errors.Is(ended, ErrOvertime)

@@ -41,7 +41,7 @@ func (e *DialError) Error() string {
 // Unwrap returns the cause.
 func (e *DialError) Unwrap() error { return e.Err }
 
-// Diagnostic is something that a user is told about the configuration.
+// Diagnostic is a problem of the configuration, as the user sees it.
 type Diagnostic struct {
 	// Warning makes it a warning; a diagnostic is an error otherwise.
 	Warning bool

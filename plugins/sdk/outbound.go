@@ -89,10 +89,10 @@ func (r *Request) Connect(ctx context.Context, address string) (net.Conn, error)
 	return o.dialer.Dial(ctx, address, func(s pluginv1.Stage) { r.Enter(Stage(s)) })
 }
 
-// Bound calls f, which reads and writes conn, and makes those calls fail when ctx is done.
-// It returns the error of f, or the cause of ctx (context.Cause) if ctx ended it. It is
-// for handshakes, since a Read knows no context. After an error conn is of no use; the
-// caller closes it. f sets no deadlines on conn.
+// Bound calls f, which reads and writes conn, and makes those calls fail when ctx is
+// done. It returns the error of f, or the cause of ctx (context.Cause) if ctx ended it.
+// It is for handshakes, since a Read knows no context. After an error conn is unusable;
+// the caller closes it. f sets no deadlines on conn.
 func Bound(ctx context.Context, conn net.Conn, f func() error) error {
 	return outbound.Bound(ctx, conn, f)
 }

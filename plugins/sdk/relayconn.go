@@ -9,12 +9,12 @@ import (
 	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
-// RelayConn is Relay for a connection that carries the tunnel's bytes as they
-// are, but is not a bare kernel socket: a *tls.Conn and the like. conn belongs
-// to the SDK from here on, which lifts its deadlines. At the client's end of file CloseWrite is
-// called where conn has that method; where it has none, the far end is not told. A tunnel
-// that is broken off resets the socket under conn (see Socket), so that no close_notify
-// makes it look like a clean end, and so does the death of the plugin.
+// RelayConn is Relay for a connection that carries the tunnel's bytes as they are, but is
+// not a bare kernel socket: a *tls.Conn and the like. conn belongs to the SDK from here
+// on, which lifts its deadlines. At the client's end of file CloseWrite is called if conn
+// has that method; otherwise the far end does not learn of it. A tunnel that is broken
+// off resets the socket under conn (see Socket), so that no close_notify makes it look
+// like a clean end, and so does the death of the plugin.
 //
 // A *tls.Conn has to come from TLS.Client, or be made over StrictEOF: otherwise it
 // reports a connection that was cut between two records as a clean end.

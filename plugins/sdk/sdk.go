@@ -66,9 +66,9 @@ type Plugin struct {
 	// Dialer the pointer may implement Validator, Noter, Defaulter, Starter and
 	// io.Closer.
 	New func() Dialer
-	// Targets says which targets the upstreams take; zero: not told. Where a
-	// listener's target is a label and all upstreams of its route need a port, the
-	// daemon refuses the configuration.
+	// Targets says which targets the upstreams take; zero: unknown. If a listener's
+	// target is a label and all upstreams of its route need a port, the daemon
+	// refuses the configuration.
 	Targets Targets
 	// NoHalfClose says that the protocol cannot end one direction alone. CloseWrite is
 	// still called at the client's end of file, and the far end's end of file ends the
@@ -158,7 +158,7 @@ type Defaults struct {
 // no other in its Defaults.
 const DefaultHalfClose = time.Second
 
-// Starter is told when an instance is about to be used.
+// Starter is for plugins that prepare an instance before it is used.
 type Starter interface {
 	// Start is called once, before the first Dial. It must not wait for the network: a
 	// reload waits for it. Goroutines that it starts end with Close. With an error the

@@ -30,7 +30,7 @@ type tlsKept struct {
 	closed   bool
 }
 
-// client returns the one of a block; the name of the server is of no matter to it.
+// client returns the client of a block, whatever the server's name.
 func (t TLS) client() *tlsconf.Client {
 	t.ServerName = ""
 	k := t.kept

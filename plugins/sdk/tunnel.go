@@ -20,8 +20,9 @@ type Tunnel struct {
 // way. A panic in any of them ends that tunnel alone.
 //
 // A Stream on a single TCP connection should also have the method NetConn() net.Conn,
-// which returns that connection or one above it, as *tls.Conn has it. Where the line is
-// dead (see Outbound.DialContext), the log then says that this is why the tunnel ended.
+// which returns that connection or one above it, as that of *tls.Conn does. If the line
+// is dead (see Outbound.DialContext), the log then says that this is why the tunnel
+// ended.
 type Stream interface {
 	// Read returns io.EOF only where the far end has ended its direction
 	// cleanly. Any other error ends the tunnel, and the client is reset.

@@ -102,7 +102,7 @@ type credentials struct {
 
 func (c *Config) login() credentials { return credentials{c.Username, c.Password} }
 
-// secrets are what the far end and the gateways are told in confidence, as they
+// secrets are what is sent to the far end and the gateways in confidence, as they
 // see it.
 func (c *Config) secrets() []string {
 	var all []string

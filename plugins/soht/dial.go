@@ -167,9 +167,9 @@ func (c *Config) goInBackground(f func()) bool {
 	return !c.closed
 }
 
-// dialFailure is the failure of an open at this host, as the daemon is told it; last
-// is the stage that was entered last. Of a request without an answer the cause
-// says more where it is one of the network's, whose meaning the SDK knows.
+// dialFailure is the failure of an open at this host, for the daemon; last is the
+// stage that was entered last. If a request had no answer because of a network
+// error, the SDK explains the cause better.
 func dialFailure(host string, last sdk.Stage, err error) error {
 	var e *Error
 	switch {

@@ -57,8 +57,8 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s (%s)", e.Action, e.Message, e.Hint)
 }
 
-// Unwrap returns Err, and Cause unless that is io.EOF: who finds that in the
-// error of a Read takes it for a clean end.
+// Unwrap returns Err, and Cause unless that is io.EOF, which callers of Read would
+// take for a clean end.
 func (e *Error) Unwrap() []error {
 	if e.Cause == nil || errors.Is(e.Cause, io.EOF) {
 		return []error{e.Err}

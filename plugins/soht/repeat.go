@@ -28,7 +28,7 @@ type repeater struct {
 	queue  []lostClose // the next first
 	pause  time.Duration
 	lost   int             // of this episode: given up
-	log    *slog.Logger    // nil: nobody is told
+	log    *slog.Logger    // nil: nothing is logged
 	report func(count int) // how many are unanswered; or nil
 	closed bool
 }
@@ -39,7 +39,8 @@ type lostClose struct {
 	until  time.Time
 }
 
-// tellTo says who is told; nobody is before, or after the upstream's Close.
+// tellTo sets where losses are reported: nowhere before the call, and nowhere after
+// the upstream's Close.
 func (r *repeater) tellTo(log *slog.Logger, report func(count int)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

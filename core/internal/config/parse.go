@@ -27,13 +27,13 @@ type parser struct {
 	cfg   *Config
 	src   *source
 	diags diag.Diagnostics
-	// places are the headers of the blocks by ID, also of those that are wrong:
-	// who refers to one that is there but wrong need not hear that it is not.
+	// places are the headers of the blocks by ID, also of those that are wrong: a
+	// reference to one that exists but is wrong is not reported as dangling.
 	places map[string]hcl.Range
 	routes []routePlace
 	listen []listenPlace
-	// dangling says that a reference leads nowhere, so that who is not referred
-	// to may only be misspelt.
+	// dangling says that a reference leads nowhere, so that a block without
+	// references may only be the victim of a misspelling.
 	dangling bool
 }
 

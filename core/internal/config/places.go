@@ -10,10 +10,10 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// FindControl returns control.address and daemon.run_dir of a configuration that
-// may be wrong, and in which only these two matter: who wants to tell the daemon
-// of its broken configuration has to find it. A text is empty where the
-// configuration does not have it, or cannot be read.
+// FindControl returns control.address and daemon.run_dir of a configuration, even
+// of a broken one, since commands have to find the daemon of a broken
+// configuration. A text is empty if the configuration does not have it, or cannot
+// be read.
 func FindControl(path string) (address, runDir string) {
 	cfg, _ := Parse(path)
 	address, runDir = cfg.Control.Address, cfg.Daemon.RunDir

@@ -77,7 +77,7 @@ type Plugin struct {
 	SHA256  string   // in lower case; empty: not pinned
 	Files   map[string]string
 	Env     map[string]string
-	// Wrong says that an error of the block was told: what follows from it need
+	// Wrong says that an error of the block was reported: what follows from it need
 	// not be.
 	Wrong bool
 }
@@ -147,7 +147,7 @@ func (c Common) Or(d *pluginv1.CommonDefaults) Common {
 	return c
 }
 
-// Wire returns the upstream as its plugin is told of it. It may hold secrets.
+// Wire returns the upstream as it is sent to its plugin. It may hold secrets.
 func (u Upstream) Wire() *pluginv1.Upstream {
 	w := &pluginv1.Upstream{Name: u.Name, ConfigJson: u.JSON, ConfigHash: u.Hash}
 	if via := u.Common.Via.Text(); via != "" || u.Common.Bind.IsValid() {

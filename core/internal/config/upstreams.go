@@ -151,8 +151,8 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 	return diags
 }
 
-// Hash returns a hash of what a plugin is told of an upstream, in hex. It is no
-// secret, but a weak password could be guessed from it: it has no place in a log.
+// Hash returns a hash of an upstream as it is sent to its plugin, in hex. It is not
+// secret, but a weak password could be guessed from it, so it must not be logged.
 func Hash(u *pluginv1.Upstream) string {
 	h := sha256.New()
 	for _, part := range []string{u.GetName(), u.GetCommon().GetVia(), u.GetCommon().GetBind(), string(u.GetConfigJson())} {
@@ -204,7 +204,7 @@ func secretsOf(spec *pluginv1.Block, v schema.Values, found []string) []string {
 }
 
 // viaSecrets adds what a via holds: what was written, unless that only says where to
-// look, and what the proxy is told, also as a URL has it.
+// look, and what is sent to the proxy, also in the escaping of URLs.
 func viaSecrets(via outbound.Via, found []string) []string {
 	if text := via.Text(); text != outbound.Environment {
 		found = texts(text, found)

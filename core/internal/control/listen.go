@@ -31,12 +31,12 @@ const (
 	lockTimeout  = 2 * time.Second
 )
 
-// bind makes the control socket. Only this process's user can open it, from the
-// first moment on: it is bound in a private folder, given its mode, and then renamed to
-// its place. A socket that nobody serves any more is replaced; one that somebody does
-// serve, and a file that is no socket, is an error. Of daemons that do the same at once
-// one wins: the folder is locked meanwhile. A missing folder is made, for this user
-// alone. Closing the listener removes the socket, unless it is another one by now.
+// bind makes the control socket. Only this process's user can open it, from the first
+// moment on: it is bound in a private folder, given its mode, and then renamed to its
+// place. A socket that nobody serves is replaced; one that is in service, and a file
+// that is not a socket, is an error. If several daemons try at once, one wins: the
+// folder is locked meanwhile. A missing folder is made, for this user alone. Closing
+// the listener removes the socket, unless it is another one by now.
 func bind(address string) (*listener, error) {
 	path, err := Path(address)
 	if err != nil {
@@ -121,8 +121,8 @@ func lock(dir string) (*os.File, error) {
 	}
 }
 
-// unserved says whether what is at path is a socket that nobody serves: nil, or what it
-// is, or who does.
+// unserved returns nil if path is a socket that nobody serves; the error says what else
+// it is, or who serves it.
 func unserved(path string, info fs.FileInfo) error {
 	if info.Mode().Type() != fs.ModeSocket {
 		return errors.New("there is a file that is not a socket: remove it, or choose another control.address")

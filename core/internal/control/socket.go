@@ -35,19 +35,19 @@ type serving struct {
 	http    *http.Server
 }
 
-// NewServer returns a server that has no socket yet. log is told of clients that
-// misbehave, at level debug.
+// NewServer returns a server that has no socket yet. Clients that misbehave are
+// logged to log, at level debug.
 func NewServer(d Daemon, log *slog.Logger) *Server {
 	s := &Server{daemon: d, log: log}
 	s.open, s.end = context.WithCancel(context.Background())
 	return s
 }
 
-// Prepare makes the socket for an address, as Listen does. Where that is the one
-// that is served, and the socket is still in its place, it does nothing; an empty
-// address is none. The caller calls commit or undo, and once: commit serves the
-// new socket and removes the old, whose requests under way are served to their
-// end; undo removes the new one.
+// Prepare makes the socket for an address, as Listen does. If that is the one that
+// is served, and the socket is still in its place, it does nothing; an empty
+// address means no socket. The caller calls commit or undo, once: commit serves the
+// new socket and removes the old, whose requests under way are served to their end;
+// undo removes the new one.
 func (s *Server) Prepare(address string) (commit, undo func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

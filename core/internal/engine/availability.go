@@ -25,10 +25,9 @@ const (
 	failingPause = 10 * time.Second
 )
 
-// availability is whether an upstream is worth a dial now. It belongs to the
-// upstream's name and values and to its plugin's process, and outlives generations that
-// leave these alone. Only
-// the choice of upstreams goes by it. It is safe for concurrent use.
+// availability is whether an upstream is worth a dial now. It belongs to the upstream's
+// name and values and to its plugin's process, and outlives generations that leave
+// these alone. Only the choice of upstreams uses it. It is safe for concurrent use.
 type availability struct {
 	id      string
 	repeats *repeats
@@ -36,8 +35,8 @@ type availability struct {
 	pause   time.Duration // failingPause
 
 	mu sync.Mutex
-	// retry is when a failed dial was told to come back, and answer what else it was
-	// told; zero: it was not, or a dial has succeeded since.
+	// retry is when the far end said that a failed dial may be repeated, and answer
+	// what else it said; zero: it said nothing, or a dial has succeeded since.
 	retry  time.Time
 	answer string
 	// failing is the plugin's newest report, and report its message. From probe on a
@@ -46,15 +45,15 @@ type availability struct {
 	report  string
 	probe   time.Time
 	heard   bool // the plugin has reported, or died, or a dial has succeeded
-	// among: a route has another upstream beside it, so that it can be passed over, and
-	// told: the log was told that it is.
+	// among: a route has another upstream beside it, so that it can be passed over;
+	// told: the log says that it is.
 	among, told bool
 	// retired: what is heard now is of values, or of a process, that no configuration
 	// has any more.
 	retired bool
 }
 
-// usability is what an availability comes to at one moment.
+// usability is an availability at one moment.
 type usability struct {
 	reason  string    // status.Unusable's; empty: usable
 	until   time.Time // zero: not known
@@ -95,7 +94,7 @@ func (a *availability) heardOf(now time.Time) usability {
 	return usability{}
 }
 
-// tried is told of each dial, before it: one of those that come after the pause of a
+// tried is called before each dial: one of those that come after the pause of a
 // failing upstream is the probe, and the others go on passing it over.
 func (a *availability) tried(now time.Time) {
 	a.mu.Lock()
@@ -105,7 +104,7 @@ func (a *availability) tried(now time.Time) {
 	}
 }
 
-// dialed is told how a dial went; err is nil where it succeeded.
+// dialed is called after each dial; err is nil if it succeeded.
 func (a *availability) dialed(now time.Time, err *tunnel.DialError) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -119,8 +118,8 @@ func (a *availability) dialed(now time.Time, err *tunnel.DialError) {
 	}
 }
 
-// lost is told that the plugin's process has died. What was heard by it does not hold for
-// the next.
+// lost is called when the plugin's process has died. What the process reported does not
+// hold for the next.
 func (a *availability) lost(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -133,8 +132,8 @@ func (a *availability) clear(now time.Time) {
 	a.tell(now)
 }
 
-// reported is told what the plugin says of the upstream, or, if stored, what it has said
-// at some time: that is of use only until something else was heard.
+// reported is called with what the plugin reports of the upstream, or, if stored, with
+// an earlier report, which counts only if nothing else has been heard yet.
 func (a *availability) reported(now time.Time, s *pluginv1.UpstreamStatus, stored bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -153,8 +152,8 @@ func (a *availability) reported(now time.Time, s *pluginv1.UpstreamStatus, store
 	a.tell(now)
 }
 
-// inForce is told of each configuration that has the upstream, and whether a route of it
-// has another.
+// inForce is called for each configuration that has the upstream; among says whether one
+// of its routes has another upstream too.
 func (a *availability) inForce(now time.Time, among bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -288,7 +287,7 @@ func (all *availabilities) catchUp(p *pluginhost.Plugin) {
 	all.pass(p, p.State().Upstreams, true)
 }
 
-// lost is told that the process of a plugin has died.
+// lost is called when the process of a plugin has died.
 func (all *availabilities) lost(p *pluginhost.Plugin) {
 	now := time.Now()
 	all.mu.Lock()

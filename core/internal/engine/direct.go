@@ -143,7 +143,8 @@ func (d direct) through(ctx context.Context, to tunnel.Target, enter func(plugin
 }
 
 // secure speaks TLS on conn, which it closes on an error. An end of file without a
-// close_notify is then an error of Read, so that a cut is no clean end.
+// close_notify is then an error of Read, so that a cut does not look like a clean
+// end.
 func (d direct) secure(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
 	config, err := d.tls.Config(cmp.Or(d.serverName, host))
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"syscall"
 )
 
-// endpoint is an address as a block has it, and the sockets that it comes to.
+// endpoint is an address as the block writes it, and the sockets that it resolves
+// to.
 type endpoint struct {
 	block   string
 	written string
@@ -31,8 +32,7 @@ func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
-// resolve finds out what an address comes to: "host:port", as the configuration
-// has checked it.
+// resolve resolves an address: "host:port", as the configuration has checked it.
 func resolve(ctx context.Context, find lookup, block, written string) (*endpoint, error) {
 	host, text, err := net.SplitHostPort(written)
 	if err != nil {

@@ -46,13 +46,13 @@ type Options struct {
 	Inherited *listenfds.Table
 	// Log is the daemon's log.
 	Log *slog.Logger
-	// SetLog is told of the log block of each configuration that is put in
+	// SetLog is called with the log block of each configuration that is put in
 	// force, before anything is logged under it; it may be nil.
 	SetLog func(config.Log)
 	// LogDropped counts the lines of the log that were lost; it may be nil.
 	LogDropped func() uint64
-	// Notify is told when a reload begins and when it has ended, before who
-	// asked for it is; one call at a time. It may be nil.
+	// Notify is called when a reload begins and when it has ended, before its
+	// caller gets the outcome; one call at a time. It may be nil.
 	Notify func(status.Event)
 
 	parse func(path string) (*config.Config, diag.Diagnostics) // nil: config.Parse; the tests'
@@ -104,11 +104,13 @@ type Engine struct {
 	metricsServer *metricsServer // nil: not configured
 }
 
-// ErrInvalid says that the configuration has errors: the diagnostics tell them.
+// ErrInvalid says that the configuration has errors, which the diagnostics
+// describe.
 var ErrInvalid = errors.New("the configuration is not valid")
 
-// errUnavailable says that the configuration has no errors as far as can be told,
-// but needs what this machine does not give: the diagnostics tell it.
+// errUnavailable says that the configuration has no errors as far as can be seen,
+// but needs something that this machine does not provide; the diagnostics describe
+// it.
 var errUnavailable = errors.New("an address, a plugin or a file that the configuration needs is not available")
 
 var errStopping = errors.New("the daemon is stopping")
@@ -192,17 +194,17 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 	return e, nil
 }
 
-// newHost returns a host of plugins. told is told what they say of their upstreams; it
-// may be nil.
-func newHost(runDir string, opts Options, told *availabilities) (*pluginhost.Host, error) {
+// newHost returns a host of plugins, whose reports on their upstreams go to reports;
+// that may be nil.
+func newHost(runDir string, opts Options, reports *availabilities) (*pluginhost.Host, error) {
 	o := pluginhost.Options{
 		Log:         opts.Log,
 		RunDir:      runDir,
 		CoreVersion: opts.Version,
 		Self:        opts.Self,
 	}
-	if told != nil {
-		o.OnReport, o.OnLost = told.reported, told.lost
+	if reports != nil {
+		o.OnReport, o.OnLost = reports.reported, reports.lost
 	}
 	host, err := pluginhost.New(o)
 	if err != nil {
@@ -257,9 +259,9 @@ func (e *Engine) hold() *generation {
 	}
 }
 
-// Leave is what may come before Stop: the daemon says that it is not ready, and
-// does not reload any more, and goes on accepting for the configured shutdown_delay
-// or until ctx is done.
+// Leave is what may come before Stop: the daemon says that it is not ready, and no
+// longer reloads, and goes on accepting for the configured shutdown_delay or until
+// ctx is done.
 func (e *Engine) Leave(ctx context.Context) {
 	e.announceStop()
 	g := e.current.Load()

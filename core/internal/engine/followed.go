@@ -14,7 +14,7 @@ import (
 
 // followed are the files that the daemon follows: those that file() has read in the
 // bodies of upstreams and listeners, and with daemon.watch the configuration's own.
-// Its goroutine does what a change comes to.
+// Its goroutine handles the changes.
 type followed struct {
 	engine   *Engine
 	follower follow.Follower

@@ -73,7 +73,7 @@ func (g *gate) leave() {
 	g.admit()
 }
 
-// setLimit takes effect at once; who is over it stays.
+// setLimit takes effect at once; connections beyond the new limit stay.
 func (g *gate) setLimit(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -84,7 +84,7 @@ func (g *gate) setLimit(n int) {
 // roomy is called with mu held.
 func (g *gate) roomy() bool { return g.limit == 0 || g.open < g.limit }
 
-// admit lets in who has waited longest. It is called with mu held.
+// admit lets in the dial that has waited longest. It is called with mu held.
 func (g *gate) admit() {
 	for first := g.waiting.Front(); first != nil && g.roomy(); first = g.waiting.Front() {
 		close(g.waiting.Remove(first).(chan struct{}))
@@ -124,8 +124,8 @@ func (g *gates) of(id string) *gate {
 	return one
 }
 
-// retain is told which upstreams the configuration has. The gates of others drain, and
-// are forgotten once nothing of theirs is open.
+// retain keeps the gates of these upstreams, which are those of the configuration. The
+// others drain, and are forgotten once they have no open connection.
 func (g *gates) retain(ids map[string]bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -70,7 +70,7 @@ type upstream struct {
 	id     string
 	dialer tunnel.Dialer
 	gate   *gate
-	// availability is what the choice among a route's upstreams goes by.
+	// availability decides the order in which a route's upstreams are tried.
 	availability *availability
 	// halfClose stands for the listener's; nil: unset.
 	halfClose *time.Duration

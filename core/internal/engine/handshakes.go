@@ -186,8 +186,8 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 	})
 }
 
-// probed counts and logs a client that has left without a word, which is no failure:
-// whoever watches the port leaves so, every few seconds.
+// probed counts and logs a client that has left without sending anything, which is
+// not a failure: whoever watches the port leaves so, every few seconds.
 func (c *connection) probed() {
 	c.engine.metrics.Probed(c.listener.id)
 	c.engine.repeats.write(slog.LevelDebug, repeatKey{message: "client left without sending anything", listener: c.listener.id}, func() []any {

@@ -167,8 +167,8 @@ func (s *slots) learned(h *handshake) bool {
 	return true
 }
 
-// refused says that h is to be told why it gets no tunnel, which takes as long as
-// it likes to read: it gives way again.
+// refused says that h will be told why it gets no tunnel. How long that takes is up
+// to the client, so the handshake may give way again.
 func (s *slots) refused(h *handshake) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -229,8 +229,8 @@ func (s *slots) open(id string) int {
 	return 0
 }
 
-// note counts a handshake of p that gave way. It returns how many the log is to be
-// told of now, mostly 0.
+// note counts a handshake of p that gave way. It returns how many are to be logged
+// now, mostly 0.
 func (s *slots) note(p *listenerSlots) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

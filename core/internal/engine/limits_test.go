@@ -246,9 +246,9 @@ func TestOwnPlacesStay(t *testing.T) {
 	}
 }
 
-// TestPerSourceLimitIsNoRoom: who has reached the limit of a source is refused,
-// and costs nobody anything.
-func TestPerSourceLimitIsNoRoom(t *testing.T) {
+// TestPerSourceLimitRefusesTheNewcomer: a client beyond the limit of its source is
+// refused, and displaces nobody.
+func TestPerSourceLimitRefusesTheNewcomer(t *testing.T) {
 	s := newSlots()
 	a := s.split(ceiling{connections: 100, configured: true}, []string{"a"})["a"]
 	source := netip.MustParseAddr("192.0.2.1")
@@ -262,8 +262,9 @@ func TestPerSourceLimitIsNoRoom(t *testing.T) {
 	}
 }
 
-// TestYieldedIsToldNowAndThen: the log is told once a minute, of all since.
-func TestYieldedIsToldNowAndThen(t *testing.T) {
+// TestYieldedIsLoggedOnceAMinute: the line counts all that have given way since the
+// last.
+func TestYieldedIsLoggedOnceAMinute(t *testing.T) {
 	var p listenerSlots
 	now := time.Now()
 	var told []int

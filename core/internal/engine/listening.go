@@ -98,13 +98,13 @@ func (e *Engine) paused(l *listening) {
 	}
 }
 
-// cannotBind is told of a block whose address cannot be bound.
+// cannotBind is the diagnostic for a block whose address cannot be bound.
 func cannotBind(cfg *config.Config, blockID string, err error, hint string) diag.Diagnostic {
 	return obstacle(cfg, blockID, "address", "the address cannot be bound", err.Error()+": "+hint)
 }
 
-// isLacking is told of a block whose address is a name, of which the machine has
-// one address and not ip.
+// isLacking is the diagnostic for a block whose address is a name with several
+// addresses, of which this machine lacks ip.
 func isLacking(cfg *config.Config, s *endpoint, ip netip.Addr) diag.Diagnostic {
 	host, port, _ := net.SplitHostPort(s.written) // resolve has split it
 	d := cfg.BlockDiagnostic(s.block, "address", "not all addresses of the name are listened on",

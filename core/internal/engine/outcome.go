@@ -12,7 +12,7 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// refused is what a client beyond a limit is told; it also logs it.
+// refused returns, and logs, the error for a client beyond a limit.
 func (c *connection) refused(cause *overLimit) *tunnel.DialError {
 	err := &tunnel.DialError{
 		Stage:   pluginv1.Stage_STAGE_CONNECT,

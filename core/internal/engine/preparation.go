@@ -31,8 +31,8 @@ type preparation struct {
 	configured []*pluginhost.Plugin
 }
 
-// check starts the plugins that are not running yet, decodes the upstreams'
-// bodies against their schemas and lets them validate the values.
+// check starts the plugins that are not running yet, decodes the upstreams' bodies
+// against their schemas, and has the plugins validate the values.
 func (p *preparation) check(ctx context.Context) error {
 	p.plugins = map[string]*pluginhost.Plugin{}
 	schemas := map[string]config.PluginSchema{}
@@ -131,7 +131,7 @@ func (p *preparation) plugin(ctx context.Context, name string) *pluginhost.Plugi
 	return plugin
 }
 
-// program is what the files of a plugin come to.
+// program is what the files of a plugin say about it.
 type program struct {
 	spec     pluginhost.Spec
 	err      error // there is none
@@ -171,7 +171,7 @@ func (p *preparation) configure(ctx context.Context) error {
 			return fmt.Errorf("configure plugin %q: %w", name, err)
 		}
 		for _, d := range found {
-			// Warnings were told by the validation.
+			// The validation has reported the warnings.
 			if d.GetSeverity() == pluginv1.Severity_SEVERITY_ERROR {
 				p.diags = append(p.diags, p.cfg.PluginDiagnostic(name+"."+d.GetUpstream(), d))
 			}

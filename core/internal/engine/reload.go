@@ -56,10 +56,10 @@ func (e *Engine) reload(ctx context.Context, r *status.Reload, a attempt, o stat
 	e.notify(r)
 }
 
-// RestartPlugin starts a plugin's program beside its process, and has the new one
-// take its place as in a reload: all or nothing, and tunnels live on. The configuration
-// is the one in force; what has become of its files is of no matter. A plugin that no
-// upstream has is an error in the outcome.
+// RestartPlugin starts a plugin's program beside its process, and has the new one take
+// its place as in a reload: all or nothing, and tunnels live on. The configuration is
+// the one in force, whatever has become of its files. A plugin that no upstream has is
+// an error in the outcome.
 func (e *Engine) RestartPlugin(ctx context.Context, name string) status.Reload {
 	return e.inTurn(ctx, func(ctx context.Context, r *status.Reload) {
 		cfg := e.current.Load().cfg
@@ -114,8 +114,8 @@ type renewal struct {
 	only []string
 }
 
-// renew puts a configuration in force and completes the outcome. It returns all that
-// is told of it. It is called with turn held.
+// renew puts a configuration in force and completes the outcome. It returns all
+// diagnostics. It is called with turn held.
 func (e *Engine) renew(ctx context.Context, r *status.Reload, n renewal) (diag.Diagnostics, error) {
 	diags, changes, err := e.replace(ctx, n)
 	diags = diags.Problems() // notes are the start's

@@ -209,8 +209,8 @@ func (b *binding) listening(id string) []*listening {
 	return append(of[*listening](b.next, block), b.lost[block]...)
 }
 
-// plan finds out what the addresses of a block come to, and which of the old sockets
-// serve them; rest are the others.
+// plan resolves the addresses of a block, and finds which of the old sockets serve
+// them; rest are the others.
 func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags diag.Diagnostics, rest []boundSocket) {
 	for _, address := range w.addresses {
 		if name, ok := config.InheritedName(address); ok {

@@ -143,7 +143,7 @@ func (d *Decoder) attribute(s scope, spec *pluginv1.Attribute, values schema.Val
 	d.problem(at, summary, bad.detail)
 }
 
-// spoil remembers that an attribute is given whose value cannot be told.
+// spoil remembers that an attribute is given whose value cannot be determined.
 func (d *Decoder) spoil(values schema.Values, name string) {
 	values[name] = schema.Wrong{}
 	d.wrong = append(d.wrong, wrong{values, name})

@@ -42,7 +42,7 @@ type jsonTogether struct {
 	RequiredWith  []string `json:"required_with,omitempty"`
 }
 
-// jsonLimits are what a type asks of its values, as the protocol has it.
+// jsonLimits are the limits of a type, in the form of the protocol.
 type jsonLimits struct {
 	OneOf   []string        `json:"one_of,omitempty"`
 	Minimum json.RawMessage `json:"minimum,omitempty"`

@@ -5,7 +5,7 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// Answer is what a client is told of a failed dial, in each protocol. A tcp
+// Answer is the answer to a client whose dial failed, in each protocol. A tcp
 // client is reset, whatever the reason.
 type Answer struct {
 	Reason pluginv1.Reason
@@ -30,7 +30,7 @@ var answers = []Answer{
 	{pluginv1.Reason_REASON_CANCELED, socks5.GeneralFailure, 503, "proxy_internal_error"},
 }
 
-// Answers returns the table from a reason to what clients are told.
+// Answers returns the table from a reason to the answers.
 func Answers() []Answer { return append([]Answer(nil), answers...) }
 
 func answerTo(r pluginv1.Reason) Answer {

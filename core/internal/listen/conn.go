@@ -39,8 +39,8 @@ type HalfCloser interface {
 // NewConn takes over an accepted socket.
 func NewConn(s *bare.Socket) *Conn { return &Conn{socket: s} }
 
-// NewStreamConn takes over a connection that is no bare socket: a *net.TCPConn, or
-// one around it that names it by NetConn, as TLS does.
+// NewStreamConn takes over a connection that is not a bare socket: a *net.TCPConn,
+// or one around it that names it by NetConn, as TLS does.
 func NewStreamConn(c HalfCloser) *Conn { return &Conn{stream: c} }
 
 // Talk makes the connection ready for a handshake that a tunnel may follow: the

@@ -144,9 +144,9 @@ func (m *Metrics) Failed(listener, route, upstream string, err *tunnel.DialError
 	m.failures.WithLabelValues(listener, route, upstream, err.Stage.Text(), err.Reason.Text()).Inc()
 }
 
-// Retain is told the names of the configuration in force. Series of other names
-// are dropped, as soon as a call finds nothing of theirs open, and once more by
-// the call after that: a dial counts when it ends.
+// Retain keeps the series of these names, which are those of the configuration in
+// force. It drops the series of other names once a call finds nothing of theirs
+// open, and again in the next call, since a dial counts when it ends.
 func (m *Metrics) Retain(listeners, routes, upstreams map[string]bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

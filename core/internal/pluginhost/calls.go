@@ -103,8 +103,8 @@ func (p *Plugin) acquireLocked(ctx context.Context) (*Process, error) {
 	}
 }
 
-// Release drops a generation; one that is not known is no error. Tunnels that
-// were made under it live on.
+// Release drops a generation; an unknown one is not an error. Tunnels that were
+// made under it live on.
 func (p *Plugin) Release(ctx context.Context, generation uint64) error {
 	what := fmt.Sprintf("release generation %d", generation)
 	ctx, cancel := context.WithTimeout(ctx, p.host.opts.CallTimeout)
@@ -122,7 +122,7 @@ func (p *Plugin) Release(ctx context.Context, generation uint64) error {
 	p.mu.Unlock()
 	p.notify()
 	if !known || proc == nil {
-		// The next process is not told of it.
+		// The next process never learns of it.
 		return nil
 	}
 	_, err := proc.service.Release(ctx, &pluginv1.ReleaseRequest{Generation: generation})

@@ -12,11 +12,10 @@ import (
 	"syscall"
 )
 
-// Exposed says whether somebody else than the owner, and root, can change what s
-// starts: its program, the interpreter of a script, the first argument that names a
-// file, and the files with hashes, or a folder above one of them, where it could be
-// replaced. It is nil for a bundled plugin, and for what is not there. Access lists are
-// not looked at.
+// Exposed says whether anybody but the owner and root can change what s starts: its
+// program, the interpreter of a script, the first argument that names a file, and the
+// files with hashes, or a folder above one of them, where it could be replaced. It is
+// nil for a bundled plugin, and for what is not there. Access lists are not looked at.
 func Exposed(s Spec) error {
 	if s.Bundled {
 		return nil

@@ -106,9 +106,9 @@ func connect(client *goplugin.Client) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// hclogTo returns a logger for go-plugin that writes to log. What go-plugin
-// thinks an error or a warning is seldom one for the user, who is told by the
-// host: all of it is debug.
+// hclogTo returns a logger for go-plugin that writes to log. go-plugin's errors and
+// warnings are seldom of interest to the user, and the host reports those that are:
+// all of them are logged as debug.
 func hclogTo(log *slog.Logger) hclog.Logger {
 	level := hclog.Off
 	if log.Enabled(context.Background(), slog.LevelDebug) {

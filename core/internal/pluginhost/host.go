@@ -32,7 +32,7 @@ type Options struct {
 	// plugins' sockets; empty: $RUNTIME_DIRECTORY, else the folder for
 	// temporary files. What dead processes left there is removed.
 	RunDir string
-	// CoreVersion is told to the plugins, for their log.
+	// CoreVersion is sent to the plugins, for their log.
 	CoreVersion string
 	// Self is the command that serves a bundled plugin once its name is
 	// appended; empty: this program with "plugin serve". On Linux that is
@@ -51,13 +51,13 @@ type Options struct {
 	// leaves the others some. Zero: 1000, which is less than the SDK takes.
 	MaxDials int
 	Backoff  Backoff
-	// OnState is told the state of a plugin whenever it changes: one call at a
-	// time, from the host's goroutines. It must not block and must not call the
+	// OnState is called with the state of a plugin whenever it changes: one call at
+	// a time, from the host's goroutines. It must not block and must not call the
 	// plugin's Stop or the host's Close. May be nil.
 	OnState func(State)
-	// OnReport is told what a plugin says of its upstreams, and OnLost that its process
-	// has died: nothing holds any more that was reported before. Of one plugin the calls
-	// come one at a time, and they must not block. Nil is allowed.
+	// OnReport is called with what a plugin reports of its upstreams, and OnLost when
+	// its process has died: earlier reports are then void. The calls for one plugin come
+	// one at a time, and must not block. Nil is allowed.
 	OnReport func(*Plugin, []*pluginv1.UpstreamStatus)
 	OnLost   func(*Plugin)
 }

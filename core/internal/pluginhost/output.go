@@ -95,7 +95,7 @@ func (o *output) tell(line string) {
 	}
 }
 
-// maxCause bounds the line that is told with an end, in bytes.
+// maxCause bounds the line that is reported with the end of a process, in bytes.
 const maxCause = 200
 
 func isPanic(line string) bool {

@@ -77,7 +77,7 @@ type Process struct {
 	reason string // why the host ended it
 }
 
-// Watcher is told what a process says, as it says it. Its methods are called by the
+// Watcher takes what a process says, as it says it. Its methods are called by the
 // process's goroutines and must not block.
 type Watcher interface {
 	// Printed takes a line of its output; several may come at once. Silent says

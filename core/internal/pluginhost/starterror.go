@@ -42,8 +42,8 @@ var (
 	errDataPaths = errors.New("its dials answer only with unsupported data paths")
 )
 
-// startError says why a start failed, as far as it can be told, and ends the
-// process so that what it printed is complete.
+// startError says why a start failed, as far as possible, and ends the process so
+// that its output is complete.
 func (p *Process) startError(ctx context.Context, err error) error {
 	e := &StartError{Plugin: p.spec.Name, Err: cleanError{err}}
 	if p.child.ID() == "" {

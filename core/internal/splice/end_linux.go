@@ -11,8 +11,8 @@ import (
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 )
 
-// sideError is what broke a tunnel. Nobody may want to read it, so it is put into
-// words only for who does.
+// sideError is what broke a tunnel. It is formatted only when somebody reads it,
+// which is rare.
 type sideError struct {
 	what  string
 	errno syscall.Errno

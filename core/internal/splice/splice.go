@@ -28,8 +28,8 @@ type Tunnel struct {
 	// Traffic, unless nil, is added to while the tunnel lives, at least once a
 	// second; it may be shared.
 	Traffic *tunnel.Traffic
-	// Done is called once, after both connections are closed. The tunnel
-	// counts until it has returned, so that who waits has its outcome.
+	// Done is called once, after both connections are closed. The tunnel counts as
+	// active until it has returned, so that Wait implies all outcomes are reported.
 	Done func(Result)
 }
 
@@ -56,8 +56,8 @@ type Result struct {
 	Up, Down int64
 }
 
-// HeldUpError ends a tunnel whose upstream a plugin made the pump wait for. Only who
-// has kept a copy of the socket that it handed over can do that.
+// HeldUpError ends a tunnel whose upstream a plugin made the pump wait for. Only a
+// plugin that has kept a copy of the socket that it handed over can do that.
 type HeldUpError struct{ Plugin string }
 
 // Error names the plugin.

@@ -84,8 +84,8 @@ type Conn struct {
 	Stages []StageTime
 }
 
-// UseStream turns Socket into Stream, for who reads and writes it itself. On an
-// error Socket has been closed, and e has neither.
+// UseStream turns Socket into Stream, for callers that read and write it
+// themselves. On an error Socket has been closed, and e has neither.
 func (e *End) UseStream() error {
 	if e.Socket == nil {
 		return nil

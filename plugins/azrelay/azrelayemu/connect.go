@@ -178,7 +178,7 @@ func (s *Server) pick(e *entity) *control {
 	return e.listeners[e.next%len(e.listeners)]
 }
 
-// acceptMessage is what a listener is told of a sender.
+// acceptMessage announces a sender to a listener.
 type acceptMessage struct {
 	Accept acceptBody `json:"accept"`
 }

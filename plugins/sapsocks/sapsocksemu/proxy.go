@@ -159,7 +159,7 @@ func (c *client) greet() error {
 	return nil
 }
 
-// authenticate says whether a refusal is to be told by the reply.
+// authenticate says whether the reply is to carry a refusal.
 func (c *client) authenticate() (refused bool, err error) {
 	token, location, err := readJWT(c)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // wireUpstream turns values as a user writes them into what Configure takes. It
-// is no judge: what does not fit the schema travels as it is, for the plugin to
+// does not check: what does not fit the schema is sent unchanged, for the plugin to
 // refuse.
 func wireUpstream(schema *pluginv1.Block, name string, values map[string]any) (*pluginv1.Upstream, error) {
 	if values == nil {

@@ -58,7 +58,8 @@ type Options struct {
 	Log *slog.Logger
 	// Faults at the start; see SetFaults.
 	Faults Faults
-	// Observe is told each request with a form, by many goroutines at once.
+	// Observe is called with each request that has a form, by many goroutines at
+	// once.
 	Observe func(Form)
 }
 

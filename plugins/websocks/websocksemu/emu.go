@@ -1,7 +1,7 @@
 // Package websocksemu emulates a WebSocks server, as a far end for tests, the demo and
 // work offline. It behaves like the original server, oddities included, and has a switch
 // for every failure. It serves this machine alone, connects to loopback addresses and to
-// what its targets map, and is no server for production.
+// what its targets map, and is not for production.
 package websocksemu
 
 import (

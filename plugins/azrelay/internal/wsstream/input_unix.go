@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// newInput returns nil where conn is no socket, as behind a proxy's TLS.
+// newInput returns nil if conn is not a socket, as behind a proxy's TLS.
 func newInput(conn net.Conn) *input {
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {

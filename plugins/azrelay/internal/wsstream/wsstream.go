@@ -44,7 +44,7 @@ var (
 	ErrClosed = errors.New("the stream is closed")
 )
 
-// CloseError is a Close frame that is no clean end of a direction.
+// CloseError is a Close frame that does not end a direction cleanly.
 type CloseError struct {
 	Code   int
 	Reason string

@@ -20,7 +20,7 @@ var errStopping = status.Error(codes.Unavailable, "the plugin is stopping")
 
 // GetInfo says what the plugin is.
 func (s *Server) GetInfo(_ context.Context, req *pluginv1.GetInfoRequest) (*pluginv1.GetInfoResponse, error) {
-	if table := req.GetCommonNames(); table > 0 { // who asks again need not say
+	if table := req.GetCommonNames(); table > 0 { // it may be missing in a later call
 		s.commonNames.Store(table)
 	}
 	return s.plugin.Info, nil
