@@ -34,21 +34,22 @@ const (
 // Config is the body of an upstream block. It does not change once Start was
 // called.
 type Config struct {
-	Namespace        string        `tunneld:"namespace" doc:"the relay's host name, such as myrelay.servicebus.windows.net"`
-	HybridConnection string        `tunneld:"hybrid_connection" doc:"the hybrid connection's path; a suffix and a query reach the listener"`
-	KeyName          string        `tunneld:"key_name" doc:"the shared access policy to sign with; it needs the Send right"`
-	Key              sdk.Secret    `tunneld:"key" doc:"the policy's primary or secondary key, as the portal shows it"`
-	ConnectionString sdk.Secret    `tunneld:"connection_string" conflicts_with:"namespace,key_name,key" doc:"instead of namespace, hybrid_connection, key_name and key"`
-	ReadyToken       sdk.Secret    `tunneld:"token" doc:"a ready-made shared access signature, instead of a key"`
-	TokenTTL         time.Duration `tunneld:"token_ttl" default:"1h" min:"1m" doc:"how long tokens signed here are valid"`
-	TokenIn          string        `tunneld:"token_in" default:"header" one_of:"header,query" doc:"where the token goes"`
-	Endpoint         string        `tunneld:"endpoint" doc:"host:port to connect to instead of namespace:443; ws:// in front for plain connections"`
-	Framing          string        `tunneld:"framing" default:"raw" one_of:"raw,azbridge" doc:"raw, or azbridge where Microsoft's azbridge listens"`
-	PortName         string        `tunneld:"port_name" doc:"azbridge: the port's name; default the target's port in decimal"`
-	PingInterval     time.Duration `tunneld:"ping_interval" default:"30s" doc:"how long a direction may be silent before a ping; 0s for none"`
-	PingTimeout      time.Duration `tunneld:"ping_timeout" doc:"how long a ping may stay unanswered while no byte flows; default two intervals"`
-	TLS              sdk.TLS       `tunneld:"tls" doc:"TLS towards the service"`
-	Timeouts         Timeouts      `tunneld:"timeouts" min:"1ms" doc:"how long the parts of a dial may take"`
+	Namespace        string            `tunneld:"namespace" doc:"the relay's host name, such as myrelay.servicebus.windows.net"`
+	HybridConnection string            `tunneld:"hybrid_connection" doc:"the hybrid connection's path; a suffix and a query reach the listener"`
+	KeyName          string            `tunneld:"key_name" doc:"the shared access policy to sign with; it needs the Send right"`
+	Key              sdk.Secret        `tunneld:"key" doc:"the policy's primary or secondary key, as the portal shows it"`
+	ConnectionString sdk.Secret        `tunneld:"connection_string" conflicts_with:"namespace,key_name,key" doc:"instead of namespace, hybrid_connection, key_name and key"`
+	ReadyToken       sdk.Secret        `tunneld:"token" doc:"a ready-made shared access signature, instead of a key"`
+	TokenTTL         time.Duration     `tunneld:"token_ttl" default:"1h" min:"1m" doc:"how long tokens signed here are valid"`
+	TokenIn          string            `tunneld:"token_in" default:"header" one_of:"header,query" doc:"where the token goes"`
+	Endpoint         string            `tunneld:"endpoint" doc:"host:port to connect to instead of namespace:443; ws:// in front for plain connections"`
+	Headers          map[string]string `tunneld:"headers,sensitive" doc:"further headers of the upgrade request, such as User-Agent; a listener is told of them"`
+	Framing          string            `tunneld:"framing" default:"raw" one_of:"raw,azbridge" doc:"raw, or azbridge where Microsoft's azbridge listens"`
+	PortName         string            `tunneld:"port_name" doc:"azbridge: the port's name; default the target's port in decimal"`
+	PingInterval     time.Duration     `tunneld:"ping_interval" default:"30s" doc:"how long a direction may be silent before a ping; 0s for none"`
+	PingTimeout      time.Duration     `tunneld:"ping_timeout" doc:"how long a ping may stay unanswered while no byte flows; default two intervals"`
+	TLS              sdk.TLS           `tunneld:"tls" doc:"TLS towards the service"`
+	Timeouts         Timeouts          `tunneld:"timeouts" min:"1ms" doc:"how long the parts of a dial may take"`
 
 	env   sdk.Env
 	token tokenSource

@@ -96,7 +96,7 @@ func (c *Config) open(ctx context.Context, s *settings, req *sdk.Request, conn n
 		conn = secured
 	}
 	req.Enter(sdk.StageHandshake)
-	u, header := request(s, token, c.TokenIn, newID())
+	u, header := c.request(s, token, newID())
 	actx, cancel := context.WithTimeout(ctx, c.Timeouts.Accept)
 	defer cancel()
 	ahead, err := wsstream.Handshake(actx, conn, u, s.namespace, header)
@@ -114,15 +114,18 @@ func (c *Config) pingTimeout() time.Duration {
 }
 
 // request returns what the opening handshake asks for.
-func request(s *settings, token, tokenIn, id string) (*url.URL, http.Header) {
+func (c *Config) request(s *settings, token, id string) (*url.URL, http.Header) {
 	query := "sb-hc-action=connect&sb-hc-id=" + id
 	if s.query != "" {
 		query = s.query + "&" + query
 	}
 	header := http.Header{}
+	for name, value := range c.Headers {
+		header.Set(name, value)
+	}
 	switch {
 	case token == "":
-	case tokenIn == InQuery:
+	case c.TokenIn == InQuery:
 		query += "&sb-hc-token=" + url.QueryEscape(token)
 	default:
 		header.Set("ServiceBusAuthorization", token)

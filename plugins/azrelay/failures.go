@@ -33,7 +33,7 @@ func tlsFailure(ctx context.Context, err error, address string) *sdk.DialError {
 func (c *Config) handshakeFailure(ctx context.Context, s *settings, err error, token string) *sdk.DialError {
 	var refused *wsstream.RefusedError
 	if errors.As(err, &refused) {
-		e := refusal(s, refused, token, c.TokenIn, c.token.clock())
+		e := c.refusal(s, refused, token)
 		if e.Reason == sdk.ReasonUnauthenticated {
 			c.token.drop(token)
 		}
@@ -53,14 +53,14 @@ func (c *Config) handshakeFailure(ctx context.Context, s *settings, err error, t
 
 // refusal reads the service's status and reason. The service says in the status
 // line's text what is wrong, and adds a TrackingId that its support asks for.
-func refusal(s *settings, r *wsstream.RefusedError, token, tokenIn string, now time.Time) *sdk.DialError {
-	text := quote(r.Reason, token)
+func (c *Config) refusal(s *settings, r *wsstream.RefusedError, token string) *sdk.DialError {
+	text := quote(r.Reason, append(sdk.HeaderSecrets(c.Headers), token)...)
 	e := sdk.HTTPRefusal(sdk.StageHandshake, r.Status, r.Header)
 	e.Message, e.Err = fmt.Sprintf("the service answered %d %s", r.Status, text), r
 	lower := strings.ToLower(text)
 	switch {
 	case r.Status == http.StatusUnauthorized:
-		e.Hint = unauthorizedHint(s, lower, tokenIn, r.Header, now)
+		e.Hint = unauthorizedHint(s, lower, c.TokenIn, r.Header, c.token.clock())
 	case r.Status == http.StatusForbidden:
 		e.Hint = "the policy lacks the Send right: add it, or use a key of another policy"
 	case r.Status == http.StatusNotFound && strings.Contains(lower, "listener"):

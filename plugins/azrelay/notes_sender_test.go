@@ -14,8 +14,10 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/plugins/azrelay"
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
 	"github.com/tunneld/tunneld/plugins/sdk"
+	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 )
 
 // The tests of this file are named after the lines of the protocol's notes on
@@ -69,6 +71,51 @@ func TestTheAddressAndWhereTheTokenGoes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Further headers go with the upgrade, and the service passes them on. What a peer repeats
+// of them is not shown.
+func TestFurtherHeaders(t *testing.T) {
+	headers := map[string]any{"User-Agent": "corp/1", "x-api-key": "k3y", "Authorization": "Bearer t0ken-of-the-gateway"}
+	t.Run("sent", func(t *testing.T) {
+		requests := make(chan *http.Request, 1)
+		endpoint := scripted(t, nil, func(p *peer) {
+			requests <- p.req
+			p.want(ws.OpClose)
+			p.finish()
+		})
+		c := dial(t, upstream(t, plain(endpoint, map[string]any{"headers": headers, "key_name": "send", "key": "k"})), "label")
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		readAll(t, c)
+		got := (<-requests).Header
+		for name, want := range headers {
+			if got.Get(name) != want {
+				t.Errorf("%s is %q", name, got.Get(name))
+			}
+		}
+		if got.Get("ServiceBusAuthorization") == "" || got.Get("Sec-WebSocket-Key") == "" || got.Get("Upgrade") != "websocket" {
+			t.Errorf("%v", got)
+		}
+	})
+	t.Run("echoed", func(t *testing.T) {
+		endpoint := echoing(t, func(r *http.Request) string {
+			return r.Header.Get("Authorization") + " and " + r.Header.Get("X-Api-Key") + " of k3ys"
+		})
+		e := dialError(t, upstream(t, plain("ws://"+endpoint, map[string]any{"headers": headers})), "label")
+		if !strings.Contains(e.Message, "[redacted] and [redacted] of k3ys") || strings.Contains(e.Error(), "t0ken") {
+			t.Errorf("message %q", e.Message)
+		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		for _, name := range []string{"Host", "upgrade", "Sec-WebSocket-Protocol", "servicebusauthorization"} {
+			ds := sdktest.Start(t, azrelay.Plugin()).Validate(t, "bridge", plain("ws://127.0.0.1:1", map[string]any{"headers": map[string]any{name: "x"}}))
+			if len(ds) != 1 || ds[0].Warning || !strings.Contains(ds[0].Summary, "belongs to the request itself") || ds[0].Path[1] != name {
+				t.Errorf("%s: %+v", name, ds)
+			}
+		}
+	})
 }
 
 func TestThe101ComesOnlyWhenAListenerHasAccepted(t *testing.T) {

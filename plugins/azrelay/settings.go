@@ -173,10 +173,17 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	if c.PingTimeout > 0 && c.PingInterval == 0 {
 		ds.add("ping_timeout", "there are no pings that could stay unanswered", "Set ping_interval, or leave ping_timeout out.")
 	}
+	ds = append(ds, sdk.ValidateHeaders(c.Headers, ownHeaders, "headers")...)
 	if s.scheme == "ws" && s.host != "" && !sdk.IsLoopback(s.host) {
 		ds.warn("endpoint", "the connection is not encrypted: anybody in between can read the token and all data", "Use ws:// for an emulator on this machine only.")
 	}
 	return append(ds, c.TLS.Validate("tls")...)
+}
+
+// ownHeaders are the upgrade's own, and the service's. Host is the namespace.
+var ownHeaders = []string{
+	"Connection", "Content-Length", "Host", "Sec-WebSocket-Accept", "Sec-WebSocket-Extensions", "Sec-WebSocket-Key",
+	"Sec-WebSocket-Protocol", "Sec-WebSocket-Version", "ServiceBusAuthorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
 // trim takes off the line break that a file ends in: no key, token or URL has

@@ -1,11 +1,8 @@
 package soht
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/tunneld/tunneld/internal/version"
 	"github.com/tunneld/tunneld/plugins/sdk"
@@ -38,11 +35,7 @@ func (c *Config) Validate() []sdk.Diagnostic {
 		}
 	}
 	ds = append(ds, sdk.ValidateSecret(c.Password, "password")...)
-	for name, value := range c.Headers {
-		if err := checkHeader(name, value); err != nil {
-			fail("header cannot be sent: "+err.Error(), "Leave it out or write it differently.", "headers", name)
-		}
-	}
+	ds = append(ds, sdk.ValidateHeaders(c.Headers, ownHeaders, "headers")...)
 	if c.TLS != nil {
 		ds = append(ds, c.TLS.Validate("tls")...)
 	}
@@ -56,25 +49,6 @@ var ownHeaders = []string{
 	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect",
 	"Idempotency-Key", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 	"X-Idempotency-Key",
-}
-
-// checkHeader says why a header cannot be sent (RFC 9110, sections 5.5 and
-// 5.6.2). It does not repeat the value.
-func checkHeader(name, value string) error {
-	if name == "" || strings.ContainsFunc(name, func(r rune) bool {
-		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
-	}) {
-		return errors.New("the name has a character that header names cannot have")
-	}
-	for _, own := range ownHeaders {
-		if http.CanonicalHeaderKey(name) == own {
-			return fmt.Errorf("%s would change how requests are sent", own)
-		}
-	}
-	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-		return errors.New("the value has a control character")
-	}
-	return nil
 }
 
 // header returns the headers of each request, and the Host where one is set.
@@ -109,12 +83,5 @@ func (c *Config) secrets() []string {
 	if !c.Password.IsZero() {
 		all = append(all, c.Password.Reveal(), "password="+c.Password.Reveal())
 	}
-	for name, value := range c.Headers {
-		if http.CanonicalHeaderKey(name) != "Host" {
-			value = strings.TrimSpace(value)
-			_, token, _ := strings.Cut(value, " ") // behind "Bearer" and the like
-			all = append(all, value, token)
-		}
-	}
-	return all
+	return append(all, sdk.HeaderSecrets(c.Headers)...)
 }

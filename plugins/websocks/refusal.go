@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/socks5"
@@ -142,14 +141,7 @@ func (c *Config) secrets() []string {
 			all = append(all, c.credentials(at), wire.SaltPassword(c.Password.Reveal(), at))
 		}
 	}
-	for name, value := range c.Headers {
-		if strings.EqualFold(name, "Host") {
-			continue
-		}
-		_, token, _ := strings.Cut(value, " ") // behind "Bearer" and the like
-		all = append(all, value, token)
-	}
-	return all
+	return append(all, sdk.HeaderSecrets(c.Headers)...)
 }
 
 // excerpt makes a line of a server's text, without the secrets that it may

@@ -2,10 +2,8 @@ package websocks
 
 import (
 	"errors"
-	"maps"
 	"net"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -123,40 +121,19 @@ var ownHeaders = []string{
 }
 
 func (c *Config) validateHeaders() []sdk.Diagnostic {
-	var ds []sdk.Diagnostic
-	add := func(summary, detail, name string) {
-		ds = append(ds, sdk.Diagnostic{Summary: summary, Detail: detail, Path: []string{"headers", name}})
-	}
-	seen := map[string]bool{}
-	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
-		lower := strings.ToLower(name)
-		switch value := c.Headers[name]; {
-		case !token(name):
-			add("not the name of a header", "Use letters, digits and hyphens.", name)
-		case slices.ContainsFunc(ownHeaders, func(own string) bool { return strings.EqualFold(own, name) }):
-			add("the header belongs to the upgrade", "Remove it.", name)
-		case lower == "authorization" && c.Username != "":
-			add("the header is made from username and password", "Remove either.", name)
-		case seen[lower]:
-			add("the header is given twice, in different case", "Remove one.", name)
-		case lower == "host" && !hostHeader(value):
-			add("not a host", `Write "host" or "host:port".`, name)
-		case strings.ContainsFunc(value, control) || value != strings.TrimSpace(value):
-			add("the header's value has a line break, a control character or outer spaces", "Wrap the value in trimspace(…) if it comes from a file.", name)
+	ds := sdk.ValidateHeaders(c.Headers, ownHeaders, "headers")
+	for name, value := range c.Headers {
+		add := func(summary, detail string) {
+			ds = append(ds, sdk.Diagnostic{Summary: summary, Detail: detail, Path: []string{"headers", name}})
 		}
-		seen[lower] = true
+		switch {
+		case strings.EqualFold(name, "Authorization") && c.Username != "":
+			add("the header is made from username and password", "Remove either.")
+		case strings.EqualFold(name, "Host") && !hostHeader(value):
+			add("not a host", `Write "host" or "host:port".`)
+		}
 	}
 	return ds
-}
-
-// control is what no header's value may hold (RFC 9110, section 5.5).
-func control(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
-
-// token is a header's name (RFC 9110, section 5.6.2).
-func token(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
-	})
 }
 
 func hostHeader(s string) bool {
