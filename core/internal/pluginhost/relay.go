@@ -56,15 +56,11 @@ func (r *relay) ConfirmEOF() error {
 	case <-r.aborted:
 	case <-t.C:
 	}
-	switch {
-	case closed(r.k.eof):
+	if closed(r.k.eof) {
 		return nil
-	case closed(r.k.end):
-		return r.k.endErr
-	case closed(r.p.tokens.gone):
-		return fmt.Errorf("relay ended: %w", r.p.died())
-	case closed(r.aborted):
-		return errAborted
+	}
+	if over, err := r.end(); over {
+		return err
 	}
 	return fmt.Errorf("relay ended without a record of the plugin (waited %s)", r.p.waits.confirm)
 }
@@ -78,15 +74,23 @@ func (r *relay) ConfirmEnd(ctx context.Context) error {
 	case <-r.aborted:
 	case <-ctx.Done():
 	}
-	switch {
-	case closed(r.k.end):
-		return r.k.endErr
-	case closed(r.p.tokens.gone):
-		return fmt.Errorf("relay ended: %w", r.p.died())
-	case closed(r.aborted):
-		return errAborted
+	if over, err := r.end(); over {
+		return err
 	}
 	return fmt.Errorf("relay: wait for the plugin to end it: %w", ctx.Err())
+}
+
+// end says whether the tunnel has ended, and how.
+func (r *relay) end() (over bool, err error) {
+	switch {
+	case closed(r.k.end):
+		return true, r.k.endErr
+	case closed(r.p.tokens.gone):
+		return true, fmt.Errorf("relay ended: %w", r.p.died())
+	case closed(r.aborted):
+		return true, errAborted
+	}
+	return false, nil
 }
 
 // Abort tells the plugin that the tunnel ends without a clean close. Only the
