@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/emu"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
@@ -21,54 +22,35 @@ const farName = "far.corp:7000"
 
 // far is the service that tunnels lead to, and what it saw of each.
 type far struct {
-	ln   net.Listener
-	emu  *sapsocksemu.Server
-	work sync.WaitGroup
+	ln      *net.TCPListener
+	emu     *sapsocksemu.Server
+	serving emu.Server
 
-	mu    sync.Mutex
-	ends  map[uint64]error // nil: a clean end
-	news  chan struct{}    // closed and replaced at each end
-	conns map[net.Conn]struct{}
+	mu   sync.Mutex
+	ends map[uint64]error // nil: a clean end
+	news chan struct{}    // closed and replaced at each end
 }
 
 func startFar() (*far, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := emu.Listen("")
 	if err != nil {
 		return nil, err
 	}
-	f := &far{ln: ln, ends: map[uint64]error{}, news: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+	f := &far{ln: ln, ends: map[uint64]error{}, news: make(chan struct{})}
 	f.emu, err = sapsocksemu.Start(sapsocksemu.Options{Connectors: map[string]map[string]string{"": {farName: ln.Addr().String()}}})
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
-	f.work.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return // closed
-			}
-			f.mu.Lock()
-			f.conns[c] = struct{}{}
-			f.mu.Unlock()
-			f.work.Go(func() { f.serve(c.(*net.TCPConn)) })
-		}
-	})
+	f.serving.Accept(ln, f.serve)
 	return f, nil
 }
 
 func (f *far) close() {
-	_ = f.ln.Close()
+	_ = f.serving.Close()
 	_ = f.emu.Close()
-	f.mu.Lock()
-	for c := range f.conns {
-		_ = c.Close()
-	}
-	f.mu.Unlock()
-	f.work.Wait()
 }
 
 func (f *far) serve(c *net.TCPConn) {
-	defer c.Close()
 	var head [8]byte
 	var id uint64
 	_, err := io.ReadFull(c, head[:])
@@ -78,7 +60,6 @@ func (f *far) serve(c *net.TCPConn) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.conns, c)
 	if id == 0 {
 		return // nobody's: a dial that was given up
 	}

@@ -11,6 +11,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/emu"
 )
 
 // demoBytes is what is sent through each listener and back.
@@ -58,57 +60,26 @@ func roundTrip(ctx context.Context, address string) (int, error) {
 // echoService sends back what it receives, and ends its direction after its
 // client.
 type echoService struct {
-	ln    *net.TCPListener
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	wait  sync.WaitGroup
+	emu.Server
+	ln *net.TCPListener
 }
 
 func startEcho() (*echoService, error) {
-	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	ln, err := emu.Listen("")
 	if err != nil {
 		return nil, fmt.Errorf("start echo service: %w", err)
 	}
-	e := &echoService{ln: ln, conns: map[net.Conn]struct{}{}}
-	e.wait.Go(e.accept)
+	e := &echoService{ln: ln}
+	e.Accept(ln, func(c *net.TCPConn) {
+		// Its errors are the client's: it sees the connection end.
+		if _, err := io.Copy(c, c); err == nil {
+			_ = c.CloseWrite()
+		}
+	})
 	return e, nil
 }
 
 func (e *echoService) Addr() string { return e.ln.Addr().String() }
-
-func (e *echoService) accept() {
-	for {
-		c, err := e.ln.AcceptTCP()
-		if err != nil {
-			return // closed
-		}
-		e.mu.Lock()
-		e.conns[c] = struct{}{}
-		e.mu.Unlock()
-		e.wait.Go(func() {
-			// Its errors are the client's: it sees the connection end.
-			if _, err := io.Copy(c, c); err == nil {
-				_ = c.CloseWrite()
-			}
-			_ = c.Close()
-			e.mu.Lock()
-			delete(e.conns, c)
-			e.mu.Unlock()
-		})
-	}
-}
-
-// Close ends the service and its connections.
-func (e *echoService) Close() error {
-	err := e.ln.Close()
-	e.mu.Lock()
-	for c := range e.conns {
-		_ = c.Close()
-	}
-	e.mu.Unlock()
-	e.wait.Wait()
-	return err
-}
 
 // demoLog is the daemon's log: it goes into a file, and the lines of connections
 // can be waited for.

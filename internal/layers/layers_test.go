@@ -106,13 +106,13 @@ var allowed = map[string][]string{
 	},
 
 	// The program, which alone lists the bundled plugins.
-	"cmd/tunneld": {"internal/version", "core", "core/conformance", "core/diag", "core/status", "internal/nodump", "internal/logqueue", "internal/userfile", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
+	"cmd/tunneld": {"internal/version", "internal/emu", "core", "core/conformance", "core/diag", "core/status", "internal/nodump", "internal/logqueue", "internal/userfile", "plugins/sdk", "plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/..."},
 
 	// What runs the program and measures, disturbs or tests it. It knows the
 	// core by its public face, if at all.
 	"docs":  {},
 	"bench": {"internal/freeport", "internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
-	"chaos": {"core", "core/status", "internal/freeport", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
+	"chaos": {"core", "internal/emu", "core/status", "internal/freeport", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	testsAlone: {
 		"internal/emu", "internal/freeport", "internal/logtest", "internal/nettest", "internal/pluginwire", "internal/socks5", "plugins/sdk/...",
 		"plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/...",

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -75,8 +74,9 @@ type Server struct {
 	proxy   *net.TCPListener
 	web     *net.TCPListener
 	http    *http.Server
+	serving emu.Server // of the proxy, with the connections to the backends
 	closing chan struct{}
-	wg      sync.WaitGroup
+	wg      sync.WaitGroup // of the token service
 
 	mu         sync.Mutex
 	faults     Faults
@@ -84,7 +84,6 @@ type Server struct {
 	epoch      int // tokens of an earlier one are revoked
 	issued     int
 	seen       []*Conversation
-	conns      map[net.Conn]struct{}
 	closed     bool
 }
 
@@ -130,7 +129,6 @@ func Start(o Options) (*Server, error) {
 		closing:    make(chan struct{}),
 		faults:     o.Faults,
 		connectors: map[string]map[string]string{},
-		conns:      map[net.Conn]struct{}{},
 	}
 	for location, mappings := range o.Connectors {
 		if err := s.SetConnector(location, mappings); err != nil {
@@ -157,7 +155,7 @@ func (s *Server) listen() error {
 		return errors.Join(err, s.proxy.Close())
 	}
 	s.http = s.tokenServer()
-	s.wg.Go(s.accept)
+	s.serving.Accept(s.proxy, s.serve)
 	s.wg.Go(func() {
 		// Both return with ErrServerClosed at Close.
 		if s.tls != nil {
@@ -178,11 +176,8 @@ func (s *Server) Close() error {
 	}
 	s.closed = true
 	close(s.closing)
-	for c := range s.conns {
-		_ = c.Close()
-	}
 	s.mu.Unlock()
-	err := errors.Join(s.proxy.Close(), s.http.Close())
+	err := errors.Join(s.serving.Close(), s.http.Close())
 	s.wg.Wait()
 	return err
 }
@@ -247,33 +242,11 @@ func (s *Server) Conversations() []Conversation {
 func (s *Server) begin() *Conversation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.seen) == maxSeen {
-		s.seen = slices.Delete(s.seen, 0, 1)
-	}
-	c := new(Conversation)
-	s.seen = append(s.seen, c)
-	return c
+	return emu.Remember(&s.seen, maxSeen)
 }
 
 func (s *Server) now() Faults {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.faults
-}
-
-// keep notes a connection for Close; false: it is too late.
-func (s *Server) keep(c net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.conns[c] = struct{}{}
-	}
-	return !s.closed
-}
-
-func (s *Server) forget(c net.Conn) {
-	s.mu.Lock()
-	delete(s.conns, c)
-	s.mu.Unlock()
-	_ = c.Close()
 }

@@ -29,24 +29,6 @@ const (
 	apart = time.Millisecond
 )
 
-func (s *Server) accept() {
-	for {
-		c, err := s.proxy.Accept()
-		if err != nil {
-			return // closed
-		}
-		client := c.(*net.TCPConn)
-		if !s.keep(client) {
-			_ = client.Close()
-			return
-		}
-		s.wg.Go(func() {
-			defer s.forget(client)
-			s.serve(client)
-		})
-	}
-}
-
 // errOver is a conversation that has ended as the faults want it.
 var errOver = errors.New("over")
 
@@ -75,7 +57,7 @@ func (s *Server) serve(conn *net.TCPConn) {
 		}
 		return
 	}
-	defer s.forget(backend)
+	defer s.serving.Drop(backend)
 	bound := cmp.Or(s.now().Bound, backend.LocalAddr().String())
 	if c.answer(StepRequest, append(reply(socks5.Succeeded, bound), first...)) != nil {
 		return
@@ -119,7 +101,7 @@ func (c *client) handshake() (backend *net.TCPConn, first []byte, err error) {
 		_ = backend.SetReadDeadline(time.Now().Add(patience))
 		n, err := backend.Read(b)
 		if err != nil {
-			c.server.forget(backend)
+			c.server.serving.Drop(backend)
 			return nil, nil, err
 		}
 		_ = backend.SetReadDeadline(time.Time{})
@@ -234,11 +216,11 @@ func (c *client) reach() (*net.TCPConn, socks5.Code) {
 	if err != nil {
 		return nil, socks5.HostUnreachable
 	}
-	if !s.keep(conn) {
-		_ = conn.Close()
+	backend := conn.(*net.TCPConn)
+	if !s.serving.Add(backend) {
 		return nil, socks5.GeneralFailure
 	}
-	return conn.(*net.TCPConn), socks5.Succeeded
+	return backend, socks5.Succeeded
 }
 
 func (c *client) refuse(code socks5.Code) error {

@@ -64,11 +64,10 @@ type Server struct {
 	faults   atomic.Pointer[Faults]
 	idle     atomic.Int64  // Options.Idle
 	done     chan struct{} // closed by Close
-	wait     sync.WaitGroup
+	serving  emu.Server    // with the connections to the targets
 
 	mu        sync.Mutex
 	closed    bool
-	conns     map[*net.TCPConn]struct{}
 	exchanges []*Exchange
 }
 
@@ -85,7 +84,7 @@ func Start(o Options) (*Server, error) {
 			return nil, fmt.Errorf("start websocks emulator: map %q: %w", target, err)
 		}
 	}
-	s := &Server{options: o, done: make(chan struct{}), conns: map[*net.TCPConn]struct{}{}}
+	s := &Server{options: o, done: make(chan struct{})}
 	s.SetFaults(o.Faults)
 	s.idle.Store(int64(cmp.Or(o.Idle, 15*time.Minute)))
 	if o.TLS {
@@ -95,14 +94,14 @@ func Start(o Options) (*Server, error) {
 		}
 	}
 	var err error
-	if s.listener, err = emu.Listen(o.Address); err == nil {
-		s.echo, err = emu.Listen("")
+	if s.echo, err = emu.Listen(""); err == nil {
+		s.serving.Accept(s.echo, echo)
+		s.listener, err = emu.Listen(o.Address)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start websocks emulator: %w", err), s.Close())
 	}
-	s.accept(s.listener, s.serve)
-	s.accept(s.echo, echo)
+	s.serving.Accept(s.listener, s.serve)
 	return s, nil
 }
 
@@ -116,21 +115,12 @@ func (s *Server) Close() error {
 	}
 	s.closed = true
 	close(s.done)
-	var errs []error
-	for _, l := range []*net.TCPListener{s.listener, s.echo} {
-		if l != nil {
-			errs = append(errs, l.Close())
-		}
-	}
-	for c := range s.conns {
-		_ = c.Close()
-	}
 	s.mu.Unlock()
-	s.wait.Wait()
+	err := s.serving.Close()
 	if s.identity != nil {
-		errs = append(errs, os.RemoveAll(s.identity.dir))
+		err = errors.Join(err, os.RemoveAll(s.identity.dir))
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // URL returns "ws://127.0.0.1:port", or with wss://.
@@ -160,13 +150,7 @@ func (s *Server) SetFaults(f Faults) { s.faults.Store(&f) }
 
 // ResetAll resets every connection of the server, those to the targets
 // included.
-func (s *Server) ResetAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
-		reset(c)
-	}
-}
+func (s *Server) ResetAll() { s.serving.Reset() }
 
 // Exchanges returns what was seen on each connection of late, the newest last.
 func (s *Server) Exchanges() []Exchange {
@@ -187,12 +171,7 @@ const maxExchanges = 256
 func (s *Server) newExchange() *Exchange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.exchanges) == maxExchanges {
-		s.exchanges = slices.Delete(s.exchanges, 0, 1)
-	}
-	e := new(Exchange)
-	s.exchanges = append(s.exchanges, e)
-	return e
+	return emu.Remember(&s.exchanges, maxExchanges)
 }
 
 // expect gives a connection's peer until the idle time from now.
@@ -205,44 +184,6 @@ func (s *Server) note(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f()
-}
-
-// accept serves each connection of l in a goroutine that Close waits for.
-func (s *Server) accept(l *net.TCPListener, serve func(*net.TCPConn)) {
-	s.wait.Go(func() {
-		for {
-			c, err := l.AcceptTCP()
-			if err != nil {
-				return
-			}
-			if !s.own(c) {
-				continue
-			}
-			s.wait.Go(func() {
-				defer s.disown(c)
-				serve(c)
-			})
-		}
-	})
-}
-
-// own takes charge of a connection, or closes it where the server is closing.
-func (s *Server) own(c *net.TCPConn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		_ = c.Close()
-		return false
-	}
-	s.conns[c] = struct{}{}
-	return true
-}
-
-func (s *Server) disown(c *net.TCPConn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-	_ = c.Close()
 }
 
 // reset makes c's end a RST, which no peer takes for a clean one.

@@ -152,7 +152,7 @@ func (c *conn) handshake() (destination, error) {
 		err = c.stop(Connected)
 	}
 	if err != nil && d.conn != nil {
-		c.server.disown(d.conn)
+		c.server.serving.Drop(d.conn)
 	}
 	c.tunnel = true
 	return d, err

@@ -93,7 +93,7 @@ func (c *conn) run(d destination) {
 			return
 		}
 	}
-	defer c.server.disown(d.conn)
+	defer c.server.serving.Drop(d.conn)
 	forward := func(dst io.Writer, src io.Reader, closeWrite func() error) {
 		_, err := copyPlain(dst, src)
 		if errors.Is(err, errBroken) {
@@ -216,7 +216,7 @@ func (s *Server) dial(d destination) (*net.TCPConn, error) {
 		return nil, err
 	}
 	tcp := conn.(*net.TCPConn)
-	if !s.own(tcp) {
+	if !s.serving.Add(tcp) {
 		return nil, net.ErrClosed
 	}
 	return tcp, nil
