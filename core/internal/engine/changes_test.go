@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,13 +18,10 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 		"control.address":   {`"unix:///run/a"`, `"unix:///run/b"`},
 		"daemon.run_dir":    {`"/run/a"`, `"/run/b"`},
 		"daemon.plugin_dir": {`"/run/a"`, `"/run/b"`},
-		"log.level":         {`"info"`, `"warn"`},
-		"log.format":        {`"text"`, `"json"`},
 		"listener.address":  {`"127.0.0.1:3"`, `"127.0.0.1:4"`},
 		"listener.target":   {`"h:1"`, `"h:2"`},
 		"upstream.via":      {`"http://a"`, `"http://b"`},
 		"tls.server_name":   {`"a"`, `"b"`},
-		"tls.min_version":   {`"1.2"`, `"1.3"`},
 		"upstream.bind":     {`"127.0.0.1"`, `"::1"`},
 		"route.upstreams":   {`[upstream.direct.a]`, `[upstream.direct.b]`},
 		"match.listeners":   {`[listener.tcp.a]`, `[listener.tcp.b]`},
@@ -32,6 +30,9 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 		"match.sources":     {`["10.0.0.0/8"]`, `["10.0.0.0/16"]`},
 	}[block+"."+a.GetName()]; ok {
 		return v[0], v[1]
+	}
+	if of := a.GetType().GetOneOf(); len(of) > 1 {
+		return strconv.Quote(of[0]), strconv.Quote(of[1])
 	}
 	switch a.GetType().GetKind() {
 	case pluginv1.Kind_KIND_BOOL:
