@@ -41,7 +41,7 @@ var allowed = map[string][]string{
 	"internal/version":        {},
 	"internal/follow":         {"internal/userfile"},
 	"internal/logqueue":       {},
-	"internal/nettest":        {},
+	"internal/nettest":        {"internal/emu", "internal/freeport"},
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},
 	"internal/plaintext":      {},
 	"internal/nodump":         {},

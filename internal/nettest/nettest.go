@@ -1,3 +1,4 @@
-// Package nettest gives tests a peer that serves connections, and on Linux a network
-// of their own whose link can be cut: packets are then lost silently.
+// Package nettest is for tests: peers that serve connections, the two ends of one, free
+// addresses, folders for unix sockets, and on Linux a network whose link can be cut, so
+// that packets are lost silently.
 package nettest

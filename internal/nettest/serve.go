@@ -3,8 +3,9 @@ package nettest
 import (
 	"io"
 	"net"
-	"sync"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/emu"
 )
 
 // Serve has f serve each connection to a loopback address, which it returns, until the
@@ -12,39 +13,16 @@ import (
 // the test, which waits for f.
 func Serve(t testing.TB, f func(*net.TCPConn)) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := emu.Listen("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all sync.WaitGroup
-	var mu sync.Mutex
-	open := map[net.Conn]bool{}
-	all.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			open[c] = true
-			mu.Unlock()
-			all.Go(func() {
-				f(c.(*net.TCPConn))
-				_ = c.Close()
-				mu.Lock()
-				delete(open, c)
-				mu.Unlock()
-			})
-		}
-	})
+	var s emu.Server
+	s.Accept(ln, f)
 	t.Cleanup(func() {
-		_ = ln.Close()
-		mu.Lock()
-		for c := range open {
-			_ = c.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
-		mu.Unlock()
-		all.Wait()
 	})
 	return ln.Addr().String()
 }

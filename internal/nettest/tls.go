@@ -30,3 +30,19 @@ func WantsCertificate(t testing.TB, version uint16) (address, caFile string) {
 		}
 	}), caFile
 }
+
+// ReplaceFile puts the content of another file in a file's place, by a rename, as
+// certificates are rotated.
+func ReplaceFile(t testing.TB, file, by string) {
+	t.Helper()
+	content, err := os.ReadFile(by)
+	if err == nil {
+		err = os.WriteFile(file+".new", content, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(file+".new", file)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

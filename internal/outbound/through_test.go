@@ -170,7 +170,7 @@ func TestViaRefuses(t *testing.T) {
 		"SOCKS5 5":           {"socks5://u:p@" + replies(5), pluginv1.Reason_REASON_REFUSED, true, "connection refused", "as the proxy sees it"},
 		"SOCKS5 6":           {"socks5://u:p@" + replies(6), pluginv1.Reason_REASON_TIMEOUT, true, "TTL expired", "does not answer"},
 		"SOCKS5 77":          {"socks5://u:p@" + replies(77), pluginv1.Reason_REASON_DENIED, false, "unassigned code 0x4d", "allows"},
-		"nothing listens":    {"http://u:s3cr3t@" + closed(t), pluginv1.Reason_REASON_REFUSED, true, "connect to the proxy at 127.0.0.1:", "nothing listens"},
+		"nothing listens":    {"http://u:s3cr3t@" + nettest.FreeAddress(t), pluginv1.Reason_REASON_REFUSED, true, "connect to the proxy at 127.0.0.1:", "nothing listens"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			limit := patience
@@ -213,17 +213,6 @@ func TestProxyWantsACertificate(t *testing.T) {
 			}
 		})
 	}
-}
-
-// closed is an address that nobody listens on.
-func closed(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // TestViaIsCancelled: who gives up is not held by a proxy that is silent, and what

@@ -8,6 +8,8 @@ import (
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // pair is a TLS client and its server after their handshake, over TCP.
@@ -16,22 +18,9 @@ func pair(t *testing.T, version uint16, wrap func(net.Conn) net.Conn) (client, s
 	s := httptest.NewTLSServer(nil)
 	config := &tls.Config{Certificates: s.TLS.Certificates, MaxVersion: version, InsecureSkipVerify: true}
 	s.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	near, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	far, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	near, far := nettest.Pair(t)
 	for _, c := range []net.Conn{near, far} {
 		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-		t.Cleanup(func() { _ = c.Close() })
 	}
 	client, server = tls.Client(wrap(near), config), tls.Server(Strict(far), config)
 	done := make(chan error, 1)

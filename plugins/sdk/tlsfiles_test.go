@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk/internal/serve"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -115,21 +116,6 @@ func config(t *testing.T, block TLS) *tls.Config {
 	return c
 }
 
-// replace puts another file in a file's place.
-func replace(t *testing.T, file, by string) {
-	t.Helper()
-	content, err := os.ReadFile(by)
-	if err == nil {
-		err = os.WriteFile(file+".new", content, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(file+".new", file)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func pool(t *testing.T, file string) *x509.CertPool {
 	t.Helper()
 	content, err := os.ReadFile(file)
@@ -147,7 +133,7 @@ func TestTLSFilesAreFollowed(t *testing.T) {
 	one, key := pemFiles(t, selfSigned(t))
 	two, otherKey := pemFiles(t, selfSigned(t))
 	file, _ := pemFiles(t, selfSigned(t))
-	replace(t, file, one)
+	nettest.ReplaceFile(t, file, one)
 	body := fmt.Sprintf(`{"ca_file": %q, "min_version": "1.2"}`, file)
 	s := startSecured(t, fmt.Sprintf(`{"tls": {"ca_file": %q, "cert_file": %q, "key_file": %q, "min_version": "1.2"},
 		"inner": {"tls": %s}, "list": [{"tls": %s}], "by_name": {"a": %s}}`, file, one, key, body, body, body))
@@ -166,7 +152,7 @@ func TestTLSFilesAreFollowed(t *testing.T) {
 		t.Errorf("state %v", st)
 	}
 	healthy := func(st *pluginv1.UpstreamStatus) bool { return st.GetFileProblem() == "" }
-	replace(t, file, key)
+	nettest.ReplaceFile(t, file, key)
 	st = s.await(func(st *pluginv1.UpstreamStatus) bool { return st.GetFileProblem() != "" })
 	if st.GetFileProblem() != "tls: ca_file: no certificate in "+file {
 		t.Errorf("state %v", st)
@@ -175,13 +161,13 @@ func TestTLSFilesAreFollowed(t *testing.T) {
 		s.logged("WARN", "stays in use", "no certificate in "+file)
 	}
 	trust(one)
-	replace(t, file, two)
+	nettest.ReplaceFile(t, file, two)
 	s.await(healthy)
 	for range 2 {
 		s.logged("INFO", "are in use")
 	}
 	trust(two)
-	replace(t, key, otherKey)
+	nettest.ReplaceFile(t, key, otherKey)
 	s.await(func(st *pluginv1.UpstreamStatus) bool { return strings.Contains(st.GetFileProblem(), key) })
 	config(t, s.dialer.TLS)
 }
@@ -229,11 +215,11 @@ func TestTLSOfAnUpstreamThatIsNotInUse(t *testing.T) {
 	if !config(t, block).RootCAs.Equal(pool(t, one)) {
 		t.Error("other authorities")
 	}
-	replace(t, one, two)
+	nettest.ReplaceFile(t, one, two)
 	if !config(t, block).RootCAs.Equal(pool(t, two)) {
 		t.Error("the old authorities")
 	}
-	replace(t, one, key)
+	nettest.ReplaceFile(t, one, key)
 	if _, err := block.Config("x"); err == nil || !strings.Contains(err.Error(), "tls: ca_file: no certificate in "+one) {
 		t.Errorf("%v", err)
 	}

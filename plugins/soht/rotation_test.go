@@ -2,7 +2,6 @@ package soht
 
 import (
 	"crypto/tls"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -13,21 +12,6 @@ import (
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
-
-// copyFile puts a file in another one's place.
-func copyFile(t *testing.T, to, from string) {
-	t.Helper()
-	b, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to+".new", b, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(to+".new", to)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // dials says how a dial goes; a tunnel is closed at once.
 func dials(t *testing.T, u *sdktest.Upstream, target string) error {
@@ -81,13 +65,13 @@ func TestAuthoritiesAreFollowed(t *testing.T) {
 	s := emulate(t, sohtemu.Options{TLS: conf})
 	modes(t, func(t *testing.T, mode string) {
 		file := filepath.Join(t.TempDir(), "ca.pem")
-		copyFile(t, file, ca)
+		nettest.ReplaceFile(t, file, ca)
 		u := upstream(t, towards(s, mode, values{"tls": values{"ca_file": file}}))
 		target := nettest.Serve(t, nettest.Echo)
 		if err := dials(t, u, target); err != nil {
 			t.Fatal(err)
 		}
-		copyFile(t, file, other)
+		nettest.ReplaceFile(t, file, other)
 		var err error
 		for late := time.Now().Add(patience); err == nil && time.Now().Before(late); {
 			err = dials(t, u, target)
@@ -95,7 +79,7 @@ func TestAuthoritiesAreFollowed(t *testing.T) {
 		if e := dialError(t, err); e.Stage != sdk.StageTLS || e.Reason != sdk.ReasonProtocol {
 			t.Errorf("by another authority: %+v", e)
 		}
-		copyFile(t, file, ca)
+		nettest.ReplaceFile(t, file, ca)
 		for late := time.Now().Add(patience); err != nil; {
 			if err = dials(t, u, target); time.Now().After(late) {
 				t.Fatal(err)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/status"
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 const patience = 30 * time.Second
@@ -76,7 +77,7 @@ func serve(t *testing.T, ln net.Listener, d Daemon) {
 // start serves d and returns a client and the socket's path.
 func start(t *testing.T, d Daemon) (*Client, string) {
 	t.Helper()
-	path := filepath.Join(shortDir(t), "c")
+	path := filepath.Join(nettest.SocketDir(t), "c")
 	serve(t, mustListen(t, path), d)
 	c, err := NewClient("unix://" + path)
 	if err != nil {
@@ -251,7 +252,7 @@ func TestRequestsAreBounded(t *testing.T) {
 // raw serves with something that is no daemon.
 func raw(t *testing.T, serve func(c net.Conn)) string {
 	t.Helper()
-	path := filepath.Join(shortDir(t), "c")
+	path := filepath.Join(nettest.SocketDir(t), "c")
 	ln, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -293,15 +294,15 @@ func TestClientSaysWhatToDo(t *testing.T) {
 		want string // PATH stands for the path
 		is   error
 	}{
-		{"nothing", func(t *testing.T) string { return filepath.Join(shortDir(t), "c") },
+		{"nothing", func(t *testing.T) string { return filepath.Join(nettest.SocketDir(t), "c") },
 			"there is no control socket at PATH: is tunneld running?", fs.ErrNotExist},
 		{"a dead socket", func(t *testing.T) string {
-			path := filepath.Join(shortDir(t), "c")
+			path := filepath.Join(nettest.SocketDir(t), "c")
 			deadSocket(t, path)
 			return path
 		}, "nobody serves the control socket PATH: the tunneld that made it is gone; the next one replaces it", nil},
 		{"a file", func(t *testing.T) string {
-			path := filepath.Join(shortDir(t), "c")
+			path := filepath.Join(nettest.SocketDir(t), "c")
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -330,7 +331,7 @@ func TestClientSaysWhatToDo(t *testing.T) {
 		})
 	}
 	t.Run("permission", func(t *testing.T) {
-		dir := shortDir(t)
+		dir := nettest.SocketDir(t)
 		path := filepath.Join(dir, "c")
 		deadSocket(t, path)
 		// What an unprivileged client is told, without being one: root gets in.

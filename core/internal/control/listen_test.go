@@ -9,23 +9,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-)
 
-// shortDir is a folder whose path leaves room for a socket's name, whatever the
-// test is called.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "ctl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
+	"github.com/tunneld/tunneld/internal/nettest"
+)
 
 func mustListen(t *testing.T, path string) net.Listener {
 	t.Helper()
@@ -53,7 +39,7 @@ func wantFiles(t *testing.T, dir string, want ...string) {
 }
 
 func TestListenMakesAPrivateSocket(t *testing.T) {
-	dir := shortDir(t)
+	dir := nettest.SocketDir(t)
 	inner := filepath.Join(dir, "run", "tunneld")
 	path := filepath.Join(inner, "control.sock")
 	ln := mustListen(t, "unix://"+path)
@@ -93,7 +79,7 @@ func deadSocket(t *testing.T, path string) {
 }
 
 func TestListenReplacesADeadSocket(t *testing.T) {
-	dir := shortDir(t)
+	dir := nettest.SocketDir(t)
 	path := filepath.Join(dir, "c")
 	deadSocket(t, path)
 	mustListen(t, path)
@@ -123,7 +109,7 @@ func TestListenLeavesWhatIsNotItsOwn(t *testing.T) {
 			}
 		}, "not a socket"},
 		{"a link to a dead socket", func(t *testing.T, path string) {
-			dead := filepath.Join(shortDir(t), "dead")
+			dead := filepath.Join(nettest.SocketDir(t), "dead")
 			deadSocket(t, dead)
 			if err := os.Symlink(dead, path); err != nil {
 				t.Fatal(err)
@@ -147,7 +133,7 @@ func TestListenLeavesWhatIsNotItsOwn(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := shortDir(t)
+			dir := nettest.SocketDir(t)
 			path := filepath.Join(dir, "c")
 			tt.make(t, path)
 			before, err := os.Lstat(path)
@@ -172,7 +158,7 @@ func TestListenLeavesWhatIsNotItsOwn(t *testing.T) {
 
 // TestCloseLeavesAnothersSocket: who took the place over keeps it.
 func TestCloseLeavesAnothersSocket(t *testing.T) {
-	dir := shortDir(t)
+	dir := nettest.SocketDir(t)
 	path := filepath.Join(dir, "c")
 	first := mustListen(t, path)
 	if err := os.Remove(path); err != nil {
@@ -194,7 +180,7 @@ func TestCloseLeavesAnothersSocket(t *testing.T) {
 // or over none, one serves it, and it is the one that is reached.
 func TestOneOfManyGetsTheSocket(t *testing.T) {
 	for _, dead := range []bool{false, true} {
-		dir := shortDir(t)
+		dir := nettest.SocketDir(t)
 		path := filepath.Join(dir, "c")
 		if dead {
 			deadSocket(t, path)
@@ -233,7 +219,7 @@ func TestOneOfManyGetsTheSocket(t *testing.T) {
 
 // TestLockedFolder: who holds the folder's lock for long does not hang a start.
 func TestLockedFolder(t *testing.T) {
-	dir := shortDir(t)
+	dir := nettest.SocketDir(t)
 	held, err := lock(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -250,7 +236,7 @@ func TestLockedFolder(t *testing.T) {
 }
 
 func TestListenSaysThatThePathIsTooLong(t *testing.T) {
-	base := shortDir(t)
+	base := nettest.SocketDir(t)
 	for length := maxPath - tempLength + 1; length+len("/c") <= maxPath; length++ {
 		dir := filepath.Join(base, strings.Repeat("d", length-len(base)-1))
 		ln, err := bind(filepath.Join(dir, "c"))
@@ -267,7 +253,7 @@ func TestListenSaysThatThePathIsTooLong(t *testing.T) {
 
 // TestLongestFolder: the longest folder that is allowed works.
 func TestLongestFolder(t *testing.T) {
-	base := shortDir(t)
+	base := nettest.SocketDir(t)
 	dir := filepath.Join(base, strings.Repeat("d", maxPath-tempLength-len(base)-1))
 	for range 20 { // the name of the private folder is of several lengths
 		if err := mustListen(t, filepath.Join(dir, "c")).Close(); err != nil {
@@ -294,7 +280,7 @@ func acceptAll(ln net.Listener) (accepted chan net.Conn, ended chan error) {
 
 // TestConnectionsAreBounded: those beyond the bound wait until one ends.
 func TestConnectionsAreBounded(t *testing.T) {
-	path := filepath.Join(shortDir(t), "c")
+	path := filepath.Join(nettest.SocketDir(t), "c")
 	ln := mustListen(t, path)
 	accepted, ended := acceptAll(ln)
 	for range maxConns + 1 {

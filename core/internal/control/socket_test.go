@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/status"
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // newServer returns a server that is closed when the test ends.
@@ -48,7 +49,7 @@ func wantGone(t *testing.T, path string) {
 
 func TestServerMoves(t *testing.T) {
 	s := newServer(t, &fake{})
-	dir := shortDir(t)
+	dir := nettest.SocketDir(t)
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	s.mustMove(t, "") // nowhere to nowhere
 	s.mustMove(t, a)
@@ -115,7 +116,7 @@ func TestServerMoves(t *testing.T) {
 // TestReloadMovesItsOwnSocket: the client that asked gets its answer from the
 // old one.
 func TestReloadMovesItsOwnSocket(t *testing.T) {
-	dir := shortDir(t)
+	dir := nettest.SocketDir(t)
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	var s *Server
 	s = newServer(t, &fake{reload: func(ctx context.Context) status.Reload {
@@ -138,7 +139,7 @@ func TestReloadMovesItsOwnSocket(t *testing.T) {
 
 // TestCloseEndsWhatIsUnderWay: on the socket and on one that was moved away from.
 func TestCloseEndsWhatIsUnderWay(t *testing.T) {
-	dir := shortDir(t)
+	dir := nettest.SocketDir(t)
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	began, ended := make(chan struct{}), make(chan struct{})
 	s := newServer(t, &fake{reload: func(ctx context.Context) status.Reload {
@@ -172,7 +173,7 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 
 // TestPreparedWhenClosed: a commit that comes too late leaves no socket.
 func TestPreparedWhenClosed(t *testing.T) {
-	dir := shortDir(t)
+	dir := nettest.SocketDir(t)
 	s := newServer(t, &fake{})
 	commit, _, err := s.Prepare(filepath.Join(dir, "c"))
 	if err != nil {

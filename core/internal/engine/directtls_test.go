@@ -185,7 +185,7 @@ func TestLateRefusalIsLogged(t *testing.T) {
 	} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			target, ca := nettest.WantsCertificate(t, version)
-			address := freeAddress(t)
+			address := nettest.FreeAddress(t)
 			r := start(t, nil, func(string) string {
 				return fmt.Sprintf(`
 log { access = false }

@@ -194,7 +194,7 @@ func passedOf(t *testing.T, network, address string) (file *os.File, bound strin
 // both of them where two have it. A reload keeps it, another listener can take it over,
 // and one that comes back finds it again. What is unused, missing or no socket is told.
 func TestInheritedSockets(t *testing.T) {
-	echo := startEcho(t)
+	echo := nettest.Serve(t, nettest.Echo)
 	one, at := passed(t, "127.0.0.1:0")
 	two, alsoAt := passed(t, "127.0.0.1:0")
 	spare, spareAt := passed(t, "127.0.0.1:0")
@@ -283,7 +283,7 @@ func TestInheritedFamilies(t *testing.T) {
 // TestInheritedStaysTaken: the address of a socket that the daemon was given is not free
 // for another one, whoever serves it, and who wants it is told.
 func TestInheritedStaysTaken(t *testing.T) {
-	echo := startEcho(t)
+	echo := nettest.Serve(t, nettest.Echo)
 	orders, at := passed(t, "127.0.0.1:0")
 	spare, spareAt := passed(t, "127.0.0.1:0")
 	config := func(address, more string) string {

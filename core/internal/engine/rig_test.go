@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,8 +20,8 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/plugintest"
 	"github.com/tunneld/tunneld/core/status"
-	"github.com/tunneld/tunneld/internal/freeport"
 	"github.com/tunneld/tunneld/internal/logtest"
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
@@ -56,7 +55,7 @@ type rig struct {
 // start runs the configuration that config returns until the test ends.
 func start(t *testing.T, n map[string][]string, config func(echo string) string) *rig {
 	t.Helper()
-	r := &rig{names: &names{}, log: logtest.New(patience), path: filepath.Join(t.TempDir(), "tunneld.hcl"), echo: startEcho(t)}
+	r := &rig{names: &names{}, log: logtest.New(patience), path: filepath.Join(t.TempDir(), "tunneld.hcl"), echo: nettest.Serve(t, nettest.Echo)}
 	r.names.set(n)
 	r.write(t, config(r.echo))
 	e, diags, err := Start(t.Context(), Options{
@@ -157,54 +156,6 @@ func (r *rig) metricsSockets() []*metricsSocket {
 	r.turn <- struct{}{}
 	defer func() { <-r.turn }()
 	return of[*metricsSocket](r.Engine.sockets, metricsBlock)
-}
-
-var ports freeport.Ports
-
-// freeAddress is one that nobody takes meanwhile.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	address, err := ports.Address()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return address
-}
-
-func startEcho(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var open []net.Conn
-	var all sync.WaitGroup
-	t.Cleanup(func() {
-		ln.Close()
-		mu.Lock()
-		for _, c := range open {
-			c.Close()
-		}
-		mu.Unlock()
-		all.Wait()
-	})
-	all.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return // closed
-			}
-			mu.Lock()
-			open = append(open, c)
-			mu.Unlock()
-			all.Go(func() {
-				_, _ = io.Copy(c, c) // the client sees what is missing
-				c.Close()
-			})
-		}
-	})
-	return ln.Addr().String()
 }
 
 // visit has something echoed.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/core/status"
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // standIn is a path at which the test's binary is the plugins' program, until it is taken
@@ -204,7 +205,7 @@ func TestFailureOfTheMachineIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	address := filepath.Join(t.TempDir(), "address")
 	put(t, address, "127.0.0.1:0")
-	taken, err := net.Listen("tcp", freeAddress(t))
+	taken, err := net.Listen("tcp", nettest.FreeAddress(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/status"
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // TestAddressIsWrittenInAnotherWay: a socket that is kept is known by what the
@@ -29,7 +30,7 @@ func TestAddressIsWrittenInAnotherWay(t *testing.T) {
 // TestLostAddress: an address that made room for a reload that failed, and that somebody
 // else has taken meanwhile, is not told as served. The next reload binds it again.
 func TestLostAddress(t *testing.T) {
-	r := start(t, nil, func(echo string) string { return listeners(echo, "", freeAddress(t), "127.0.0.1:0") })
+	r := start(t, nil, func(echo string) string { return listeners(echo, "", nettest.FreeAddress(t), "127.0.0.1:0") })
 	at, port := r.at(t, "tcp.a")
 	kept, _ := r.at(t, "tcp.b")
 	r.write(t, listeners(r.echo, "", "0.0.0.0:"+port, kept[0]))

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 func protocolPage(t *testing.T) string {
@@ -20,7 +22,7 @@ func protocolPage(t *testing.T) string {
 // The page for authors in other languages has the times that a plugin is killed
 // for.
 func TestDocumentedTimes(t *testing.T) {
-	h, err := New(Options{Log: slog.New(slog.DiscardHandler), RunDir: shortDir(t)})
+	h, err := New(Options{Log: slog.New(slog.DiscardHandler), RunDir: nettest.SocketDir(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

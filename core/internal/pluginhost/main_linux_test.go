@@ -92,7 +92,7 @@ func newHost(t *testing.T, change func(*Options)) *testHost {
 	h := &testHost{log: newJournal(t), turned: make(chan struct{})}
 	o := Options{
 		Log:         slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		RunDir:      shortDir(t),
+		RunDir:      nettest.SocketDir(t),
 		CoreVersion: "1.2.3",
 		OnState:     h.onState,
 		Backoff:     Backoff{Min: 10 * time.Millisecond, Max: 50 * time.Millisecond},

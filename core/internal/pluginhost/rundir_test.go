@@ -5,10 +5,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 func TestRunDir(t *testing.T) {
-	base := shortDir(t)
+	base := nettest.SocketDir(t)
 	stale := filepath.Join(base, runPrefix+"123")
 	if err := os.MkdirAll(filepath.Join(stale, "1"), 0o700); err != nil {
 		t.Fatal(err)
@@ -23,7 +25,7 @@ func TestRunDir(t *testing.T) {
 	if err := os.Mkdir(notes, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	victim := shortDir(t)
+	victim := nettest.SocketDir(t)
 	if err := os.Symlink(victim, filepath.Join(base, runPrefix+"456")); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +59,7 @@ func TestRunDir(t *testing.T) {
 }
 
 func TestRunDirDefault(t *testing.T) {
-	base := shortDir(t)
+	base := nettest.SocketDir(t)
 	t.Setenv("RUNTIME_DIRECTORY", filepath.Join(base, "tunneld")+":/second")
 	d, err := makeRunDir("")
 	if err != nil {
@@ -83,14 +85,14 @@ func TestRunDirDefault(t *testing.T) {
 }
 
 func TestRunDirRefused(t *testing.T) {
-	open := filepath.Join(shortDir(t), "open")
+	open := filepath.Join(nettest.SocketDir(t), "open")
 	if err := os.Mkdir(open, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(open, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(shortDir(t), "file")
+	file := filepath.Join(nettest.SocketDir(t), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -103,19 +105,4 @@ func TestRunDirRefused(t *testing.T) {
 			t.Errorf("%s: %v, %v", base, d, err)
 		}
 	}
-}
-
-// shortDir is a temporary directory whose path does not hold the test's name.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "ph")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }

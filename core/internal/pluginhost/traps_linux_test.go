@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -319,7 +320,7 @@ func TestDaemonKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := shortDir(t)
+	dir := nettest.SocketDir(t)
 	daemon := exec.Command(exe, "plugin", "serve", "daemon")
 	daemon.Env = append(os.Environ(), "DAEMON_DIR="+dir)
 	daemon.Stderr = os.Stderr

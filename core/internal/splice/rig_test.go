@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/pluginwire"
 )
 
@@ -52,30 +53,17 @@ type halfCloser interface {
 	CloseWrite() error
 }
 
-// tcpPair returns the two ends of a TCP connection on loopback.
+// tcpPair returns the two ends of a TCP connection, with a deadline.
 func tcpPair(t testing.TB) (near, far *net.TCPConn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	a, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	near, far = nettest.Pair(t)
 	deadline := time.Now().Add(60 * time.Second)
-	for _, c := range []net.Conn{a, b} {
+	for _, c := range []net.Conn{near, far} {
 		if err := c.SetDeadline(deadline); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { c.Close() })
 	}
-	return a.(*net.TCPConn), b.(*net.TCPConn)
+	return near, far
 }
 
 // rig is a tunnel with both its far ends in the test's hands.

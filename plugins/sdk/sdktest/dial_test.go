@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
@@ -23,7 +24,7 @@ import (
 )
 
 func TestDialErrors(t *testing.T) {
-	refused := refusedAddress(t)
+	refused := nettest.FreeAddress(t)
 	for _, tc := range []struct {
 		name   string
 		values map[string]any
@@ -126,16 +127,6 @@ func TestDialOvertime(t *testing.T) {
 	if !strings.Contains(got.Message, "the listener's timeouts.dial") || !strings.Contains(got.Hint, "raise timeouts.dial of the listener") {
 		t.Errorf("%q, hint %q", got.Message, got.Hint)
 	}
-}
-
-func refusedAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // A dial that is cancelled, wherever it stands, leaves no descriptor and no

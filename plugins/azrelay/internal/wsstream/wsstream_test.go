@@ -14,6 +14,8 @@ import (
 
 	"github.com/gobwas/ws"
 	"go.uber.org/goleak"
+
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -21,22 +23,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // pair returns the two ends of a TCP connection.
 func pair(t testing.TB) (client, server *net.TCPConn) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close(); _ = s.Close() })
-	_ = s.SetDeadline(time.Now().Add(30 * time.Second))
-	return c.(*net.TCPConn), s.(*net.TCPConn)
+	client, server = nettest.Pair(t)
+	_ = server.SetDeadline(time.Now().Add(30 * time.Second))
+	return client, server
 }
 
 func TestEmptyWriteSendsNothing(t *testing.T) {

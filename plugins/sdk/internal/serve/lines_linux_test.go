@@ -19,25 +19,6 @@ import (
 // deadLine is the limit in these tests.
 const deadLine = 600 * time.Millisecond
 
-// tcpPair returns the two ends of a connection on loopback.
-func tcpPair(t *testing.T) (near, far *net.TCPConn) {
-	t.Helper()
-	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	if near, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = near.Close() })
-	if far, err = ln.AcceptTCP(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = far.Close() })
-	return near, far
-}
-
 // onSocket starts a server whose dials bring a relay on near.
 func onSocket(t *testing.T, o Options, near *net.TCPConn) (s *Server, core *pluginwire.Channel, stream *fakeStream) {
 	o.DeadLine = deadLine
@@ -102,7 +83,7 @@ func TestBlackHoleResetsASocket(t *testing.T) {
 // TestDeadLineIsSeenWithoutANetworkOfItsOwn tells the server what it would read
 // of a dead line.
 func TestDeadLineIsSeenWithoutANetworkOfItsOwn(t *testing.T) {
-	near, _ := tcpPair(t)
+	near, _ := nettest.Pair(t)
 	s, core, stream := onSocket(t, Options{Acks: func(uintptr) (sockopt.Acks, bool) {
 		return sockopt.Acks{Unacked: 1, Last: time.Hour}, true
 	}}, near)
@@ -114,7 +95,7 @@ func TestDeadLineIsSeenWithoutANetworkOfItsOwn(t *testing.T) {
 // TestSlowReaderIsNoDeadLine has a far end that reads nothing for twice the
 // limit, and then everything.
 func TestSlowReaderIsNoDeadLine(t *testing.T) {
-	near, far := tcpPair(t)
+	near, far := nettest.Pair(t)
 	var looks atomic.Int64
 	twice := make(chan struct{})
 	s, core, _ := onSocket(t, Options{Acks: func(fd uintptr) (sockopt.Acks, bool) {
@@ -148,10 +129,10 @@ func TestSlowReaderIsNoDeadLine(t *testing.T) {
 // good.
 func TestClosedSocketsAreForgotten(t *testing.T) {
 	s, _ := start(t, Options{}, nil)
-	open, _ := tcpPair(t)
+	open, _ := nettest.Pair(t)
 	watchConn(t, s, open)
 	for range 10 * leastSweep {
-		near, _ := tcpPair(t)
+		near, _ := nettest.Pair(t)
 		watchConn(t, s, near)
 		_ = near.Close()
 	}
