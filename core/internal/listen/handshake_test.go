@@ -117,6 +117,8 @@ type handshakeCase struct {
 	send string
 	// err is a part of the error; empty: the client's target is found.
 	err string
+	// hint is a part of what to check after that.
+	hint string
 	// answer is all that the client reads until the end of file; for http its
 	// first line. Where a target is found: what it reads before it is accepted.
 	answer string
@@ -135,6 +137,8 @@ func (h handshakeCase) run(t *testing.T, kind string, how manner) {
 		}
 		if o := await(t, done); o.err == nil || !strings.Contains(o.err.Error(), h.err) {
 			t.Fatalf("error %v, want %q", o.err, h.err)
+		} else if hint := Hint(o.err); !strings.Contains(hint, h.hint) {
+			t.Fatalf("hint %q, want %q", hint, h.hint)
 		}
 		return
 	}

@@ -19,8 +19,8 @@ const (
 )
 
 var (
-	errHeaderTooLarge = fmt.Errorf("the request's headers are larger than %d bytes", maxHeader)
-	errNotHTTP        = errors.New("this is not an HTTP request")
+	errHeaderTooLarge = &mistake{fmt.Sprintf("the request's headers are larger than %d bytes", maxHeader), "see what the client sends: CONNECT needs no headers"}
+	errNotHTTP        = &mistake{"this is not an HTTP request", "see what the client sends: it has to be set to an HTTP proxy"}
 )
 
 // wrongFirstByte is a first byte that begins no request.

@@ -21,6 +21,7 @@ var httpKind = Kind{
 	Summary: "HTTP/1, only CONNECT (RFC 9110, section 9.3.6), with at most 64 KiB of headers",
 	Speaks:  "HTTP",
 	Begins:  func(first byte) bool { return first >= 'A' && first <= 'Z' },
+	Astray:  "the client is set to an HTTP proxy: set it to SOCKS5, or to the port of an http listener",
 	Foreign: func(speaks string) []byte {
 		if speaks == "HTTP" {
 			return httpAnswer(http.StatusBadRequest, requestError, "this is not an HTTP request", false)
@@ -53,6 +54,8 @@ var httpReplies = replies{
 // 9209, section 2.3.21).
 const requestError = "Proxy-Status: tunneld; error=http_request_error\r\n"
 
+const onlyTunnels = "make the client tunnel, as curl does with --proxytunnel, or let it use a socks5 listener"
+
 // readHTTP reads a CONNECT request. What follows its header is the tunnel's,
 // whatever the header says of a body.
 func readHTTP(c io.ReadWriter) (Request, *Failure) {
@@ -68,9 +71,9 @@ func readHTTP(c io.ReadWriter) (Request, *Failure) {
 	}
 	if req.method != http.MethodConnect {
 		return Request{}, &Failure{
-			Err: fmt.Errorf("method %.20q, and only CONNECT is supported", req.method),
+			Err: &mistake{fmt.Sprintf("method %.20q, and only CONNECT is supported", req.method), onlyTunnels},
 			Answer: httpAnswer(http.StatusMethodNotAllowed, "Allow: CONNECT\r\n"+requestError,
-				fmt.Sprintf("this proxy accepts only CONNECT, not %.20q", req.method), req.method == http.MethodHead),
+				fmt.Sprintf("this proxy accepts only CONNECT, not %.20q\n%s", req.method, onlyTunnels), req.method == http.MethodHead),
 		}
 	}
 	host, port, err := splitTarget(req.target)
@@ -106,7 +109,7 @@ func splitTarget(s string) (string, uint16, error) {
 	host, port, err := net.SplitHostPort(s)
 	n, portErr := strconv.ParseUint(port, 10, 16)
 	if err != nil || portErr != nil || n == 0 || !validHost(host, strings.HasPrefix(s, "[")) {
-		return "", 0, fmt.Errorf("CONNECT needs host:port, not %.300q", s)
+		return "", 0, &mistake{fmt.Sprintf("CONNECT needs host:port, not %.300q", s), "check the address that the client asks for: a name or an IP address (IPv6 in brackets), and a port from 1 to 65535"}
 	}
 	return host, uint16(n), nil
 }

@@ -32,6 +32,9 @@ type Kind struct {
 	Speaks string
 	// Begins says whether a client's first byte is one of the protocol.
 	Begins func(first byte) bool
+	// Astray is what to check where a client speaks the protocol on a listener of
+	// another kind.
+	Astray string
 	// Foreign is what a client reads, in the protocol, on a listener that speaks
 	// another one, or, where it is the protocol's own, that the client does not
 	// speak it.
@@ -72,6 +75,7 @@ func FindKind(name string) (Kind, bool) {
 var socks4Kind = Kind{
 	Speaks:  "SOCKS4",
 	Begins:  func(first byte) bool { return first == 0x04 },
+	Astray:  "the client is set to SOCKS4: set it to SOCKS5 (socks5h:// leaves names unresolved) and to the port of a socks5 listener",
 	Foreign: func(string) []byte { return []byte{0, 0x5b, 0, 0, 0, 0, 0, 0} },
 }
 
@@ -81,6 +85,7 @@ var socks4Kind = Kind{
 var tlsKind = Kind{
 	Speaks:  "TLS",
 	Begins:  func(first byte) bool { return first == 0x16 },
+	Astray:  "the listener speaks no TLS: where the client names its proxy, write http:// or socks5h://, not https://",
 	Foreign: func(string) []byte { return []byte{0x15, 3, 1, 0, 2, 2, 10} },
 }
 
@@ -89,13 +94,14 @@ var tlsKind = Kind{
 // is known, so that its user reads more than that a connection was closed.
 func wrongProtocol(on Kind, first byte) *Failure {
 	speaks, answer := fmt.Sprintf("an unknown protocol (its first byte is 0x%02x)", first), on.Foreign
+	hint := "check what connects to this port: the listener is a proxy, and its clients have to be set to it as such"
 	for _, k := range kinds {
 		if k.Begins != nil && k.Begins(first) {
-			speaks, answer = k.Speaks, k.Foreign
+			speaks, answer, hint = k.Speaks, k.Foreign, k.Astray
 		}
 	}
 	return &Failure{
-		Err:    fmt.Errorf("the client speaks %s on a listener of kind %s", speaks, on.Name),
+		Err:    &mistake{fmt.Sprintf("the client speaks %s on a listener of kind %s", speaks, on.Name), hint},
 		Answer: answer(on.Speaks),
 	}
 }

@@ -64,6 +64,12 @@ type Failure struct {
 	Reset    bool
 }
 
+// mistake is an error of a client that its user can put right: hint says how.
+type mistake struct{ text, hint string }
+
+// Error returns the text without the hint.
+func (m *mistake) Error() string { return m.text }
+
 // ErrNothing is what a client's handshake ends with that has closed or reset its
 // connection before it sent a byte: a probe of the port, or a client that has changed
 // its mind.

@@ -154,7 +154,10 @@ func Reason(err error) string {
 // Hint says what to check after an error of an accept or of a Handshake; empty
 // where nothing can be said but the error.
 func Hint(err error) string {
+	var theirs *mistake
 	switch {
+	case errors.As(err, &theirs):
+		return theirs.hint
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "no file descriptors are left: raise LimitNOFILE or lower daemon.max_connections"
 	case errors.Is(err, errSilent):

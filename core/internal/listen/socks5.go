@@ -18,6 +18,7 @@ var socks5Kind = Kind{
 	Summary: "SOCKS version 5 (RFC 1928) without a password, only CONNECT",
 	Speaks:  "SOCKS5",
 	Begins:  func(first byte) bool { return first == socks5.Version },
+	Astray:  "the client is set to a SOCKS proxy: set it to an HTTP proxy, or to the port of a socks5 listener",
 	Foreign: func(string) []byte { return socks5.AppendMethod(nil, socks5.MethodUnacceptable) },
 	New:     func(Settings) Protocol { return socksProtocol{} },
 }
@@ -69,13 +70,16 @@ func readSOCKS5(c io.ReadWriter) (Request, *Failure) {
 	}
 	if req.Command != socks5.Connect {
 		return Request{}, &Failure{
-			Err:    fmt.Errorf("the client asks for SOCKS command %d, and only CONNECT is supported", req.Command),
+			Err: &mistake{
+				fmt.Sprintf("the client asks for SOCKS command %d, and only CONNECT is supported", req.Command),
+				"the client wants UDP (3) or an incoming connection (2): tunneld carries neither",
+			},
 			Answer: socksReply(socks5.CommandNotSupported),
 		}
 	}
 	if req.Address.Port == 0 {
 		return Request{}, &Failure{
-			Err:    fmt.Errorf("the client asks for %s, and port 0 is not a target", req.Address),
+			Err:    &mistake{fmt.Sprintf("the client asks for %s, and port 0 is not a target", req.Address), "check the port that the client asks for"},
 			Answer: socksReply(socks5.GeneralFailure),
 		}
 	}
@@ -104,7 +108,7 @@ func readGreeting(r *bufio.Reader) *Failure {
 		return &Failure{Err: err, Answer: none}
 	case !slices.Contains(methods, socks5.MethodNone):
 		return &Failure{
-			Err:    fmt.Errorf("the client offers no method without authentication (%x)", methods),
+			Err:    &mistake{fmt.Sprintf("the client offers no method without authentication (%x)", methods), "tunneld asks for no password: remove it from the client's settings"},
 			Answer: none,
 		}
 	}
