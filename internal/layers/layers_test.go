@@ -91,7 +91,7 @@ var allowed = map[string][]string{
 	"core/internal/plugintest": {},
 	"core/internal/metrics":    {"core/status", "core/internal/tunnel"},
 	"core/internal/control":    {"core/status"},
-	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/nodump", "internal/plaintext", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1"},
+	"core/internal/pluginhost": {"internal/bare", "core/internal/tunnel", "internal/pluginwire", "internal/nodump", "internal/plaintext", "internal/schema", "internal/tlsconf", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
 		"core/diag", "core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost", "core/internal/route", "core/internal/splice", "core/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/listenfds", "internal/userfile", "internal/neterr", "internal/outbound", "proto/tunneld/plugin/v1", "internal/tlsconf",
 	},

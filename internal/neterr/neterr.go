@@ -100,7 +100,7 @@ func Classify(err error) Meaning {
 	case isAlert && aboutClientCertificate(alert):
 		return Meaning{pluginv1.Reason_REASON_UNAUTHENTICATED, true, "the server refused the client's certificate, or requires one: check tls.cert_file and tls.key_file"}
 	case alert == alertHandshakeFailure:
-		return Meaning{pluginv1.Reason_REASON_PROTOCOL, true, "either the server requires a client certificate (set tls.cert_file and tls.key_file), or it does not know the name (set tls.server_name), or it shares no cipher suite with this client: enable ECDHE there, since RSA key exchange is not offered"}
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, true, "either the server requires a client certificate (set tls.cert_file and tls.key_file), or it does not know the name (set tls.server_name), or it shares no cipher suite with this client: enable ECDHE there, or name one of its own in tls.cipher_suites (RSA key exchange is not offered by itself)"}
 	case alert == alertProtocolVersion:
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server and this client share no TLS version: check tls.min_version, and that the server speaks TLS 1.2 or 1.3"}
 	case isAlert:

@@ -16,7 +16,13 @@ const maxSessions = 16
 type ClientOptions struct {
 	CAFile            string // the authorities to trust instead of the system's
 	CertFile, KeyFile string // the client's certificate and its key
-	MinVersion        string // "1.2", "1.3", or "" for the oldest of them
+	// MinVersion and MaxVersion are "1.2" or "1.3"; empty they are the oldest and the newest.
+	MinVersion, MaxVersion string
+	// CipherSuites are those of TLS 1.2 to offer, as JoinSuites makes it of names; empty:
+	// those that Go holds good. Of TLS 1.3 there is no choice.
+	CipherSuites string
+	// KeyLogFile takes the keys of all sessions, if KeyLogEnv is 1, too.
+	KeyLogFile string
 	// InsecureSkipVerify accepts any certificate.
 	InsecureSkipVerify bool
 }
@@ -114,16 +120,24 @@ func (c *Client) present(asked *tls.CertificateRequestInfo) (*tls.Certificate, e
 
 func (c *Client) load(r reading) (*clientState, error) {
 	o := c.options
-	version, ok := versions[o.MinVersion]
-	if !ok {
-		return nil, fmt.Errorf("min_version is neither 1.2 nor 1.3")
+	least, most, err := versionRange(o.MinVersion, o.MaxVersion)
+	if err != nil {
+		return nil, err
 	}
 	s := &clientState{
-		config:   &tls.Config{MinVersion: version, InsecureSkipVerify: o.InsecureSkipVerify},
+		config:   &tls.Config{MinVersion: least, MaxVersion: most, InsecureSkipVerify: o.InsecureSkipVerify},
 		sessions: tls.NewLRUClientSessionCache(maxSessions),
 	}
+	if s.config.CipherSuites, err = suiteIDs(splitSuites(o.CipherSuites)); err != nil {
+		return nil, err
+	}
+	if o.KeyLogFile != "" {
+		if !keyLogAsked() {
+			return nil, errKeyLogOnce
+		}
+		s.config.KeyLogWriter = keyLog(o.KeyLogFile)
+	}
 	if o.CAFile != "" {
-		var err error
 		if s.config.RootCAs, err = r.pool(o.CAFile); err != nil {
 			return nil, fmt.Errorf("ca_file: %w", err)
 		}

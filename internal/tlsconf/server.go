@@ -83,15 +83,11 @@ func (s *Server) load(r reading) (*tls.Config, error) {
 	if len(o.Pairs) == 0 {
 		return nil, errors.New("no certificate")
 	}
-	least, ok := versions[o.MinVersion]
-	most := versions[o.MaxVersion]
-	if !ok || most == 0 || o.MaxVersion != "" && most < least {
-		return nil, errors.New("min_version and max_version have to be 1.2 or 1.3, in this order")
+	least, most, err := versionRange(o.MinVersion, o.MaxVersion)
+	if err != nil {
+		return nil, err
 	}
-	c := &tls.Config{MinVersion: least, NextProtos: o.ALPN}
-	if o.MaxVersion != "" {
-		c.MaxVersion = most
-	}
+	c := &tls.Config{MinVersion: least, MaxVersion: most, NextProtos: o.ALPN}
 	for _, p := range o.Pairs {
 		pair, err := r.keyPair(p.CertFile, p.KeyFile)
 		if err != nil {
@@ -100,7 +96,6 @@ func (s *Server) load(r reading) (*tls.Config, error) {
 		c.Certificates = append(c.Certificates, pair)
 	}
 	if o.ClientCAFile != "" {
-		var err error
 		if c.ClientCAs, err = r.pool(o.ClientCAFile); err != nil {
 			return nil, fmt.Errorf("client_ca_file: %w", err)
 		}

@@ -7,6 +7,7 @@ package tlsconf
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -23,6 +24,19 @@ const maxPEM = 4 << 20
 
 // versions are those that can be asked for; "" stands for the oldest of them.
 var versions = map[string]uint16{"": tls.VersionTLS12, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
+// versionRange reads min_version and max_version. most is 0 for the newest that there is.
+func versionRange(minVersion, maxVersion string) (least, most uint16, err error) {
+	least, ok := versions[minVersion]
+	if maxVersion != "" {
+		most = versions[maxVersion]
+		ok = ok && most >= least
+	}
+	if !ok {
+		return 0, 0, errors.New("min_version and max_version have to be 1.2 or 1.3, in this order")
+	}
+	return least, most, nil
+}
 
 // Certificate is one that is in use, and when it ends.
 type Certificate struct {

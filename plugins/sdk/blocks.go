@@ -106,12 +106,16 @@ func ValidateSecret(s Secret, path ...string) []Diagnostic {
 // TLS is the tls block that plugins share, for TLS 1.2 and 1.3 as a client. The field is a
 // TLS, or a *TLS where the absence of the block means something; see Request.TLS.
 type TLS struct {
-	CAFile             string `tunneld:"ca_file" path:"file" doc:"PEM file with the authorities to trust instead of the system's"`
-	CertFile           string `tunneld:"cert_file" path:"file" doc:"PEM file with the client's certificate chain"`
-	KeyFile            string `tunneld:"key_file" path:"file" doc:"PEM file with the client's private key"`
-	ServerName         string `tunneld:"server_name" doc:"the name to request and verify, instead of the far end's host"`
-	MinVersion         string `tunneld:"min_version" default:"1.2" one_of:"1.2,1.3" doc:"the oldest version to accept"`
-	InsecureSkipVerify bool   `tunneld:"insecure_skip_verify" default:"false" doc:"accept any certificate: whoever answers can read and change everything"`
+	CAFile             string   `tunneld:"ca_file" path:"file" doc:"PEM file with the authorities to trust instead of the system's"`
+	CertFile           string   `tunneld:"cert_file" path:"file" doc:"PEM file with the client's certificate chain"`
+	KeyFile            string   `tunneld:"key_file" path:"file" doc:"PEM file with the client's private key"`
+	ServerName         string   `tunneld:"server_name" doc:"the name to request and verify, instead of the far end's host"`
+	MinVersion         string   `tunneld:"min_version" default:"1.2" one_of:"1.2,1.3" doc:"the oldest version to accept"`
+	MaxVersion         string   `tunneld:"max_version" one_of:"1.2,1.3" doc:"the newest version to offer"`
+	CipherSuites       []string `tunneld:"cipher_suites" doc:"the cipher suites of TLS 1.2 to offer, by their IANA names; Go's choice by default. Those of TLS 1.3 cannot be chosen"`
+	InsecureSkipVerify bool     `tunneld:"insecure_skip_verify" default:"false" doc:"accept any certificate: whoever answers can read and change everything"`
+
+	KeyLogFile string `tunneld:"key_log_file" doc:"a file for the keys of all sessions, for Wireshark: whoever reads it can decrypt everything. Only if TUNNELD_KEY_LOG=1 is in the environment, too"`
 
 	kept *tlsKept // of an upstream in use; nil: files are read at each use
 }
@@ -174,6 +178,13 @@ func (t TLS) Validate(path ...string) []Diagnostic {
 		if _, err := LoadKeyPair(t.CertFile, t.KeyFile); err != nil {
 			ds = append(ds, Diagnostic{NotYet: errors.Is(err, fs.ErrNotExist), Summary: "cannot use the client's certificate: " + err.Error(), Detail: "Name readable PEM files that belong together.", Path: at("cert_file")})
 		}
+	}
+	for _, p := range t.options().Problems() {
+		place := at(p.Option)
+		if p.Option == "cipher_suites" {
+			place = append(place, strconv.Itoa(p.Index))
+		}
+		ds = append(ds, Diagnostic{Warning: p.Warning, Summary: p.Summary, Detail: p.Detail, Path: place})
 	}
 	if t.InsecureSkipVerify {
 		ds = append(ds, Diagnostic{Warning: true, Summary: "the far end's certificate is not checked", Detail: "Whoever answers can read and change everything. Set ca_file instead.", Path: at("insecure_skip_verify")})

@@ -120,15 +120,29 @@ func TestTLSConfig(t *testing.T) {
 	if err != nil || c.ServerName != "far.example" || c.MinVersion != tls.VersionTLS12 || c.RootCAs != nil || c.InsecureSkipVerify {
 		t.Errorf("by default: %+v, %v", c, err)
 	}
-	all := TLS{CAFile: certFile, CertFile: certFile, KeyFile: keyFile, ServerName: "other.example", MinVersion: "1.3", InsecureSkipVerify: true}
+	all := TLS{
+		CAFile: certFile, CertFile: certFile, KeyFile: keyFile, ServerName: "other.example", MinVersion: "1.2", MaxVersion: "1.2",
+		CipherSuites: []string{"TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_RSA_WITH_AES_128_GCM_SHA256"}, InsecureSkipVerify: true,
+	}
 	c, err = all.Config("far.example")
-	if err != nil || c.ServerName != "other.example" || c.MinVersion != tls.VersionTLS13 || c.RootCAs == nil || c.GetClientCertificate == nil || !c.InsecureSkipVerify {
+	if err != nil || c.ServerName != "other.example" || c.MinVersion != tls.VersionTLS12 || c.MaxVersion != tls.VersionTLS12 ||
+		!slices.Equal(c.CipherSuites, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_RSA_WITH_AES_128_GCM_SHA256}) || c.RootCAs == nil || c.GetClientCertificate == nil || !c.InsecureSkipVerify {
 		t.Errorf("with everything: %+v, %v", c, err)
 	}
-	for _, bad := range []TLS{{MinVersion: "1.1"}, {CAFile: keyFile}, {CAFile: "/nowhere"}, {CertFile: certFile}, {CertFile: keyFile, KeyFile: keyFile}} {
+	for _, bad := range []TLS{{MinVersion: "1.1"}, {MinVersion: "1.3", MaxVersion: "1.2"}, {CipherSuites: []string{"x"}}, {KeyLogFile: keyFile}, {CAFile: keyFile}, {CAFile: "/nowhere"}, {CertFile: certFile}, {CertFile: keyFile, KeyFile: keyFile}} {
 		if _, err := bad.Config("h"); err == nil {
 			t.Errorf("%+v is accepted", bad)
 		}
+	}
+}
+
+// A proxy is no far end: what a user asks for there does not hold for it.
+func TestProxysTLS(t *testing.T) {
+	l := &way{tls: TLS{ServerName: "far.example", CertFile: "/nowhere", KeyFile: "/nowhere", MinVersion: "1.3", MaxVersion: "1.3", CipherSuites: []string{"x"}, KeyLogFile: "/nowhere", InsecureSkipVerify: true}}
+	c, err := l.proxyTLS("proxy.example")
+	if err != nil || c.ServerName != "proxy.example" || c.MinVersion != tls.VersionTLS13 || c.MaxVersion != 0 || c.CipherSuites != nil ||
+		c.KeyLogWriter != nil || c.InsecureSkipVerify || c.GetClientCertificate != nil {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 
@@ -146,6 +160,10 @@ func TestTLSValidate(t *testing.T) {
 		{block: TLS{CertFile: certFile}, path: []string{"tls", "cert_file"}},
 		{block: TLS{KeyFile: keyFile}, path: []string{"tls", "key_file"}},
 		{block: TLS{CertFile: keyFile, KeyFile: keyFile}, path: []string{"tls", "cert_file"}},
+		{block: TLS{MinVersion: "1.3", MaxVersion: "1.2"}, path: []string{"tls", "max_version"}},
+		{block: TLS{CipherSuites: []string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "x"}}, path: []string{"tls", "cipher_suites", "1"}},
+		{block: TLS{CipherSuites: []string{"TLS_RSA_WITH_AES_128_GCM_SHA256"}}, path: []string{"tls", "cipher_suites", "0"}, warning: true},
+		{block: TLS{KeyLogFile: filepath.Join(t.TempDir(), "keys")}, path: []string{"tls", "key_log_file"}},
 		{block: TLS{InsecureSkipVerify: true}, path: []string{"tls", "insecure_skip_verify"}, warning: true},
 	} {
 		ds := tc.block.Validate("tls")

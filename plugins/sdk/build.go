@@ -138,7 +138,7 @@ func (i *instance) Defaults() *pluginv1.CommonDefaults {
 func (i *instance) Start(env serve.Env) error {
 	i.log, i.watch = env.Log, env.Watch
 	r := &reporter{send: env.Report}
-	i.tls = &tlsKept{follower: i.follower, log: env.Log, changed: r.again, clients: map[TLS]*tlsconf.Client{}, problems: map[TLS]string{}}
+	i.tls = &tlsKept{follower: i.follower, log: env.Log, changed: r.again, clients: map[tlsconf.ClientOptions]*tlsconf.Client{}, problems: map[tlsconf.ClientOptions]string{}}
 	i.follows = newFollows(i.follower, env.Log, r.again)
 	r.knows = append(r.knows, i.tls, i.follows)
 	tlsBlocks(reflect.ValueOf(i.dialer), func(t *TLS) {

@@ -25,26 +25,25 @@ type tlsKept struct {
 	changed  func() // what state returns may be another
 
 	mu       sync.Mutex
-	clients  map[TLS]*tlsconf.Client
-	problems map[TLS]string // why what the files hold now is not in use
+	clients  map[tlsconf.ClientOptions]*tlsconf.Client
+	problems map[tlsconf.ClientOptions]string // why what the files hold now is not in use
 	closed   bool
 }
 
 // client returns the client of a block, whatever the server's name.
 func (t TLS) client() *tlsconf.Client {
-	t.ServerName = ""
-	k := t.kept
+	o, k := t.options(), t.kept
 	if k == nil {
-		return t.newClient()
+		return tlsconf.NewClient(o)
 	}
 	k.mu.Lock()
-	c := k.clients[t]
+	c := k.clients[o]
 	made := c == nil
 	if made {
-		c = t.newClient()
-		k.clients[t] = c
+		c = tlsconf.NewClient(o)
+		k.clients[o] = c
 		if !k.closed {
-			k.follow(t, c)
+			k.follow(o, c)
 		}
 	}
 	k.mu.Unlock()
@@ -63,20 +62,22 @@ func (r *Request) TLS(block *TLS) TLS {
 	return TLS{kept: r.kept}
 }
 
-func (t TLS) newClient() *tlsconf.Client {
-	return tlsconf.NewClient(tlsconf.ClientOptions{
+// options are all of the block but the name of the server.
+func (t TLS) options() tlsconf.ClientOptions {
+	return tlsconf.ClientOptions{
 		CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile,
-		MinVersion: t.MinVersion, InsecureSkipVerify: t.InsecureSkipVerify,
-	})
+		MinVersion: t.MinVersion, MaxVersion: t.MaxVersion, CipherSuites: tlsconf.JoinSuites(t.CipherSuites),
+		KeyLogFile: t.KeyLogFile, InsecureSkipVerify: t.InsecureSkipVerify,
+	}
 }
 
 // follow is called with mu held.
-func (k *tlsKept) follow(t TLS, c *tlsconf.Client) {
+func (k *tlsKept) follow(o tlsconf.ClientOptions, c *tlsconf.Client) {
 	err := c.Follow(k.follower, func(err error) {
 		k.mu.Lock()
-		delete(k.problems, t)
+		delete(k.problems, o)
 		if err != nil {
-			k.problems[t] = "tls: " + err.Error()
+			k.problems[o] = "tls: " + err.Error()
 		}
 		k.mu.Unlock()
 		if err != nil {

@@ -40,12 +40,10 @@ func (l *way) dialer(o SocketOptions, watch func(remote string, c syscall.RawCon
 	return d
 }
 
-// proxyTLS is what is spoken with a proxy: the authorities of the block's tls hold
-// for it, too; its name, the client's certificate and insecure_skip_verify are the far end's.
+// proxyTLS is what is spoken with a proxy: the authorities and the oldest version of the
+// block's tls hold for it, too; all else there is the far end's.
 func (l *way) proxyTLS(proxy string) (*tls.Config, error) {
-	t := l.tls
-	t.ServerName, t.CertFile, t.KeyFile, t.InsecureSkipVerify = "", "", "", false
-	return t.Config(proxy)
+	return TLS{CAFile: l.tls.CAFile, MinVersion: l.tls.MinVersion, kept: l.tls.kept}.Config(proxy)
 }
 
 // read takes over via and bind, as the daemon or the user wrote them.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -90,7 +91,8 @@ func (p *parser) directTLS(v schema.Values, b *hclsyntax.Block) *TLS {
 	block := v.Block("tls")
 	o := tlsconf.ClientOptions{
 		CAFile: block.Text("ca_file"), CertFile: block.Text("cert_file"), KeyFile: block.Text("key_file"),
-		MinVersion: block.Text("min_version"), InsecureSkipVerify: block.Bool("insecure_skip_verify"),
+		MinVersion: block.Text("min_version"), MaxVersion: block.Text("max_version"), CipherSuites: tlsconf.JoinSuites(block.List("cipher_suites")),
+		KeyLogFile: block.Text("key_log_file"), InsecureSkipVerify: block.Bool("insecure_skip_verify"),
 	}
 	unusable := func(name, summary string, err error) {
 		if err != nil {
@@ -107,6 +109,12 @@ func (p *parser) directTLS(v schema.Values, b *hclsyntax.Block) *TLS {
 	if o.CertFile != "" && o.KeyFile != "" {
 		_, err := tlsconf.LoadKeyPair(o.CertFile, o.KeyFile)
 		unusable("cert_file", "Cannot use the client's certificate", err)
+	}
+	for _, wrong := range o.Problems() {
+		p.report(hclbody.Problem{
+			Warning: wrong.Warning, Range: locate(b, "tls", wrong.Option, strconv.Itoa(wrong.Index)),
+			Summary: strings.ToUpper(wrong.Summary[:1]) + wrong.Summary[1:], Detail: wrong.Detail,
+		})
 	}
 	if o.InsecureSkipVerify {
 		p.warnAt(locate(b, "tls", "insecure_skip_verify"), "The far end's certificate is not checked", "Whoever answers can read and change everything. Set ca_file instead.")

@@ -126,6 +126,9 @@ func directTable() *pluginv1.Block {
 			schema.With(schema.Attr("key_file", schema.File(), ``), "cert_file"),
 			schema.Attr("server_name", schema.Text, ``),
 			schema.Attr("min_version", schema.OneOf("1.2", "1.3"), `"1.2"`),
+			schema.Attr("max_version", schema.OneOf("1.2", "1.3"), ``),
+			schema.Attr("cipher_suites", schema.List(schema.Text), ``),
+			schema.Attr("key_log_file", schema.Text, ``),
 			schema.Attr("insecure_skip_verify", schema.Bool, `false`),
 		),
 	}})

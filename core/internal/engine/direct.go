@@ -37,10 +37,9 @@ func newDirect(u config.Upstream, client func(tlsconf.ClientOptions) *tlsconf.Cl
 	var proxy tlsconf.ClientOptions
 	if u.TLS != nil {
 		d.tls, d.serverName = client(u.TLS.Client), u.TLS.ServerName
-		// Of the block only the authorities hold for a proxy, too: the rest is the
-		// target's, and a proxy is sent a password.
-		proxy = u.TLS.Client
-		proxy.CertFile, proxy.KeyFile, proxy.InsecureSkipVerify = "", "", false
+		// Of the block only the authorities and the oldest version hold for a proxy, too:
+		// the rest is the target's, and a proxy is sent a password.
+		proxy = tlsconf.ClientOptions{CAFile: u.TLS.Client.CAFile, MinVersion: u.TLS.Client.MinVersion}
 	}
 	if !d.via.IsZero() {
 		d.proxyTLS = client(proxy)

@@ -151,13 +151,17 @@ func TestProxyThatCannotReachATarget(t *testing.T) {
 // TestTargetsTLSIsNotTheProxys: a proxy is sent a password, and so is verified
 // whatever holds for the target.
 func TestTargetsTLSIsNotTheProxys(t *testing.T) {
-	block := &config.TLS{Client: tlsconf.ClientOptions{InsecureSkipVerify: true, CertFile: "/nonexistent.pem", KeyFile: "/nonexistent.pem"}}
+	t.Setenv(tlsconf.KeyLogEnv, "1")
+	block := &config.TLS{Client: tlsconf.ClientOptions{
+		InsecureSkipVerify: true, CertFile: "/nonexistent.pem", KeyFile: "/nonexistent.pem",
+		MaxVersion: "1.2", CipherSuites: "TLS_RSA_WITH_AES_128_GCM_SHA256", KeyLogFile: "/nonexistent.log",
+	}}
 	via, err := outbound.ParseVia("https://proxy.test")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c, err := newDirect(config.Upstream{TLS: block, Common: config.Common{Via: via}}, tlsconf.NewClient).proxyTLS.Config("proxy.test")
-	if err != nil || c.InsecureSkipVerify || c.ServerName != "proxy.test" || c.GetClientCertificate != nil {
+	if err != nil || c.InsecureSkipVerify || c.ServerName != "proxy.test" || c.GetClientCertificate != nil || c.MaxVersion != 0 || c.CipherSuites != nil || c.KeyLogWriter != nil {
 		t.Errorf("%+v, %v", c, err)
 	}
 }

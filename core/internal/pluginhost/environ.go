@@ -6,11 +6,13 @@ import (
 
 	"github.com/tunneld/tunneld/internal/nodump"
 	"github.com/tunneld/tunneld/internal/pluginwire"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
 // passedOn are the variables of the daemon's environment that a plugin gets:
 // what finds programs, temporary files, certificates and the proxy, where
-// coverage goes, and whether debuggers are let in. Everything else may hold secrets of other plugins.
+// coverage goes, whether debuggers are let in, and whether keys may be written to a file.
+// Everything else may hold secrets of other plugins.
 var passedOn = []string{
 	"PATH", "TMPDIR",
 	"SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -19,6 +21,7 @@ var passedOn = []string{
 	"GOCOVERDIR",
 	// Who opens the daemon to debuggers means what it starts, too.
 	nodump.Env,
+	tlsconf.KeyLogEnv,
 }
 
 // environ returns the whole environment of a plugin. handshake are the
