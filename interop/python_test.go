@@ -27,7 +27,7 @@ func TestPython(t *testing.T) {
 	}
 	dir := t.TempDir()
 	plugin := filepath.Join(dir, "plugin.py")
-	if err := os.WriteFile(plugin, []byte(replaced(t, filepath.Join(example, "plugin.py"))), 0o600); err != nil {
+	if err := os.WriteFile(plugin, []byte(replaced(t, filepath.Join(example, "plugin.py"))), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	readme := replaced(t, filepath.Join(example, "README.md"), "../../../proto", proto)

@@ -1,6 +1,6 @@
 # For tunneld plugin test: COMMAND stands for the path of plugin.py.
 plugin "pydirect" {
-  command = ["/usr/bin/python3", "COMMAND"]
+  command = ["COMMAND"]
 }
 
 upstream "pydirect" "kit" {
