@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/proctest"
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
@@ -38,28 +39,11 @@ const (
 	refused = "nobody.corp:7001"
 )
 
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "kit")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "tunneld")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/tunneld/tunneld/cmd/tunneld").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build tunneld: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
 func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == "forward" {
 		os.Exit(forward(os.Args[2], os.Args[3]))
 	}
-	status := m.Run()
-	if path, err := program(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(status)
+	os.Exit(proctest.Main(m))
 }
 
 // report is what the tests read of the kit's.
@@ -72,17 +56,13 @@ type report struct {
 // kit runs the kit and wants it to pass. It returns the report.
 func kit(t *testing.T, config string, args ...string) report {
 	t.Helper()
-	tunneld, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
 	file := filepath.Join(t.TempDir(), "kit.hcl")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, tunneld, append([]string{"plugin", "test", "--json", "--config", file}, args...)...)
+	cmd := exec.CommandContext(ctx, proctest.Tunneld(t), append([]string{"plugin", "test", "--json", "--config", file}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
 	var stderr bytes.Buffer

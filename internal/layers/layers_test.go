@@ -45,6 +45,7 @@ var allowed = map[string][]string{
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},
 	"internal/plaintext":      {},
 	"internal/nodump":         {},
+	"internal/proctest":       {},
 	"internal/proxytest":      {"internal/nettest"},
 	"internal/schema":         {"proto/tunneld/plugin/v1"},
 	"internal/outbound":       {"internal/neterr", "internal/plaintext", "internal/sockopt", "internal/socks5", "internal/tlsconf", "internal/userfile", "proto/tunneld/plugin/v1"},
@@ -114,7 +115,7 @@ var allowed = map[string][]string{
 	"bench": {"internal/freeport", "internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	"chaos": {"core", "internal/emu", "core/status", "internal/freeport", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	testsAlone: {
-		"internal/emu", "internal/freeport", "internal/logtest", "internal/nettest", "internal/pluginwire", "internal/socks5", "plugins/sdk/...",
+		"internal/emu", "internal/logtest", "internal/nettest", "internal/proctest", "internal/pluginwire", "internal/socks5", "plugins/sdk/...",
 		"plugins/sapsocks/...", "plugins/websocks/...", "plugins/soht/...", "plugins/azrelay/...",
 	},
 }

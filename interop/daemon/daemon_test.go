@@ -17,82 +17,18 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/proctest"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 	"github.com/tunneld/tunneld/plugins/websocks/websocksemu"
 )
 
 const patience = 60 * time.Second
-
-// tool returns a program's path. Without it there is nothing to test, which is a
-// failure where CI=true.
-func tool(t *testing.T, name string, elsewhere ...string) string {
-	t.Helper()
-	if path, err := exec.LookPath(name); err == nil {
-		return path
-	}
-	for _, pattern := range elsewhere {
-		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {
-			return found[len(found)-1]
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not installed", name)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
-
-// output collects what a program prints.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
-// background runs a program until the test ends.
-func background(t *testing.T, cmd *exec.Cmd) *output {
-	t.Helper()
-	out := &output{}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // how it ends is looked at by what it printed
-		close(done)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-done:
-		case <-time.After(10 * time.Second):
-			_ = cmd.Process.Kill()
-			<-done
-		}
-		if t.Failed() {
-			t.Logf("%s:\n%s", cmd.Path, out)
-		}
-	})
-	return out
-}
 
 // eventually tries until it succeeds: a server says in no other way that it is
 // ready.
@@ -109,16 +45,6 @@ func eventually(t *testing.T, what string, try func() error) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // run runs a client to its end and returns what it printed.
@@ -138,29 +64,7 @@ func run(t *testing.T, env []string, stdin string, name string, args ...string) 
 	return string(out)
 }
 
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "tunneld-interop-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "tunneld")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/tunneld/tunneld/cmd/tunneld").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return path, nil
-})
-
-func TestMain(m *testing.M) {
-	status := m.Run()
-	if path, err := program(); err == nil {
-		err = os.RemoveAll(filepath.Dir(path))
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-	}
-	os.Exit(status)
-}
+func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
 
 // target is the name by which the far ends know the service.
 const target = "service.corp:7000"
@@ -200,21 +104,17 @@ func farEnds(t *testing.T, address string) map[string]string {
 func throughEach(t *testing.T, address string, test func(t *testing.T, host, port string)) {
 	for name, upstream := range farEnds(t, address) {
 		t.Run(name, func(t *testing.T) {
-			path, err := program()
-			if err != nil {
-				t.Fatal(err)
-			}
 			kind, _, _ := strings.Cut(strings.TrimPrefix(upstream, "upstream \""), "\"")
-			listen := freeAddress(t)
+			listen := nettest.FreeAddress(t)
 			file := filepath.Join(t.TempDir(), "tunneld.hcl")
 			config := upstream + fmt.Sprintf("listener \"tcp\" \"l\" {\n address = %q\n target = %q\n timeouts {\n half_close = \"1s\"\n }\n}\nroute \"all\" {\n upstreams = [upstream.%s.far]\n}\n", listen, target, kind)
 			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			log := background(t, exec.Command(path, "run", "-c", file))
+			daemon := proctest.Start(t, exec.Command(proctest.Tunneld(t), "run", "-c", file))
 			eventually(t, "tunneld listens", func() error {
-				if !strings.Contains(log.String(), "msg=listening") {
-					return errors.New(log.String())
+				if !strings.Contains(daemon.Output(), "msg=listening") {
+					return errors.New(daemon.Output())
 				}
 				return nil
 			})
@@ -228,13 +128,13 @@ func throughEach(t *testing.T, address string, test func(t *testing.T, host, por
 }
 
 func TestRedis(t *testing.T) {
-	server, cli := tool(t, "redis-server"), tool(t, "redis-cli")
-	address := freeAddress(t)
+	server, cli := proctest.Tool(t, "redis-server"), proctest.Tool(t, "redis-cli")
+	address := nettest.FreeAddress(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	background(t, exec.Command(server, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--dir", t.TempDir()))
+	proctest.Start(t, exec.Command(server, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--dir", t.TempDir()))
 	eventually(t, "redis answers", func() error {
 		c, err := net.DialTimeout("tcp", address, time.Second)
 		if err != nil {
@@ -260,7 +160,7 @@ func TestRedis(t *testing.T) {
 // postgres starts a server of its own and returns its address.
 func postgres(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Dir(tool(t, "initdb", "/usr/lib/postgresql/*/bin/initdb"))
+	bin := filepath.Dir(proctest.Tool(t, "initdb", "/usr/lib/postgresql/*/bin/initdb"))
 	dir, err := os.MkdirTemp("", "tunneld-pg-")
 	if err != nil {
 		t.Fatal(err)
@@ -286,15 +186,15 @@ func postgres(t *testing.T) string {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	address := freeAddress(t)
+	address := nettest.FreeAddress(t)
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-h", host, "-p", port, "-k", dir, "-F")
 	server.SysProcAttr, server.Dir = as, dir
-	background(t, server)
-	ready := tool(t, "pg_isready", bin+"/pg_isready")
+	proctest.Start(t, server)
+	ready := proctest.Tool(t, "pg_isready", bin+"/pg_isready")
 	eventually(t, "PostgreSQL answers", func() error {
 		return exec.Command(ready, "-h", host, "-p", port).Run()
 	})
@@ -302,7 +202,7 @@ func postgres(t *testing.T) string {
 }
 
 func TestPostgreSQL(t *testing.T) {
-	psql := tool(t, "psql")
+	psql := proctest.Tool(t, "psql")
 	address := postgres(t)
 	throughEach(t, address, func(t *testing.T, host, port string) {
 		args := []string{"-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", host, "-p", port, "-U", "postgres", "-d", "postgres"}

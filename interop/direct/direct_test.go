@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/proctest"
 )
 
 // service is one of a server's: a version of TLS, with and without client certificates.
@@ -36,11 +37,11 @@ var servers = map[string]func(t *testing.T, f files, backend string) map[service
 }
 
 func stunnel(t *testing.T, f files, backend string) map[service]string {
-	program := tool(t, "stunnel4")
+	program := proctest.Tool(t, "stunnel4")
 	at := map[service]string{}
 	config := "foreground = yes\npid =\nsyslog = no\n"
 	for _, s := range services {
-		at[s] = freeAddress(t)
+		at[s] = nettest.FreeAddress(t)
 		config += fmt.Sprintf("[%s]\naccept = %s\nconnect = %s\ncert = %s\nkey = %s\nsslVersionMin = TLSv%s\nsslVersionMax = TLSv%[6]s\n",
 			s, at[s], backend, f.cert("server"), f.key("server"), s.version)
 		if s.mutual {
@@ -49,16 +50,16 @@ func stunnel(t *testing.T, f files, backend string) map[service]string {
 	}
 	path := filepath.Join(t.TempDir(), "stunnel.conf")
 	write(t, path, config)
-	server(t, exec.Command(program, path), all(at)...)
+	proctest.Start(t, exec.Command(program, path)).Listens(t, all(at)...)
 	return at
 }
 
 func haproxy(t *testing.T, f files, backend string) map[service]string {
-	program := tool(t, "haproxy")
+	program := proctest.Tool(t, "haproxy")
 	at := map[service]string{}
 	config := "defaults\n mode tcp\n timeout connect 30s\n timeout client 60s\n timeout server 60s\n"
 	for _, s := range services {
-		at[s] = freeAddress(t)
+		at[s] = nettest.FreeAddress(t)
 		config += fmt.Sprintf("listen %s\n bind %s ssl crt %s ssl-min-ver TLSv%s ssl-max-ver TLSv%[4]s", s, at[s], f.both("server"), s.version)
 		if s.mutual {
 			config += fmt.Sprintf(" verify required ca-file %s", f.cert("ca"))
@@ -67,7 +68,7 @@ func haproxy(t *testing.T, f files, backend string) map[service]string {
 	}
 	path := filepath.Join(t.TempDir(), "haproxy.cfg")
 	write(t, path, config)
-	server(t, exec.Command(program, "-db", "-f", path), all(at)...)
+	proctest.Start(t, exec.Command(program, "-db", "-f", path)).Listens(t, all(at)...)
 	return at
 }
 
@@ -86,8 +87,8 @@ func openssl(t *testing.T, f files, _ string) map[service]string {
 
 func sServer(t *testing.T, args ...string) (address string) {
 	t.Helper()
-	address = freeAddress(t)
-	server(t, exec.Command(tool(t, "openssl"), append([]string{"s_server", "-accept", address, "-quiet"}, args...)...), address)
+	address = nettest.FreeAddress(t)
+	proctest.Start(t, exec.Command(proctest.Tool(t, "openssl"), append([]string{"s_server", "-accept", address, "-quiet"}, args...)...)).Listens(t, address)
 	return address
 }
 
@@ -144,7 +145,7 @@ func configuration(t *testing.T, f files, at map[service]string) (config string,
 		var ids []string
 		for _, s := range services {
 			w := way{s, name}
-			listens[w] = freeAddress(t)
+			listens[w] = nettest.FreeAddress(t)
 			config += fmt.Sprintf("listener \"tcp\" %q {\n address = %q\n target = %q\n}\n", w, listens[w], "localhost:"+port(at[s]))
 			ids = append(ids, fmt.Sprintf("listener.tcp.%s", w))
 		}
@@ -272,12 +273,12 @@ func refused(t *testing.T, address string) {
 func TestOnlyRSAKeyExchange(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	if out, err := exec.Command(tool(t, "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert,
+	if out, err := exec.Command(proctest.Tool(t, "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert,
 		"-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	at := sServer(t, "-cert", cert, "-key", key, "-tls1_2", "-cipher", "AES128-GCM-SHA256", "-rev")
-	listen := freeAddress(t)
+	listen := nettest.FreeAddress(t)
 	log := daemon(t, fmt.Sprintf(`
 upstream "direct" "old" {
   tls { ca_file = %q }

@@ -4,17 +4,12 @@ package interop
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -91,73 +86,6 @@ func website(t *testing.T, text string) string {
 		}
 	})
 	return ln.Addr().String()
-}
-
-// freeAddress returns an address on loopback that nobody listens on. Somebody
-// may take it before the server for which it is meant does; then that one says
-// so.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
-// server runs a server until the test ends; it is up once it accepts
-// connections. What it prints is in the file that is returned.
-func server(t *testing.T, address string, cmd *exec.Cmd) (logFile string) {
-	t.Helper()
-	log, err := os.Create(filepath.Join(t.TempDir(), "server.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			t.Error(err)
-		}
-		select {
-		case <-ended:
-		case <-time.After(patience):
-			t.Errorf("%s does not end", cmd.Path)
-			_ = cmd.Process.Kill()
-			<-ended
-		}
-		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("%s:\n%s", cmd.Path, b)
-		}
-		if err := log.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	deadline, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if c, err := net.DialTimeout("tcp", address, time.Second); err == nil {
-			if err := c.Close(); err != nil {
-				t.Error(err)
-			}
-			return log.Name()
-		}
-		select {
-		case <-tick.C: // there is nothing to wait for but that it answers
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("%s has ended: %v", cmd.Path, err)
-		case <-deadline.Done():
-			t.Fatalf("%s does not accept connections", cmd.Path)
-		}
-	}
 }
 
 // firstLine reads the first line that address says.

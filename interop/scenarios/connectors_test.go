@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
@@ -41,7 +42,7 @@ func TestTwoConnectors(t *testing.T) {
 
 	want("berlin")
 
-	connect("berlin", map[string]string{orders: freeAddress(t)}) // reply 04
+	connect("berlin", map[string]string{orders: nettest.FreeAddress(t)}) // reply 04
 	want("walldorf")
 	d.await(1, "msg", "upstream failed, the next is tried", "upstream", "sapsocks.berlin", "reason", "unreachable")
 

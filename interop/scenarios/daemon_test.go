@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/logtest"
+	"github.com/tunneld/tunneld/internal/proctest"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
@@ -85,7 +86,7 @@ func startExample(t *testing.T, name string, emu *sapsocksemu.Server, replace ..
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "run", "--config", path)
+	cmd := exec.Command(proctest.Tunneld(t), "run", "--config", path)
 	if emu != nil {
 		cmd.Env = append(os.Environ(), "VCAP_SERVICES="+emu.VCAPServices())
 	}
@@ -120,7 +121,7 @@ func (d *daemon) probe(args []string, config string) {
 	}
 	args = slices.Clone(args)
 	args[i] = d.config
-	if out, err := exec.CommandContext(d.t.Context(), program, args...).CombinedOutput(); err != nil || string(out) != "ready\n" {
+	if out, err := exec.CommandContext(d.t.Context(), proctest.Tunneld(d.t), args...).CombinedOutput(); err != nil || string(out) != "ready\n" {
 		d.t.Errorf("%q: %v: %s", args, err, out)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/proctest"
 )
 
 // modules installs the packages that package-lock.json pins, once.
@@ -33,8 +35,8 @@ var modules = sync.OnceValue(func() error {
 // node returns a program for Node with its packages installed.
 func node(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	path := tool(t, "node")
-	tool(t, "npm")
+	path := proctest.Tool(t, "node")
+	proctest.Tool(t, "npm")
 	if err := modules(); err != nil {
 		t.Fatal(err)
 	}
@@ -107,11 +109,11 @@ func resolved(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 func resolvedBy(t *testing.T, hostsFile string, cmd *exec.Cmd) *exec.Cmd {
 	t.Helper()
 	if runtime.GOOS != "linux" {
-		missing(t, "nss_wrapper")
+		proctest.Missing(t, "nss_wrapper")
 	}
 	found, err := filepath.Glob("/usr/lib/*/libnss_wrapper.so")
 	if err != nil || len(found) == 0 {
-		missing(t, "libnss-wrapper")
+		proctest.Missing(t, "libnss-wrapper")
 	}
 	hosts, err := filepath.Abs(hostsFile)
 	if err != nil {
@@ -131,7 +133,7 @@ func TestKafkaThroughListeners(t *testing.T) {
 	wentToAll(t, c, asked(emu))
 
 	t.Run("kcat", func(t *testing.T) {
-		kcat := tool(t, "kcat")
+		kcat := proctest.Tool(t, "kcat")
 		const text = "from librdkafka"
 		for p := range kafkaBrokers {
 			produce := resolved(t, exec.Command(kcat, "-b", "kafka-1.corp:9092", "-t", kafkaTopic, "-P", "-p", fmt.Sprint(p)))
@@ -151,7 +153,7 @@ func TestKafkaThroughListeners(t *testing.T) {
 func TestKafkaThroughOneListener(t *testing.T) {
 	_, mappings := startCluster(t)
 	d := startExample(t, "kafka-listeners", connectivity(t, mappings))
-	kcat, one := tool(t, "kcat"), d.addresses["tcp.kafka-1"]
+	kcat, one := proctest.Tool(t, "kcat"), d.addresses["tcp.kafka-1"]
 	// The first connection works, and tells the names of the others.
 	if out := mustOutput(t, exec.Command(kcat, "-b", one, "-L", "-t", kafkaTopic)); !strings.Contains(out, "kafka-2.corp:9092") {
 		t.Errorf("metadata:\n%s", out)

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/proctest"
 )
 
 const directory = `dn: dc=corp
@@ -29,8 +32,8 @@ mail: ada@corp
 // address and the administrator's password.
 func startDirectory(t *testing.T) (address, password string) {
 	t.Helper()
-	slapd := tool(t, "slapd")
-	slapadd := tool(t, "slapadd")
+	slapd := proctest.Tool(t, "slapd")
+	slapadd := proctest.Tool(t, "slapadd")
 	dir := t.TempDir()
 	password = "of the scenario"
 	config := fmt.Sprintf(`include /etc/ldap/schema/core.schema
@@ -54,13 +57,13 @@ directory %[1]s
 		t.Fatal(err)
 	}
 	mustOutput(t, exec.Command(slapadd, "-f", conf, "-l", ldif))
-	address = freeAddress(t)
-	server(t, address, exec.Command(slapd, "-d", "0", "-f", conf, "-h", "ldap://"+address))
+	address = nettest.FreeAddress(t)
+	proctest.Start(t, exec.Command(slapd, "-d", "0", "-f", conf, "-h", "ldap://"+address)).Listens(t, address)
 	return address, password
 }
 
 func TestLDAP(t *testing.T) {
-	ldapsearch, ldapmodify := tool(t, "ldapsearch"), tool(t, "ldapmodify")
+	ldapsearch, ldapmodify := proctest.Tool(t, "ldapsearch"), proctest.Tool(t, "ldapmodify")
 	backend, password := startDirectory(t)
 	emu := connectivity(t, map[string]string{"directory.corp:389": backend})
 	d := startExample(t, "ldap", emu)

@@ -6,16 +6,15 @@
 package interop
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/tunneld/tunneld/internal/proctest"
 )
 
 const (
@@ -26,56 +25,13 @@ const (
 	examples  = "../../examples"
 )
 
-// program is the daemon, built once.
-var program string
-
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "tunneld-scenarios-")
-	if err == nil {
-		err = prepare(dir)
-	}
-	code := 1
-	if err == nil {
-		code = m.Run()
-	} else {
-		fmt.Println("prepare:", err)
-	}
-	if err := errors.Join(os.RemoveAll(dir), goleak.Find()); err != nil && code == 0 {
+	code := proctest.Main(m)
+	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Println(err)
 		code = 1
 	}
 	os.Exit(code)
-}
-
-func prepare(dir string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), setUpTime)
-	defer cancel()
-	program = filepath.Join(dir, "tunneld")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "../../cmd/tunneld").CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return nil
-}
-
-// tool returns the path of a program that a scenario needs, and skips the test
-// where it is missing, except in the continuous integration.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	for _, candidate := range []string{name, "/usr/sbin/" + name} {
-		if path, err := exec.LookPath(candidate); err == nil {
-			return path
-		}
-	}
-	missing(t, name)
-	return ""
-}
-
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing", what)
-	}
-	t.Skipf("%s is missing", what)
 }
 
 // output runs a program with patience and returns what it printed.

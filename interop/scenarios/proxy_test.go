@@ -7,13 +7,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/proctest"
 )
 
 // TestCurl is what the example's comment says, word by word, and what a user is
 // told when it fails.
 func TestCurl(t *testing.T) {
-	curl := tool(t, "curl")
-	emu := connectivity(t, map[string]string{"intranet.corp:80": website(t, "intranet"), "down.corp:80": freeAddress(t)})
+	curl := proctest.Tool(t, "curl")
+	emu := connectivity(t, map[string]string{"intranet.corp:80": website(t, "intranet"), "down.corp:80": nettest.FreeAddress(t)})
 	d := startExample(t, "proxy", emu)
 	socks, web := d.addresses["socks5.apps"], "http://"+d.addresses["http.web"]
 

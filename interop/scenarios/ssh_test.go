@@ -15,6 +15,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/proctest"
 )
 
 // sshSite is an OpenSSH server that takes one key, of whoever runs the test.
@@ -27,7 +30,7 @@ type sshSite struct {
 
 func startSSH(t *testing.T) sshSite {
 	t.Helper()
-	sshd, keygen := tool(t, "sshd"), tool(t, "ssh-keygen")
+	sshd, keygen := proctest.Tool(t, "sshd"), proctest.Tool(t, "ssh-keygen")
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +48,7 @@ func startSSH(t *testing.T) sshSite {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
+	address := nettest.FreeAddress(t)
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +73,7 @@ Subsystem sftp internal-sftp
 			t.Fatal(err)
 		}
 	}
-	server(t, address, exec.Command(sshd, "-D", "-e", "-f", file("sshd_config")))
+	proctest.Start(t, exec.Command(sshd, "-D", "-e", "-f", file("sshd_config"))).Listens(t, address)
 	return sshSite{
 		address: address,
 		user:    me.Username,
@@ -83,7 +86,7 @@ Subsystem sftp internal-sftp
 }
 
 func TestSSH(t *testing.T) {
-	ssh, sftp, nc := tool(t, "ssh"), tool(t, "sftp"), openbsdNetcat(t)
+	ssh, sftp, nc := proctest.Tool(t, "ssh"), proctest.Tool(t, "sftp"), openbsdNetcat(t)
 	site := startSSH(t)
 	emu := connectivity(t, map[string]string{"build.corp:22": site.address, "files.corp:22": site.address})
 	d := startExample(t, "ssh", emu)
@@ -152,6 +155,6 @@ func openbsdNetcat(t *testing.T) string {
 			return name
 		}
 	}
-	missing(t, "netcat-openbsd")
+	proctest.Missing(t, "netcat-openbsd")
 	return ""
 }

@@ -10,25 +10,29 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/proctest"
 )
 
 // TestVia is what the example's comment says: the web through an HTTP proxy that wants a
 // password, the DMZ through a SOCKS5 proxy from an address of its own, and Redis, which
 // wants TLS, for a client that speaks none.
 func TestVia(t *testing.T) {
-	curl, cli := tool(t, "curl"), tool(t, "redis-cli")
+	curl, cli := proctest.Tool(t, "curl"), proctest.Tool(t, "redis-cli")
 	dir := t.TempDir()
 	cert, key := selfSigned(t, dir)
-	redis, web, dmz := freeAddress(t), website(t, "web"), website(t, "dmz")
-	server(t, redis, exec.Command(tool(t, "redis-server"), "--port", "0", "--tls-port", port(redis), "--bind", "127.0.0.1", "--dir", dir, "--save", "",
-		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no"))
+	redis, web, dmz := nettest.FreeAddress(t), website(t, "web"), website(t, "dmz")
+	proctest.Start(t, exec.Command(proctest.Tool(t, "redis-server"), "--port", "0", "--tls-port", port(redis), "--bind", "127.0.0.1", "--dir", dir, "--save", "",
+		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no")).Listens(t, redis)
 
-	proxy, socks := freeAddress(t), freeAddress(t)
+	proxy, socks := nettest.FreeAddress(t), nettest.FreeAddress(t)
 	settings := fmt.Sprintf("Listen 127.0.0.1\nPort %s\nBasicAuth tunneld s3cret\nConnectPort %s\nConnectPort %s\n", port(proxy), port(web), port(redis))
 	write(t, filepath.Join(dir, "tinyproxy.conf"), settings)
 	write(t, filepath.Join(dir, "password"), "s3cret\n")
-	server(t, proxy, exec.Command(tool(t, "tinyproxy"), "-d", "-c", filepath.Join(dir, "tinyproxy.conf")))
-	socksLog := server(t, socks, exec.Command(tool(t, "microsocks"), "-i", "127.0.0.1", "-p", port(socks)))
+	proctest.Start(t, exec.Command(proctest.Tool(t, "tinyproxy"), "-d", "-c", filepath.Join(dir, "tinyproxy.conf"))).Listens(t, proxy)
+	bastion := proctest.Start(t, exec.Command(proctest.Tool(t, "microsocks"), "-i", "127.0.0.1", "-p", port(socks)))
+	bastion.Listens(t, socks)
 
 	d := startExample(t, "via", nil,
 		"proxy.corp:3128", proxy, "/run/secrets/proxy", filepath.Join(dir, "password"), "/run/secrets/redis-ca.pem", cert,
@@ -53,8 +57,8 @@ func TestVia(t *testing.T) {
 	}
 	d.await(1, "msg", "connection", "upstream", "direct.web")
 	d.await(1, "msg", "connection", "upstream", "direct.dmz")
-	if log, err := os.ReadFile(socksLog); err != nil || !strings.Contains(string(log), "127.0.0.7: connected to localhost:"+port(dmz)) {
-		t.Errorf("%s, %v", log, err)
+	if log := bastion.Output(); !strings.Contains(log, "127.0.0.7: connected to localhost:"+port(dmz)) {
+		t.Error(log)
 	}
 	d.await(2, "msg", "connection", "upstream", "direct.redis")
 
@@ -80,7 +84,7 @@ func write(t *testing.T, path, text string) {
 func selfSigned(t *testing.T, dir string) (cert, key string) {
 	t.Helper()
 	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	mustOutput(t, exec.Command(tool(t, "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+	mustOutput(t, exec.Command(proctest.Tool(t, "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
 		"-keyout", key, "-out", cert, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"))
 	return cert, key
 }

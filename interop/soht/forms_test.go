@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/proctest"
 	"github.com/tunneld/tunneld/plugins/soht/sohtemu"
 )
 
@@ -85,7 +86,7 @@ func parse(t *testing.T, bodies [][]byte, program ...string) map[string]parsed {
 	for _, b := range bodies {
 		in.WriteString(base64.StdEncoding.EncodeToString(b) + "\n")
 	}
-	cmd := exec.CommandContext(t.Context(), tool(t, program[0]), program[1:]...)
+	cmd := exec.CommandContext(t.Context(), proctest.Tool(t, program[0]), program[1:]...)
 	cmd.Stdin = &in
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

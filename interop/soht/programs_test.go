@@ -6,32 +6,15 @@
 package interop
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
-	"time"
-)
 
-// tool finds a program. In CI a missing one is a failure.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	for _, path := range []string{name, "/usr/sbin/" + name, "/usr/local/sbin/" + name} {
-		if found, err := exec.LookPath(path); err == nil {
-			return found
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not installed", name)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
+	"github.com/tunneld/tunneld/internal/proctest"
+)
 
 // directory is a temporary one that a server which gives up root can read.
 func directory(t *testing.T) string {
@@ -71,45 +54,9 @@ func freePort(t *testing.T) int {
 // the port.
 func run(t *testing.T, port int, name string, args ...string) string {
 	t.Helper()
-	var output bytes.Buffer
-	cmd := exec.Command(name, args...)
-	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.WaitDelay = 5 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(10*time.Second, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
-		<-ended
-		kill.Stop()
-		if t.Failed() {
-			t.Logf("%s printed:\n%s", filepath.Base(name), output.String())
-		}
-	})
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	for {
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-		if err == nil {
-			_ = c.Close()
-			return addr
-		}
-		select {
-		case <-ended:
-			t.Fatalf("%s has ended by itself", filepath.Base(name))
-		case <-ctx.Done():
-			t.Fatalf("%s does not listen: %v", filepath.Base(name), err)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
+	proctest.Start(t, exec.Command(name, args...)).Listens(t, addr)
+	return addr
 }
 
 // startNginx puts nginx in front of the server as a reverse proxy and returns
@@ -117,7 +64,7 @@ func run(t *testing.T, port int, name string, args ...string) string {
 // HTTP between nginx and the server.
 func startNginx(t *testing.T, server, path, buffering, version string) string {
 	t.Helper()
-	program := tool(t, "nginx")
+	program := proctest.Tool(t, "nginx")
 	dir, port := directory(t), freePort(t)
 	user := ""
 	if os.Getuid() == 0 {
@@ -158,7 +105,7 @@ http {
 // "alice" and "p@ss".
 func startSquid(t *testing.T) string {
 	t.Helper()
-	program := tool(t, "squid")
+	program := proctest.Tool(t, "squid")
 	dir, port := directory(t), freePort(t)
 	// Squid's helper protocol: a line "user password", in parts URL-encoded, is
 	// answered with OK or ERR.
@@ -191,7 +138,7 @@ http_access deny all
 // credentials "alice" and "pass"; its configuration takes no @.
 func startTinyproxy(t *testing.T) string {
 	t.Helper()
-	program := tool(t, "tinyproxy")
+	program := proctest.Tool(t, "tinyproxy")
 	dir, port := directory(t), freePort(t)
 	config := writeFile(t, dir, "tinyproxy.conf", fmt.Sprintf(`
 Listen 127.0.0.1

@@ -6,7 +6,6 @@
 package interop
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -15,30 +14,10 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
+	"github.com/tunneld/tunneld/internal/proctest"
 	"github.com/tunneld/tunneld/plugins/websocks/websocksemu"
 )
-
-// tool finds a program. In CI a missing one is a failure.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} {
-		if err == nil {
-			return path
-		}
-		path, err = exec.LookPath(filepath.Join(dir, name))
-	}
-	if err == nil {
-		return path
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not installed: %v", name, err)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
 
 // gateway is a reverse proxy in front of an emulated server.
 type gateway struct {
@@ -82,31 +61,17 @@ func startGateway(t *testing.T, s software, server *websocksemu.Server) *gateway
 // run starts a gateway's process, which ends with the test.
 func run(t *testing.T, sockets []*os.File, env []string, name string, args ...string) {
 	t.Helper()
-	var output bytes.Buffer
 	cmd := exec.Command(name, args...)
-	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.Env = append(os.Environ(), env...)
 	cmd.ExtraFiles = sockets
-	cmd.WaitDelay = 5 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	err := cmd.Start()
+	proctest.Start(t, cmd)
 	for _, f := range sockets {
 		// Passing a descriptor on makes the socket blocking, for the child too.
 		_ = syscall.SetNonblock(int(f.Fd()), true)
-		err = errors.Join(err, f.Close())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(10*time.Second, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
-		_ = cmd.Wait()
-		kill.Stop()
-		if t.Failed() {
-			t.Logf("%s printed:\n%s", filepath.Base(name), output.String())
+		if err := f.Close(); err != nil {
+			t.Error(err)
 		}
-	})
+	}
 }
 
 func write(t *testing.T, dir, name, content string) string {
@@ -131,7 +96,7 @@ func read(t *testing.T, path string) string {
 // the default of one, its version 2.6 may keep the end of a burst that it
 // re-encrypts (the plugin's README has the note).
 func startHAProxy(t *testing.T, _ *gateway, cert websocksemu.Certificate, server *websocksemu.Server, sockets []*os.File) {
-	program := tool(t, "haproxy")
+	program := proctest.Tool(t, "haproxy")
 	dir := t.TempDir()
 	both := write(t, dir, "both.pem", read(t, cert.CertFile)+read(t, cert.KeyFile))
 	back := ""
@@ -161,7 +126,7 @@ backend websocks
 
 // startHAProxyTCP starts HAProxy as a gateway that leaves TLS alone.
 func startHAProxyTCP(t *testing.T, _ *gateway, _ websocksemu.Certificate, server *websocksemu.Server, sockets []*os.File) {
-	program := tool(t, "haproxy")
+	program := proctest.Tool(t, "haproxy")
 	config := write(t, t.TempDir(), "haproxy.cfg", fmt.Sprintf(`
 global
   maxconn 200
@@ -179,7 +144,7 @@ listen gateway
 }
 
 func startNginx(t *testing.T, g *gateway, cert websocksemu.Certificate, server *websocksemu.Server, sockets []*os.File) {
-	program := tool(t, "nginx")
+	program := proctest.Tool(t, "nginx")
 	dir := t.TempDir()
 	back := "proxy_pass http://" + server.Address() + ";"
 	if ca := server.CAFile(); ca != "" {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/proctest"
 	"github.com/tunneld/tunneld/plugins/websocks/websocksemu"
 )
 
@@ -29,7 +30,7 @@ var modules = sync.OnceValues(func() ([]byte, error) {
 // node runs a script of this folder and decodes what it prints.
 func node(t *testing.T, result any, script string, args ...string) {
 	t.Helper()
-	program := tool(t, "node")
+	program := proctest.Tool(t, "node")
 	if output, err := modules(); err != nil {
 		t.Fatalf("npm ci: %v\n%s", err, output)
 	}
