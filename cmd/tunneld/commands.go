@@ -20,12 +20,6 @@ const defaultConfig = "/etc/tunneld"
 // stdinName is what diagnostics call standard input.
 const stdinName = "standard input"
 
-// usageError is a command line that cannot be understood.
-type usageError struct{ error }
-
-// Usage: see usage.
-func (usageError) Usage() {}
-
 func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tunneld",
@@ -46,32 +40,15 @@ a process of its own. Start with:
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
-	})
+	root.SetFlagErrorFunc(flagError)
+	root.Version = versionLine()
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version")
 	root.AddCommand(runCommand(), reloadCommand(), statusCommand(), validateCommand(), fmtCommand(), pluginCommand(), versionCommand(), demoCommand(), azrelaycmd.Command(), emulateCommand())
 	for _, c := range append(root.Commands(), root) {
 		checkArgs(c)
 	}
 	return root
-}
-
-// checkArgs makes wrong arguments a usage error, for subcommands too.
-func checkArgs(c *cobra.Command) {
-	if check := c.Args; check != nil {
-		c.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
-			}
-			return nil
-		}
-	}
-	if !c.HasParent() {
-		return
-	}
-	for _, sub := range c.Commands() {
-		checkArgs(sub)
-	}
 }
 
 func validateCommand() *cobra.Command {

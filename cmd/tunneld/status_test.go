@@ -294,7 +294,7 @@ func TestDaemonThatCannotBeAsked(t *testing.T) {
 		{[]string{"--control", "tcp://x"}, exitFailed, "write unix:// and an absolute path"},
 		{[]string{"--control", "/x", "--config", "/y"}, exitUsage, "--config and --control exclude each other"},
 		{[]string{"--control", "/x", "--timeout", "0s"}, exitUsage, "--timeout must be longer than 0s"},
-		{[]string{"extra"}, exitUsage, "unknown command"},
+		{[]string{"extra"}, exitUsage, "unexpected argument"},
 	}
 	for _, command := range []string{"status", "reload"} {
 		for _, tt := range tests {

@@ -2,6 +2,7 @@ package emu
 
 import (
 	"crypto/x509"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -22,6 +23,17 @@ func TestListenOnThisMachineAlone(t *testing.T) {
 			t.Fatalf("%q: %v", address, err)
 		}
 		_ = l.Close()
+	}
+}
+
+func TestCheckHostPort(t *testing.T) {
+	if err := CheckHostPort("db.corp:5432", "[::1]:65535"); err != nil {
+		t.Error(err)
+	}
+	for _, text := range []string{"", "db.corp", ":5432", "db.corp:", "db.corp:0", "db.corp:65536", "db.corp:http", "::1:80"} {
+		if err := CheckHostPort("db.corp:5432", text, "as wrong"); err == nil || err.Error() != fmt.Sprintf("%q is not host:port with a port from 1 to 65535", text) {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
 

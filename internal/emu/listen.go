@@ -23,14 +23,14 @@ func Listen(address string) (*net.TCPListener, error) {
 	return net.ListenTCP("tcp", a)
 }
 
-// CheckHostPort says whether text is a host and a port's number, "host:port".
-func CheckHostPort(text string) error {
-	host, port, err := net.SplitHostPort(text)
-	if err != nil {
-		return err
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); host == "" || err != nil || n == 0 {
-		return fmt.Errorf("%q is not host:port with a port from 1 to 65535", text)
+// CheckHostPort returns an error that quotes the first of the texts that is not a host and
+// a port's number, "host:port".
+func CheckHostPort(texts ...string) error {
+	for _, text := range texts {
+		host, port, err := net.SplitHostPort(text)
+		if n, portErr := strconv.ParseUint(port, 10, 16); host == "" || err != nil || portErr != nil || n == 0 {
+			return fmt.Errorf("%q is not host:port with a port from 1 to 65535", text)
+		}
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ var allowed = map[string][]string{
 	"plugins/azrelay":                              {"internal/version", "plugins/sdk", "plugins/azrelay/internal/..."},
 	"plugins/azrelay/internal/...":                 {"plugins/azrelay/internal/...", "internal/outbound"},
 	"plugins/azrelay/azrelayemu":                   {"plugins/azrelay/internal/...", "internal/emu"},
-	"plugins/azrelay/azrelaycmd":                   {"plugins/azrelay", "plugins/azrelay/azrelayemu", "plugins/sdk", "internal/plugincmd"},
+	"plugins/azrelay/azrelaycmd":                   {"plugins/azrelay", "plugins/azrelay/azrelayemu", "plugins/sdk", "internal/emu", "internal/plugincmd"},
 	"plugins/azrelay/cmd/tunneld-plugin-azrelay":   {"plugins/azrelay", "plugins/sdk"},
 
 	// The core.

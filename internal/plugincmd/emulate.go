@@ -66,7 +66,7 @@ func (e Emulation) Command() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return e.run(cmd, c) },
 	}
 	cmd.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
-	cmd.Flags().StringVar(&c.Address, "address", e.Address, "where to listen: `HOST:PORT` on loopback; port 0 picks a free one")
+	Address(cmd, &c.Address, "address", e.Address, "where to listen: `HOST:PORT` on loopback; port 0 picks a free one")
 	File(cmd, &c.CAFile, "tls-ca-file", e.Secure+" and write the certificate authority, which is made for the run, to this `FILE`")
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,6 +18,26 @@ import (
 func File(cmd *cobra.Command, to *string, name, usage string) {
 	cmd.Flags().StringVar(to, name, "", usage)
 	must(cmd.MarkFlagFilename(name))
+}
+
+// Address defines a flag that takes where to listen. In its usage the form is in
+// backquotes.
+func Address(cmd *cobra.Command, to *string, name, address, usage string) {
+	*to = address
+	cmd.Flags().Var((*listenAddress)(to), name, usage)
+}
+
+type listenAddress string
+
+func (a *listenAddress) String() string { return string(*a) }
+func (a *listenAddress) Type() string   { return "string" }
+func (a *listenAddress) Set(text string) error {
+	_, port, err := net.SplitHostPort(text)
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
+		return errors.New("it is not HOST:PORT with a port from 0 to 65535")
+	}
+	*a = listenAddress(text)
+	return nil
 }
 
 // Choose defines a flag that takes one of a few words; the words are added to usage. The

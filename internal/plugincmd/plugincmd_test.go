@@ -154,6 +154,7 @@ func TestFlags(t *testing.T) {
 	}
 	for _, wrong := range [][2]string{
 		{"--step=third", "not one of first, second"}, {"--octet=100", "not a byte in hex"}, {"--map=a", "not HOST=HOST"},
+		{"--address=20016", "not HOST:PORT"}, {"--address=127.0.0.1:http", "not HOST:PORT"}, {"--address=127.0.0.1:65536", "not HOST:PORT"},
 		{"--map==a", "not HOST=HOST"}, {"--user=al", "not NAME=FILE"}, {"--user=al=" + filepath.Join(dir, "none"), `user "al": read password`},
 	} {
 		cmdtest.Fails(t, fake(add, started), wrong[1], wrong[0])

@@ -1,11 +1,13 @@
 package azrelaycmd
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tunneld/tunneld/internal/emu"
 	"github.com/tunneld/tunneld/internal/plugincmd"
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
 )
@@ -67,8 +69,18 @@ token signed by the key, even with --anonymous.`,
 	return e, cmd
 }
 
-// check says what does not go together.
+// check says what is wrong with the flags, and what does not go together.
 func (e *emulation) check() error {
+	for _, target := range e.bridge {
+		if err := emu.CheckHostPort(target); err != nil {
+			return plugincmd.UsageError{Err: fmt.Errorf("--bridge: %w", err)}
+		}
+	}
+	if e.forward != "" {
+		if err := emu.CheckHostPort(e.forward); err != nil {
+			return plugincmd.UsageError{Err: fmt.Errorf("--forward: %w", err)}
+		}
+	}
 	switch {
 	case e.forward != "" && len(e.bridge)+len(e.udp) > 0:
 		return plugincmd.Usage("give --forward or --bridge: a hybrid connection has one framing")

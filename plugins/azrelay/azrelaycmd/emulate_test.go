@@ -242,7 +242,8 @@ func TestUsage(t *testing.T) {
 		{"read key", []string{"--key-file", filepath.Join(t.TempDir(), "none")}},
 		{"from 400 to 599", []string{"--anonymous", "--forward", "127.0.0.1:1", "--fault-status", "200"}},
 		{"this machine alone", []string{"--anonymous", "--forward", "127.0.0.1:1", "--address", "0.0.0.0:0"}},
-		{"target", []string{"--anonymous", "--forward", "nonsense"}},
+		{`--forward: "nonsense" is not host:port`, []string{"--anonymous", "--forward", "nonsense"}},
+		{`--bridge: "nonsense" is not host:port`, []string{"--anonymous", "--bridge", "1=nonsense"}},
 	} {
 		cmdtest.Fails(t, Emulate(), tt.want, append([]string{"--address", "127.0.0.1:0"}, tt.args...)...)
 	}

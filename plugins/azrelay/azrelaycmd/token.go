@@ -43,7 +43,14 @@ func tokenCommand() *cobra.Command {
 standard output, and its expiry to standard error. Whoever has the token has the
 key's right until then, so it goes to a terminal only with --show. The key comes from
 a file, or with "-" from standard input, since the list of processes shows arguments.`,
-		Args: cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			for _, name := range []string{"namespace", "hybrid-connection", "key-name", "key-file"} {
+				if !cmd.Flags().Changed(name) {
+					return fmt.Errorf("--%s is required", name)
+				}
+			}
+			return cobra.NoArgs(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if isTerminal(cmd.OutOrStdout()) && !show {
 				return plugincmd.Usage("standard output is a terminal: send the token somewhere else, or add --show")
@@ -69,11 +76,6 @@ a file, or with "-" from standard input, since the list of processes shows argum
 	plugincmd.File(cmd, &keyFile, "key-file", keyFileUsage)
 	f.DurationVar(&c.TokenTTL, "ttl", time.Hour, "how long the token is valid")
 	f.BoolVar(&show, "show", false, "write the token to a terminal as well")
-	for _, name := range []string{"namespace", "hybrid-connection", "key-name", "key-file"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err) // the flag is defined above
-		}
-	}
 	return cmd
 }
 

@@ -60,7 +60,7 @@ Kubernetes mounts it.`,
 		Start:   e.start,
 	}.Command()
 	o, f := &e.options, cmd.Flags()
-	f.StringVar(&o.TokenAddress, "token-address", "127.0.0.1:20005", "where the token service listens: `HOST:PORT`, as --address")
+	plugincmd.Address(cmd, &o.TokenAddress, "token-address", "127.0.0.1:20005", "where the token service listens: `HOST:PORT`, as --address")
 	plugincmd.Pairs(cmd, &e.mappings, "map", "[LOCATION/]HOST:PORT=BACKEND", "a virtual host and port, and the backend's host and port")
 	f.BoolVar(&o.Trusted, "trusted", false, "be a proxy in trusted mode, as Kyma's: no token is asked for")
 	plugincmd.Choose(cmd, &o.Grant, "grant", "how clients of the token service prove themselves",
@@ -176,7 +176,7 @@ func (e *emulation) connect() error {
 		if i := strings.LastIndexByte(virtual, '/'); i >= 0 {
 			location, virtual = virtual[:i], virtual[i+1:]
 		}
-		if err := errors.Join(emu.CheckHostPort(virtual), emu.CheckHostPort(backend)); err != nil {
+		if err := emu.CheckHostPort(virtual, backend); err != nil {
 			return plugincmd.UsageError{Err: fmt.Errorf("--map: %w", err)}
 		}
 		if connectors[location] == nil {

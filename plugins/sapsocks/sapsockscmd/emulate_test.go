@@ -294,7 +294,7 @@ func TestUsage(t *testing.T) {
 		{"such a client has no secret", []string{"--grant", "x509", "--tls-ca-file", "x", "--client-secret-file", "x"}},
 		{"not one of ias, secret, x509", []string{"--grant", "jwt"}},
 		{"at least 1s", []string{"--token-life", "0s"}},
-		{"--map: address db.corp", []string{"--map", "db.corp=127.0.0.1:1"}},
+		{`--map: "db.corp" is not host:port`, []string{"--map", "db.corp=127.0.0.1:1"}},
 		{"port from 1 to 65535", []string{"--map", "db.corp:1=127.0.0.1:0"}},
 		{"no binding", []string{"--trusted", "--print", "vcap"}},
 		{"--fault-bound", []string{"--fault-bound", "x"}},

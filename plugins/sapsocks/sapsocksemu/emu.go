@@ -187,10 +187,7 @@ func (s *Server) Close() error {
 func (s *Server) SetConnector(location string, mappings map[string]string) error {
 	own := map[string]string{}
 	for virtual, real := range mappings {
-		if err := emu.CheckHostPort(virtual); err != nil {
-			return fmt.Errorf("map %q: %w", virtual, err)
-		}
-		if err := emu.CheckHostPort(real); err != nil {
+		if err := emu.CheckHostPort(virtual, real); err != nil {
 			return fmt.Errorf("map %q: %w", virtual, err)
 		}
 		own[virtual] = real

@@ -197,7 +197,7 @@ func check(o *sohtemu.Options) error {
 // checkMapping takes a host and port on both sides, or a host on both.
 func checkMapping(target, backend string) error {
 	if strings.Contains(target, ":") || strings.Contains(backend, ":") {
-		return errors.Join(emu.CheckHostPort(target), emu.CheckHostPort(backend))
+		return emu.CheckHostPort(target, backend)
 	}
 	if target == "" || backend == "" {
 		return fmt.Errorf("%q=%q: a host is missing", target, backend)

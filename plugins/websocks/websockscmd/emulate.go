@@ -118,7 +118,7 @@ func (e *emulation) start(cmd *cobra.Command, c plugincmd.Common) (plugincmd.Far
 func (e *emulation) complete() error {
 	o := &e.options
 	for target, backend := range o.Targets {
-		if err := errors.Join(emu.CheckHostPort(target), emu.CheckHostPort(backend)); err != nil {
+		if err := emu.CheckHostPort(target, backend); err != nil {
 			return plugincmd.UsageError{Err: fmt.Errorf("--map: %w", err)}
 		}
 	}

@@ -265,7 +265,7 @@ func TestUsage(t *testing.T) {
 		want string
 		args []string
 	}{
-		{"--map: address db.corp", []string{"--map", "db.corp=127.0.0.1:1"}},
+		{`--map: "db.corp" is not host:port`, []string{"--map", "db.corp=127.0.0.1:1"}},
 		{"port from 1 to 65535", []string{"--map", "db.corp:1=127.0.0.1:0"}},
 		{"give one of --fault-silent-at", []string{"--fault-silent-at", "accept", "--fault-close-at", "frame"}},
 		{"not NAME:VALUE", []string{"--fault-header", "x"}},

@@ -80,7 +80,7 @@ func Start(o Options) (*Server, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	for target, backend := range o.Targets {
-		if err := errors.Join(emu.CheckHostPort(target), emu.CheckHostPort(backend)); err != nil {
+		if err := emu.CheckHostPort(target, backend); err != nil {
 			return nil, fmt.Errorf("start websocks emulator: map %q: %w", target, err)
 		}
 	}
