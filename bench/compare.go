@@ -122,5 +122,5 @@ func (s settings) compareRound(ctx context.Context, builds [2]buildOf, round int
 	return nil
 }
 
-// turns says who is first: what drifts meets both builds alike.
+// turns says which build goes first, so that a drift affects both alike.
 func turns(round int) [2]int { return [2]int{round % 2, 1 - round%2} }

@@ -95,8 +95,8 @@ func converse(c *net.TCPConn, head []byte, id uint64) error {
 	return c.CloseWrite()
 }
 
-// errShort is an end of file where more was to come: what looks like a clean end
-// and is none.
+// errShort is an end of file where more was to come: it looks like a clean end, but
+// is not one.
 var errShort = errors.New("a clean end in the middle")
 
 // notClean tells an end of file in the middle from an error.

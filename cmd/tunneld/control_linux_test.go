@@ -163,7 +163,7 @@ func mutePlugin(t *testing.T) (config string, started func() int) {
 	}
 }
 
-// TestReloadThatWaitsIsBrokenOff: who does not wait for its turn any more is
+// TestReloadThatWaitsIsBrokenOff: a caller that no longer waits for its turn is
 // answered before the reload under way has ended.
 func TestReloadThatWaitsIsBrokenOff(t *testing.T) {
 	mute, started := mutePlugin(t)

@@ -17,8 +17,8 @@ func onFirstByte(target, extra string) string {
 		listener("db", "127.0.0.1:0", target, "dial_on = \"first_byte\"\n limits {\n max_connections = 1\n }\n"+extra)
 }
 
-// TestProbesDialNothing: who looks whether the port is open reaches nobody and is no
-// failure, and the first client behind them is the first that the far end sees.
+// TestProbesDialNothing: a probe of the port reaches nobody and is no failure, and
+// the first client behind them is the first that the far end sees.
 func TestProbesDialNothing(t *testing.T) {
 	far := startBackend(t)
 	d := startDaemon(t, onFirstByte(far.addr, ""))

@@ -123,8 +123,8 @@ func TestProcessesAreNotDumpable(t *testing.T) {
 	}
 }
 
-// TestKitOfAnUnprivilegedUser: who is not root certifies a plugin as root does, with a
-// look at its descriptors.
+// TestKitOfAnUnprivilegedUser: an unprivileged user certifies a plugin as root does,
+// with a look at its descriptors.
 func TestKitOfAnUnprivilegedUser(t *testing.T) {
 	dir := sharedDir(t)
 	exe := buildProgram(t, dir)

@@ -222,7 +222,7 @@ func TestUpstreamLimit(t *testing.T) {
 		t.Errorf("%d connections count after the reload", n)
 	}
 
-	// Who waits is let in by a larger limit, and by an end.
+	// A waiting dial is let in by a larger limit, and when another connection ends.
 	d.reload(t, config(1, "0s"))
 	waiting := []*net.TCPConn{d.dial(t, "tcp.db"), d.dial(t, "tcp.db")}
 	d.awaitWaiting(t, 2)

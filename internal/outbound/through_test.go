@@ -41,7 +41,7 @@ func greeter(c *net.TCPConn) {
 	upper(c)
 }
 
-// trusting is what TLS is spoken with to who has the file's authority; "": the
+// trusting is the TLS configuration for servers of the file's authority; "": the
 // system's hold.
 func trusting(file string) (*tls.Config, error) {
 	if file == "" {

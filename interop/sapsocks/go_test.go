@@ -31,7 +31,7 @@ func serveSOCKS(t *testing.T, c *gosocks5.Config) string {
 	return nettest.Serve(t, func(conn *net.TCPConn) { _ = s.ServeConn(conn) })
 }
 
-// names resolves each name to ip; nil leaves it to who is dialed.
+// names resolves each name to ip; nil leaves it to the proxy.
 type names struct{ ip net.IP }
 
 func (n names) Resolve(ctx context.Context, _ string) (context.Context, net.IP, error) {

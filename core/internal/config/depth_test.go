@@ -12,7 +12,7 @@ import (
 )
 
 // little is the stack that the tests of this file allow, a sixtieth of what the
-// runtime does: who needs more ends the test's process.
+// runtime does: needing more ends the test's process.
 func little(t testing.TB) {
 	before := debug.SetMaxStack(16 << 20)
 	t.Cleanup(func() { debug.SetMaxStack(before) })

@@ -217,7 +217,8 @@ func TestOneOfManyGetsTheSocket(t *testing.T) {
 	}
 }
 
-// TestLockedFolder: who holds the folder's lock for long does not hang a start.
+// TestLockedFolder: a process that holds the folder's lock for long does not hang a
+// start.
 func TestLockedFolder(t *testing.T) {
 	dir := nettest.SocketDir(t)
 	held, err := lock(dir)

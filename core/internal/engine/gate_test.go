@@ -12,8 +12,8 @@ import (
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// TestGateIsFIFO: who has waited longest is let in first, also past one that gave
-// up, and nobody overtakes those who wait.
+// TestGateIsFIFO: the dial that has waited longest is let in first, also past one
+// that gave up, and nobody overtakes those who wait.
 func TestGateIsFIFO(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &gate{id: "direct.x"}

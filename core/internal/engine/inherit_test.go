@@ -175,7 +175,8 @@ func passed(t *testing.T, address string) (file *os.File, bound string) {
 // passedOf is one of a family: "tcp4" or "tcp6".
 func passedOf(t *testing.T, network, address string) (file *os.File, bound string) {
 	t.Helper()
-	// Go's default is Multipath TCP, which nobody passes on who does not ask for it.
+	// Go's default is Multipath TCP, which service managers do not pass on unless
+	// asked.
 	var plain net.ListenConfig
 	plain.SetMultipathTCP(false)
 	ln, err := plain.Listen(t.Context(), network, address)
@@ -281,7 +282,7 @@ func TestInheritedFamilies(t *testing.T) {
 }
 
 // TestInheritedStaysTaken: the address of a socket that the daemon was given is not free
-// for another one, whoever serves it, and who wants it is told.
+// for another one, whoever serves it, and a listener that wants it is reported.
 func TestInheritedStaysTaken(t *testing.T) {
 	echo := nettest.Serve(t, nettest.Echo)
 	orders, at := passed(t, "127.0.0.1:0")

@@ -133,7 +133,7 @@ func TestSilentClients(t *testing.T) {
 	}
 	flood.Wait()
 	through(t, "127.0.0.1", other[0], r.echo)
-	// Who waits behind them is accepted after them.
+	// A client that waits behind them is accepted after them.
 	through(t, "127.0.0.2", flooded[0], r.echo)
 	through(t, "127.0.0.1", flooded[0], r.echo)
 	held := r.handshakes("socks5.flooded")

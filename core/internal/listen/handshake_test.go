@@ -252,8 +252,8 @@ func TestTimeIsForTheWhole(t *testing.T) {
 	}
 }
 
-// TestGoneClients: who has left is not answered, and a probe is told from a
-// client that broke off.
+// TestGoneClients: a client that has left is not answered, and a probe is told from
+// a client that broke off.
 func TestGoneClients(t *testing.T) {
 	for _, kind := range []string{KindSOCKS5, KindHTTP} {
 		t.Run(kind+", closed without a byte", func(t *testing.T) {

@@ -46,9 +46,9 @@ func closeCopy(t *testing.T, fd *int) {
 	*fd = -1
 }
 
-// TestHeldUp: who holds a copy of a handed-over socket makes the worker wait in
-// splice. That tunnel is broken off and its plugin named, the tunnels of others go
-// on, and the next ones of the plugin are not spliced.
+// TestHeldUp: a plugin that holds a copy of a handed-over socket makes the worker
+// wait in splice. That tunnel is broken off and its plugin named, the tunnels of
+// others go on, and the next ones of the plugin are not spliced.
 func TestHeldUp(t *testing.T) {
 	for name, s := range map[string]shape{
 		"direct, towards the client":   {},

@@ -179,7 +179,8 @@ func TestSlowTargetIsNoDeadLine(t *testing.T) {
 	})
 }
 
-// Who has closed a direction may answer no more, and the other goes on.
+// A peer that has closed its direction may answer no more; the other direction goes
+// on.
 func TestHalfClosedStreamsNeedNoAnswers(t *testing.T) {
 	t.Run("by this side", func(t *testing.T) {
 		pingTest(t, false, func(t *testing.T, f *farEnd, c *Conn, read func() <-chan error) {
