@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/internal/tlsconf"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -22,6 +23,8 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 		"listener.target":   {`"h:1"`, `"h:2"`},
 		"upstream.via":      {`"http://a"`, `"http://b"`},
 		"tls.server_name":   {`"a"`, `"b"`},
+		"tls.key_log_file":  {`"/run/a"`, `"/run/b"`},
+		"tls.cipher_suites": {`["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]`, `["TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"]`},
 		"upstream.bind":     {`"127.0.0.1"`, `"::1"`},
 		"route.upstreams":   {`[upstream.direct.a]`, `[upstream.direct.b]`},
 		"match.listeners":   {`[listener.tcp.a]`, `[listener.tcp.b]`},
@@ -49,6 +52,7 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 // TestChangesNameEveryAttribute changes each attribute of each block in turn: what a
 // reload prints has to name the block, and of a listener what is in it.
 func TestChangesNameEveryAttribute(t *testing.T) {
+	t.Setenv(tlsconf.KeyLogEnv, "1")
 	const others = `
 upstream "direct" "a" {}
 upstream "direct" "b" {}
