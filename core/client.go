@@ -19,7 +19,7 @@ import (
 // there is no socket, the error wraps fs.ErrNotExist and says where the socket
 // would be.
 func ControlAddress(configPath string) (string, error) {
-	configured, runDir := config.FindControl(configPath)
+	configured, runDir, read := config.FindControl(configPath)
 	candidates := control.Candidates(configured, runDir)
 	var paths []string
 	for _, address := range candidates {
@@ -38,8 +38,10 @@ func ControlAddress(configPath string) (string, error) {
 		said = "its control socket should be there, by control.address of " + configPath + "; if that was just changed, name the old socket with --control, or send SIGHUP"
 	case runDir != "":
 		said = "its control socket should be there, by daemon.run_dir of " + configPath
+	case !read:
+		said = "its configuration, " + configPath + ", cannot be read, so only the default places were searched: name the configuration with --config, or the socket with --control"
 	default:
-		said = "one that has neither control.address nor daemon.run_dir, $RUNTIME_DIRECTORY nor $XDG_RUNTIME_DIR, has no control socket: set control.address, or name its socket with --control"
+		said = "without control.address, daemon.run_dir, $RUNTIME_DIRECTORY and $XDG_RUNTIME_DIR it has no control socket: set control.address, or name the socket with --control"
 	}
 	return "", &control.Error{
 		Text: fmt.Sprintf("there is nothing at %s: is tunneld running? %s", strings.Join(paths, " or "), said),

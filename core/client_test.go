@@ -48,7 +48,13 @@ func TestControlAddress(t *testing.T) {
 		}
 	}
 
-	// Without a configuration, too.
+	// Without a configuration, too, which is said if it does not help.
+	missing(runtime+"/control.sock or "+xdg+"/tunneld/control.sock", "its configuration, "+config+", cannot be read", "name the configuration with --config")
+	write("")
+	missing("without control.address, daemon.run_dir, $RUNTIME_DIRECTORY and $XDG_RUNTIME_DIR it has no control socket")
+	if err := os.Remove(config); err != nil {
+		t.Fatal(err)
+	}
 	touch(xdg + "/tunneld/control.sock")
 	want(xdg + "/tunneld/control.sock")
 	touch(runtime + "/control.sock")

@@ -13,19 +13,25 @@ import (
 // FindControl returns control.address and daemon.run_dir of a configuration, even
 // of a broken one, since commands have to find the daemon of a broken
 // configuration. A text is empty if the configuration does not have it, or cannot
-// be read.
-func FindControl(path string) (address, runDir string) {
+// be read; read says whether all of its files were.
+func FindControl(path string) (address, runDir string, read bool) {
 	cfg, _ := Parse(path)
 	address, runDir = cfg.Control.Address, cfg.Daemon.RunDir
-	names, _, _ := configFiles(path)
+	names, _, problem := configFiles(path)
+	read = problem == ""
 	for _, name := range names {
-		if f := cfg.src.files[name]; f == nil || f.broken == 0 {
+		f := cfg.src.files[name]
+		if f == nil {
+			read = false
 			continue
 		}
-		found := looseControl(cfg.src.files[name].src)
+		if f.broken == 0 {
+			continue
+		}
+		found := looseControl(f.src)
 		address, runDir = cmp.Or(found["control.address"], address), cmp.Or(found["daemon.run_dir"], runDir)
 	}
-	return address, runDir
+	return address, runDir, read
 }
 
 // looseControl reads the attributes of control and daemon blocks in a file of which

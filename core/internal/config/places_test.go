@@ -40,12 +40,12 @@ func TestFindControl(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if address, runDir := FindControl(dir); address != tt.address || runDir != tt.runDir {
+			if address, runDir, read := FindControl(dir); address != tt.address || runDir != tt.runDir || !read {
 				t.Errorf("got %q, %q; want %q, %q", address, runDir, tt.address, tt.runDir)
 			}
 		})
 	}
-	if address, runDir := FindControl(filepath.Join(t.TempDir(), "none")); address != "" || runDir != "" {
+	if address, runDir, read := FindControl(filepath.Join(t.TempDir(), "none")); address != "" || runDir != "" || read {
 		t.Errorf("no file: %q, %q", address, runDir)
 	}
 }
