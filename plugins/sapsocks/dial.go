@@ -97,6 +97,9 @@ func (w words) canceled(ctx context.Context, stage sdk.Stage, err error) error {
 		e := sdk.NetworkError(stage, ctx.Err())
 		f.Reason, f.Retryable = e.Reason, e.Retryable
 		f.Message = "given up while waiting for an access token: " + err.Error()
+		if f.Reason == sdk.ReasonTimeout {
+			f.Hint = "the token service has not answered yet: check why it is slow, or raise timeouts.dial of the listener"
+		}
 	}
 	return f
 }

@@ -331,6 +331,12 @@ func TestCancelWhileWaitingForAToken(t *testing.T) {
 	if !errors.As(err, &e) || e.Reason != sdk.ReasonCanceled || e.Stage != sdk.StageCredential {
 		t.Errorf("%v; want canceled at credential", err)
 	}
+	late, cancel := context.WithDeadlineCause(within(t), time.Now(), sdk.ErrOvertime)
+	defer cancel()
+	_, err = c.Dial(late, req)
+	if !errors.As(err, &e) || e.Reason != sdk.ReasonTimeout || !strings.Contains(e.Hint, "raise timeouts.dial") {
+		t.Errorf("%v; want a timeout with a hint", err)
+	}
 	close(answer)
 	// The tunnel's socket cannot be had without the SDK, so the dial itself is
 	// all there is to see.

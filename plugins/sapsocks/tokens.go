@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
 // The times of a token's life.
@@ -18,7 +20,8 @@ const (
 	// spare is how long before its end a token is used no more, or a twentieth
 	// of its life: the way to the proxy takes time, and clocks differ.
 	spare = 10 * time.Second
-	// Between failed renewals in the background; dials try at once.
+	// Between failed renewals in the background, if the token service has not told
+	// to come back later; dials try at once.
 	firstRetry = time.Second
 	lastRetry  = time.Minute
 )
@@ -173,7 +176,11 @@ func (t *tokens) run(ctx context.Context) {
 		k, usable := t.finish(got, err)
 		t.report(k, usable, err)
 		if err != nil {
-			timer.Reset(retry/2 + rand.N(retry/2))
+			wait := retry/2 + rand.N(retry/2)
+			if told := (*sdk.DialError)(nil); errors.As(err, &told) {
+				wait = max(wait, told.RetryAfter)
+			}
+			timer.Reset(wait)
 			retry = min(2*retry, lastRetry)
 			continue
 		}

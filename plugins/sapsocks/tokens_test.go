@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
 // issuer is a token service without a network: each token is a number, and each
@@ -144,6 +146,23 @@ func TestRenewalFails(t *testing.T) {
 		if got, cached, err := k.get(t.Context()); err != nil || cached || got == nil {
 			t.Errorf("%+v, %v, %v; want a fresh token", got, cached, err)
 		}
+	})
+}
+
+// TestRetryAfter: the background does not come back before it was told to, and a dial does.
+func TestRetryAfter(t *testing.T) {
+	i := &issuer{err: &sdk.DialError{Reason: sdk.ReasonUnavailable, RetryAfter: 30 * time.Second}}
+	keep(t, i, func(t *testing.T, k *tokens) {
+		time.Sleep(29 * time.Second)
+		if n := i.count(); n != 1 {
+			t.Errorf("%d fetches in the first 29 seconds", n)
+		}
+		if _, _, err := k.get(t.Context()); err == nil || i.count() != 2 {
+			t.Errorf("a dial: %v, %d fetches", err, i.count())
+		}
+		i.set(func(i *issuer) { i.err = nil })
+		time.Sleep(31 * time.Second)
+		want(t, k, "3", true)
 	})
 }
 
