@@ -4,7 +4,6 @@ package plaintext
 
 import (
 	"fmt"
-	"html"
 	"regexp"
 	"strings"
 	"unicode"
@@ -24,28 +23,22 @@ func Line(s string, n int) string {
 }
 
 // Excerpt returns the beginning of a peer's text as one line: printable, with single
-// spaces, without the secrets given and those of URLs, of a page of HTML the words
-// alone, and at most n bytes long, behind which an ellipsis says that there was more.
+// spaces, without the secrets given and those of URLs, of a page of HTML the title and
+// the words that its reader sees, and at most n bytes long, behind which an ellipsis says
+// that there was more.
 func Excerpt(s string, n int, secrets ...string) string {
-	s = RedactURLs(Redact(s, secrets...))
-	if strings.HasPrefix(strings.TrimSpace(s), "<") {
-		s = Redact(withoutMarkup(s), secrets...)
+	if len(s) > MaxPage {
+		s = s[:MaxPage]
 	}
-	s = strings.Join(strings.Fields(Shown(strings.ToValidUTF8(s, string(unicode.ReplacementChar)))), " ")
+	s = RedactURLs(Redact(s, secrets...))
+	if plain := strings.TrimLeft(s, "\ufeff \t\r\n"); hasMarkup(plain) {
+		s = RedactURLs(Redact(words(plain), secrets...))
+	}
+	s = fold(Shown(strings.ToValidUTF8(s, string(unicode.ReplacementChar))))
 	if len(s) > n {
 		s = strings.ToValidUTF8(s[:n], "") + "…"
 	}
 	return s
-}
-
-func withoutMarkup(s string) string {
-	var plain strings.Builder
-	for s != "" {
-		text, rest, _ := strings.Cut(s, "<")
-		plain.WriteString(text + " ")
-		_, s, _ = strings.Cut(rest, ">")
-	}
-	return html.UnescapeString(plain.String())
 }
 
 // Shown returns s without what Line takes out, but for the secrets of URLs and in its

@@ -15,8 +15,9 @@ func Redact(text string, secrets ...string) string { return plaintext.Redact(tex
 func RedactURLs(text string) string { return plaintext.RedactURLs(text) }
 
 // Excerpt makes a text from the far end fit for an error: one printable line of at most n
-// bytes and an ellipsis, only the words of a page of HTML, and without the secrets that
-// the far end may repeat (see Redact and RedactURLs).
+// bytes and an ellipsis, and without the secrets that the far end may repeat (see Redact
+// and RedactURLs). Of a page of HTML it has the title and the words that a reader sees, which
+// may come behind kilobytes of styles: read up to 64 KiB of an answer for it.
 func Excerpt(text string, n int, secrets ...string) string {
 	return plaintext.Excerpt(text, n, secrets...)
 }

@@ -57,10 +57,10 @@ func (c *client) empty(ctx context.Context, action string, form *[]byte, repeata
 	}
 	defer free()
 	defer r.Body.Close()
-	var start [maxQuote]byte
+	var start [1]byte
 	switch n, err := io.ReadFull(r.Body, start[:]); {
 	case n > 0:
-		return c.notSOHT(action, r, start[:n])
+		return c.notSOHT(action, r, page(r, start[:]))
 	case err != io.EOF:
 		return cut(action, "the answer broke off", err)
 	}
@@ -145,7 +145,7 @@ func (c *client) open(ctx context.Context, login credentials, target sdk.Target)
 		if len(body) < len("SUCCESS\n") && strings.HasPrefix("SUCCESS\n", string(body)) {
 			return "", cut("open", fmt.Sprintf("the answer ended after %d bytes", len(body)), nil)
 		}
-		return "", c.notSOHT("open", r, body)
+		return "", c.notSOHT("open", r, page(r, body))
 	}
 	id, _, whole := strings.Cut(rest, "\n")
 	if !ended || !whole {

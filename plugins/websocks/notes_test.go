@@ -295,7 +295,7 @@ func TestNotesTenBytesOfAnyContent(t *testing.T) {
 func TestNotes401HasAnHTMLBody(t *testing.T) {
 	s := emulate(t, alice(minute))
 	e := refusedDial(t, towards(s))
-	if want := `the server answered 401 Unauthorized: "401 Unauthorized auth failed"`; e.Message != want {
+	if want := `the server answered 401 Unauthorized: "401 Unauthorized: auth failed"`; e.Message != want {
 		t.Errorf("message %q, want %q", e.Message, want)
 	}
 }

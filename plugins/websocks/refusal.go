@@ -15,8 +15,9 @@ import (
 
 const (
 	// maxBody bounds what is read of a refusal's body, bodyTime how long that
-	// may take: what is there by then has to do.
-	maxBody  = 4 << 10
+	// may take: what is there by then has to do. The words of a page come behind its
+	// styles. With the head it is within maxAnswer.
+	maxBody  = 32 << 10
 	bodyTime = time.Second
 	// maxExcerpt bounds what is shown of a text of the server's, in bytes.
 	maxExcerpt = 200

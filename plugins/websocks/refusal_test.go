@@ -36,6 +36,7 @@ func TestRefusals(t *testing.T) {
 		hint      string
 	}{
 		{"200", faults{Status: 200, Body: "<html>hello</html>"}, handshake, sdk.ReasonProtocol, false, `200 OK: "hello"`, "does not speak WebSocket"},
+		{"a page with styles", faults{Status: 502, Body: "<title>Gateway</title><style>" + strings.Repeat("p { margin: 0 }\n", 1000) + "</style><h1>no route</h1>"}, handshake, sdk.ReasonUnavailable, true, `502 Bad Gateway: "Gateway: no route"`, ""},
 		{"302", faults{Status: 302, Headers: []string{"Location: https://sso.example/login"}}, handshake, sdk.ReasonProtocol, false, "302 Found", "https://sso.example/login"},
 		{"304", faults{Status: 304}, handshake, sdk.ReasonProtocol, false, "304 Not Modified", "check the url"},
 		{"400", faults{Status: 400}, handshake, sdk.ReasonProtocol, false, "400 Bad Request", "strict about the upgrade"},
@@ -223,10 +224,10 @@ func TestEchoedSecretsAreNotShown(t *testing.T) {
 			return "HTTP/1.1 403 Forbidden\r\n\r\n<p>" + entities.Replace(auth+"</p><p>"+key)
 		},
 		"a page, cut": func(auth, key string) string {
-			return "HTTP/1.1 403 Forbidden\r\n\r\n<!--" + strings.Repeat("x", maxBody-len("<!--->")-20) + "->" + auth
+			return "HTTP/1.1 403 Forbidden\r\n\r\n<!--" + strings.Repeat("x", maxBody-len("<!---->")-20) + "-->" + auth
 		},
 		"a page, cut elsewhere": func(auth, key string) string {
-			return "HTTP/1.1 403 Forbidden\r\n\r\n<!--" + strings.Repeat("x", maxBody-len("<!--->")-12) + "->" + key
+			return "HTTP/1.1 403 Forbidden\r\n\r\n<!--" + strings.Repeat("x", maxBody-len("<!---->")-12) + "-->" + key
 		},
 		"where it is shortened": func(auth, key string) string {
 			return "HTTP/1.1 403 Forbidden\r\n\r\n" + strings.Repeat("x", maxExcerpt-20) + auth
