@@ -21,7 +21,8 @@ type ClientOptions struct {
 	// CipherSuites are those of TLS 1.2 to offer, as JoinSuites makes it of names; empty:
 	// those that Go holds good. Of TLS 1.3 there is no choice.
 	CipherSuites string
-	// KeyLogFile takes the keys of all sessions, if KeyLogEnv is 1, too.
+	// KeyLogFile takes the keys of all sessions, if KeyLogEnv is 1, too. None is resumed
+	// then: of a resumed one of TLS 1.2 crypto/tls writes nothing.
 	KeyLogFile string
 	// InsecureSkipVerify accepts any certificate.
 	InsecureSkipVerify bool
@@ -152,7 +153,8 @@ func (c *Client) load(r reading) (*clientState, error) {
 	return s, nil
 }
 
-// sessions are those of one state, as long as it is the newest.
+// sessions are those of one state, as long as it is the newest. There are none where their
+// keys are logged.
 type sessions struct {
 	client *Client
 	of     *clientState
@@ -160,7 +162,7 @@ type sessions struct {
 
 func (s sessions) current() bool {
 	f := s.client.kept.following.Load()
-	return f != nil && f.now.Load().value == s.of
+	return f != nil && f.now.Load().value == s.of && s.client.options.KeyLogFile == ""
 }
 
 // Get implements tls.ClientSessionCache.

@@ -76,15 +76,16 @@ func (k keyLog) check() error {
 }
 
 // checkFolder refuses a folder in which somebody else could put another file in the
-// place of this one.
+// place of this one. A sticky one, such as /tmp, keeps all from that.
 func (k keyLog) checkFolder() error {
-	folder := filepath.Dir(string(k))
-	info, err := os.Stat(folder)
+	info, err := os.Stat(filepath.Dir(string(k)))
 	if err != nil {
 		return err
 	}
-	if info.IsDir() && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		return k.refused("others than its owner can write to its folder")
+	owner, known := info.Sys().(*syscall.Stat_t)
+	theirs := known && owner.Uid != 0 && int(owner.Uid) != os.Geteuid()
+	if info.IsDir() && (theirs || info.Mode().Perm()&0o022 != 0) && info.Mode()&fs.ModeSticky == 0 {
+		return k.refused("other users can write to its folder")
 	}
 	return nil
 }

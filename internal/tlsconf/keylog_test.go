@@ -19,7 +19,8 @@ func lines(b []byte) []string {
 	return all
 }
 
-// TestKeyLog: the file holds, of each session, what the server's own log does.
+// TestKeyLog: the file holds, of each connection, what the server's own log does, also where
+// the server would resume a session.
 func TestKeyLog(t *testing.T) {
 	t.Setenv(KeyLogEnv, "1")
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -27,11 +28,12 @@ func TestKeyLog(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "keys.log")
 			var servers bytes.Buffer
 			server := strictServer(t, newAuthority(t), "far.example", version)
-			server.ClientAuth, server.KeyLogWriter, server.SessionTicketsDisabled = tls.NoClientCert, &servers, true
+			server.ClientAuth, server.KeyLogWriter = tls.NoClientCert, &servers
 			c := NewClient(ClientOptions{InsecureSkipVerify: true, KeyLogFile: file})
+			followed(t, c)
 			for range 2 {
-				if _, err := meet(t, c.must(t, "far.example"), server); err != nil {
-					t.Fatal(err)
+				if s, err := meet(t, c.must(t, "far.example"), server); err != nil || s.client.DidResume {
+					t.Fatalf("resumed %v, %v", s.client.DidResume, err)
 				}
 			}
 			got, err := os.ReadFile(file)
@@ -83,6 +85,15 @@ func TestKeyLogThatOthersCouldRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	giveAway := func(t *testing.T, name string) {
+		t.Helper()
+		if os.Geteuid() != 0 {
+			t.Skip("only root gives a folder to another user")
+		}
+		if err := os.Chown(name, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+	}
 	create := func(t *testing.T, name string, mode os.FileMode) {
 		t.Helper()
 		if err := os.WriteFile(name, nil, 0o600); err != nil {
@@ -97,8 +108,9 @@ func TestKeyLogThatOthersCouldRead(t *testing.T) {
 		"a new file":               {func(*testing.T, string, string) {}, ""},
 		"a file of before":         {func(t *testing.T, _, file string) { create(t, file, 0o600) }, ""},
 		"a folder like /tmp":       {func(t *testing.T, folder, _ string) { chmod(t, folder, os.ModeSticky|0o777) }, ""},
-		"a folder of all":          {func(t *testing.T, folder, _ string) { chmod(t, folder, 0o777) }, "others than its owner can write to its folder"},
-		"a folder of the group":    {func(t *testing.T, folder, _ string) { chmod(t, folder, 0o770) }, "others than its owner can write to its folder"},
+		"a folder of all":          {func(t *testing.T, folder, _ string) { chmod(t, folder, 0o777) }, "other users can write to its folder"},
+		"a folder of the group":    {func(t *testing.T, folder, _ string) { chmod(t, folder, 0o770) }, "other users can write to its folder"},
+		"a folder of another user": {func(t *testing.T, folder, _ string) { giveAway(t, folder) }, "other users can write to its folder"},
 		"no folder":                {func(t *testing.T, folder, _ string) { _ = os.Remove(folder) }, "no such file"},
 		"a file that all read":     {func(t *testing.T, _, file string) { create(t, file, 0o604) }, "others than its owner can read or write it"},
 		"a file that some write":   {func(t *testing.T, _, file string) { create(t, file, 0o620) }, "others than its owner can read or write it"},

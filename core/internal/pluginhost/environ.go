@@ -26,8 +26,9 @@ var passedOn = []string{
 
 // environ returns the whole environment of a plugin. handshake are the
 // variables of go-plugin; they come after the spec's, and the last of a name
-// counts. The plugin logs everything, since a reload can change the level that
-// is wanted and not the environment: what is not wanted ends in output.
+// counts. The spec is of the configuration, which also names the file of the keys: it does
+// not allow that file as well. The plugin logs everything, since a reload can change the
+// level that is wanted and not the environment: what is not wanted ends in output.
 func environ(s Spec, handshake []string) []string {
 	var env []string
 	for _, key := range passedOn {
@@ -36,7 +37,9 @@ func environ(s Spec, handshake []string) []string {
 		}
 	}
 	for key, v := range s.Env {
-		env = append(env, key+"="+v)
+		if key != tlsconf.KeyLogEnv {
+			env = append(env, key+"="+v)
+		}
 	}
 	env = slices.Concat(env, handshake)
 	return append(env, pluginwire.EnvChannel+"="+channelFD, pluginwire.EnvLogLevel+"=debug")

@@ -68,7 +68,7 @@ func TestEnvironment(t *testing.T) {
 	for _, form := range forms {
 		t.Run(form, func(t *testing.T) {
 			h := newHost(t, nil)
-			p := h.start(t, spec(t, form, fixture.DirectName, map[string]string{"OWN_TOKEN": "s3cret", "TUNNELD_PLUGIN_CHANNEL": "98"}))
+			p := h.start(t, spec(t, form, fixture.DirectName, map[string]string{"OWN_TOKEN": "s3cret", "TUNNELD_PLUGIN_CHANNEL": "98", "TUNNELD_KEY_LOG": "1"}))
 			configure(t, p, 1, `{"secret":"t0psecret"}`)
 			pid := strconv.Itoa(p.State().PID)
 			environ, err := os.ReadFile("/proc/" + pid + "/environ")
@@ -86,6 +86,7 @@ func TestEnvironment(t *testing.T) {
 				"TUNNELD_PLUGIN_CHANNEL":   "3",
 				"TUNNELD_PLUGIN_LOG_LEVEL": "debug",
 				"PATH":                     os.Getenv("PATH"),
+				"TUNNELD_KEY_LOG":          "", // only the daemon's environment allows a key log
 			} {
 				if got[k] != want {
 					t.Errorf("%s=%q, want %q", k, got[k], want)
