@@ -103,7 +103,10 @@ func (c *Config) open(ctx context.Context, s *settings, req *sdk.Request, conn n
 	if err != nil {
 		return nil, c.handshakeFailure(ctx, s, err, token)
 	}
-	return wsstream.New(wsstream.Options{Conn: conn, Socket: socket, Ahead: ahead, Ping: c.PingInterval, PingTimeout: c.pingTimeout()}), nil
+	return wsstream.New(wsstream.Options{
+		Conn: conn, Socket: socket, Ahead: ahead, Ping: c.PingInterval, PingTimeout: c.pingTimeout(),
+		Quote: func(reason string) string { return c.quote(reason, token) },
+	}), nil
 }
 
 func (c *Config) pingTimeout() time.Duration {

@@ -54,7 +54,7 @@ func (c *Config) handshakeFailure(ctx context.Context, s *settings, err error, t
 // refusal reads the service's status and reason. The service says in the status
 // line's text what is wrong, and adds a TrackingId that its support asks for.
 func (c *Config) refusal(s *settings, r *wsstream.RefusedError, token string) *sdk.DialError {
-	text := quote(r.Reason, append(sdk.HeaderSecrets(c.Headers), token)...)
+	text := c.quote(r.Reason, token)
 	e := sdk.HTTPRefusal(sdk.StageHandshake, r.Status, r.Header)
 	e.Message, e.Err = fmt.Sprintf("the service answered %d %s", r.Status, text), r
 	lower := strings.ToLower(text)
@@ -154,6 +154,7 @@ func outer(ctx context.Context, err error) error {
 
 // quote makes a peer's text fit for a log line, without what the peer was sent in
 // confidence, as far as it repeats that.
-func quote(s string, secrets ...string) string {
+func (c *Config) quote(s, token string) string {
+	secrets := append(sdk.HeaderSecrets(c.Headers), token)
 	return sdk.Excerpt(sas.Redact(sdk.Redact(s, secrets...)), maxReason)
 }

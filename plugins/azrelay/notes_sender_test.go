@@ -108,6 +108,23 @@ func TestFurtherHeaders(t *testing.T) {
 			t.Errorf("message %q", e.Message)
 		}
 	})
+	// What a listener gets of them it may repeat in the reason of its Close frame.
+	t.Run("repeated at the end", func(t *testing.T) {
+		endpoint := scripted(t, nil, func(p *peer) {
+			p.send(closeFrame(ws.StatusPolicyViolation, "not for "+p.req.Header.Get("Authorization")+" and "+p.req.Header.Get("ServiceBusAuthorization")))
+			_ = p.conn.CloseWrite()
+			p.drain()
+		})
+		over := map[string]any{"headers": headers, "key_name": "send", "key": "k"}
+		c := dial(t, upstream(t, plain(endpoint, over)), "label")
+		end := c.AwaitEnd(within(t))
+		over["framing"], over["port_name"] = "azbridge", "p"
+		for _, err := range []error{end, dialError(t, upstream(t, plain(endpoint, over)), "label")} {
+			if err == nil || !strings.Contains(err.Error(), "not for [redacted] and [redacted]") || strings.Contains(err.Error(), "t0ken") {
+				t.Errorf("%v", err)
+			}
+		}
+	})
 	t.Run("refused", func(t *testing.T) {
 		for _, name := range []string{"Host", "upgrade", "Sec-WebSocket-Protocol", "servicebusauthorization"} {
 			ds := sdktest.Start(t, azrelay.Plugin()).Validate(t, "bridge", plain("ws://127.0.0.1:1", map[string]any{"headers": map[string]any{name: "x"}}))

@@ -44,7 +44,8 @@ var (
 	ErrClosed = errors.New("the stream is closed")
 )
 
-// CloseError is a Close frame that does not end a direction cleanly.
+// CloseError is a Close frame that does not end a direction cleanly. Reason is the
+// peer's, as Options.Quote returns it.
 type CloseError struct {
 	Code   int
 	Reason string
@@ -82,6 +83,9 @@ type Options struct {
 	// PingTimeout is how long a ping may stay unanswered until Read fails with a
 	// NoAnswerError; 0: for ever.
 	PingTimeout time.Duration
+	// Quote makes a Close frame's reason, which the peer has written, fit for an
+	// error's text; nil: it is left out.
+	Quote func(string) string
 }
 
 // Conn is the stream. One goroutine reads while another writes; CloseWrite
@@ -109,6 +113,7 @@ type Conn struct {
 	lost     atomic.Bool // a ping was not answered
 	ping     time.Duration
 	timeout  time.Duration
+	quote    func(string) string
 
 	mu       sync.Mutex // guards what follows
 	closed   bool
@@ -123,7 +128,7 @@ type Conn struct {
 
 // New takes over o.Conn.
 func New(o Options) *Conn {
-	c := &Conn{conn: o.Conn, socket: o.Socket, ahead: o.Ahead, ping: o.Ping, timeout: o.PingTimeout, start: time.Now()}
+	c := &Conn{conn: o.Conn, socket: o.Socket, ahead: o.Ahead, ping: o.Ping, timeout: o.PingTimeout, quote: o.Quote, start: time.Now()}
 	c.waiting.Store(notWaiting)
 	if c.socket == nil {
 		c.socket = o.Conn
@@ -197,6 +202,10 @@ func (c *Conn) readOnce(p []byte) int {
 	switch {
 	case derr != nil:
 		c.readErr = derr
+		var closed *CloseError
+		if errors.As(derr, &closed) {
+			closed.Reason = c.quoted(closed.Reason)
+		}
 		if derr == io.EOF {
 			c.gotClose.Store(true)
 		}
@@ -209,6 +218,13 @@ func (c *Conn) readOnce(p []byte) int {
 		c.readErr = fmt.Errorf("read: %w", err)
 	}
 	return m
+}
+
+func (c *Conn) quoted(reason string) string {
+	if c.quote == nil {
+		return ""
+	}
+	return c.quote(reason)
 }
 
 // Write sends p as binary messages and returns once they are the transport's.
