@@ -60,7 +60,7 @@ func parseConnectionString(s string) (connection, error) {
 	if endpoint == "" {
 		return c, errors.New("it has no Endpoint")
 	}
-	if scheme, _, found := strings.Cut(endpoint, "://"); found && scheme != "sb" {
+	if scheme, _, found := strings.Cut(endpoint, "://"); found && !strings.EqualFold(scheme, "sb") {
 		return c, fmt.Errorf("its Endpoint begins with %s and not with sb://", shownScheme(scheme))
 	}
 	u, err := url.Parse(endpoint)
@@ -73,8 +73,8 @@ func parseConnectionString(s string) (connection, error) {
 
 // shownScheme is a scheme as an error may show it.
 func shownScheme(scheme string) string {
-	if slices.Contains([]string{"http", "https", "ws", "wss", "amqp", "amqps", "tcp"}, scheme) {
-		return scheme + "://"
+	if lower := strings.ToLower(scheme); slices.Contains([]string{"http", "https", "ws", "wss", "amqp", "amqps", "tcp"}, lower) {
+		return lower + "://"
 	}
 	return "another scheme"
 }
