@@ -46,6 +46,11 @@ func TestPython(t *testing.T) {
 		t.Errorf("the page of the protocol has another command than %q", line)
 	}
 	config := replaced(t, filepath.Join(example, "kit.hcl"), "COMMAND", plugin)
-	r := kit(t, config, "--upstream", "pydirect.kit", "--target", freePort())
-	wantResults(t, r, "direct", map[string]string{"far-end-death": "skipped", "secrets": "skipped"})
+	noName := strings.Repeat("a", 64) + ".corp:7001" // Python has an exception of its own for it
+	for name, refused := range map[string][]string{"port": nil, "name": {"--refused", noName}} {
+		t.Run("refused "+name, func(t *testing.T) {
+			r := kit(t, config, append([]string{"--upstream", "pydirect.kit", "--target", freePort()}, refused...)...)
+			wantResults(t, r, "direct", map[string]string{"far-end-death": "skipped", "secrets": "skipped"})
+		})
+	}
 }

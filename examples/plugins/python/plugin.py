@@ -16,6 +16,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -181,13 +182,14 @@ class Tunnels(rpc.TunnelServiceServicer):
     def dial(self, request, context):
         upstream = self.plugin.upstream(request, context)
         patience = seconds(json.loads(upstream.config_json).get("timeout", "10s"))
+        setting = "timeout"
         left = context.time_remaining()
-        if left is not None:
-            patience = min(patience, max(left - 0.1, 0.001))  # answer before the deadline
+        if left is not None and left - 0.1 < patience:
+            patience, setting = left - 0.1, "timeouts.dial of the listener"  # answer before the deadline
         try:
-            conn = socket.create_connection((request.target.host, request.target.port), patience)
-        except OSError as e:
-            return pb.DialResponse(error=failure(e))
+            conn = connect(request.target.host, request.target.port, patience)
+        except (OSError, UnicodeError) as e:
+            return pb.DialResponse(error=failure(e, setting))
         with conn:  # closes this process's copy
             if request.socket_options.nodelay:
                 conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -197,15 +199,37 @@ class Tunnels(rpc.TunnelServiceServicer):
             return pb.DialResponse(handoff=pb.Handoff(token=request.token, path=pb.DATA_PATH_DIRECT, connected=connected))
 
 
-def failure(e):
-    if isinstance(e, socket.gaierror):
-        return pb.DialError(stage=pb.STAGE_RESOLVE, reason=pb.REASON_NOT_FOUND, message=str(e), hint="check the name")
-    reason = pb.REASON_UNREACHABLE
-    if isinstance(e, ConnectionRefusedError):
+def connect(host, port, patience):
+    """Tries the addresses of a name in turn; all of them together have patience seconds."""
+    end = time.monotonic() + patience
+    for family, kind, protocol, _, name in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        conn = None
+        try:
+            conn = socket.socket(family, kind, protocol)
+            conn.settimeout(max(end - time.monotonic(), 0.001))
+            conn.connect(name)
+            return conn
+        except OSError as e:
+            failed = e
+            if conn:
+                conn.close()
+    raise failed
+
+
+def failure(e, setting):
+    """Returns what a failed connection means. setting is what bounds the time."""
+    stage, reason, hint = pb.STAGE_CONNECT, pb.REASON_UNREACHABLE, "check host and port of the target"
+    if isinstance(e, UnicodeError):  # Python encodes names before it looks them up
+        stage, reason, hint = pb.STAGE_RESOLVE, pb.REASON_NOT_FOUND, "check the name: a label has 1 to 63 bytes"
+    elif isinstance(e, socket.gaierror) and e.errno == socket.EAI_AGAIN:
+        stage, reason, hint = pb.STAGE_RESOLVE, pb.REASON_UNAVAILABLE, "the name server failed: check this machine's DNS"
+    elif isinstance(e, socket.gaierror):
+        stage, reason, hint = pb.STAGE_RESOLVE, pb.REASON_NOT_FOUND, "check the name"
+    elif isinstance(e, ConnectionRefusedError):
         reason = pb.REASON_REFUSED
     elif isinstance(e, TimeoutError):
-        reason = pb.REASON_TIMEOUT
-    return pb.DialError(stage=pb.STAGE_CONNECT, reason=reason, retryable=True, message=str(e), hint="check host and port of the target")
+        reason, hint = pb.REASON_TIMEOUT, f"check host and port of the target, or raise {setting}"
+    return pb.DialError(stage=stage, reason=reason, retryable=True, message=str(e), hint=hint)
 
 
 def address(name):
