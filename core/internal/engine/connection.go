@@ -221,7 +221,7 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, tim
 		c.upstream = u.id
 		var halfClose time.Duration
 		want.HalfClose, halfClose = u.patience(c.listener.Timeout.HalfClose)
-		until := share(deadline, len(upstreams)-i, u.answer)
+		until := share(deadline, upstreams[i:])
 		u.availability.tried(time.Now())
 		conn, err := c.attempt(ctx, u, want, until)
 		if err != nil && errors.Is(err, tunnel.ErrPluginDied) && !overdue(until) {
@@ -242,21 +242,40 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, tim
 	return nil, 0, last
 }
 
-// leastShare is the least time that an upstream gets before the next is tried,
-// as long as there is that much.
-const leastShare = 2 * time.Second
+const (
+	// leastShare is the least time that an upstream gets before the next is tried, as
+	// long as there is that much.
+	leastShare = 2 * time.Second
+	// usualAnswer stands for the time that an upstream gives its far end to answer, where
+	// that is not known. It is the default of plugins.
+	usualAnswer = 10 * time.Second
+)
 
 // share divides what is left of the time among the upstreams that are left, so that one
-// that hangs leaves the next a chance: evenly, but for one whose far end may take longer
-// to answer. Its own answer, which says most, is waited for as far as the others keep
-// leastShare each. Zero: no limit.
-func share(deadline time.Time, left int, answer time.Duration) time.Time {
-	if deadline.IsZero() || left <= 1 {
+// that hangs leaves the next a chance: evenly, but such that each far end has its own time
+// to answer, since its own answer says most. If there is too little for all of them, the
+// first gets it as far as the others keep leastShare each. Zero: no limit.
+func share(deadline time.Time, left []upstream) time.Time {
+	rest := time.Until(deadline)
+	if deadline.IsZero() || len(left) <= 1 || rest <= 0 {
 		return deadline
 	}
-	rest := time.Until(deadline)
-	others := time.Duration(left-1) * leastShare
-	return time.Now().Add(min(rest, max(rest/time.Duration(left), leastShare, min(answer, rest-others))))
+	even := rest / time.Duration(len(left))
+	wants := func(u upstream) time.Duration {
+		if u.answer == 0 {
+			return min(even, usualAnswer)
+		}
+		return min(rest, max(u.answer, leastShare))
+	}
+	own, most := wants(left[0]), rest
+	for _, u := range left[1:] {
+		most -= wants(u)
+	}
+	if own > most {
+		most = rest - time.Duration(len(left)-1)*leastShare
+		own = min(own, most)
+	}
+	return time.Now().Add(min(rest, max(own, min(even, most), leastShare)))
 }
 
 func overdue(deadline time.Time) bool { return !deadline.IsZero() && time.Until(deadline) <= 0 }

@@ -48,34 +48,44 @@ func TestOvertime(t *testing.T) {
 	}
 }
 
-// TestShare: what is left of a listener's time is divided evenly, but for an upstream whose
-// far end may take longer to answer.
+// TestShare: what is left of a listener's time is divided evenly, but such that each far end
+// has its own time to answer, if there is enough.
 func TestShare(t *testing.T) {
+	const relay = 35 // as azrelay has it
 	for name, tt := range map[string]struct {
-		rest   time.Duration
-		left   int
-		answer time.Duration
-		want   time.Duration
+		rest time.Duration
+		left []int // their times for the answer, in seconds; 0: not known
+		want time.Duration
 	}{
-		"the last gets all":               {35 * time.Second, 1, 0, 35 * time.Second},
-		"evenly":                          {30 * time.Second, 3, 0, 10 * time.Second},
-		"a shorter answer":                {30 * time.Second, 3, 9 * time.Second, 10 * time.Second},
-		"a longer answer":                 {30 * time.Second, 3, 12 * time.Second, 12 * time.Second},
-		"Azure's refusal after 30s":       {35 * time.Second, 2, 35 * time.Second, 33 * time.Second},
-		"an answer beyond the whole":      {10 * time.Second, 3, time.Hour, 6 * time.Second},
-		"too little for two":              {3 * time.Second, 2, time.Hour, 2 * time.Second},
-		"less than the least of one":      {time.Second, 2, time.Hour, time.Second},
-		"a time that is over is no share": {-time.Second, 2, time.Hour, -time.Second},
+		"the last gets all":               {35 * time.Second, []int{0}, 35 * time.Second},
+		"evenly":                          {30 * time.Second, []int{0, 0, 0}, 10 * time.Second},
+		"more than they need":             {time.Minute, []int{0, 5, 10}, 20 * time.Second},
+		"a shorter answer":                {30 * time.Second, []int{9, 0, 0}, 10 * time.Second},
+		"a longer answer":                 {30 * time.Second, []int{12, 0, 0}, 12 * time.Second},
+		"Azure's refusal after 30s":       {35 * time.Second, []int{relay, relay}, 33 * time.Second},
+		"a relay behind another":          {time.Minute, []int{0, relay}, 25 * time.Second},
+		"a relay behind two":              {time.Minute, []int{10, 10, relay}, 15 * time.Second},
+		"just enough for both":            {45 * time.Second, []int{0, relay}, 10 * time.Second},
+		"too little for a relay behind":   {40 * time.Second, []int{0, relay}, 20 * time.Second},
+		"an answer beyond the whole":      {10 * time.Second, []int{3600, 0, 0}, 6 * time.Second},
+		"an answer at once":               {4 * time.Second, []int{1, 3600}, 2 * time.Second},
+		"too little for two":              {3 * time.Second, []int{3600, 0}, 2 * time.Second},
+		"less than the least of one":      {time.Second, []int{3600, 0}, time.Second},
+		"a time that is over is no share": {-time.Second, []int{3600, 0}, -time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				if got := time.Until(share(time.Now().Add(tt.rest), tt.left, tt.answer)); got != tt.want {
+				var left []upstream
+				for _, seconds := range tt.left {
+					left = append(left, upstream{answer: time.Duration(seconds) * time.Second})
+				}
+				if got := time.Until(share(time.Now().Add(tt.rest), left)); got != tt.want {
 					t.Errorf("%s, want %s", got, tt.want)
 				}
 			})
 		})
 	}
-	if !share(time.Time{}, 2, time.Second).IsZero() {
+	if !share(time.Time{}, make([]upstream, 2)).IsZero() {
 		t.Error("no limit became one")
 	}
 }
