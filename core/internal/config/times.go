@@ -49,10 +49,18 @@ func (c *Config) upstreamTimes() (diags diag.Diagnostics) {
 			}
 		}
 		if u.Common.HalfClose != nil {
-			diags = append(diags, c.tooLong(u, b, []string{"half_close"}, *u.Common.HalfClose, "timeouts.lifetime", func(t Timeouts) time.Duration { return t.Lifetime })...)
+			diags = append(diags, c.tooLong(u, b, []string{"half_close"}, *u.Common.HalfClose, "timeouts.idle or timeouts.lifetime", Timeouts.silence)...)
 		}
 	}
 	return diags
+}
+
+// silence is the longest that a tunnel stays open without a byte; 0: there is no limit.
+func (t Timeouts) silence() time.Duration {
+	if t.Idle == 0 || t.Lifetime > 0 && t.Lifetime < t.Idle {
+		return t.Lifetime
+	}
+	return t.Idle
 }
 
 // tooLong warns of a time of an upstream that is longer than what each listener allows
