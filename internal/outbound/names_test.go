@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/tunneld/tunneld/internal/neterr"
+	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
 // zone is what a name server knows: addresses by name, which ends in a dot.
@@ -186,5 +189,20 @@ func TestUnknownName(t *testing.T) {
 	_, err := (&Dialer{Resolver: r}).Dial(t.Context(), "far.test.:80", nil)
 	if err == nil || !strings.HasPrefix(err.Error(), "dial tcp: lookup far.test.") || !strings.HasSuffix(err.Error(), ": no such host") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestNameBeyondASCII: name servers know it in ASCII.
+func TestNameBeyondASCII(t *testing.T) {
+	port := served(t, "127.0.0.1")
+	r := nameServer(t, zone{"xn--bcher-kva.test.": "127.0.0.1"}, nil)
+	for _, name := range []string{"bücher.test.", "BÜCHER。test.", "xn--bcher-kva.test."} {
+		if host := connected(t, &Dialer{Resolver: r}, name+":"+port, time.Minute); host != "127.0.0.1" {
+			t.Errorf("%s: connected to %s", name, host)
+		}
+	}
+	_, err := (&Dialer{Resolver: r}).Dial(t.Context(), "ü_b.test:80", nil)
+	if m := neterr.Classify(err); m.Reason != pluginv1.Reason_REASON_NOT_FOUND || m.Hint == "" {
+		t.Errorf("%v, %+v", err, m)
 	}
 }

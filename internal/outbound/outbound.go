@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/hostname"
+	"github.com/tunneld/tunneld/internal/neterr"
 	"github.com/tunneld/tunneld/internal/sockopt"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -37,7 +39,8 @@ type Dialer struct {
 	Timeout time.Duration
 }
 
-// Dial connects to address, "host:port", and returns once bytes can flow. enter,
+// Dial connects to address, "host:port", and returns once bytes can flow. The host may
+// be beyond ASCII, and may end in a dot, which a proxy is not sent. enter,
 // unless nil, is told the stage that begins: the lookup, then all else as the
 // connect. What is returned is a *net.TCPConn from which nothing that belongs to
 // the caller has been read; behind an https proxy it is a *tls.Conn over one. On an
@@ -45,11 +48,24 @@ type Dialer struct {
 func (d *Dialer) Dial(ctx context.Context, address string, enter func(pluginv1.Stage)) (net.Conn, error) {
 	ctx, cancel := d.within(ctx)
 	defer cancel()
+	address, err := hostname.ASCIIAddress(address)
+	if err != nil {
+		return nil, noHost(err)
+	}
 	proxy := d.Via.proxyFor(address)
 	if proxy == nil {
 		return d.connect(ctx, address, enter)
 	}
-	return d.dialThrough(ctx, proxy, address, enter)
+	return d.dialThrough(ctx, proxy, hostname.AddressWithoutDot(address), enter)
+}
+
+// noHost is the error of a name that cannot be looked up.
+func noHost(err error) error {
+	return &neterr.Explained{
+		Meaning: neterr.Meaning{Reason: pluginv1.Reason_REASON_NOT_FOUND, Retryable: true, Hint: "check the name"},
+		Message: err.Error(),
+		Err:     err,
+	}
 }
 
 func (d *Dialer) within(ctx context.Context) (context.Context, context.CancelFunc) {

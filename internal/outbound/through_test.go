@@ -237,12 +237,19 @@ func TestViaIsCancelled(t *testing.T) {
 	}
 }
 
-// TestTheProxyResolves: a name goes to the proxy as it is.
+// TestTheProxyResolves: a name goes to the proxy in ASCII and without the dot that keeps
+// this machine's resolver from its search list.
 func TestTheProxyResolves(t *testing.T) {
-	for scheme, want := range map[string]string{"http": "CONNECT far.invalid:443 ", "socks5": "\x03\x0bfar.invalid"} {
+	for _, tt := range []struct{ scheme, address, want string }{
+		{"http", "far.invalid:443", "CONNECT far.invalid:443 "},
+		{"http", "far.invalid.:443", "CONNECT far.invalid:443 "},
+		{"http", "bücher.invalid.:443", "CONNECT xn--bcher-kva.invalid:443 "},
+		{"socks5", "far.invalid:443", "\x03\x0bfar.invalid"},
+		{"socks5", "far.invalid.:443", "\x03\x0bfar.invalid\x01\xbb"},
+	} {
 		got := make(chan string, 1)
 		proxy := serve(t, func(c *net.TCPConn) {
-			if scheme == "socks5" {
+			if tt.scheme == "socks5" {
 				_, _ = io.ReadFull(c, make([]byte, 3))
 				_, _ = c.Write([]byte{5, 0})
 			}
@@ -250,9 +257,9 @@ func TestTheProxyResolves(t *testing.T) {
 			n, _ := io.ReadAtLeast(c, b, 18)
 			got <- string(b[:n])
 		})
-		_, err := (&Dialer{Via: via(t, scheme+"://"+proxy)}).Dial(t.Context(), "far.invalid:443", nil)
-		if text := <-got; err == nil || !strings.Contains(text, want) {
-			t.Errorf("%q, %v", text, err)
+		_, err := (&Dialer{Via: via(t, tt.scheme+"://"+proxy)}).Dial(t.Context(), tt.address, nil)
+		if text := <-got; err == nil || !strings.Contains(text, tt.want) {
+			t.Errorf("%s: %q, %v", tt.address, text, err)
 		}
 	}
 }

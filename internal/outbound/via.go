@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"github.com/tunneld/tunneld/internal/hostname"
 )
 
 // Environment is the Via that the environment's variables make: HTTPS_PROXY, and
@@ -79,7 +81,11 @@ func parseProxy(text string) (*Proxy, error) {
 	if err != nil {
 		return nil, errors.New("it cannot be read as a URL")
 	}
-	p := &Proxy{scheme: u.Scheme, host: u.Hostname(), port: u.Port(), user: u.User}
+	host, err := hostname.ASCII(u.Hostname())
+	if err != nil {
+		return nil, errors.New("its host is no name that can be looked up")
+	}
+	p := &Proxy{scheme: u.Scheme, host: host, port: u.Port(), user: u.User}
 	switch port, known := proxyPorts[u.Scheme]; {
 	case !known:
 		return nil, errors.New("its scheme is not http, https or socks5")
@@ -117,7 +123,7 @@ func (v Via) IsZero() bool { return v.proxy == nil }
 
 // proxyFor returns the proxy of connections to address, or nil.
 func (v Via) proxyFor(address string) *Proxy {
-	if v.proxy == nil || v.noProxy != "" && goesWithout(v.noProxy, address) {
+	if v.proxy == nil || v.noProxy != "" && goesWithout(v.noProxy, hostname.AddressWithoutDot(address)) {
 		return nil
 	}
 	return v.proxy

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tunneld/tunneld/internal/follow"
+	"github.com/tunneld/tunneld/internal/hostname"
 )
 
 // maxSessions bounds what one client keeps to resume sessions with: one for each
@@ -76,16 +77,21 @@ func (c *Client) Check() error {
 	return err
 }
 
-// Config returns the configuration for a connection to a server of this name. It is
-// the caller's to change, its authorities excepted. While it is used its certificate
+// Config returns the configuration for a connection to a server of this name, which may be
+// beyond ASCII, and end in a dot, which is not sent (RFC 6066, section 3). It is the caller's
+// to change, its authorities excepted. While it is used its certificate
 // is the newest of the followed files; its authorities stay.
 func (c *Client) Config(serverName string) (*tls.Config, error) {
 	now, err := c.kept.get()
 	if err != nil {
 		return nil, err
 	}
+	name, err := hostname.ASCII(serverName)
+	if err != nil {
+		return nil, fmt.Errorf("the server's name: %w", err)
+	}
 	config := now.config.Clone()
-	config.ServerName = serverName
+	config.ServerName = hostname.WithoutDot(name)
 	config.ClientSessionCache = sessions{c, now}
 	if c.hasCertificate() {
 		config.GetClientCertificate = c.present

@@ -30,6 +30,19 @@ func (c *Client) must(t *testing.T, name string) *tls.Config {
 	return config
 }
 
+// TestServersName: it is sent and verified in ASCII and without a dot.
+func TestServersName(t *testing.T) {
+	c := NewClient(ClientOptions{})
+	for name, want := range map[string]string{"db.corp.": "db.corp", "bücher.example.": "xn--bcher-kva.example", "127.0.0.1": "127.0.0.1", "": ""} {
+		if got := c.must(t, name).ServerName; got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+	if config, err := c.Config("ü_b"); err == nil {
+		t.Errorf("%q", config.ServerName)
+	}
+}
+
 // TestClientFollowsItsFiles: handshakes take the newest certificate that can be used,
 // and resume no session of another.
 func TestClientFollowsItsFiles(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/plugins/azrelay/internal/bridge"
 	"github.com/tunneld/tunneld/plugins/azrelay/internal/sas"
 	"github.com/tunneld/tunneld/plugins/sdk"
@@ -110,6 +111,11 @@ func (s *settings) setEndpoint(endpoint, port string, ds *diagnostics) {
 		ds.add("namespace", "the namespace is a host name", "Leave out the scheme and the path: myrelay.servicebus.windows.net")
 		return
 	}
+	namespace, err := hostname.ASCII(s.namespace)
+	if err != nil {
+		ds.add("namespace", "the namespace is no name that can be looked up", "Write it as the portal shows it: myrelay.servicebus.windows.net")
+		return
+	}
 	if endpoint == "" {
 		if s.namespace == "" {
 			ds.add("namespace", "no namespace is named", "Set namespace, or connection_string, or endpoint.")
@@ -122,10 +128,11 @@ func (s *settings) setEndpoint(endpoint, port string, ds *diagnostics) {
 		return
 	}
 	host, _, _ := net.SplitHostPort(endpoint)
-	s.address, s.host = endpoint, host
-	if s.namespace == "" {
-		s.namespace = host
+	s.address, s.host = endpoint, hostname.WithoutDot(host)
+	if namespace == "" {
+		namespace, _ = hostname.ASCII(host) // it was checked
 	}
+	s.namespace = hostname.WithoutDot(namespace)
 }
 
 func (s *settings) checkCredentials(ds *diagnostics) {

@@ -31,6 +31,9 @@ func TestSettings(t *testing.T) {
 		{"namespace", func(*Config) {}, "wss", "myrelay.servicebus.windows.net:443", "myrelay.servicebus.windows.net", "hc1", "", testKey},
 		{"suffix and query", func(c *Config) { c.HybridConnection = "/hc1/a/b/?x=1&y=2" }, "wss", "myrelay.servicebus.windows.net:443", "myrelay.servicebus.windows.net", "hc1/a/b", "x=1&y=2", testKey},
 		{"endpoint", func(c *Config) { c.Endpoint = "gateway.example:8443" }, "wss", "gateway.example:8443", "myrelay.servicebus.windows.net", "hc1", "", testKey},
+		{"absolute namespace", func(c *Config) { c.Namespace = "ns.example." }, "wss", "ns.example.:443", "ns.example", "hc1", "", testKey},
+		{"absolute endpoint", func(c *Config) { c.Namespace, c.Endpoint = "", "ns.example.:444" }, "wss", "ns.example.:444", "ns.example", "hc1", "", testKey},
+		{"namespace beyond ASCII", func(c *Config) { c.Namespace = "bücher.example" }, "wss", "bücher.example:443", "xn--bcher-kva.example", "hc1", "", testKey},
 		{"plain endpoint without namespace", func(c *Config) { c.Namespace, c.Endpoint = "", "ws://[::1]:8080/" }, "ws", "[::1]:8080", "::1", "hc1", "", testKey},
 		{"connection string", func(c *Config) { *c = Config{ConnectionString: sdk.NewSecret(conn + ";EntityPath=hc2")} }, "wss", "myrelay.servicebus.windows.net:443", "myrelay.servicebus.windows.net", "hc2", "", testKey},
 		{"connection string of the namespace", func(c *Config) {
@@ -70,6 +73,8 @@ func TestValidate(t *testing.T) {
 		{"the protocol's own query", func(c *Config) { c.HybridConnection = "hc1?SB-hc-action=listen" }, "hybrid_connection"},
 		{"a bad escape", func(c *Config) { c.HybridConnection = "hc1?x=%zz" }, "hybrid_connection"},
 		{"a URL as namespace", func(c *Config) { c.Namespace = "sb://ns/" }, "namespace"},
+		{"no name", func(c *Config) { c.Namespace = "ü_b" }, "namespace"},
+		{"no name in an endpoint", func(c *Config) { c.Endpoint = "ü_b:1" }, "endpoint"},
 		{"no namespace", func(c *Config) { c.Namespace = "" }, "namespace"},
 		{"no port", func(c *Config) { c.Endpoint = "host" }, "endpoint"},
 		{"a bad port", func(c *Config) { c.Endpoint = "host:70000" }, "endpoint"},

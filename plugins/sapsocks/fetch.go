@@ -15,6 +15,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
+	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
@@ -113,6 +114,8 @@ type answerReader struct {
 
 // RoundTrip makes the request; the caller closes the answer's body.
 func (a *answerReader) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Host = hostname.Header(r.URL)
 	answer, err := a.RoundTripper.RoundTrip(r)
 	if err == nil {
 		answer.Body = answerBody{answer.Body, a}

@@ -63,6 +63,20 @@ func TestTokenRequest(t *testing.T) {
 
 // Notes: "An authentication status other than 00, or REP 05, with a cached token
 // drops that token and tries once with a fresh one; no other refusal does."
+// TestHostOfTokenRequests: the dot of an absolute name is the resolver's alone.
+func TestHostOfTokenRequests(t *testing.T) {
+	hosts := make(chan string, 8)
+	base := service(t, func(w http.ResponseWriter, r *http.Request) {
+		hosts <- r.Host
+		http.Error(w, "", http.StatusForbidden)
+	})
+	u := configure(t, values{"proxy": "127.0.0.1:1", "via": base, "oauth": values{"token_url": "http://localhost.:81", "client_id": "c", "client_secret": "s3cr3t"}})
+	fails(t, u, "echo.corp:7", sapsocks.TokenRefused)
+	if got := <-hosts; got != "localhost:81" {
+		t.Errorf("Host %q", got)
+	}
+}
+
 func TestRetryWithAFreshToken(t *testing.T) {
 	for name, byReply := range map[string]bool{"status": false, "REP 05": true} {
 		t.Run(name, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/schema"
 	"github.com/tunneld/tunneld/internal/tlsconf"
@@ -59,6 +60,8 @@ func ValidateHostPort(text string, path ...string) []Diagnostic {
 		problem = address.Err
 	case host == "":
 		problem = "no host"
+	case !lookable(host):
+		problem = "the host is no name that can be looked up"
 	case portErr != nil || n == 0:
 		problem = "the port is not 1 to 65535"
 	default:
@@ -69,6 +72,12 @@ func ValidateHostPort(text string, path ...string) []Diagnostic {
 		Detail:  `Write it as in "proxy.corp:3128" or "[fd00::1]:3128".`,
 		Path:    path,
 	}}
+}
+
+// lookable says whether a host, which may be beyond ASCII, has a form to look up.
+func lookable(host string) bool {
+	_, err := hostname.ASCII(host)
+	return err == nil
 }
 
 // ValidateText checks that a text has no control characters, such as the line break at
@@ -167,6 +176,9 @@ func (t TLS) Validate(path ...string) []Diagnostic {
 		if _, err := tlsconf.LoadPool(t.CAFile); err != nil {
 			ds = append(ds, Diagnostic{NotYet: errors.Is(err, fs.ErrNotExist), Summary: "cannot use the authorities: " + err.Error(), Detail: "Name a readable PEM file with at least one certificate.", Path: at("ca_file")})
 		}
+	}
+	if !lookable(t.ServerName) {
+		ds = append(ds, Diagnostic{Summary: "server_name is no name of a host", Detail: "Write the name in the server's certificate.", Path: at("server_name")})
 	}
 	switch {
 	case t.CertFile == "" && t.KeyFile == "":

@@ -86,6 +86,7 @@ func TestValidateHostPort(t *testing.T) {
 	for text, want := range map[string]string{
 		"proxy.corp:3128": "", "127.0.0.1:1": "", "[::1]:65535": "",
 		"": "missing port in address", "proxy.corp": "missing port in address", "::1:80": "too many colons in address",
+		"bücher.example:1": "", "db.corp.:1": "", "ü_b:1": "the host is no name that can be looked up",
 		":3128": "no host", "h:": "the port is not 1 to 65535", "h:abc": "the port is not 1 to 65535",
 		"h:0": "the port is not 1 to 65535", "h:65536": "the port is not 1 to 65535", "h:-1": "the port is not 1 to 65535",
 		"alice:hunter2@h": "the port is not 1 to 65535",

@@ -11,8 +11,9 @@ import (
 // Target is where a client wants to go.
 type Target struct {
 	// Host is a DNS name, which nobody has resolved, an IP address without brackets,
-	// maybe with a zone, or a label. It has 1 to 255 bytes, none of them a space or an
-	// ASCII control character. Some clients send UTF-8.
+	// maybe with a zone, or a label. It has 1 to 255 bytes of ASCII, none of them a space
+	// or a control character: names beyond ASCII come in their xn-- form. It does not end
+	// in a dot.
 	Host string
 	// Port is 0 for a label, which has none.
 	Port uint16

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/internal/version"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
@@ -21,6 +22,8 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	switch u, err := url.Parse(c.URL); {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		fail("url is not the address of a service", `Write it as "https://host/soht/service".`, "url")
+	case !lookable(u):
+		fail("url has a host that is no name", "Write the name as it is looked up.", "url")
 	case u.User != nil:
 		fail("url holds credentials", "Set username and password for the SOHT server, or headers for a gateway.", "url")
 	case u.Fragment != "":
@@ -42,6 +45,12 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	return ds
 }
 
+// lookable says whether the host of u, which may be beyond ASCII, can be looked up.
+func lookable(u *url.URL) bool {
+	_, err := hostname.ASCII(u.Hostname())
+	return err == nil
+}
+
 // ownHeaders are the plugin's, or the connection's. With an Idempotency-Key
 // net/http (1.26) takes a POST for repeatable, and sends a write again whose
 // answer is lost: its data would arrive twice.
@@ -51,8 +60,9 @@ var ownHeaders = []string{
 	"X-Idempotency-Key",
 }
 
-// header returns the headers of each request, and the Host where one is set.
-func (c *Config) header() (h http.Header, host string) {
+// header returns the headers of each request to u, and the Host among them.
+func (c *Config) header(u *url.URL) (h http.Header, host string) {
+	host = hostname.Header(u)
 	h = http.Header{
 		"Content-Type": {"application/x-www-form-urlencoded"},
 		"User-Agent":   {"tunneld-soht/" + version.Text()},

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -69,6 +70,26 @@ func TestHTTPS(t *testing.T) {
 	_, err := dial(t, towards(s, modeStateful), "127.0.0.1:1")
 	if e := dialError(t, err); e.Stage != sdk.StageTLS || e.Hint == "" {
 		t.Errorf("an unknown authority: %+v", e)
+	}
+}
+
+// TestHostOfRequests: the dot of an absolute name is the resolver's alone.
+func TestHostOfRequests(t *testing.T) {
+	hosts := make(chan string, 8)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		hosts <- r.Host
+		http.Error(w, "", http.StatusForbidden)
+	}))
+	defer s.Close()
+	for url, want := range map[string]string{"http://soht.corp.": "soht.corp", "http://soht.corp.:81/x": "soht.corp:81", "http://bücher.corp.": "xn--bcher-kva.corp"} {
+		if _, err := dial(t, values{"url": url, "via": s.URL}, "db.corp:1"); err == nil {
+			t.Fatal("the dial is fine")
+		}
+		for range 2 { // the proxy is tried first, and the open comes behind it
+			if got := receive(t, hosts); got != want {
+				t.Errorf("%s: Host %q, want %q", url, got, want)
+			}
+		}
 	}
 }
 

@@ -36,7 +36,7 @@ const (
 // client is the HTTP side of one upstream and one set of socket options.
 type client struct {
 	url       *url.URL
-	host      string // of the Host header, where the user set one
+	host      string // of the Host header
 	header    http.Header
 	transport atomic.Pointer[http.Transport]
 	forms     *sync.Pool // of *[]byte

@@ -123,7 +123,7 @@ func (c *Config) client(req *sdk.Request) (*client, error) {
 		return cl, nil
 	}
 	out := req.Outbound().Within(c.Timeouts.Connect)
-	header, host := c.header()
+	header, host := c.header(u)
 	cl := &client{
 		url:      u,
 		host:     host,

@@ -7,13 +7,14 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/plugins/sdk"
 )
 
 // farEnd is what a URL says.
 type farEnd struct {
 	secure  bool
-	address string // "host:port", to connect to
+	address string // "host:port", to connect to; the host may end in a dot
 	host    string // without port and brackets, to verify a certificate for
 	header  string // the Host header
 	path    string // of the request line, with the query
@@ -38,17 +39,22 @@ func parseURL(s string) (farEnd, error) {
 	switch {
 	case u.User != nil:
 		return farEnd{}, errors.New("user name and password belong in their own attributes")
-	case u.Hostname() == "":
+	case hostname.WithoutDot(u.Hostname()) == "":
 		return farEnd{}, errors.New("no host")
 	case strings.Contains(u.Hostname(), "]"):
 		return farEnd{}, errors.New("the host has a ] without its [")
 	case u.Fragment != "" || strings.HasSuffix(s, "#"):
 		return farEnd{}, errors.New("a fragment (#…) has no meaning here") // RFC 6455, section 3
-	case strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
-		return farEnd{}, errors.New("the host has characters beyond ASCII: write it in its xn-- form")
+	case strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		return farEnd{}, errors.New("the host has a space or a control character")
 	}
-	host, zone, scoped := strings.Cut(u.Hostname(), "%")
-	f.host, f.header = host, host
+	name, err := hostname.ASCII(u.Hostname())
+	if err != nil {
+		return farEnd{}, errors.New("the host is no name that can be looked up")
+	}
+	host, zone, scoped := strings.Cut(name, "%")
+	f.host = hostname.WithoutDot(host)
+	f.header = f.host
 	if strings.Contains(host, ":") {
 		f.header = "[" + host + "]"
 	}

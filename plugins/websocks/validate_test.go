@@ -45,7 +45,9 @@ func TestValidate(t *testing.T) {
 		{"port 65536", with("url", "ws://h:65536"), "url: unusable url: the port"},
 		{"user in the url", with("url", "ws://alice:secret@h"), "url: unusable url: user name"},
 		{"fragment", with("url", "ws://h/#x"), "url: unusable url: a fragment"},
-		{"umlaut", with("url", "ws://bücher.example"), "url: unusable url: the host"},
+		{"umlaut", with("url", "ws://bücher.example"), ""},
+		{"no name", with("url", "ws://ü_b.example"), "url: unusable url: the host"},
+		{"only a dot", with("url", "ws://."), "url: unusable url: no host"},
 		{"space in the query", with("url", "ws://h/?a b"), "url: unusable url: the query"},
 		{"tls without need", values{"url": "ws://h", "tls": values{}}, "tls: a tls block"},
 		{"close_notify required", with("require_close_notify", true), ""},
@@ -110,6 +112,8 @@ func TestParseURL(t *testing.T) {
 		"WSS://h:443/":                   {true, "h:443", "h", "h", "/"},
 		"wss://h:80/a/b?c=d&e":           {true, "h:80", "h", "h:80", "/a/b?c=d&e"},
 		"ws://[::1]:8080/ä":              {false, "[::1]:8080", "::1", "[::1]:8080", "/%C3%A4"},
+		"wss://bücher.example:444":       {true, "xn--bcher-kva.example:444", "xn--bcher-kva.example", "xn--bcher-kva.example:444", "/"},
+		"wss://db.corp.":                 {true, "db.corp.:443", "db.corp", "db.corp", "/"},
 		"wss://[fe80::1%25eth0]/a%2Fb//": {true, "[fe80::1%eth0]:443", "fe80::1", "[fe80::1]", "/a%2Fb//"},
 	} {
 		if got, err := parseURL(url); err != nil || got != want {

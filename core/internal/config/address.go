@@ -12,6 +12,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/internal/schema"
 )
 
@@ -138,15 +139,21 @@ func parseTarget(s string) (t tunnel.Target, problem string) {
 	if strings.Contains(s, "://") {
 		return t, "It is a URL. " + want
 	}
-	if !strings.Contains(s, ":") {
-		if !route.ValidHost(s) {
+	host, port, isLabel := s, "", !strings.Contains(s, ":")
+	if !isLabel {
+		var err error
+		if host, port, err = net.SplitHostPort(s); err != nil {
 			return t, want
 		}
-		return tunnel.Target{Host: s}, ""
 	}
-	host, port, err := net.SplitHostPort(s)
-	if err != nil || !route.ValidHost(host) {
+	host, err := hostname.ASCII(host)
+	switch {
+	case err != nil:
+		return t, route.NoName
+	case !route.ValidHost(host):
 		return t, want
+	case isLabel:
+		return tunnel.Target{Host: host}, ""
 	}
 	n, ok := route.ParsePort(port)
 	if !ok || n == 0 {

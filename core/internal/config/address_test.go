@@ -86,6 +86,8 @@ func TestTarget(t *testing.T) {
 	}{
 		{"db.corp:5432", tunnel.Target{Host: "db.corp", Port: 5432}},
 		{"db.corp.:5432", tunnel.Target{Host: "db.corp.", Port: 5432}},
+		{"bücher.example:5432", tunnel.Target{Host: "xn--bcher-kva.example", Port: 5432}},
+		{"bücher", tunnel.Target{Host: "xn--bcher-kva"}},
 		{"10.1.2.3:1", tunnel.Target{Host: "10.1.2.3", Port: 1}},
 		{"[fd00::1]:65535", tunnel.Target{Host: "fd00::1", Port: 65535}},
 		{"label", tunnel.Target{Host: "label"}},
@@ -95,7 +97,7 @@ func TestTarget(t *testing.T) {
 			t.Errorf("%q: %+v, %q", c.in, got, problem)
 		}
 	}
-	for _, in := range []string{"", ":5", "db:", "db:0", "db:65536", "db:http", "a b:5", "fd00::1", "[fd00::1]", "-x:5", "a..b:1", "http://a:1"} {
+	for _, in := range []string{"", ":5", "db:", "db:0", "db:65536", "db:http", "a b:5", "ü b:5", "ü_b:5", "ü_b", "ü：5", "fd00::1", "[fd00::1]", "-x:5", "a..b:1", "http://a:1"} {
 		if got, problem := parseTarget(in); problem == "" {
 			t.Errorf("%q became %+v", in, got)
 		}

@@ -18,7 +18,9 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/hclbody"
 	"github.com/tunneld/tunneld/core/internal/listen"
+	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/internal/schema"
 	"github.com/tunneld/tunneld/internal/tlsconf"
 )
@@ -109,6 +111,9 @@ func (p *parser) directTLS(v schema.Values, b *hclsyntax.Block) *TLS {
 	if o.CertFile != "" && o.KeyFile != "" {
 		_, err := tlsconf.LoadKeyPair(o.CertFile, o.KeyFile)
 		unusable("cert_file", "Cannot use the client's certificate", err)
+	}
+	if _, err := hostname.ASCII(block.Text("server_name")); err != nil {
+		p.errorAt(locate(b, "tls", "server_name"), `Wrong value for "server_name"`, route.NoName)
 	}
 	for _, wrong := range o.Problems() {
 		p.report(hclbody.Problem{

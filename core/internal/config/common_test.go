@@ -267,12 +267,13 @@ route "r" { upstreams = [upstream.direct.a, upstream.direct.b] }
   tls {
     ca_file              = "/no/such/ca.pem"
     cert_file            = "/no/such/cert.pem"
+    server_name          = "ü_b"
     insecure_skip_verify = true
   }
 }
 `)
 	got := printed(t, diags)
-	for _, want := range []string{"line 3", "Cannot use the authorities", "line 4", `"cert_file" without "key_file"`, "Warning", "line 5", "certificate is not checked"} {
+	for _, want := range []string{"line 3", "Cannot use the authorities", "line 4", `"cert_file" without "key_file"`, "line 5", `Wrong value for "server_name"`, "Warning", "line 6", "certificate is not checked"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}

@@ -150,7 +150,7 @@ func TestDirectTLSFails(t *testing.T) {
 			}
 		})
 	}
-	up, err := dialed(t, directTLS(t, "", config.TLS{Client: tlsconf.ClientOptions{CAFile: ca}, ServerName: "example.com"}), target)
+	up, err := dialed(t, directTLS(t, "", config.TLS{Client: tlsconf.ClientOptions{CAFile: ca}, ServerName: "example.com."}), target)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,7 +84,7 @@ func (c *connection) attrs() []any {
 		"route", c.route,
 		"upstream", c.upstream,
 		"client", c.source.String(),
-		"target", c.target.String(),
+		"target", c.target.Shown(),
 	}
 }
 

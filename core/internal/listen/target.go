@@ -5,15 +5,15 @@ import (
 	"net/netip"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/hostname"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// named is the target that a client names, or why no client may name it.
+// named is the target that a client names, in ASCII, or why no client may name it.
 //
 // Routes tell names and IP addresses apart, and so does who resolves the name,
 // here or at the far end. What one takes for a name and the other for an address
@@ -24,7 +24,9 @@ func named(host string, port uint16) (tunnel.Target, *tunnel.DialError) {
 	why, hint := "", ""
 	switch {
 	case err != nil:
-		why, hint = noName(host)
+		if why, hint = noName(host); why == "" {
+			t.Host, why, hint = inASCII(host)
+		}
 	case ip.Zone() != "":
 		why, hint = "it has an IPv6 zone, which only a configured target may have",
 			"ask for the address without the zone, or make it the target of a tcp listener"
@@ -43,10 +45,27 @@ func named(host string, port uint16) (tunnel.Target, *tunnel.DialError) {
 	}
 }
 
+// maxName is the most bytes that protocols carry of a name.
+const maxName = 255
+
+// inASCII is a name as it is looked up, in any place, and compared, or why it has no such
+// form.
+func inASCII(host string) (ascii, why, hint string) {
+	ascii, err := hostname.ASCII(host)
+	if err == nil && len(ascii) > maxName {
+		err = fmt.Errorf("it has more than %d bytes in ASCII", maxName)
+	}
+	if err != nil {
+		return host, err.Error(), "check the name, or ask for it in its ASCII form, with xn--"
+	}
+	why, hint = noName(ascii)
+	return ascii, why, hint
+}
+
 // noName says why host, which is no IP address in a usual form, is no name
 // either. It returns empty texts where it is one.
 func noName(host string) (why, hint string) {
-	if !isASCII(host) {
+	if !hostname.IsASCII(host) {
 		// The errors are of labels that no resolver takes.
 		ascii, _ := asLookedUp.ToASCII(host)
 		host, _ = idna.ToUnicode(ascii)
@@ -90,7 +109,3 @@ func isNumber(name string) bool {
 }
 
 func isHex(r rune) bool { return unicode.IsDigit(r) || r >= 'a' && r <= 'f' }
-
-func isASCII(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
-}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/hostname"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -50,7 +51,9 @@ func TestTargetThatNoClientMayName(t *testing.T) {
 		"neither a name nor an IP address": {
 			"::1%", "[::1]", "[::1%a.corp]", ":::1", "a:b", "127.0.0.1:80", "::ffff:0177.0.0.1", "::0x1", "a%b.corp", "：：1", "::1％a.corp", "\u00ad", ".", "127.0.0.1\u00a0",
 		},
-		"Windows": {"fe80--1s4.ipv6-literal.net", "--1.IPv6-Literal.net."},
+		"no name of a host":   {"ü_b.corp", "bücher\u2028.corp", "-ü.corp"},
+		"more than 255 bytes": {"ü" + strings.Repeat(".abcdefgh", 28)},
+		"Windows":             {"fe80--1s4.ipv6-literal.net", "--1.IPv6-Literal.net."},
 	}
 	for why, list := range hosts {
 		for _, host := range list {
@@ -110,12 +113,13 @@ func TestTargetAsRouted(t *testing.T) {
 		{KindHTTP, connectTo("[::FFFF:10.0.0.1]:80"), "10.0.0.1:80"},
 		{KindHTTP, connectTo("[FD00:0::1]:80"), "[fd00::1]:80"},
 		{KindSOCKS5, socksNamed("DB.Corp.", 80), "DB.Corp.:80"},
-		{KindSOCKS5, socksNamed("bücher.example", 80), "bücher.example:80"},
+		{KindSOCKS5, socksNamed("bücher.example", 80), "xn--bcher-kva.example:80"},
+		{KindHTTP, connectTo("BÜCHER.example.:80"), "xn--bcher-kva.example.:80"},
 		{KindSOCKS5, socksNamed("10.0.0.1.corp", 80), "10.0.0.1.corp:80"},
 		{KindSOCKS5, socksNamed("db.1", 80), "db.1:80"},
 		{KindHTTP, connectTo("0xdx:80"), "0xdx:80"},
 		{KindHTTP, connectTo("1a.2:80"), "1a.2:80"},
-		{KindHTTP, connectTo("１.corp:80"), "１.corp:80"},
+		{KindHTTP, connectTo("１.corp:80"), "1.corp:80"},
 		{KindHTTP, connectTo("_sip.db-1:80"), "_sip.db-1:80"},
 	} {
 		c, done := begin(t, tt.kind, patience)
@@ -171,7 +175,7 @@ func FuzzNameIsNoAddress(f *testing.F) {
 			}
 			return
 		}
-		if got.Host != host {
+		if ascii, err := hostname.ASCII(host); err != nil || got.Host != ascii {
 			t.Fatalf("%q is passed on as the name %q", host, got.Host)
 		}
 		for _, s := range []string{host, norm.NFKC.String(host)} {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/bare"
+	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/internal/pluginwire"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -127,10 +128,11 @@ func (p *Process) Dial(ctx context.Context, generation uint64, name string, d tu
 	return c, nil
 }
 
-// request is a dial as a plugin is asked for it.
+// request is a dial as a plugin is asked for it. The dot at a name's end is for this
+// machine's resolver: far ends compare names with lists of theirs, which have none.
 func request(d tunnel.Dial) *pluginv1.DialRequest {
 	return &pluginv1.DialRequest{
-		Target:     &pluginv1.Target{Host: d.Target.Host, Port: uint32(d.Target.Port)},
+		Target:     &pluginv1.Target{Host: hostname.WithoutDot(d.Target.Host), Port: uint32(d.Target.Port)},
 		Source:     d.Source,
 		Listener:   d.Listener,
 		Route:      d.Route,

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/hostname"
 )
 
 var hostsKey = Key{
@@ -32,6 +34,10 @@ func checkHost(s string) string {
 	if strings.Contains(s, "/") {
 		return checkCIDR(s)
 	}
+	s, problem := inASCII(s)
+	if problem != "" {
+		return problem
+	}
 	switch {
 	case ValidHost(s):
 		return ""
@@ -39,14 +45,35 @@ func checkHost(s string) string {
 		return `An IPv6 address is written without brackets here: "fd00::1".`
 	case strings.Contains(s, ":"):
 		return "It is neither a name nor an IP address. A port belongs in ports = [ … ]."
-	case strings.ContainsFunc(s, func(r rune) bool { return r > 127 }):
-		return "Names are compared as in DNS. Write the name in its ASCII form, with xn--."
 	}
 	plain := strings.NewReplacer("*", "x", "?", "x").Replace(s)
 	if !ValidHost(plain) {
 		return `A host is a name, a glob of * and ?, an IP address or a CIDR: "db.corp", "*.corp", "10.0.0.0/8".`
 	}
 	return ""
+}
+
+// NoName says of a name beyond ASCII, for the user, that it has no form to look up.
+const NoName = "The name has a character or a label that no host's name can have (IDNA, RFC 5891)."
+
+// inASCII is a name or a glob in the form in which names are compared. problem is empty, or
+// a sentence for the user.
+func inASCII(s string) (ascii, problem string) {
+	labels := []string{s}
+	if strings.ContainsAny(s, "*?") {
+		labels = strings.Split(s, ".")
+	}
+	for i, label := range labels {
+		if strings.ContainsAny(label, "*?") && !hostname.IsASCII(label) {
+			return s, "Names beyond ASCII are compared in their xn-- form, which has no part that a wildcard could stand for. Write the whole label, or * for it."
+		}
+		ascii, err := hostname.ASCII(label)
+		if err != nil {
+			return s, NoName
+		}
+		labels[i] = ascii
+	}
+	return strings.Join(labels, "."), ""
 }
 
 func checkCIDR(s string) string {
@@ -101,6 +128,7 @@ func literal(s string) host {
 func pattern(s string) host {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
+		s, _ = inASCII(s) // it was checked
 		for strings.Contains(s, "**") {
 			s = strings.ReplaceAll(s, "**", "*")
 		}

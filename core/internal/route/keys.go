@@ -58,7 +58,7 @@ type Rule struct {
 	// Hosts are names, globs ("*" is any run of characters, dots included, "?"
 	// one character), IP literals and CIDRs. Only the last two match a target
 	// that is an IP literal, and they match no other. All are compared without
-	// case and trailing dot, an IPv4-mapped address as IPv4.
+	// case and trailing dot, names in ASCII, an IPv4-mapped address as IPv4.
 	Hosts []string
 	// Ports are "5432", or "9000-9100" with both included.
 	Ports []string

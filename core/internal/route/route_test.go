@@ -10,16 +10,17 @@ import (
 
 func TestFind(t *testing.T) {
 	rules := []Rule{
-		0: {Listeners: []string{"tcp.orders"}, Ports: []string{"5432"}},
-		1: {Hosts: []string{"*.corp", "db.Example."}, Ports: []string{"1-1023", "9000-9100"}},
-		2: {Hosts: []string{"10.0.0.0/8", "fd00::/8"}},
-		3: {Hosts: []string{"db-?.*.example"}},
-		4: {Listeners: []string{"socks5.apps"}, Hosts: []string{"*"}},
-		5: {Hosts: []string{"::ffff:192.168.0.0/112", "192.168.9.9"}},
-		6: {Hosts: []string{"*.corp"}},
-		7: {Sources: []string{"10.1.0.0/16", "fd00::/8"}, Hosts: []string{"*.lan"}},
-		8: {Sources: []string{"10.0.0.0/8", "::ffff:192.0.2.1"}, Hosts: []string{"*.lan"}, Ports: []string{"22"}},
-		9: {Listeners: []string{"tcp.x"}, Sources: []string{"192.0.2.1", "192.0.2.0/24"}},
+		0:  {Listeners: []string{"tcp.orders"}, Ports: []string{"5432"}},
+		1:  {Hosts: []string{"*.corp", "db.Example."}, Ports: []string{"1-1023", "9000-9100"}},
+		2:  {Hosts: []string{"10.0.0.0/8", "fd00::/8"}},
+		3:  {Hosts: []string{"db-?.*.example"}},
+		4:  {Listeners: []string{"socks5.apps"}, Hosts: []string{"*"}},
+		5:  {Hosts: []string{"::ffff:192.168.0.0/112", "192.168.9.9"}},
+		6:  {Hosts: []string{"*.corp"}},
+		7:  {Sources: []string{"10.1.0.0/16", "fd00::/8"}, Hosts: []string{"*.lan"}},
+		8:  {Sources: []string{"10.0.0.0/8", "::ffff:192.0.2.1"}, Hosts: []string{"*.lan"}, Ports: []string{"22"}},
+		10: {Hosts: []string{"BÜCHER.example", "*.bücher.example."}},
+		9:  {Listeners: []string{"tcp.x"}, Sources: []string{"192.0.2.1", "192.0.2.0/24"}},
 	}
 	tests := []struct {
 		name, listener, host string
@@ -37,6 +38,8 @@ func TestFind(t *testing.T) {
 		{"port range end", "tcp.x", "a.corp", 9100, 1, ""},
 		{"past the range falls to a later rule", "tcp.x", "a.corp", 9101, 6, ""},
 		{"case and trailing dot", "tcp.x", "DB.EXAMPLE.", 443, 1, ""},
+		{"name beyond ASCII", "tcp.x", "xn--bcher-kva.example", 443, 10, ""},
+		{"glob beyond ASCII", "tcp.x", "Db.XN--bcher-kva.example.", 443, 10, ""},
 		{"cidr", "tcp.x", "10.200.0.1", 1, 2, ""},
 		{"ipv4-mapped is ipv4", "tcp.x", "::ffff:10.1.2.3", 1, 2, ""},
 		{"cidr v6", "tcp.x", "fd12::1", 1, 2, ""},

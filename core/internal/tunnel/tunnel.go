@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/bare"
+	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/internal/sockopt"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// Target is where a client wants to go: a name that nobody has resolved, an IP
+// Target is where a client wants to go: a name that nobody has resolved, in ASCII, an IP
 // literal without brackets, or a label with port 0.
 type Target struct {
 	Host string
@@ -29,6 +30,15 @@ func (t Target) String() string {
 		return t.Host
 	}
 	return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
+}
+
+// Shown is String for people: before a name beyond ASCII it has that as it is read.
+func (t Target) Shown() string {
+	ascii := t.String()
+	if u := hostname.Unicode(t.Host); u != t.Host {
+		return fmt.Sprintf("%s (%s)", Target{u, t.Port}, ascii)
+	}
+	return ascii
 }
 
 // SocketOptions are set on a TCP socket.
