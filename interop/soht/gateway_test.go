@@ -121,6 +121,9 @@ func throughProxy(t *testing.T, proxy, login string, modes []string) {
 			})
 		}
 	}
+	t.Run("by CONNECT", func(t *testing.T) {
+		everything(t, values{"url": s.URL(), "via": via, "via_connect": true})
+	})
 	t.Run("wrong password", func(t *testing.T) {
 		_, err := connect(t, "127.0.0.1:1", values{"url": s.URL(), "via": "http://alice:wrong@" + proxy}, nil)
 		var e *sdk.DialError

@@ -61,6 +61,8 @@ func (c *Config) refusal(s *settings, r *wsstream.RefusedError, token string) *s
 	switch {
 	case r.Status == http.StatusUnauthorized:
 		e.Hint = unauthorizedHint(s, lower, c.TokenIn, r.Header, c.token.clock())
+	case r.Status == http.StatusProxyAuthRequired:
+		e.Hint = "a proxy in front of the service wants a login: set its address, user and password in via"
 	case r.Status == http.StatusForbidden:
 		e.Hint = "the policy lacks the Send right: add it, or use a key of another policy"
 	case r.Status == http.StatusNotFound && strings.Contains(lower, "listener"):
@@ -105,17 +107,21 @@ func unauthorizedHint(s *settings, text, tokenIn string, h http.Header, now time
 		return "check this machine's clock: the token was made just now"
 	case strings.Contains(text, "signature") && s.token.IsZero():
 		return fmt.Sprintf("the key is not the one of policy %q: copy it whole, with the = at its end", s.keyName)
-	case anonymous:
-		return "the hybrid connection wants a token: set key_name and key"
 	}
 	hint := "check the ready-made token"
-	if s.token.IsZero() {
+	switch {
+	case anonymous:
+		hint = "the hybrid connection wants a token: set key_name and key"
+	case s.token.IsZero():
 		hint = fmt.Sprintf("check that policy %q exists, its key, and this machine's clock", s.keyName)
 	}
-	if inHeader && !strings.Contains(text, "trackingid") { // which each answer of the service has
+	if strings.Contains(text, "trackingid") { // which each answer of the service has
+		return hint
+	}
+	if inHeader {
 		hint += `; if a gateway in between drops the header ServiceBusAuthorization, set token_in = "query"`
 	}
-	return hint
+	return hint + "; if a proxy in front wants a login, set its address, user and password in via"
 }
 
 // bridgeFailure is why azbridge did not take the port.

@@ -176,6 +176,7 @@ func TestRefusals(t *testing.T) {
 		{name: "401 unknown policy", over: map[string]any{"key_name": "nobody"}, reason: sdk.ReasonUnauthenticated, message: "401 InvalidSignature", hint: `"nobody"`},
 		{name: "401 expired: this clock is behind", now: 2 * time.Hour, reason: sdk.ReasonUnauthenticated, message: "401 ExpiredToken", hint: "behind the service's"},
 		{name: "401 ready-made and expired", over: map[string]any{"key_name": nil, "key": nil, "token": expired}, reason: sdk.ReasonUnauthenticated, message: "401", hint: "ready-made token"},
+		{name: "407 of a proxy", faults: azrelayemu.Faults{Status: 407, Reason: "Proxy Authentication Required"}, reason: sdk.ReasonUnauthenticated, message: "407 Proxy", hint: "user and password in via"},
 		{name: "401 InvalidAudience", over: map[string]any{"namespace": "other.example"}, faults: azrelayemu.Faults{Status: 401, Reason: "InvalidAudience: wrong"}, reason: sdk.ReasonUnauthenticated, message: "401 InvalidAudience", hint: "http://other.example/hc1/"},
 		{name: "403 the key lacks Send", over: map[string]any{"key_name": "listen", "key": "bGlzdGVuZXIga2V5"}, reason: sdk.ReasonDenied, message: "403 'Send'", hint: "Send right"},
 		{name: "404 Endpoint does not exist", over: map[string]any{"hybrid_connection": "nowhere"}, reason: sdk.ReasonNotFound, message: "404 Endpoint does not exist", hint: `path "nowhere"`},
@@ -237,6 +238,9 @@ func TestABare401SuggestsTheQuery(t *testing.T) {
 			e := dialError(t, upstream(t, plain("ws://"+gateway, tt.over)), "label")
 			if e.Reason != sdk.ReasonUnauthenticated || strings.Contains(e.Hint, hint) != tt.want {
 				t.Errorf("%v, hint %q", e, e.Hint)
+			}
+			if of := strings.Contains(tt.reason, "TrackingId"); strings.Contains(e.Hint, "user and password in via") == of {
+				t.Errorf("hint %q", e.Hint)
 			}
 		})
 	}

@@ -33,6 +33,9 @@ func (c *Config) Validate() []sdk.Diagnostic {
 		if !https && c.Username != "" && !sdk.IsLoopback(u.Hostname()) {
 			warn("the login is sent unencrypted", "Use an https url: anybody in between can read the password.", "url")
 		}
+		if https && c.ViaConnect {
+			warn("via_connect has no effect with an https url", "Leave it out: such requests go through CONNECT anyway.", "via_connect")
+		}
 		if !https && c.TLS != nil {
 			fail("tls without https", "Use an https url, or leave the tls block out.", "tls")
 		}

@@ -38,6 +38,8 @@ func TestValidation(t *testing.T) {
 		{"a fragment", values{"url": "http://host/soht#x"}, "url", false},
 		{"a login in the clear, to here", values{"url": "http://127.0.0.2:8080/soht", "username": "u", "password": "secret"}, "", false},
 		{"a login in the clear", values{"url": "http://host/soht", "username": "u", "password": "secret"}, "url", true},
+		{"CONNECT", values{"url": "http://host/soht", "via": "http://proxy:1", "via_connect": true}, "", false},
+		{"CONNECT with https", values{"url": ok["url"], "via_connect": true}, "via_connect", true},
 		{"tls without https", values{"url": "http://host/soht", "tls": values{}}, "tls", false},
 		{"unknown mode", values{"url": ok["url"], "mode": "fast"}, "mode", false},
 		{"no password", values{"url": ok["url"], "username": "u"}, "username", false},

@@ -324,6 +324,17 @@ func TestVia(t *testing.T) {
 	}
 }
 
+// tinyproxy says 401 where others say 407, and a gateway's 401 looks alike.
+func TestHintOfALogin(t *testing.T) {
+	for _, status := range []int{401, 407} {
+		s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Status: status}}}})
+		_, err := dial(t, towards(s, modeStateful), "db.corp:1")
+		if e := dialError(t, err); e.Reason != sdk.ReasonUnauthenticated || !strings.Contains(e.Hint, "user and password in via") {
+			t.Errorf("%d: %+v", status, e)
+		}
+	}
+}
+
 // A proxy that closes its connections and does not say so costs no tunnel: they
 // are not used twice.
 func TestViaThatHangsUp(t *testing.T) {

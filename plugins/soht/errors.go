@@ -129,11 +129,11 @@ func statusHint(action string, status int) string {
 	case status == http.StatusBadRequest && (action == "write" || action == "readwrite"):
 		return "the form may be too large for the server or a gateway: lower write_size"
 	case status == http.StatusUnauthorized:
-		return "something in front of the SOHT server wants a login: set headers"
+		return "something in front of the SOHT server wants a login: set user and password in via if it is the proxy, or else headers"
 	case status == http.StatusForbidden:
 		return "something in front of the SOHT server forbids the request: ask who runs it"
 	case status == http.StatusProxyAuthRequired:
-		return "the HTTP proxy wants other credentials: check user name and password in via"
+		return "an HTTP proxy wants a login: set user and password in via"
 	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusGone:
 		return "there is no SOHT service at this path: check url"
 	case status == http.StatusRequestEntityTooLarge:

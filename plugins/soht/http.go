@@ -95,7 +95,9 @@ func (c *Config) newTransport(cl *client, out sdk.Outbound, tlsConfig *tls.Confi
 		Protocols:              &protocols,
 	}
 	out.Use(t)
-	if proxy, err := t.Proxy(&http.Request{URL: cl.url}); proxy != nil && err == nil {
+	if c.ViaConnect {
+		t.Proxy = nil // a connection of DialContext goes through CONNECT
+	} else if proxy, err := t.Proxy(&http.Request{URL: cl.url}); proxy != nil && err == nil {
 		t.DialContext = dialFunc(t.DialContext).marked()
 		cl.doubtful.Store(true)
 	}

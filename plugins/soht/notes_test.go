@@ -228,6 +228,12 @@ func TestNoteBodyWithoutItsEnd(t *testing.T) {
 		s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"readwrite": {Cut: true}}}})
 		expectBroken(t, bare(t, config(s, modeStateless), sender(t, []byte("hello"))), ErrCut)
 	})
+	t.Run("a reply of readwrite that Jetty ends with its connection", func(t *testing.T) {
+		s := emulate(t, sohtemu.Options{Container: sohtemu.Jetty, IdlePoll: time.Millisecond})
+		if got := readAll(t, mustDial(t, towards(s, modeStateless), sender(t, []byte("hello")))); string(got) != "hello" {
+			t.Errorf("%q", got)
+		}
+	})
 	t.Run("a reply of readwrite that nobody can tell whole", func(t *testing.T) {
 		s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{HTTP10: true}})
 		e := expectBroken(t, bare(t, config(s, modeStateless), sender(t, []byte("hello"))), ErrCut)

@@ -33,14 +33,15 @@ const (
 
 // Config is the body of an upstream block. Its zero value is not useful.
 type Config struct {
-	URL       string            `tunneld:"url,required" doc:"address of the SOHT service, http or https"`
-	Mode      string            `tunneld:"mode" default:"stateful" one_of:"stateful,stateless" doc:"stateful: one request that lasts as long as the tunnel brings the data. stateless: short requests only, for gateways that hold answers back; slower. Neither can end one direction alone: the target sees the client's end of file only with the end of the tunnel, which comes once the target has been silent for half_close"`
-	Username  string            `tunneld:"username" required_with:"password" doc:"login at the SOHT server"`
-	Password  sdk.Secret        `tunneld:"password" required_with:"username" doc:"login at the SOHT server"`
-	WriteSize sdk.Size          `tunneld:"write_size" default:"32KiB" min:"1" max:"64KiB" doc:"most bytes that one request carries to the target; a gateway sees up to three times as many"`
-	Headers   map[string]string `tunneld:"headers,sensitive" doc:"headers of each request, for gateways that want some"`
-	TLS       *sdk.TLS          `tunneld:"tls" doc:"TLS towards an https url"`
-	Timeouts  sdk.Timeouts      `tunneld:"timeouts" min:"1ms" doc:"connect is for each HTTP connection, handshake for TLS and for the answer to an open, which takes as long as the server needs to reach the target"`
+	URL        string            `tunneld:"url,required" doc:"address of the SOHT service, http or https"`
+	Mode       string            `tunneld:"mode" default:"stateful" one_of:"stateful,stateless" doc:"stateful: one request that lasts as long as the tunnel brings the data. stateless: short requests only, for gateways that hold answers back; slower. Neither can end one direction alone: the target sees the client's end of file only with the end of the tunnel, which comes once the target has been silent for half_close"`
+	Username   string            `tunneld:"username" required_with:"password" doc:"login at the SOHT server"`
+	Password   sdk.Secret        `tunneld:"password" required_with:"username" doc:"login at the SOHT server"`
+	WriteSize  sdk.Size          `tunneld:"write_size" default:"32KiB" min:"1" max:"64KiB" doc:"most bytes that one request carries to the target; a gateway sees up to three times as many"`
+	Headers    map[string]string `tunneld:"headers,sensitive" doc:"headers of each request, for gateways that want some"`
+	ViaConnect bool              `tunneld:"via_connect" default:"false" doc:"through an HTTP proxy in via, send the requests to an http url by CONNECT, as those to an https url always are"`
+	TLS        *sdk.TLS          `tunneld:"tls" doc:"TLS towards an https url"`
+	Timeouts   sdk.Timeouts      `tunneld:"timeouts" min:"1ms" doc:"connect is for each HTTP connection, handshake for TLS and for the answer to an open, which takes as long as the server needs to reach the target"`
 
 	forms      sync.Pool
 	background sync.WaitGroup // opens that nobody waits for any more

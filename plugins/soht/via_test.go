@@ -70,6 +70,39 @@ func TestDoubtsKeepNoConnection(t *testing.T) {
 	runtime.KeepAlive(c)
 }
 
+// With via_connect a proxy is asked for CONNECT and sees no request.
+func TestViaConnect(t *testing.T) {
+	s := emulate(t, sohtemu.Options{IdlePoll: time.Millisecond})
+	methods := make(chan string, 64)
+	proxy := nettest.Serve(t, func(c *net.TCPConn) {
+		r, err := http.ReadRequest(bufio.NewReader(c)) // nothing comes behind it before the answer
+		if err != nil {
+			return
+		}
+		methods <- r.Method + " " + r.RequestURI + " " + r.Header.Get("Proxy-Authorization")
+		up, err := net.Dial("tcp", r.RequestURI)
+		if err != nil || r.Method != http.MethodConnect {
+			_, _ = io.WriteString(c, "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
+			return
+		}
+		defer up.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		var both sync.WaitGroup
+		both.Go(func() { _, _ = io.Copy(up, c); _ = up.(*net.TCPConn).CloseWrite() })
+		_, _ = io.Copy(c, up)
+		_ = c.CloseWrite()
+		both.Wait()
+	})
+	modes(t, func(t *testing.T, mode string) {
+		c := mustDial(t, towards(s, mode, values{"via": "http://u:p@" + proxy, "via_connect": true}), nettest.Serve(t, nettest.Echo))
+		write(t, c, []byte("hi"))
+		read(t, c, 2)
+		if got := receive(t, methods); got != "CONNECT "+s.Addr()+" Basic dTpw" {
+			t.Errorf("the proxy was asked for %q", got)
+		}
+	})
+}
+
 // A proxy that takes the connection and does not answer CONNECT, or not to the
 // end, costs the upstream's own time, and is named.
 func TestViaThatDoesNotAnswer(t *testing.T) {

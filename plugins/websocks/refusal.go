@@ -37,7 +37,7 @@ func (h *handshake) refusal(ctx context.Context, resp *http.Response) error {
 	}
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && h.config.Username == "":
-		e.Hint = "the server wants a user: set username and password"
+		e.Hint = "the server wants a user: set username and password, or those of a proxy in front of it in via"
 	case resp.StatusCode == http.StatusUnauthorized:
 		e.Hint += clockHint(resp.Header.Get("Date"), h.config.clock())
 	case resp.StatusCode/100 == 3 && resp.Header.Get("Location") != "":
@@ -50,9 +50,9 @@ func (h *handshake) refusal(ctx context.Context, resp *http.Response) error {
 func statusHint(status int) string {
 	switch {
 	case status == http.StatusUnauthorized:
-		return "check username and password, and this machine's clock: the password is salted with the minute, and a clock that is two minutes off is refused"
+		return "check username and password (a proxy's belong in via), and this machine's clock: the password is salted with the minute, and a clock that is two minutes off is refused"
 	case status == http.StatusProxyAuthRequired:
-		return "a proxy in front of the server wants its own credentials: set them in headers"
+		return "a proxy in front of the server wants a login: set its address, user and password in via"
 	case status == http.StatusForbidden:
 		return "the gateway or the server does not allow this client: check its rules"
 	case status == http.StatusNotFound, status == http.StatusGone:
