@@ -269,7 +269,7 @@ func refused(t *testing.T, address string) {
 	}
 }
 
-// TestOnlyRSAKeyExchange: the hint says what can help.
+// TestOnlyRSAKeyExchange: the hint says what can help, and it does.
 func TestOnlyRSAKeyExchange(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
@@ -278,20 +278,31 @@ func TestOnlyRSAKeyExchange(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	at := sServer(t, "-cert", cert, "-key", key, "-tls1_2", "-cipher", "AES128-GCM-SHA256", "-rev")
-	listen := nettest.FreeAddress(t)
-	log := daemon(t, fmt.Sprintf(`
-upstream "direct" "old" {
-  tls { ca_file = %q }
+	addresses := map[string]string{"standard": nettest.FreeAddress(t), "chosen": nettest.FreeAddress(t)}
+	config := ""
+	for name, more := range map[string]string{"standard": "", "chosen": `cipher_suites = ["TLS_RSA_WITH_AES_128_GCM_SHA256"]`} {
+		config += fmt.Sprintf(`
+upstream "direct" %[1]q {
+  tls {
+    ca_file = %[2]q
+    %[3]s
+  }
 }
-listener "tcp" "l" {
-  address = %q
-  target  = "localhost:%s"
+listener "tcp" %[1]q {
+  address = %[4]q
+  target  = "localhost:%[5]s"
 }
-route "r" { upstreams = [upstream.direct.old] }
-`, cert, listen, port(at)))
-	refused(t, listen)
+route %[1]q {
+  match { listeners = [listener.tcp.%[1]s] }
+  upstreams = [upstream.direct.%[1]s]
+}
+`, name, cert, more, addresses[name], port(at))
+	}
+	log := daemon(t, config)
+	refused(t, addresses["standard"])
 	line := log.Await(t, 1, "msg", "connection failed", "stage", "tls")[0]
-	if text := fmt.Sprint(line["hint"]); !strings.Contains(text, "enable ECDHE there") {
+	if text := fmt.Sprint(line["hint"]); !strings.Contains(text, "enable ECDHE there, or name one of its own in tls.cipher_suites") {
 		t.Errorf("hint %q of %v", text, line["err"])
 	}
+	clientEnds(t, addresses["chosen"], "hello\n", "olleh\n")
 }
