@@ -1,7 +1,11 @@
 package tlsconf
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -54,6 +58,29 @@ func TestClientOffers(t *testing.T) {
 	}
 }
 
+// TestRSAKeyExchange: a server with nothing else is reached once one of its suites is named.
+func TestRSAKeyExchange(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MaxVersion: tls.VersionTLS12,
+		CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256},
+	}
+	for suites, reached := range map[string]bool{"": false, "TLS_RSA_WITH_AES_128_GCM_SHA256": true} {
+		s, err := meet(t, NewClient(ClientOptions{InsecureSkipVerify: true, CipherSuites: suites}).must(t, "x"), server)
+		if (err == nil) != reached || reached && tls.CipherSuiteName(s.client.CipherSuite) != suites {
+			t.Errorf("%q: %s, %v", suites, tls.CipherSuiteName(s.client.CipherSuite), err)
+		}
+	}
+}
+
 // TestProblems: each with the option that it is of.
 func TestProblems(t *testing.T) {
 	suites := func(names ...string) ClientOptions { return ClientOptions{CipherSuites: JoinSuites(names)} }
@@ -63,13 +90,13 @@ func TestProblems(t *testing.T) {
 	}{
 		"none":             {ClientOptions{MinVersion: "1.2", MaxVersion: "1.3", CipherSuites: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"}, nil},
 		"turned round":     {ClientOptions{MinVersion: "1.3", MaxVersion: "1.2"}, []string{"max_version 0: the newest version: "}},
-		"weak":             {suites("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_WITH_AES_128_GCM_SHA256"), []string{"cipher_suites 1: warning: a weak cipher suite: no forward secrecy"}},
+		"weak":             {suites("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_WITH_AES_128_GCM_SHA256"), []string{"cipher_suites 1: warning: a weak cipher suite: no forward secrecy, or a known weakness"}},
 		"TLS 1.3's":        {suites("TLS_AES_128_GCM_SHA256"), []string{"cipher_suites 0: a cipher suite of TLS 1.3: Remove it"}},
 		"OpenSSL's":        {suites("ECDHE-RSA-AES128-GCM-SHA256"), []string{`cipher_suites 0: not the name: Did you mean "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"?`}},
 		"OpenSSL's RSA":    {suites("AES128-GCM-SHA256"), []string{`cipher_suites 0: not the name: Did you mean "TLS_RSA_WITH_AES_128_GCM_SHA256"?`}},
 		"in small letters": {suites("tls_ecdhe_rsa_with_aes_128_gcm_sha256"), []string{`cipher_suites 0: not the name: Did you mean "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"?`}},
 		"unknown":          {suites("RC5"), []string{"cipher_suites 0: not the name: TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256. Go's others, such as TLS_RSA_WITH_AES_128_GCM_SHA256, are taken too"}},
-		"empty":            {ClientOptions{CipherSuites: JoinSuites([]string{"", "TLS_RSA_WITH_AES_128_GCM_SHA256"})}, []string{"cipher_suites 0: not the name: ", "cipher_suites 1: warning: a weak cipher suite: no forward secrecy"}},
+		"empty":            {ClientOptions{CipherSuites: JoinSuites([]string{"", "TLS_RSA_WITH_AES_128_GCM_SHA256"})}, []string{"cipher_suites 0: not the name: ", "cipher_suites 1: warning: a weak cipher suite: no forward secrecy, or a known weakness"}},
 		"of no use":        {ClientOptions{MinVersion: "1.3", CipherSuites: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"}, []string{"cipher_suites 0: warning: the choice of cipher_suites has no effect: "}},
 	} {
 		t.Run(name, func(t *testing.T) {
