@@ -18,8 +18,9 @@ import (
 // What is here warns of times that another one, which is shorter, keeps from ever being
 // over. It looks at times that somebody wrote, since a default is meant for all.
 
-// listenerTimes warns of those of a listener.
+// listenerTimes warns of those of a listener, of each once.
 func (p *parser) listenerTimes(t Timeouts, b *hclsyntax.Block) {
+	told := ""
 	for _, c := range []struct {
 		name, shorter string
 		time, limit   time.Duration
@@ -28,10 +29,10 @@ func (p *parser) listenerTimes(t Timeouts, b *hclsyntax.Block) {
 		{"half_close", "lifetime", t.HalfClose, t.Lifetime},
 		{"half_close", "idle", t.HalfClose, t.Idle},
 	} {
-		if c.limit > 0 && c.time > c.limit && isWritten(b, "timeouts", c.name) {
+		if c.name != told && c.limit > 0 && c.time > c.limit && isWritten(b, "timeouts", c.name) {
+			told = c.name
 			p.warnAt(locate(b, "timeouts", c.name), fmt.Sprintf("%q cannot apply", c.name),
 				fmt.Sprintf("%q is shorter and ends the tunnel first. Raise that, or lower or remove this.", c.shorter))
-			return
 		}
 	}
 }

@@ -58,6 +58,7 @@ func TestTimesThatCannotApply(t *testing.T) {
 		"the listener's idle":           {"", listener("l", "timeouts {\nidle = \"2h\"\nlifetime = \"1h\"\n}"), "", []string{`8: "idle" cannot apply: "lifetime" is shorter and ends the tunnel first.`}},
 		"the listener's half_close":     {"", listener("l", "timeouts {\nidle = \"2m\"\nhalf_close = \"3m\"\n}"), "", []string{`9: "half_close" cannot apply: "idle" is shorter`}},
 		"the listener's beyond the end": {"", listener("l", "timeouts {\nlifetime = \"2m\"\nhalf_close = \"3m\"\n}"), "", []string{`9: "half_close" cannot apply: "lifetime" is shorter`}},
+		"both of the listener's":        {"", listener("l", "timeouts {\nidle = \"2h\"\nlifetime = \"1h\"\nhalf_close = \"3h\"\n}"), "", []string{`8: "idle" cannot apply`, `10: "half_close" cannot apply: "lifetime" is shorter`}},
 		"the default half_close":        {"", listener("l", `timeouts { lifetime = "10s" }`), "", nil},
 		"idle as long as the rest":      {"", listener("l", "timeouts {\nidle = \"1h\"\nlifetime = \"1h\"\n}"), "", nil},
 		"nobody leads to it, told so":   {long, listener("l", ""), `match { hosts = ["other.corp"] }`, nil},
