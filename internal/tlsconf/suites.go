@@ -7,18 +7,23 @@ import (
 	"strings"
 )
 
-// suitesSeparator stands between the names of ClientOptions.CipherSuites.
+// suitesSeparator ends each name of ClientOptions.CipherSuites, also an empty one.
 const suitesSeparator = ","
 
 // JoinSuites makes what ClientOptions.CipherSuites is of names.
-func JoinSuites(names []string) string { return strings.Join(names, suitesSeparator) }
+func JoinSuites(names []string) (joined string) {
+	for _, name := range names {
+		joined += name + suitesSeparator
+	}
+	return joined
+}
 
 // splitSuites is the reverse of JoinSuites.
 func splitSuites(joined string) []string {
 	if joined == "" {
 		return nil
 	}
-	return strings.Split(joined, suitesSeparator)
+	return strings.Split(strings.TrimSuffix(joined, suitesSeparator), suitesSeparator)
 }
 
 // suitesOf are those of Go's that a version of TLS has.

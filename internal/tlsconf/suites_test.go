@@ -88,16 +88,17 @@ func TestProblems(t *testing.T) {
 		options ClientOptions
 		want    []string // "option index: the beginning of the summary: a part of the detail"
 	}{
-		"none":             {ClientOptions{MinVersion: "1.2", MaxVersion: "1.3", CipherSuites: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"}, nil},
-		"turned round":     {ClientOptions{MinVersion: "1.3", MaxVersion: "1.2"}, []string{"max_version 0: the newest version: "}},
-		"weak":             {suites("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_WITH_AES_128_GCM_SHA256"), []string{"cipher_suites 1: warning: a weak cipher suite: no forward secrecy, or a known weakness"}},
-		"TLS 1.3's":        {suites("TLS_AES_128_GCM_SHA256"), []string{"cipher_suites 0: a cipher suite of TLS 1.3: Remove it"}},
-		"OpenSSL's":        {suites("ECDHE-RSA-AES128-GCM-SHA256"), []string{`cipher_suites 0: not the name: Did you mean "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"?`}},
-		"OpenSSL's RSA":    {suites("AES128-GCM-SHA256"), []string{`cipher_suites 0: not the name: Did you mean "TLS_RSA_WITH_AES_128_GCM_SHA256"?`}},
-		"in small letters": {suites("tls_ecdhe_rsa_with_aes_128_gcm_sha256"), []string{`cipher_suites 0: not the name: Did you mean "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"?`}},
-		"unknown":          {suites("RC5"), []string{"cipher_suites 0: not the name: TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256. Go's others, such as TLS_RSA_WITH_AES_128_GCM_SHA256, are taken too"}},
-		"empty":            {ClientOptions{CipherSuites: JoinSuites([]string{"", "TLS_RSA_WITH_AES_128_GCM_SHA256"})}, []string{"cipher_suites 0: not the name: ", "cipher_suites 1: warning: a weak cipher suite: no forward secrecy, or a known weakness"}},
-		"of no use":        {ClientOptions{MinVersion: "1.3", CipherSuites: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"}, []string{"cipher_suites 0: warning: the choice of cipher_suites has no effect: "}},
+		"none":              {ClientOptions{MinVersion: "1.2", MaxVersion: "1.3", CipherSuites: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"}, nil},
+		"turned round":      {ClientOptions{MinVersion: "1.3", MaxVersion: "1.2"}, []string{"max_version 0: the newest version: "}},
+		"weak":              {suites("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_WITH_AES_128_GCM_SHA256"), []string{"cipher_suites 1: warning: a weak cipher suite: no forward secrecy, or a known weakness"}},
+		"TLS 1.3's":         {suites("TLS_AES_128_GCM_SHA256"), []string{"cipher_suites 0: a cipher suite of TLS 1.3: Remove it"}},
+		"OpenSSL's":         {suites("ECDHE-RSA-AES128-GCM-SHA256"), []string{`cipher_suites 0: not the name: Did you mean "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"?`}},
+		"OpenSSL's RSA":     {suites("AES128-GCM-SHA256"), []string{`cipher_suites 0: not the name: Did you mean "TLS_RSA_WITH_AES_128_GCM_SHA256"?`}},
+		"in small letters":  {suites("tls_ecdhe_rsa_with_aes_128_gcm_sha256"), []string{`cipher_suites 0: not the name: Did you mean "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"?`}},
+		"unknown":           {suites("RC5"), []string{"cipher_suites 0: not the name: TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256. Go's others, such as TLS_RSA_WITH_AES_128_GCM_SHA256, are taken too"}},
+		"empty":             {ClientOptions{CipherSuites: JoinSuites([]string{"", "TLS_RSA_WITH_AES_128_GCM_SHA256"})}, []string{"cipher_suites 0: not the name: ", "cipher_suites 1: warning: a weak cipher suite: no forward secrecy, or a known weakness"}},
+		"nothing but empty": {suites(""), []string{"cipher_suites 0: not the name: "}},
+		"of no use":         {ClientOptions{MinVersion: "1.3", CipherSuites: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"}, []string{"cipher_suites 0: warning: the choice of cipher_suites has no effect: "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []Problem
