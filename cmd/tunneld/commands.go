@@ -90,7 +90,7 @@ func pluginCommand() *cobra.Command {
 	var config, format string
 	list := &cobra.Command{
 		Use:   "list",
-		Short: "List the plugins: the bundled ones, and with --config its own",
+		Short: "List the plugins: the bundled ones, those in the plugin folder, and with --config its own",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			infos, err := core.Plugins(cmd.Context(), options(config))

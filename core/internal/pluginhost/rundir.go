@@ -50,7 +50,7 @@ func makeRunDir(base string) (*runDir, error) {
 		return nil, fmt.Errorf("run directory %s: %d bytes, and the path of a unix socket leaves room for %d: choose a shorter daemon.run_dir", base, len(base), maxRunDir)
 	}
 	if err := os.MkdirAll(base, 0o700); err != nil {
-		return nil, fmt.Errorf("run directory: %w", err)
+		return nil, fmt.Errorf("run directory %s: %w: make it, or choose another daemon.run_dir", base, err)
 	}
 	if err := trusted(base); err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func makeRunDir(base string) (*runDir, error) {
 	for range 10 {
 		d, err := claim(base)
 		if err != nil {
-			return nil, fmt.Errorf("run directory: %w", err)
+			return nil, fmt.Errorf("run directory %s: %w: let this user write to it, or choose another daemon.run_dir", base, err)
 		}
 		if d != nil {
 			return d, nil

@@ -100,6 +100,8 @@ func TestRunDirRefused(t *testing.T) {
 		open:                             "others may write to it",
 		"/" + strings.Repeat("long", 30): "choose a shorter daemon.run_dir",
 		file:                             "not a directory",
+		filepath.Join(file, "below"):     "make it, or choose another daemon.run_dir",
+		"/proc":                          "choose another daemon.run_dir",
 	} {
 		if d, err := makeRunDir(base); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, %v", base, d, err)
