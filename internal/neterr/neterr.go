@@ -102,7 +102,7 @@ func Classify(err error) Meaning {
 	case alert == alertHandshakeFailure:
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, true, "either the server requires a client certificate (set tls.cert_file and tls.key_file), or it does not know the name (set tls.server_name), or it shares no cipher suite with this client: enable ECDHE there, or name one of its own in tls.cipher_suites (RSA key exchange is not offered by itself)"}
 	case alert == alertProtocolVersion:
-		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server and this client share no TLS version: check tls.min_version, and that the server speaks TLS 1.2 or 1.3"}
+		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server and this client share no TLS version: check tls.min_version and tls.max_version, and that the server speaks TLS 1.2 or 1.3"}
 	case isAlert:
 		return Meaning{pluginv1.Reason_REASON_PROTOCOL, false, "the server refused the TLS handshake: see its log"}
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -153,7 +153,7 @@ func TestHintsOfTLS(t *testing.T) {
 		},
 		"an old version": {
 			&tls.Config{Certificates: []tls.Certificate{modern}, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10},
-			[]string{"TLS version", "speaks TLS 1.2 or 1.3"},
+			[]string{"tls.min_version and tls.max_version", "speaks TLS 1.2 or 1.3"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
