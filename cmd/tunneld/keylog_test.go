@@ -11,8 +11,8 @@ import (
 	"github.com/tunneld/tunneld/plugins/azrelay/azrelayemu"
 )
 
-// TestKeyLog through a daemon and a plugin's process: the keys are written for who asks
-// for them twice, each start and reload warns, and by the configuration alone nothing starts.
+// TestKeyLog through a daemon and a plugin's process: the keys are written if they are
+// asked for twice, each start and reload warns, and by the configuration alone nothing starts.
 func TestKeyLog(t *testing.T) {
 	s, err := azrelayemu.Start(azrelayemu.Options{
 		TLS:               true,

@@ -10,13 +10,13 @@ import (
 )
 
 // KeyLogEnv is the environment variable that has to be 1 beside ClientOptions.KeyLogFile:
-// a file of keys opens all that was said, and is to be there by no oversight.
+// who reads a file of keys can decrypt everything, so it is not to be there by an oversight.
 const KeyLogEnv = "TUNNELD_KEY_LOG"
 
 func keyLogAsked() bool { return os.Getenv(KeyLogEnv) == "1" }
 
 // errKeyLogOnce is a key log that was asked for once.
-var errKeyLogOnce = errors.New("the key_log_file is asked for only once: " + KeyLogEnv + " is not 1")
+var errKeyLogOnce = errors.New("the key log is asked for only once: " + KeyLogEnv + " is not 1")
 
 // keyLog appends the keys of TLS sessions to the file with this path, in NSS's format
 // (https://firefox-source-docs.mozilla.org/security/nss/legacy/key_log_format/). It opens
@@ -115,7 +115,7 @@ func keyLogProblems(file string) []Problem {
 	switch {
 	case !keyLogAsked():
 		p.Summary = errKeyLogOnce.Error()
-		p.Detail = "Whoever reads that file can decrypt the connections, so it needs a second word: set " + KeyLogEnv + "=1 in tunneld's environment, or remove key_log_file."
+		p.Detail = "Whoever reads that file can decrypt the connections, so it has to be asked for twice: set " + KeyLogEnv + "=1 in tunneld's environment, or remove key_log_file."
 	case err != nil:
 		p.Summary, p.Detail = "cannot write the keys: "+err.Error(), "Name a file in a folder of tunneld's user alone. It is made with mode 0600."
 	default:
