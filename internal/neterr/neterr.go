@@ -168,10 +168,11 @@ const (
 	alertCertificateRequired tls.AlertError = 116
 )
 
-// aboutClientCertificate says whether an alert is about our certificate (RFC
-// 8446, section 6.2: 42 to 48 and 116).
+// aboutClientCertificate says whether an alert is about our certificate (RFC 8446, section
+// 6.2: 42 to 46, unknown_ca, access_denied and 116). no_certificate (41) is of SSL 3, and
+// what Mbed TLS sends with TLS 1.3 for want of one.
 func aboutClientCertificate(a tls.AlertError) bool {
-	return a >= 42 && a <= 48 || a == alertCertificateRequired
+	return a >= 41 && a <= 46 || a == 48 || a == 49 || a == alertCertificateRequired
 }
 
 // RefusesCertificate says whether err is the alert of a server that refuses the client's
