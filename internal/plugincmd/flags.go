@@ -81,6 +81,39 @@ func Words[T ~string](words ...T) map[string]T {
 	return m
 }
 
+// Number defines a flag that takes a decimal number between two others; the value that is
+// there, the default, may be another. In its usage the number's name is in backquotes.
+func Number(cmd *cobra.Command, to *int, name, usage string, least, most int) {
+	cmd.Flags().Var(&number{to, least, most}, name, usage)
+}
+
+type number struct {
+	to          *int
+	least, most int
+}
+
+func (n *number) Type() string { return "int" }
+func (n *number) String() string {
+	if n.to == nil {
+		return ""
+	}
+	return strconv.Itoa(*n.to)
+}
+
+func (n *number) Set(text string) (err error) {
+	*n.to, err = ParseNumber(text, n.least, n.most)
+	return err
+}
+
+// ParseNumber reads a decimal number between two others.
+func ParseNumber(text string, least, most int) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < least || n > most {
+		return 0, fmt.Errorf("it is not a number from %d to %d", least, most)
+	}
+	return n, nil
+}
+
 // Hex defines a flag that takes a byte as the protocols' descriptions write it: two hex
 // digits.
 func Hex[T ~byte](cmd *cobra.Command, to *T, name, usage string) {

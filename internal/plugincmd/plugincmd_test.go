@@ -128,15 +128,17 @@ func TestFlags(t *testing.T) {
 		step  int
 		word  = "b"
 		octet byte
+		count int
 		pairs map[string]string
 		users *UserFiles
 		read  map[string]string
 	)
 	add := func(cmd *cobra.Command) {
-		step, octet, pairs = 0, 0, nil
+		step, octet, count, pairs = 0, 0, 0, nil
 		Choose(cmd, &step, "step", "a step", map[string]int{"first": 1, "second": 2})
 		Choose(cmd, &word, "word", "a word", Words("a", "b"))
 		Hex(cmd, &octet, "octet", "a byte")
+		Number(cmd, &count, "count", "how `MANY`", 2, 9)
 		Pairs(cmd, &pairs, "map", "HOST=HOST", "a mapping")
 		users = Logins(cmd)
 	}
@@ -145,15 +147,16 @@ func TestFlags(t *testing.T) {
 		return err
 	}
 	al, bob := filepath.Join(dir, "al"), filepath.Join(dir, "bob")
-	cmdtest.Start(t, fake(add, started), "--step", "second", "--octet", "8F", "--map", "a=b=c", "--map", "d=e", "--user", "bob="+bob, "--user", "al="+al)
-	if step != 2 || word != "b" || octet != 0x8f || fmt.Sprint(pairs) != "map[a:b=c d:e]" || fmt.Sprint(read) != "map[al:of al bob:of bob]" {
-		t.Error(step, word, octet, pairs, read)
+	cmdtest.Start(t, fake(add, started), "--step", "second", "--octet", "8F", "--count", "9", "--map", "a=b=c", "--map", "d=e", "--user", "bob="+bob, "--user", "al="+al)
+	if step != 2 || word != "b" || octet != 0x8f || count != 9 || fmt.Sprint(pairs) != "map[a:b=c d:e]" || fmt.Sprint(read) != "map[al:of al bob:of bob]" {
+		t.Error(step, word, octet, count, pairs, read)
 	}
 	if got := fmt.Sprint(users.Attributes()); got != fmt.Sprintf(`[{username "al"} {password trimspace(file("%s"))}]`, al) {
 		t.Error(got)
 	}
 	for _, wrong := range [][2]string{
-		{"--step=third", "not one of first, second"}, {"--octet=100", "not a byte in hex"}, {"--map=a", "not HOST=HOST"},
+		{"--step=third", "not one of first, second"}, {"--octet=100", "not a byte in hex"},
+		{"--count=1", "not a number from 2 to 9"}, {"--count=10", "not a number from 2 to 9"}, {"--count=x", "not a number from 2 to 9"}, {"--map=a", "not HOST=HOST"},
 		{"--address=20016", "not HOST:PORT"}, {"--address=127.0.0.1:http", "not HOST:PORT"}, {"--address=127.0.0.1:65536", "not HOST:PORT"},
 		{"--map==a", "not HOST=HOST"}, {"--user=al", "not NAME=FILE"}, {"--user=al=" + filepath.Join(dir, "none"), `user "al": read password`},
 	} {
@@ -161,7 +164,7 @@ func TestFlags(t *testing.T) {
 	}
 	cmdtest.Fails(t, fake(add, started), "given twice", "--map=a=b", "--map=a=c")
 	help := fake(add, started).Flags().FlagUsages()
-	for _, want := range []string{"--map HOST=HOST ", "--octet HEX ", "--step WORD ", "a step: first, second\n", "(default b)\n", "--user NAME=FILE "} {
+	for _, want := range []string{"--map HOST=HOST ", "--octet HEX ", "--count MANY ", "--step WORD ", "a step: first, second\n", "(default b)\n", "--user NAME=FILE "} {
 		if !strings.Contains(help, want) {
 			t.Errorf("%q is missing in\n%s", want, help)
 		}

@@ -56,7 +56,7 @@ token signed by the key, even with --anonymous.`,
 	f.DurationVar(&o.AcceptTimeout, "accept-timeout", 0, "how long a sender waits for a listener, instead of the service's 30s")
 
 	b := &o.Faults
-	f.IntVar(&b.Status, "fault-status", 0, "refuse every sender with this HTTP `STATUS`")
+	plugincmd.Number(cmd, &b.Status, "fault-status", "refuse every sender with this HTTP `STATUS`", 400, 599)
 	f.StringVar(&b.Reason, "fault-reason", "", "the `TEXT` of --fault-status, to which a TrackingId is added")
 	f.BoolVar(&b.BadAccept, "fault-bad-accept", false, "answer with a wrong Sec-WebSocket-Accept")
 	f.BoolVar(&b.Extension, "fault-extension", false, "answer with an extension that nobody offered")
@@ -88,8 +88,6 @@ func (e *emulation) check() error {
 		return plugincmd.Usage("give --key-file, or --anonymous to let every sender in")
 	case e.keyFile == "" && e.forward == "" && len(e.bridge)+len(e.udp) == 0:
 		return plugincmd.Usage("give --key-file, --forward or --bridge: a listener needs a token, even if senders need none")
-	case e.options.Faults.Status != 0 && (e.options.Faults.Status < 400 || e.options.Faults.Status > 599):
-		return plugincmd.Usage("--fault-status is not a refusal: give a status from 400 to 599")
 	}
 	return nil
 }

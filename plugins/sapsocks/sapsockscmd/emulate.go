@@ -68,7 +68,7 @@ Kubernetes mounts it.`,
 	f.StringVar(&o.ClientID, "client-id", "", "the client's `ID`, instead of one as SAP forms them")
 	plugincmd.File(cmd, &e.secretFile, "client-secret-file", "the `FILE` with the client's secret, or - for standard input; a random one without, anew each time")
 	f.DurationVar(&o.TokenLife, "token-life", time.Hour, "how long a token is good")
-	f.IntVar(&o.TokenSize, "token-size", 0, "how long a token is at least, in `BYTES`")
+	plugincmd.Number(cmd, &o.TokenSize, "token-size", "how long a token is at least, in `BYTES`", 0, 1<<20)
 	plugincmd.Choose(cmd, &e.print, "print", "what is written to standard output",
 		plugincmd.Words(printShell, printVCAP, printDefaultEnv, printUpstream))
 	f.StringVar(&e.folder, "service-binding", "", "write the binding into this `FOLDER` too, a file for each credential")
@@ -102,7 +102,7 @@ func (e *emulation) faults(cmd *cobra.Command) {
 
 	f.BoolVar(&t.Silent, "fault-token-silent", false, "have the token service never answer")
 	f.DurationVar(&t.Delay, "fault-token-delay", 0, "wait before each answer of the token service")
-	f.IntVar(&t.Status, "fault-token-status", 0, "answer with this HTTP `STATUS` instead of a token")
+	plugincmd.Number(cmd, &t.Status, "fault-token-status", "answer with this HTTP `STATUS` instead of a token", 200, 599)
 	f.StringVar(&t.Body, "fault-token-body", "", "answer with this `TEXT` instead of a token")
 	f.StringVar(&t.ContentType, "fault-token-content-type", "text/html", "the `TYPE` of such an answer")
 	f.StringVar(&t.RetryAfter, "fault-token-retry-after", "", "the `VALUE` of Retry-After in such an answer")

@@ -298,6 +298,8 @@ func TestUsage(t *testing.T) {
 		{"port from 1 to 65535", []string{"--map", "db.corp:1=127.0.0.1:0"}},
 		{"no binding", []string{"--trusted", "--print", "vcap"}},
 		{"--fault-bound", []string{"--fault-bound", "x"}},
+		{"from 0 to 1048576", []string{"--token-size", "-4"}},
+		{"from 200 to 599", []string{"--fault-token-status", "1000"}},
 		{"--fault-close-at or --fault-reset-at", []string{"--fault-close-at", "request", "--fault-reset-at", "greeting"}},
 		{"this machine alone", []string{"--address", "0.0.0.0:0"}},
 		{"this machine alone", []string{"--token-address", "0.0.0.0:0"}},

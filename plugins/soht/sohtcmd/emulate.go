@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -78,7 +77,7 @@ func (e *emulation) faults(cmd *cobra.Command) {
 	e.onAction(cmd, "fault-drop", "ACTION", "do what this action asks for, and close the HTTP connection without an answer", func(f *sohtemu.Fault, _ string) error { f.Drop = true; return nil })
 	e.onAction(cmd, "fault-cut", "ACTION", "do what this action asks for, and break the answer off half-way", func(f *sohtemu.Fault, _ string) error { f.Cut = true; return nil })
 	e.onAction(cmd, "fault-status", "ACTION=STATUS", "answer this action with this HTTP status", func(f *sohtemu.Fault, value string) (err error) {
-		f.Status, err = number(value, 100, 999)
+		f.Status, err = plugincmd.ParseNumber(value, 200, 599)
 		return err
 	})
 	e.onAction(cmd, "fault-header", "ACTION=NAME:VALUE", "answer this action with this header", func(f *sohtemu.Fault, value string) error {
@@ -107,18 +106,9 @@ func (e *emulation) faults(cmd *cobra.Command) {
 		return nil
 	})
 	e.onAction(cmd, "fault-after", "ACTION=MANY", "have so many requests of this action go well first", func(f *sohtemu.Fault, value string) (err error) {
-		f.After, err = number(value, 0, math.MaxInt32)
+		f.After, err = plugincmd.ParseNumber(value, 0, math.MaxInt32)
 		return err
 	})
-}
-
-// number reads a decimal number within bounds.
-func number(text string, least, most int) (int, error) {
-	n, err := strconv.Atoi(text)
-	if err != nil || n < least || n > most {
-		return 0, fmt.Errorf("%q is not a number from %d to %d", text, least, most)
-	}
-	return n, nil
 }
 
 // answer makes a whole answer of a fault, with these headers.

@@ -72,7 +72,7 @@ func (e *emulation) faults(cmd *cobra.Command) {
 	f.BoolVar(&b.TLS13, "fault-tls13", false, "speak TLS 1.3 as well, and refuse unknown ALPN by an alert instead of silence")
 	f.BoolVar(&b.CloseNotify, "fault-close-notify", false, "end directions of TLS by close_notify, and take the client's for an end")
 	f.DurationVar(&b.ClockOffset, "fault-clock-offset", 0, "how far the server's clock is ahead")
-	f.IntVar(&b.Status, "fault-status", 0, "answer each request with this HTTP `STATUS`")
+	plugincmd.Number(cmd, &b.Status, "fault-status", "answer each request with this HTTP `STATUS`", 200, 599)
 	f.StringVar(&b.Body, "fault-body", "", "the body, `TEXT`, of a refusal")
 	f.BoolVar(&b.OpenBody, "fault-open-body", false, "give the body of a refusal no length and no end")
 	f.StringVar(&e.raw, "fault-raw", "", "send this `TEXT` instead of an HTTP answer; \\r and \\n stand for line ends")

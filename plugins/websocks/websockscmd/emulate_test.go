@@ -268,6 +268,7 @@ func TestUsage(t *testing.T) {
 		{`--map: "db.corp" is not host:port`, []string{"--map", "db.corp=127.0.0.1:1"}},
 		{"port from 1 to 65535", []string{"--map", "db.corp:1=127.0.0.1:0"}},
 		{"give one of --fault-silent-at", []string{"--fault-silent-at", "accept", "--fault-close-at", "frame"}},
+		{"from 200 to 599", []string{"--fault-status", "101"}}, // a 101 needs a request that asks for one
 		{"not NAME:VALUE", []string{"--fault-header", "x"}},
 		{"not NAME:VALUE", []string{"--fault-replace-header", "x"}},
 		{`no header "Server"`, []string{"--fault-replace-header", "Server: x"}},
