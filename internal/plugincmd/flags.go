@@ -81,6 +81,15 @@ func Words[T ~string](words ...T) map[string]T {
 	return m
 }
 
+// Named are values by the names that they have themselves.
+func Named[T fmt.Stringer](values ...T) map[string]T {
+	m := map[string]T{}
+	for _, v := range values {
+		m[v.String()] = v
+	}
+	return m
+}
+
 // Number defines a flag that takes a decimal number between two others; the value that is
 // there, the default, may be another. In its usage the number's name is in backquotes.
 func Number(cmd *cobra.Command, to *int, name, usage string, least, most int) {

@@ -82,9 +82,7 @@ Kubernetes mounts it.`,
 // faults defines the flags of what goes wrong.
 func (e *emulation) faults(cmd *cobra.Command) {
 	b, t, f := &e.options.Faults, &e.options.Faults.Token, cmd.Flags()
-	steps := map[string]sapsocksemu.Step{
-		"greeting": sapsocksemu.StepGreeting, "authentication": sapsocksemu.StepAuth, "request": sapsocksemu.StepRequest,
-	}
+	steps := plugincmd.Named(sapsocksemu.StepGreeting, sapsocksemu.StepAuth, sapsocksemu.StepRequest)
 	plugincmd.Choose(cmd, &b.Silent, "fault-silent-at", "never answer at this `STEP`", steps)
 	plugincmd.Choose(cmd, &b.CloseAt, "fault-close-at", "close instead of answering at this `STEP`", steps)
 	plugincmd.Choose(cmd, &e.resetAt, "fault-reset-at", "reset the connection instead of answering at this `STEP`", steps)

@@ -339,7 +339,7 @@ func TestProxyFaults(t *testing.T) {
 		{"--fault-bound 0.0.0.0:0 --fault-with-data", []step{{greeting, chosen}, login, {ask, "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00hi"}}, cmdtest.Silent},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
-			_, c := emulate(t, append(strings.Fields(tt.args), "--map", "db.corp:5432="+talker)...)
+			e, c := emulate(t, append(strings.Fields(tt.args), "--map", "db.corp:5432="+talker)...)
 			token := c.token(t)
 			k := cmdtest.Dial(t, c.proxy())
 			for _, s := range tt.steps {
@@ -350,6 +350,9 @@ func TestProxyFaults(t *testing.T) {
 			}
 			if tt.end != "" {
 				k.Ends(tt.end)
+			}
+			if log := e.Stop(t); strings.Contains(tt.args, "-at ") && tt.end != cmdtest.Silent && !strings.Contains(log, "msg=fault") {
+				t.Errorf("logged %s", log)
 			}
 		})
 	}
@@ -383,7 +386,12 @@ func TestTokenFaults(t *testing.T) {
 		{args: []string{"--fault-token-born-expired"}, status: 200, body: `"expires_in":-1`},
 	} {
 		t.Run(fmt.Sprint(tt.args), func(t *testing.T) {
-			_, c := emulate(t, tt.args...)
+			e, c := emulate(t, tt.args...)
+			defer func() {
+				if log := e.Stop(t); tt.fails != "deadline" && tt.args[0] != "--fault-token-born-expired" && !strings.Contains(log, "msg=fault") {
+					t.Errorf("logged %s", log)
+				}
+			}()
 			client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 			if tt.fails == "deadline" {
 				client.Timeout = 50 * time.Millisecond

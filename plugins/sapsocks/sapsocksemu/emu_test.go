@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/socks5"
 )
@@ -91,6 +93,27 @@ func TestGreetings(t *testing.T) {
 	if b, _ := io.ReadAll(c); len(b) != 0 {
 		t.Errorf("a web client was answered % x", b)
 	}
+}
+
+// A fault that no client sees is in the log, too.
+func TestSilenceIsLogged(t *testing.T) {
+	log := logtest.New(patience10)
+	s := startT(t, Options{
+		Log:    slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Faults: Faults{Silent: StepGreeting, Token: TokenFaults{Silent: true}},
+	})
+	for at, request := range map[string]string{s.Proxy(): "\x05\x01\x80", s.web.Addr().String(): "GET /oauth/token HTTP/1.0\r\n\r\n"} {
+		c, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log.Await(t, 1, "msg", "fault", "does", "stay silent", "at", "greeting")
+	log.Await(t, 1, "msg", "fault", "does", "stay silent", "at", "token service")
 }
 
 func TestTrusted(t *testing.T) {

@@ -15,6 +15,11 @@ const (
 	StepRequest
 )
 
+// String returns a step's name, for flags and the log.
+func (s Step) String() string {
+	return [...]string{"none", "greeting", "authentication", "request"}[s]
+}
+
 // Faults is what goes wrong; the zero value is nothing.
 type Faults struct {
 	// Silent never answers at that step. The connection stays open.
@@ -69,6 +74,7 @@ type TokenFaults struct {
 	Huge bool
 	// BreakOff closes in the middle of the answer's body.
 	BreakOff bool
-	// NoExpiry leaves expires_in away; BornExpired makes it 0.
+	// NoExpiry leaves expires_in away; BornExpired makes it negative, since many clients
+	// take 0 for none.
 	NoExpiry, BornExpired bool
 }

@@ -3,6 +3,7 @@ package sapsocksemu
 import (
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -86,22 +87,30 @@ func (s *Server) grant(w http.ResponseWriter, r *http.Request) {
 
 // misbehave answers as the faults want it; false: they leave the answer to the service.
 func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, f TokenFaults) bool {
+	fault := func(does string) {
+		s.log.Debug("fault", "remote", r.RemoteAddr, "at", "token service", "does", does)
+	}
 	switch {
 	case f.Silent:
+		fault("stay silent")
 		select {
 		case <-s.closing:
 		case <-r.Context().Done():
 		}
 		abort()
 	case f.Redirect != "":
+		fault("redirect")
 		http.Redirect(w, r, f.Redirect, http.StatusTemporaryRedirect)
 	case f.Huge:
+		fault("answer without an end")
 		s.flood(w)
 	case f.BreakOff:
+		fault("break off")
 		w.Header().Set("Content-Length", "1000")
 		_, _ = io.WriteString(w, `{"access_token":"`)
 		// net/http closes, since the length is not reached.
 	case f.Status != 0 || f.Body != "":
+		fault(fmt.Sprintf("answer %d", max(f.Status, http.StatusOK)))
 		w.Header().Set("Content-Type", f.ContentType)
 		if f.RetryAfter != "" {
 			w.Header().Set("Retry-After", f.RetryAfter)

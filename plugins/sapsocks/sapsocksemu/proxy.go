@@ -248,14 +248,17 @@ func (c *client) answer(step Step, b []byte) error {
 	}
 	switch step {
 	case f.Silent:
+		c.log.Debug("fault", "at", step.String(), "does", "stay silent")
 		c.wait()
 		return errOver
 	case f.CloseAt:
+		c.log.Debug("fault", "at", step.String(), "does", "close", "reset", f.Reset)
 		if f.Reset {
 			_ = c.SetLinger(0)
 		}
 		return errOver
 	case f.Garbage:
+		c.log.Debug("fault", "at", step.String(), "does", "answer as a web server")
 		b = []byte("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
 	}
 	if !f.Bytewise {

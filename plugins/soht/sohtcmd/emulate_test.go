@@ -235,6 +235,9 @@ func TestFaultAfter(t *testing.T) {
 	if took := time.Since(begin); took < 40*time.Millisecond {
 		t.Errorf("it took %s", took)
 	}
+	if log := s.Stop(t); strings.Count(log, "msg=fault") != 1 || !strings.Contains(log, `at=close does="answer 503"`) {
+		t.Errorf("logged %s", log)
+	}
 }
 
 // A connection that is kept alive is closed after an answer that did not say so.

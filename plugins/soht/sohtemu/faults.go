@@ -97,6 +97,19 @@ func (s *Server) fault(action string) (Fault, bool) {
 	return f, ok && s.since[action] > f.After
 }
 
+// does is what a fault does, as the log has it.
+func (f Fault) does() string {
+	switch {
+	case f.Silent:
+		return "stay silent"
+	case f.Drop:
+		return "close without an answer"
+	case f.Cut:
+		return "break off"
+	}
+	return "answer " + strconv.Itoa(f.Status)
+}
+
 // apply answers in place of the action, or lets serve answer and spoils that.
 func (f Fault) apply(w http.ResponseWriter, r *http.Request, action string, serve func(http.ResponseWriter)) {
 	switch {

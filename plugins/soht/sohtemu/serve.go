@@ -65,6 +65,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.thread(r.Context())()
 	if f, ok := s.fault(action); ok {
+		s.options.Log.Debug("fault", "remote", r.RemoteAddr, "at", action, "does", f.does())
 		f.apply(w, r, action, func(w http.ResponseWriter) { s.act(w, r, fields) })
 		return
 	}

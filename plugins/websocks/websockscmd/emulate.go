@@ -60,10 +60,7 @@ echo service. No user is asked for a password unless --user names one.`,
 // faults defines the flags of what goes wrong.
 func (e *emulation) faults(cmd *cobra.Command) {
 	b, f := &e.options.Faults, cmd.Flags()
-	steps := map[string]websocksemu.Step{
-		"accept": websocksemu.Accepted, "request": websocksemu.Requested, "upgrade": websocksemu.Upgraded,
-		"frame": websocksemu.Framed, "greeting": websocksemu.Greeted, "connect": websocksemu.Connected,
-	}
+	steps := plugincmd.Named(websocksemu.Accepted, websocksemu.Requested, websocksemu.Upgraded, websocksemu.Framed, websocksemu.Greeted, websocksemu.Connected)
 	plugincmd.Choose(cmd, &e.stops[websocksemu.Hang], "fault-silent-at", "say nothing more from this `STEP` on", steps)
 	plugincmd.Choose(cmd, &e.stops[websocksemu.Close], "fault-close-at", "close at this `STEP`", steps)
 	plugincmd.Choose(cmd, &e.stops[websocksemu.Reset], "fault-reset-at", "reset the connection at this `STEP`", steps)

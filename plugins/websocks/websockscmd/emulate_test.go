@@ -238,13 +238,16 @@ func TestSOCKSFaults(t *testing.T) {
 		{"--fault-close-at connect", []step{{frame, frame}, {greeting, chosen}, {ask, success}}, cmdtest.Closed},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
-			_, addr := emulate(t, append(strings.Fields(tt.args), "--map", "db.corp:5432="+echo)...)
+			e, addr := emulate(t, append(strings.Fields(tt.args), "--map", "db.corp:5432="+echo)...)
 			c := upgraded(t, cmdtest.Dial(t, addr))
 			for _, s := range tt.steps {
 				c.Say(s[0], s[1])
 			}
 			if tt.end != "" {
 				c.Ends(tt.end)
+			}
+			if log := e.Stop(t); strings.Contains(tt.args, "-at ") && tt.end != cmdtest.Silent && !strings.Contains(log, "msg=fault") {
+				t.Errorf("logged %s", log)
 			}
 		})
 	}

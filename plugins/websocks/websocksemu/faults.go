@@ -90,6 +90,11 @@ const (
 	Connected
 )
 
+// String returns a step's name, for flags and the log.
+func (s Step) String() string {
+	return [...]string{"never", "accept", "request", "upgrade", "frame", "greeting", "connect"}[s]
+}
+
 // Ending is how a connection stops.
 type Ending int
 
@@ -102,6 +107,9 @@ const (
 	// Reset breaks it off.
 	Reset
 )
+
+// String returns an ending's name, as the log has it.
+func (e Ending) String() string { return [...]string{"stay silent", "close", "reset"}[e] }
 
 // Exchange is what was seen on one connection.
 type Exchange struct {

@@ -43,6 +43,7 @@ func (c *conn) stop(at Step) error {
 	if at == Never || c.faults.StopAt != at {
 		return nil
 	}
+	c.log.Debug("fault", "at", at.String(), "does", c.faults.StopBy.String())
 	_ = c.out.Flush()
 	switch c.faults.StopBy {
 	case Hang:
