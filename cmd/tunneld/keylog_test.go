@@ -51,6 +51,7 @@ upstream "azrelay" "bridge" {
 
 	t.Setenv("TUNNELD_KEY_LOG", "1")
 	d := startDaemon(t, config)
+	d.log.Await(t, 1, "msg", "configuration problem", "level", "WARN", "summary", "the keys of TLS sessions are written to a file")
 	pingPong(t, d.dial(t, "tcp.l"), "recorded")
 	b, err := os.ReadFile(keys)
 	if err != nil {
