@@ -43,7 +43,7 @@ type Config struct {
 	TokenTTL         time.Duration     `tunneld:"token_ttl" default:"1h" min:"1m" doc:"how long tokens signed here are valid"`
 	TokenIn          string            `tunneld:"token_in" default:"header" one_of:"header,query" doc:"where the token goes"`
 	Endpoint         string            `tunneld:"endpoint" doc:"host:port to connect to instead of namespace:443; ws:// in front for plain connections"`
-	Headers          map[string]string `tunneld:"headers,sensitive" doc:"further headers of the upgrade request, such as User-Agent; a listener is told of them"`
+	Headers          map[string]string `tunneld:"headers,sensitive" doc:"further headers of the upgrade request, such as User-Agent; the listener sees them"`
 	Framing          string            `tunneld:"framing" default:"raw" one_of:"raw,azbridge" doc:"raw, or azbridge where Microsoft's azbridge listens"`
 	PortName         string            `tunneld:"port_name" doc:"azbridge: the port's name; default the target's port in decimal"`
 	PingInterval     time.Duration     `tunneld:"ping_interval" default:"30s" doc:"how long a direction may be silent before a ping; 0s for none"`

@@ -2,7 +2,6 @@ package sdk
 
 import (
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"unicode"
@@ -22,11 +21,12 @@ func ValidateHeaders(headers map[string]string, own []string, path ...string) []
 			ds = append(ds, Diagnostic{Summary: summary, Detail: detail, Path: append(slices.Clone(path), name)})
 		}
 		lower := strings.ToLower(name)
+		its := slices.IndexFunc(own, func(o string) bool { return strings.EqualFold(o, name) })
 		switch value := headers[name]; {
 		case !httpguts.ValidHeaderFieldName(name):
 			add("not the name of a header", "Use letters, digits and hyphens.")
-		case slices.ContainsFunc(own, func(o string) bool { return strings.EqualFold(o, name) }):
-			add("the header "+http.CanonicalHeaderKey(name)+" belongs to the request itself", "Remove it: the plugin sends what the protocol needs.")
+		case its >= 0:
+			add("the header "+own[its]+" belongs to the request itself", "Remove it: the plugin sends what the protocol needs.")
 		case seen[lower]:
 			add("the header is given twice, in different case", "Remove one.")
 		case !httpguts.ValidHeaderFieldValue(value) || strings.TrimFunc(value, unicode.IsSpace) != value:

@@ -13,7 +13,7 @@ func TestValidateHeaders(t *testing.T) {
 	}{
 		"none":                {nil, nil},
 		"fine":                {map[string]string{"X-Api-Key": "k", "User-Agent": "corp/1 (x; y)", "X-Empty": "", "X_Under": "a\tb"}, nil},
-		"own, in any case":    {map[string]string{"sec-websocket-KEY": "hidden"}, []string{"headers.sec-websocket-KEY: the header Sec-Websocket-Key belongs to the request itself"}},
+		"own, in any case":    {map[string]string{"sec-websocket-KEY": "hidden"}, []string{"headers.sec-websocket-KEY: the header Sec-WebSocket-Key belongs to the request itself"}},
 		"a space in the name": {map[string]string{"X Key": "hidden"}, []string{"headers.X Key: not the name of a header"}},
 		"no name":             {map[string]string{"": "hidden"}, []string{"headers.: not the name of a header"}},
 		"another line":        {map[string]string{"X-A": "hidden\r\nX-B: c"}, []string{"headers.X-A: the header's value has a line break"}},

@@ -122,8 +122,8 @@ func (c *Config) Validate() []sdk.Diagnostic {
 
 // The headers that are the upgrade's own. A body would be refused.
 var ownHeaders = []string{
-	"Connection", "Content-Length", "Sec-Websocket-Extensions", "Sec-Websocket-Key", "Sec-Websocket-Protocol",
-	"Sec-Websocket-Version", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	"Connection", "Content-Length", "Sec-WebSocket-Extensions", "Sec-WebSocket-Key", "Sec-WebSocket-Protocol",
+	"Sec-WebSocket-Version", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
 func (c *Config) validateHeaders() []sdk.Diagnostic {

@@ -65,7 +65,7 @@ func TestValidate(t *testing.T) {
 		{"host", header("hOST", "app.example:8443"), ""},
 		{"header's name", header("X Key", "k"), "headers.X Key: not the name"},
 		{"header's value", header("X-Key", "k\r\nX-Other: 1"), "headers.X-Key: the header's value"},
-		{"own header", header("sec-websocket-key", "k"), "headers.sec-websocket-key: the header Sec-Websocket-Key belongs"},
+		{"own header", header("sec-websocket-key", "k"), "headers.sec-websocket-key: the header Sec-WebSocket-Key belongs"},
 		{"body", header("Content-Length", "0"), "headers.Content-Length: the header Content-Length belongs"},
 		{"two Authorizations", header("Authorization", "Bearer x"), "headers.Authorization: the header is made"},
 		{"another Authorization", values{"url": "ws://h", "headers": values{"Authorization": "Bearer x"}}, ""},
