@@ -1,6 +1,7 @@
 package sapsocks
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -91,9 +92,9 @@ func parseServices(document string) (map[string][]vcapEntry, error) {
 	if inner, ok := top["VCAP_SERVICES"]; ok {
 		whole = inner
 		if text := ""; json.Unmarshal(inner, &text) == nil {
-			whole = []byte(text)
+			whole = []byte(cmp.Or(text, "{}"))
 		}
-	} else if holdsCredential(top) {
+	} else if object, err := locate([]byte(document)); err == nil && object != nil {
 		return nil, &errVCAP{
 			"vcap_services holds credentials alone, as a service key does, and not the services of an application",
 			`Write its values as proxy and oauth, or make the document {"user-provided": [{"name": "NAME", "credentials": …}]} and set instance = "NAME".`,
