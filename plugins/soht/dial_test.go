@@ -390,3 +390,14 @@ func TestViaThatKeepsConnections(t *testing.T) {
 		t.Errorf("got %+v", st)
 	}
 }
+
+// A gateway's page may lead to its login by a script alone: there are no words to quote.
+func TestPageWithoutWords(t *testing.T) {
+	page := sohtemu.LoginPage()
+	page.Body = "<html><script>location = '/login'</script></html>"
+	s := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"open": page}}})
+	_, err := dial(t, towards(s, modeStateful), "db.corp:1")
+	if e := dialError(t, err); !strings.HasSuffix(e.Message, "answered with an HTML page") {
+		t.Errorf("%q", e.Message)
+	}
+}

@@ -174,9 +174,12 @@ func (c *client) notSOHT(action string, r *http.Response, body []byte) *Error {
 	if strings.HasPrefix(trimmed, "<") || strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") && trimmed != "" {
 		what = "an HTML page"
 	}
+	if words := c.quote(string(body)); words != "" { // a page may be a script alone
+		what += ": " + words
+	}
 	return &Error{
 		Action: action, Reason: sdk.ReasonProtocol, Err: ErrNotSOHT,
-		Message: fmt.Sprintf("answered with %s: %s", what, c.quote(string(body))),
+		Message: "answered with " + what,
 		Hint:    "check that url is the SOHT service's, and whether a gateway in front of it wants a login",
 	}
 }
