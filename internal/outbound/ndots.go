@@ -3,6 +3,8 @@ package outbound
 import (
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/tunneld/tunneld/internal/userfile"
 )
@@ -13,6 +15,9 @@ const (
 	maxResolvConf = 64 << 10
 	// maxNdots is the most that counts (resolv.conf(5)).
 	maxNdots = 15
+	// resolvConfAge is how old may be what was read of it: as old as Go's resolver lets it
+	// be.
+	resolvConfAge = 5 * time.Second
 )
 
 // absolute returns host with the dot at its end that keeps the resolver from the search
@@ -25,12 +30,24 @@ func absolute(host string) string {
 	return host + "."
 }
 
+// system is what was last read of resolv.conf, which each lookup of a name needs.
+var system struct {
+	mu    sync.Mutex
+	read  time.Time
+	ndots int
+}
+
 func systemNdots() int {
-	f, err := userfile.Read(resolvConf, maxResolvConf)
-	if err != nil {
-		return ndots("") // which is what the resolver then goes by
+	system.mu.Lock()
+	defer system.mu.Unlock()
+	if now := time.Now(); system.read.IsZero() || now.Sub(system.read) >= resolvConfAge {
+		conf := "" // which is what the resolver goes by without the file
+		if f, err := userfile.Read(resolvConf, maxResolvConf); err == nil {
+			conf = string(f.Data)
+		}
+		system.read, system.ndots = now, ndots(conf)
 	}
-	return ndots(string(f.Data))
+	return system.ndots
 }
 
 // ndots reads the option of that name (resolv.conf(5)).
