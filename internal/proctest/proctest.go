@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 const (
@@ -81,8 +83,15 @@ func Tunneld(t testing.TB) string {
 }
 
 // Main runs the tests, removes what Tunneld has built, and returns the exit status.
+// Goroutines that outlive the tests are a failure.
 func Main(m *testing.M) int {
 	status := m.Run()
+	if status == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
+	}
 	building.Lock()
 	defer building.Unlock()
 	if built == "" {

@@ -6,7 +6,6 @@ package direct
 
 import (
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -17,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tunneld/tunneld/internal/emu"
 	"github.com/tunneld/tunneld/internal/logtest"
 	"github.com/tunneld/tunneld/internal/proctest"
@@ -27,14 +24,7 @@ import (
 // patience bounds whatever a test waits for.
 const patience = time.Minute
 
-func TestMain(m *testing.M) {
-	code := proctest.Main(m)
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Println(err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
 
 func port(address string) string {
 	_, port, _ := net.SplitHostPort(address)

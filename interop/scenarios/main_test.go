@@ -6,13 +6,10 @@
 package interop
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/tunneld/tunneld/internal/proctest"
 )
@@ -25,14 +22,7 @@ const (
 	examples  = "../../examples"
 )
 
-func TestMain(m *testing.M) {
-	code := proctest.Main(m)
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Println(err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
 
 // output runs a program with patience and returns what it printed.
 func output(t *testing.T, cmd *exec.Cmd) (string, error) {
