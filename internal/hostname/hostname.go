@@ -35,6 +35,12 @@ func ASCII(name string) (string, error) {
 	return ascii, nil
 }
 
+// IsName says whether ASCII has no error.
+func IsName(name string) bool {
+	_, err := ASCII(name)
+	return err == nil
+}
+
 // ASCIIAddress is ASCII for the host of "host:port". What is not of that form is returned
 // as it is.
 func ASCIIAddress(address string) (string, error) {

@@ -3,6 +3,8 @@ package outbound
 import (
 	"net/netip"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/hostname"
 )
 
 // IsLoopback says whether a host, an IP address without brackets or a name, is this
@@ -12,6 +14,6 @@ func IsLoopback(host string) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return ip.Unmap().IsLoopback()
 	}
-	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	name := strings.ToLower(hostname.WithoutDot(host))
 	return name == "localhost" || strings.HasSuffix(name, ".localhost")
 }

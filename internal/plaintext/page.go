@@ -103,6 +103,3 @@ func letters(s string) string {
 		return -1
 	}, s)
 }
-
-// fold returns s with single spaces.
-func fold(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -34,7 +34,7 @@ func Excerpt(s string, n int, secrets ...string) string {
 	if plain := strings.TrimLeft(s, "\ufeff \t\r\n"); hasMarkup(plain) {
 		s = RedactURLs(Redact(words(plain), secrets...))
 	}
-	s = fold(Shown(strings.ToValidUTF8(s, string(unicode.ReplacementChar))))
+	s = strings.Join(strings.Fields(Shown(strings.ToValidUTF8(s, string(unicode.ReplacementChar)))), " ")
 	if len(s) > n {
 		s = strings.ToValidUTF8(s[:n], "") + "…"
 	}

@@ -92,7 +92,9 @@ func (c *Client) Config(serverName string) (*tls.Config, error) {
 	}
 	config := now.config.Clone()
 	config.ServerName = hostname.WithoutDot(name)
-	config.ClientSessionCache = sessions{c, now}
+	if c.options.KeyLogFile == "" {
+		config.ClientSessionCache = sessions{c, now}
+	}
 	if c.hasCertificate() {
 		config.GetClientCertificate = c.present
 	}
@@ -159,8 +161,7 @@ func (c *Client) load(r reading) (*clientState, error) {
 	return s, nil
 }
 
-// sessions are those of one state, as long as it is the newest. There are none where their
-// keys are logged.
+// sessions are those of one state, as long as it is the newest.
 type sessions struct {
 	client *Client
 	of     *clientState
@@ -168,7 +169,7 @@ type sessions struct {
 
 func (s sessions) current() bool {
 	f := s.client.kept.following.Load()
-	return f != nil && f.now.Load().value == s.of && s.client.options.KeyLogFile == ""
+	return f != nil && f.now.Load().value == s.of
 }
 
 // Get implements tls.ClientSessionCache.

@@ -1,5 +1,7 @@
 package tlsconf
 
+import "strconv"
+
 // Problem is what is wrong with one of a user's options, or what is to be warned of.
 type Problem struct {
 	Warning bool
@@ -8,6 +10,14 @@ type Problem struct {
 	Option          string
 	Index           int
 	Summary, Detail string
+}
+
+// Path returns where the problem is within the options.
+func (p Problem) Path() []string {
+	if p.Option == "cipher_suites" {
+		return []string{p.Option, strconv.Itoa(p.Index)}
+	}
+	return []string{p.Option}
 }
 
 // Problems says what is wrong with the options apart from the files that are read.

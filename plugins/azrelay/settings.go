@@ -189,8 +189,8 @@ func (c *Config) Validate() []sdk.Diagnostic {
 
 // ownHeaders are the upgrade's own, and the service's. Host is the namespace.
 var ownHeaders = []string{
-	"Connection", "Content-Length", "Host", "Sec-WebSocket-Accept", "Sec-WebSocket-Extensions", "Sec-WebSocket-Key",
-	"Sec-WebSocket-Protocol", "Sec-WebSocket-Version", "ServiceBusAuthorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	"Host", "Sec-WebSocket-Accept", "Sec-WebSocket-Extensions", "Sec-WebSocket-Key",
+	"Sec-WebSocket-Protocol", "Sec-WebSocket-Version", "ServiceBusAuthorization",
 }
 
 // trim takes off the line break that a file ends in: no key, token or URL has

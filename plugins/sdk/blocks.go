@@ -60,7 +60,7 @@ func ValidateHostPort(text string, path ...string) []Diagnostic {
 		problem = address.Err
 	case host == "":
 		problem = "no host"
-	case !lookable(host):
+	case !hostname.IsName(host):
 		problem = "the host is no name that can be looked up"
 	case portErr != nil || n == 0:
 		problem = "the port is not 1 to 65535"
@@ -72,12 +72,6 @@ func ValidateHostPort(text string, path ...string) []Diagnostic {
 		Detail:  `Write it as in "proxy.corp:3128" or "[fd00::1]:3128".`,
 		Path:    path,
 	}}
-}
-
-// lookable says whether a host, which may be beyond ASCII, has a form to look up.
-func lookable(host string) bool {
-	_, err := hostname.ASCII(host)
-	return err == nil
 }
 
 // ValidateText checks that a text has no control characters, such as the line break at
@@ -170,14 +164,14 @@ func (t TLS) Client(ctx context.Context, conn net.Conn, host string) (*tls.Conn,
 // Validate checks the block and reads the files that it names; path is where the block
 // stands in the upstream's body, usually "tls". Call it from Validate of the upstream.
 func (t TLS) Validate(path ...string) []Diagnostic {
-	at := func(name string) []string { return append(slices.Clone(path), name) }
+	at := func(names ...string) []string { return slices.Concat(path, names) }
 	var ds []Diagnostic
 	if t.CAFile != "" {
 		if _, err := tlsconf.LoadPool(t.CAFile); err != nil {
 			ds = append(ds, Diagnostic{NotYet: errors.Is(err, fs.ErrNotExist), Summary: "cannot use the authorities: " + err.Error(), Detail: "Name a readable PEM file with at least one certificate.", Path: at("ca_file")})
 		}
 	}
-	if !lookable(t.ServerName) {
+	if !hostname.IsName(t.ServerName) {
 		ds = append(ds, Diagnostic{Summary: "server_name is no name of a host", Detail: "Write the name in the server's certificate.", Path: at("server_name")})
 	}
 	switch {
@@ -192,11 +186,7 @@ func (t TLS) Validate(path ...string) []Diagnostic {
 		}
 	}
 	for _, p := range t.options().Problems() {
-		place := at(p.Option)
-		if p.Option == "cipher_suites" {
-			place = append(place, strconv.Itoa(p.Index))
-		}
-		ds = append(ds, Diagnostic{Warning: p.Warning, Summary: p.Summary, Detail: p.Detail, Path: place})
+		ds = append(ds, Diagnostic{Warning: p.Warning, Summary: p.Summary, Detail: p.Detail, Path: at(p.Path()...)})
 	}
 	if t.InsecureSkipVerify {
 		ds = append(ds, Diagnostic{Warning: true, Summary: "the far end's certificate is not checked", Detail: "Whoever answers can read and change everything. Set ca_file instead.", Path: at("insecure_skip_verify")})

@@ -9,11 +9,16 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
+// connectionHeaders are those of the connection and of the body, which are never a user's.
+var connectionHeaders = []string{"Connection", "Content-Length", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+
 // ValidateHeaders checks headers of a request that a user has written (RFC 9110, sections
 // 5.1 and 5.5); path is where they stand in the upstream's body, usually "headers". own
-// are the names, in any case, that the plugin or the connection needs for itself. The
-// diagnostics are errors, one for each header, and repeat no value.
+// are the names, in any case, that the plugin needs for itself; those of the connection
+// and of a body are refused anyway. The diagnostics are errors, one for each header, and
+// repeat no value.
 func ValidateHeaders(headers map[string]string, own []string, path ...string) []Diagnostic {
+	own = slices.Concat(connectionHeaders, own)
 	var ds []Diagnostic
 	seen := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(headers)) {

@@ -14,10 +14,13 @@ func Redact(text string, secrets ...string) string { return plaintext.Redact(tex
 // a text that is shortened or compared before.
 func RedactURLs(text string) string { return plaintext.RedactURLs(text) }
 
+// MaxPage is how many bytes of a text Excerpt looks at.
+const MaxPage = plaintext.MaxPage
+
 // Excerpt makes a text from the far end fit for an error: one printable line of at most n
 // bytes and an ellipsis, and without the secrets that the far end may repeat (see Redact
 // and RedactURLs). Of a page of HTML it has the title and the words that a reader sees, which
-// may come behind kilobytes of styles: read up to 64 KiB of an answer for it.
+// may come behind kilobytes of styles: read up to MaxPage of an answer for it.
 func Excerpt(text string, n int, secrets ...string) string {
 	return plaintext.Excerpt(text, n, secrets...)
 }

@@ -22,7 +22,7 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	switch u, err := url.Parse(c.URL); {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		fail("url is not the address of a service", `Write it as "https://host/soht/service".`, "url")
-	case !lookable(u):
+	case !hostname.IsName(u.Hostname()):
 		fail("url has a host that is no name", "Write the name as it is looked up.", "url")
 	case u.User != nil:
 		fail("url holds credentials", "Set username and password for the SOHT server, or headers for a gateway.", "url")
@@ -48,18 +48,12 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	return ds
 }
 
-// lookable says whether the host of u, which may be beyond ASCII, can be looked up.
-func lookable(u *url.URL) bool {
-	_, err := hostname.ASCII(u.Hostname())
-	return err == nil
-}
-
 // ownHeaders are the plugin's, or the connection's. With an Idempotency-Key
 // net/http (1.26) takes a POST for repeatable, and sends a write again whose
 // answer is lost: its data would arrive twice.
 var ownHeaders = []string{
-	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect",
-	"Idempotency-Key", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	"Accept-Encoding", "Content-Encoding", "Content-Type", "Expect",
+	"Idempotency-Key", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection",
 	"X-Idempotency-Key",
 }
 

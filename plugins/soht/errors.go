@@ -163,7 +163,7 @@ func (c *client) location(r *http.Response) string {
 
 // page is an answer that begins with start, as far as its words may come.
 func page(r *http.Response, start []byte) []byte {
-	rest, _ := io.ReadAll(io.LimitReader(r.Body, maxPage)) // what there is
+	rest, _ := io.ReadAll(io.LimitReader(r.Body, sdk.MaxPage)) // what there is
 	return append(start, rest...)
 }
 
@@ -210,11 +210,8 @@ func (c *client) exchange(action string, cause error) *Error {
 // maxCause bounds the text of an error that may repeat a peer's, in bytes.
 const maxCause = 1 << 10
 
-// maxQuote bounds what is repeated of a peer's text, maxPage what is read of it for that.
-const (
-	maxQuote = 120
-	maxPage  = 64 << 10
-)
+// maxQuote bounds what is repeated of a peer's text.
+const maxQuote = 120
 
 // quote returns the start of what a peer sent, without the secrets that it may echo.
 func (c *client) quote(s string) string { return sdk.Excerpt(s, maxQuote, c.secrets...) }

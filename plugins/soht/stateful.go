@@ -103,7 +103,7 @@ func (c *client) status(r *http.Response) error {
 			Hint:    "check that all requests reach the same server: a load balancer in between has to be sticky",
 		}
 	}
-	start := make([]byte, maxPage)
+	start := make([]byte, sdk.MaxPage)
 	start[0] = b[0]
 	n, _ := r.Body.Read(start[1:])
 	return c.notSOHT("read", r, start[:1+n])

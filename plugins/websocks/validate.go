@@ -120,11 +120,8 @@ func (c *Config) Validate() []sdk.Diagnostic {
 	return append(ds, c.validateHeaders()...)
 }
 
-// The headers that are the upgrade's own. A body would be refused.
-var ownHeaders = []string{
-	"Connection", "Content-Length", "Sec-WebSocket-Extensions", "Sec-WebSocket-Key", "Sec-WebSocket-Protocol",
-	"Sec-WebSocket-Version", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-}
+// The headers that are the upgrade's own.
+var ownHeaders = []string{"Sec-WebSocket-Extensions", "Sec-WebSocket-Key", "Sec-WebSocket-Protocol", "Sec-WebSocket-Version"}
 
 func (c *Config) validateHeaders() []sdk.Diagnostic {
 	ds := sdk.ValidateHeaders(c.Headers, ownHeaders, "headers")

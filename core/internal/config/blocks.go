@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 
@@ -112,12 +111,12 @@ func (p *parser) directTLS(v schema.Values, b *hclsyntax.Block) *TLS {
 		_, err := tlsconf.LoadKeyPair(o.CertFile, o.KeyFile)
 		unusable("cert_file", "Cannot use the client's certificate", err)
 	}
-	if _, err := hostname.ASCII(block.Text("server_name")); err != nil {
+	if !hostname.IsName(block.Text("server_name")) {
 		p.errorAt(locate(b, "tls", "server_name"), `Wrong value for "server_name"`, route.NoName)
 	}
 	for _, wrong := range o.Problems() {
 		p.report(hclbody.Problem{
-			Warning: wrong.Warning, Range: locate(b, "tls", wrong.Option, strconv.Itoa(wrong.Index)),
+			Warning: wrong.Warning, Range: locate(b, append([]string{"tls"}, wrong.Path()...)...),
 			Summary: strings.ToUpper(wrong.Summary[:1]) + wrong.Summary[1:], Detail: wrong.Detail,
 		})
 	}

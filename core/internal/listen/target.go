@@ -24,9 +24,7 @@ func named(host string, port uint16) (tunnel.Target, *tunnel.DialError) {
 	why, hint := "", ""
 	switch {
 	case err != nil:
-		if why, hint = noName(host); why == "" {
-			t.Host, why, hint = inASCII(host)
-		}
+		t.Host, why, hint = inASCII(host)
 	case ip.Zone() != "":
 		why, hint = "it has an IPv6 zone, which only a configured target may have",
 			"ask for the address without the zone, or make it the target of a tcp listener"
@@ -48,9 +46,11 @@ func named(host string, port uint16) (tunnel.Target, *tunnel.DialError) {
 // maxName is the most bytes that protocols carry of a name.
 const maxName = 255
 
-// inASCII is a name as it is looked up, in any place, and compared, or why it has no such
-// form.
+// inASCII is a name as it is looked up, in any place, and compared, or why it is none.
 func inASCII(host string) (ascii, why, hint string) {
+	if why, hint = noName(host); why != "" {
+		return host, why, hint
+	}
 	ascii, err := hostname.ASCII(host)
 	if err == nil && len(ascii) > maxName {
 		err = fmt.Errorf("it has more than %d bytes in ASCII", maxName)
@@ -58,7 +58,9 @@ func inASCII(host string) (ascii, why, hint string) {
 	if err != nil {
 		return host, err.Error(), "check the name, or ask for it in its ASCII form, with xn--"
 	}
-	why, hint = noName(ascii)
+	if ascii != host {
+		why, hint = noName(ascii)
+	}
 	return ascii, why, hint
 }
 

@@ -74,9 +74,11 @@ func New(version string, snapshot func() status.Status) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH},
 	})
 	build.Set(1)
+	for _, v := range m.vectors() {
+		m.registry.MustRegister(v)
+	}
 	m.registry.MustRegister(
-		build, m.accepted, m.paused, m.handshakes, m.yielded, m.probes, m.refused, m.failures, m.dials, m.stages, m.lifetimes,
-		connectionCollector{m}, tunnelCollector{m}, statusCollector{m},
+		build, connectionCollector{m}, tunnelCollector{m}, statusCollector{m},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -195,11 +197,19 @@ func (m *Metrics) Retain(listeners, routes, upstreams map[string]bool) {
 // drop deletes the series that have the label with the name.
 func (m *Metrics) drop(label, name string) {
 	match := prometheus.Labels{label: name}
-	for _, v := range []interface {
-		DeletePartialMatch(prometheus.Labels) int
-	}{m.accepted, m.paused, m.handshakes, m.yielded, m.probes, m.refused, m.failures, m.dials, m.stages, m.lifetimes} {
+	for _, v := range m.vectors() {
 		v.DeletePartialMatch(match)
 	}
+}
+
+// vector is a metric with labels.
+type vector interface {
+	prometheus.Collector
+	DeletePartialMatch(prometheus.Labels) int
+}
+
+func (m *Metrics) vectors() []vector {
+	return []vector{m.accepted, m.paused, m.handshakes, m.yielded, m.probes, m.refused, m.failures, m.dials, m.stages, m.lifetimes}
 }
 
 // connectionCollector reads the open connections at the time of a scrape.
