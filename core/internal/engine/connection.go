@@ -126,7 +126,7 @@ func (e *Engine) refuse(p listen.Protocol, raw *bare.Socket, err *tunnel.DialErr
 // off: it does not wait for what a client has to say or to read. h is nil for a
 // client that has nothing to say.
 func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h *handshake) {
-	client, handshakeErr := listen.Handshake(ctx, c.listener.Protocol, listen.NewConn(raw), c.listener.Timeout.Handshake)
+	client, handshakeErr := listen.Handshake(ctx, c.listener.Protocol, listen.NewConn(raw), listen.HandshakeOptions{Timeout: c.listener.Timeout.Handshake})
 	if handshakeErr == nil && h != nil && !c.engine.slots.learned(h) {
 		client.Reset()
 		handshakeErr = errYielded

@@ -31,7 +31,7 @@ func TestHandshakeWithTheLastDescriptor(t *testing.T) {
 			done := make(chan outcome, 1)
 			defer leaveDescriptors(t, 1)()
 			s.Serve(quiet(), func(raw *bare.Socket, _ netip.AddrPort) {
-				client, err := Handshake(t.Context(), speaking(t, kind), NewConn(raw), patience)
+				client, err := Handshake(t.Context(), speaking(t, kind), NewConn(raw), HandshakeOptions{Timeout: patience})
 				done <- outcome{client, err}
 			}, func() {})
 			got, err := io.ReadAll(c)

@@ -53,7 +53,7 @@ func beginWith(t *testing.T, p Protocol, timeout time.Duration) (*net.TCPConn, <
 	done := make(chan outcome, 1)
 	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 		go func() {
-			client, err := Handshake(t.Context(), p, NewConn(c), timeout)
+			client, err := Handshake(t.Context(), p, NewConn(c), HandshakeOptions{Timeout: timeout})
 			done <- outcome{client, err}
 		}()
 	}, func() {})

@@ -106,7 +106,7 @@ func TestRefuseTCPIsReset(t *testing.T) {
 	connected := make(chan struct{})
 	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 		<-connected // a reset while the client connects would fail that instead
-		client, err := Handshake(t.Context(), speaking(t, KindTCP), NewConn(c), 0)
+		client, err := Handshake(t.Context(), speaking(t, KindTCP), NewConn(c), HandshakeOptions{})
 		if err != nil {
 			t.Error(err)
 			return

@@ -85,12 +85,19 @@ type Client struct {
 	conn *Conn
 }
 
-// Handshake learns what a client asks for. timeout bounds what it has to say,
-// from its first byte to its last; 0 means no bound. On an error the client has
-// been answered in its own protocol, and c is closed. ctx breaks off what the
-// client has to say, or to read, until it was answered: it is reset.
-func Handshake(ctx context.Context, p Protocol, c *Conn, timeout time.Duration) (*Client, error) {
-	c.handshake = timeout
+// HandshakeOptions are what a listener asks of its clients before they get a tunnel.
+// The zero value asks nothing.
+type HandshakeOptions struct {
+	// Timeout bounds what a client has to say, from its first byte to its last; 0
+	// means no bound.
+	Timeout time.Duration
+}
+
+// Handshake learns what a client asks for. On an error the client has been answered in
+// its own protocol, and c is closed. ctx breaks off what the client has to say, or to
+// read, until it was answered: it is reset.
+func Handshake(ctx context.Context, p Protocol, c *Conn, o HandshakeOptions) (*Client, error) {
+	c.handshake = o.Timeout
 	r, fail := p.Learn(ctx, c)
 	if fail != nil {
 		defer c.forget()

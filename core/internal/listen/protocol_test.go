@@ -72,7 +72,7 @@ func TestHandshakeOverTLS(t *testing.T) {
 			_, err := io.WriteString(c, requests[kind])
 			sent <- err
 		}()
-		client, err := Handshake(t.Context(), speaking(t, kind), conn, patience)
+		client, err := Handshake(t.Context(), speaking(t, kind), conn, HandshakeOptions{Timeout: patience})
 		if err := errors.Join(err, <-sent); err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +170,7 @@ func TestProtocolThatTakesItsTime(t *testing.T) {
 		e := &elsewhere{make(chan *Failure, 1), make(chan error, 1), nil, make(chan *tunnel.DialError, 1)}
 		done := make(chan outcome, 1)
 		go func() {
-			client, err := Handshake(ctx, e, NewConn(socket), patience)
+			client, err := Handshake(ctx, e, NewConn(socket), HandshakeOptions{Timeout: patience})
 			done <- outcome{client, err}
 		}()
 		return c, e, done
@@ -200,7 +200,7 @@ func TestProtocolThatTakesItsTime(t *testing.T) {
 		refused := errors.New("refused")
 		done := make(chan error, 1)
 		go func() {
-			_, err := Handshake(t.Context(), toldOff{refused}, NewConn(socket), patience)
+			_, err := Handshake(t.Context(), toldOff{refused}, NewConn(socket), HandshakeOptions{Timeout: patience})
 			done <- err
 		}()
 		if got, err := io.ReadAll(c); err != nil || string(got) != "no" {
@@ -261,7 +261,7 @@ func TestReadyTooLate(t *testing.T) {
 	far, other := pair(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	p := &lateProtocol{cancel, tcp(t, other)}
-	client, err := Handshake(ctx, p, NewConn(socket), patience)
+	client, err := Handshake(ctx, p, NewConn(socket), HandshakeOptions{Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func TestFirstByteOverTLS(t *testing.T) {
 		_, err := io.WriteString(c, "hello")
 		sent <- errors.Join(err, c.CloseWrite())
 	}()
-	client, err := Handshake(t.Context(), waiting(), conn, patience)
+	client, err := Handshake(t.Context(), waiting(), conn, HandshakeOptions{Timeout: patience})
 	if err := errors.Join(err, <-sent); err != nil {
 		t.Fatal(err)
 	}
