@@ -26,6 +26,7 @@ type connection struct {
 	id       uint64
 	start    time.Duration // since the engine's
 	source   netip.AddrPort
+	user     string // who the client has shown to be; empty: nobody
 	target   tunnel.Target
 	route    string
 	upstream string
@@ -176,7 +177,8 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 
 // reach dials what the client asks for, as dial does.
 func (c *connection) reach(ctx context.Context, g *generation, client *listen.Client) (*tunnel.Conn, time.Duration, *tunnel.DialError) {
-	if c.target = client.Target; client.Denied != nil {
+	c.user, c.target = client.User, client.Target
+	if client.Denied != nil {
 		return nil, 0, client.Denied
 	}
 	ctx, watch := watchClient(ctx, client)
@@ -188,7 +190,7 @@ func (c *connection) reach(ctx context.Context, g *generation, client *listen.Cl
 // is retryable and the listener's time for dialing is not over. It also returns
 // half_close of the tunnel, as far as the pump keeps it.
 func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, time.Duration, *tunnel.DialError) {
-	n, ok := g.table.Find(route.Connection{Listener: c.listener.id, Source: c.source.Addr(), Target: c.target})
+	n, ok := g.table.Find(route.Connection{Listener: c.listener.id, Source: c.source.Addr(), User: c.user, Target: c.target})
 	if !ok {
 		return nil, 0, &tunnel.DialError{
 			Stage:   pluginv1.Stage_STAGE_REQUEST,

@@ -9,6 +9,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/splice"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/neterr"
+	"github.com/tunneld/tunneld/internal/plaintext"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -78,14 +79,29 @@ func (c *connection) refusedLate(err error) {
 func (c *connection) age() time.Duration { return time.Since(c.engine.began) - c.start }
 
 func (c *connection) attrs() []any {
-	return []any{
+	attrs := []any{
 		"conn", c.name(),
 		"listener", c.listener.id,
 		"route", c.route,
 		"upstream", c.upstream,
 		"client", c.source.String(),
-		"target", c.target.Shown(),
 	}
+	if c.user != "" {
+		attrs = append(attrs, "user", shownUser(c.user))
+	}
+	return append(attrs, "target", c.target.Shown())
+}
+
+// maxUserShown bounds a user in messages, in bytes: it may be a URI of a certificate.
+const maxUserShown = 255
+
+// shownUser is a user fit for messages: others have chosen the text.
+func shownUser(user string) string {
+	shown := plaintext.Line(user, maxUserShown)
+	if len(user) > maxUserShown {
+		shown += "…"
+	}
+	return shown
 }
 
 func failureAttrs(err *tunnel.DialError) []any {

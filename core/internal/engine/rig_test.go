@@ -18,6 +18,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/tunneld/tunneld/core/diag"
+	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/plugintest"
 	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/logtest"
@@ -55,6 +57,12 @@ type rig struct {
 // start runs the configuration that config returns until the test ends.
 func start(t *testing.T, n map[string][]string, config func(echo string) string) *rig {
 	t.Helper()
+	return startParsed(t, n, config, nil)
+}
+
+// startParsed is start with another parser; nil: the daemon's.
+func startParsed(t *testing.T, n map[string][]string, config func(echo string) string, parse func(string) (*config.Config, diag.Diagnostics)) *rig {
+	t.Helper()
 	r := &rig{names: &names{}, log: logtest.New(patience), path: filepath.Join(t.TempDir(), "tunneld.hcl"), echo: nettest.Serve(t, nettest.Echo)}
 	r.names.set(n)
 	r.write(t, config(r.echo))
@@ -64,6 +72,8 @@ func start(t *testing.T, n map[string][]string, config func(echo string) string)
 
 		FailingPause: longPause,
 		Log:          slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
+
+		parse: parse,
 	})
 	if err != nil {
 		t.Fatal(err, diags)

@@ -53,8 +53,19 @@ func dialFrom(t *testing.T, source, address string) net.Conn {
 // through connects to target by a socks5 listener, and has something echoed.
 func through(t *testing.T, source, address, target string) {
 	t.Helper()
-	c := dialFrom(t, source, address)
+	c, code := askFor(t, source, address, target, "hello")
 	defer c.Close()
+	heard := make([]byte, len("hello"))
+	if n, err := io.ReadFull(c, heard); err != nil || code != socks5.Succeeded || string(heard) != "hello" {
+		t.Fatalf("a client from %s heard reply %d and %q, %v", source, code, heard[:n], err)
+	}
+}
+
+// askFor asks a socks5 listener for target, with ahead behind the request, and returns
+// the reply.
+func askFor(t *testing.T, source, address, target, ahead string) (net.Conn, socks5.Code) {
+	t.Helper()
+	c := dialFrom(t, source, address)
 	host, port, err := net.SplitHostPort(target)
 	if err != nil {
 		t.Fatal(err)
@@ -70,13 +81,14 @@ func through(t *testing.T, source, address, target string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Write(append(b, "hello"...)); err != nil {
+	if _, err := c.Write(append(b, ahead...)); err != nil {
 		t.Fatal(err)
 	}
-	heard := make([]byte, 2+10+len("hello"))
-	if n, err := io.ReadFull(c, heard); err != nil || heard[3] != byte(socks5.Succeeded) || string(heard[12:]) != "hello" {
+	heard := make([]byte, 2+10)
+	if n, err := io.ReadFull(c, heard); err != nil {
 		t.Fatalf("a client from %s heard % x, %v", source, heard[:n], err)
 	}
+	return c, socks5.Code(heard[3])
 }
 
 // inUse is the memory that is in use, after a collection.

@@ -34,7 +34,8 @@ type Request struct {
 	// target: the client is to be refused with it.
 	Target tunnel.Target
 	Denied *tunnel.DialError
-	// User is who the client has shown to be; empty: nobody.
+	// User is who the client has shown to be; empty: nobody. A tunnel holds on to the
+	// text: it is no part of a longer one.
 	User string
 	// Ahead is what was read behind the handshake, the tunnel's first bytes.
 	Ahead []byte

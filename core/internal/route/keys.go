@@ -71,6 +71,7 @@ var Later = []string{"users"}
 type Connection struct {
 	Listener string     // its ID, "tcp.orders"
 	Source   netip.Addr // the client's
+	User     string     // who the client has shown to be; empty: nobody
 	Target   tunnel.Target
 }
 
