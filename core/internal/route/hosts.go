@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/tunneld/tunneld/internal/cidr"
 	"github.com/tunneld/tunneld/internal/hostname"
 )
 
@@ -32,7 +33,8 @@ func ValidHost(s string) bool {
 // checkHost returns an empty text, or a sentence for the user.
 func checkHost(s string) string {
 	if strings.Contains(s, "/") {
-		return checkCIDR(s)
+		_, problem := cidr.Parse(s)
+		return problem
 	}
 	s, problem := inASCII(s)
 	if problem != "" {
@@ -76,19 +78,6 @@ func inASCII(s string) (ascii, problem string) {
 	return strings.Join(labels, "."), ""
 }
 
-func checkCIDR(s string) string {
-	prefix, err := netip.ParsePrefix(s)
-	switch {
-	case err != nil:
-		return `A CIDR is an address and the length of its prefix: "10.0.0.0/8", "fd00::/8".`
-	case prefix.Masked() != prefix:
-		return `The address of a CIDR has only zeros after its prefix: "10.1.0.0/16", not "10.1.2.3/16".`
-	case prefix.Addr().Is4In6() && prefix.Bits() < 96:
-		return "An IPv4-mapped CIDR has a prefix of at least 96. Write it as IPv4."
-	}
-	return ""
-}
-
 // addressGlobRE is part of an IPv4 address and wildcards. Without a dot it may be
 // meant for labels.
 var addressGlobRE = regexp.MustCompile(`^[0-9.*?]*([0-9*?]\.[0-9]|[0-9]\.[0-9*?])[0-9.*?]*$`)
@@ -120,29 +109,20 @@ func literal(s string) host {
 	if err != nil {
 		return host{text: strings.ToLower(s)}
 	}
-	a = a.Unmap()
-	return host{text: a.String(), net: netip.PrefixFrom(a.WithZone(""), a.BitLen())}
+	return host{text: a.Unmap().String(), net: cidr.Of(a)}
 }
 
 // pattern is an element of Rule.Hosts.
 func pattern(s string) host {
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		s, _ = inASCII(s) // it was checked
-		for strings.Contains(s, "**") {
-			s = strings.ReplaceAll(s, "**", "*")
-		}
-		return literal(s)
+	if strings.Contains(s, "/") {
+		network, _ := cidr.Parse(s) // it was checked
+		return host{net: network}
 	}
-	return host{net: unmapped(p)}
-}
-
-// unmapped is a CIDR in the form in which they are compared.
-func unmapped(p netip.Prefix) netip.Prefix {
-	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	s, _ = inASCII(s)
+	for strings.Contains(s, "**") {
+		s = strings.ReplaceAll(s, "**", "*")
 	}
-	return p.Masked()
+	return literal(s)
 }
 
 // glob says whether s matches pattern, in which "*" is any run of bytes and "?"

@@ -2,20 +2,26 @@ package route
 
 import (
 	"net/netip"
-	"strings"
+
+	"github.com/tunneld/tunneld/internal/cidr"
 )
 
 var sourcesKey = Key{
-	Name:  "sources",
-	Check: checkSource,
-	In:    func(r *Rule) *[]string { return &r.Sources },
-	parse: func(written string) any { return pattern(written).net },
+	Name: "sources",
+	Check: func(written string) string {
+		_, problem := cidr.Parse(written)
+		return problem
+	},
+	In: func(r *Rule) *[]string { return &r.Sources },
+	parse: func(written string) any {
+		network, _ := cidr.Parse(written) // it was checked
+		return network
+	},
 	of: func(c Connection) any {
 		if !c.Source.IsValid() {
 			return nil
 		}
-		a := c.Source.Unmap()
-		return netip.PrefixFrom(a.WithZone(""), a.BitLen())
+		return cidr.Of(c.Source)
 	},
 	form: func(network any) any {
 		n := network.(netip.Prefix)
@@ -35,15 +41,4 @@ var sourcesKey = Key{
 type sourceForm struct {
 	is4  bool
 	bits int
-}
-
-// checkSource returns an empty text, or a sentence for the user.
-func checkSource(s string) string {
-	if strings.Contains(s, "/") {
-		return checkCIDR(s)
-	}
-	if a, err := netip.ParseAddr(s); err != nil || a.Zone() != "" {
-		return `A source is the client's IP address, without a zone, or a CIDR: "10.1.2.3", "10.0.0.0/8", "fd00::/8". Names are not looked up.`
-	}
-	return ""
 }
