@@ -92,7 +92,7 @@ func suiteProblems(chosen []string) (ps []Problem) {
 		_, weak, ok := suite(name, tls.VersionTLS12)
 		switch _, _, newer := suite(name, tls.VersionTLS13); {
 		case ok && weak:
-			p.Warning, p.Summary, p.Detail = true, "a weak cipher suite", "Go does not offer it by itself: it has no forward secrecy, or a known weakness. Offer it only to a far end that can do no better."
+			p.Warning, p.Summary, p.Detail = true, "a weak cipher suite", "Go does not offer it by itself: it has no forward secrecy, or a known weakness. Use it only where the other side can do no better."
 		case ok:
 			continue
 		case newer:

@@ -69,10 +69,14 @@ func (a *authority) pem() []byte { return encode("CERTIFICATE", a.cert.Raw) }
 // issue returns the PEM of a certificate for name and of its key.
 func (a *authority) issue(name string, end time.Time) (cert, key []byte) {
 	a.t.Helper()
-	der, private := a.sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotAfter: end,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	})
+	return a.issueAs(&x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotAfter: end})
+}
+
+// issueAs is issue for a certificate that holds more.
+func (a *authority) issueAs(c *x509.Certificate) (cert, key []byte) {
+	a.t.Helper()
+	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	der, private := a.sign(c)
 	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		a.t.Fatal(err)
