@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"internal/sockopt":        {},
 	"internal/bare":           {"internal/sockopt"},
 	"internal/listenfds":      {},
+	"internal/clienthello":    {},
 	"internal/tlsconf":        {"internal/follow", "internal/hostname", "internal/userfile"},
 	"internal/fdtest":         {},
 	"internal/logtest":        {},
