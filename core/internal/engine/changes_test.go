@@ -31,6 +31,7 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 		"match.ports":       {`[1]`, `[2]`},
 		"match.hosts":       {`["a"]`, `["b"]`},
 		"match.sources":     {`["10.0.0.0/8"]`, `["10.0.0.0/16"]`},
+		"match.users":       {`["alice"]`, `["bob"]`},
 	}[block+"."+a.GetName()]; ok {
 		return v[0], v[1]
 	}

@@ -196,7 +196,7 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, tim
 			Stage:   pluginv1.Stage_STAGE_REQUEST,
 			Reason:  pluginv1.Reason_REASON_DENIED,
 			Message: fmt.Sprintf("no route matches %s on listener %s", c.target.Shown(), c.listener.id),
-			Hint:    "add a route whose match block takes this listener, client, host and port, or one without a match block at the end",
+			Hint:    "add a route whose match block takes this listener, client, user, host and port, or one without a match block at the end",
 		}
 	}
 	to := g.routes[n]

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/splice"
@@ -95,13 +96,14 @@ func (c *connection) attrs() []any {
 // maxUserShown bounds a user in messages, in bytes: it may be a URI of a certificate.
 const maxUserShown = 255
 
-// shownUser is a user fit for messages: others have chosen the text.
+// shownUser is a user fit for messages: others have chosen the text. It is the user
+// itself where that is short and can be read, so that a route can name it.
 func shownUser(user string) string {
-	shown := plaintext.Line(user, maxUserShown)
+	more := ""
 	if len(user) > maxUserShown {
-		shown += "…"
+		user, more = strings.ToValidUTF8(user[:maxUserShown], ""), "…"
 	}
-	return shown
+	return plaintext.Shown(user) + more
 }
 
 func failureAttrs(err *tunnel.DialError) []any {

@@ -54,7 +54,7 @@ func TestUserInTheLog(t *testing.T) {
 		"spiffe://corp/ns/db":    "spiffe://corp/ns/db",
 		"a\x1b[31m\nb\u202e":     "a [31m b\ufffd",
 		strings.Repeat("ü", 200): strings.Repeat("ü", 127) + "…",
-		"https://a:secret@x/":    "https://[redacted]@x/",
+		"https://corp/?id=7":     "https://corp/?id=7",
 	} {
 		c, code := askFor(t, "127.0.0.1", at[0], r.echo, user)
 		if code != socks5.Succeeded {
@@ -62,9 +62,10 @@ func TestUserInTheLog(t *testing.T) {
 		}
 		c.Close()
 		r.log.Await(t, 1, "msg", "connection", "user", shown)
-		if _, code = askFor(t, "127.0.0.1", at[0], "192.0.2.1:1", user); code != socks5.NotAllowed {
+		if c, code = askFor(t, "127.0.0.1", at[0], "192.0.2.1:1", user); code != socks5.NotAllowed {
 			t.Fatalf("%q: reply %d", user, code)
 		}
+		c.Close()
 		r.log.Await(t, 1, "msg", "connection failed", "user", shown)
 	}
 	c, _ := askFor(t, "127.0.0.1", at[0], r.echo, "")

@@ -43,7 +43,7 @@ type Key struct {
 
 // keys is the one list of what routes match by. The order is that of the
 // documentation.
-var keys = [...]Key{listenersKey, sourcesKey, hostsKey, portsKey}
+var keys = [...]Key{listenersKey, sourcesKey, usersKey, hostsKey, portsKey}
 
 // Keys returns the attributes of a match block.
 func Keys() []Key { return keys[:] }
@@ -55,6 +55,8 @@ type Rule struct {
 	Listeners []string
 	// Sources are IP addresses and CIDRs of clients, an IPv4-mapped one as IPv4.
 	Sources []string
+	// Users are who clients have shown to be, compared byte by byte.
+	Users []string
 	// Hosts are names, globs ("*" is any run of characters, dots included, "?"
 	// one character), IP literals and CIDRs. Only the last two match a target
 	// that is an IP literal, and they match no other. All are compared without
@@ -65,7 +67,7 @@ type Rule struct {
 }
 
 // Later are names that are taken for keys to come.
-var Later = []string{"users"}
+var Later = []string{"labels"}
 
 // Connection is what a route is looked for.
 type Connection struct {
@@ -81,9 +83,44 @@ var listenersKey = Key{
 	In:         func(r *Rule) *[]string { return &r.Listeners },
 	parse:      func(written string) any { return written },
 	of:         func(c Connection) any { return c.Listener },
-	form:       func(any) any { return nil },
-	as:         func(value, _ any) (any, bool) { return value, true },
+	form:       oneForm,
+	as:         asItIs,
 }
+
+// usersKey is exact: a name that another one could be taken for would be a way in.
+var usersKey = Key{
+	Name:  "users",
+	Check: checkUser,
+	Doubt: func(written string) (summary, detail string) {
+		if strings.Contains(written, "*") {
+			return `User with a "*"`, "Users are compared exactly, and \"*\" is no wildcard here. Write each user as the log has it."
+		}
+		return "", ""
+	},
+	In:    func(r *Rule) *[]string { return &r.Users },
+	parse: func(written string) any { return written },
+	of: func(c Connection) any {
+		if c.User == "" {
+			return nil
+		}
+		return c.User
+	},
+	form: oneForm,
+	as:   asItIs,
+}
+
+// checkUser returns an empty text, or a sentence for the user.
+func checkUser(s string) string {
+	if s == "" || strings.TrimSpace(s) != s {
+		return `A user is a name as the log has it, without spaces around it: "alice", "db.corp", "spiffe://corp/orders".`
+	}
+	return ""
+}
+
+// oneForm and asItIs are of keys whose elements are looked up as they are.
+func oneForm(any) any { return nil }
+
+func asItIs(value, _ any) (any, bool) { return value, true }
 
 var portsKey = Key{
 	Name:    "ports",

@@ -79,6 +79,41 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestFindUser: a rule with users takes these alone, by their very names, and a client that
+// is nobody matches none of them.
+func TestFindUser(t *testing.T) {
+	table := New([]Rule{
+		0: {Users: []string{"alice", "spiffe://corp/orders"}, Sources: []string{"10.0.0.0/8"}},
+		1: {Users: []string{"Alice"}, Listeners: []string{"socks5.a"}},
+		2: {Users: []string{"bob", "alice"}, Hosts: []string{"db.corp"}},
+		3: {Hosts: []string{"open.corp"}},
+	})
+	for _, tt := range []struct {
+		user, source, host string
+		want               int
+	}{
+		{"alice", "10.1.2.3", "db.corp", 0},
+		{"alice", "11.1.2.3", "db.corp", 2},
+		{"Alice", "10.1.2.3", "db.corp", 1},
+		{"ALICE", "10.1.2.3", "db.corp", -1},
+		{"spiffe://corp/orders", "10.1.2.3", "x", 0},
+		{"spiffe://corp/orders/", "10.1.2.3", "x", -1},
+		{"bob", "10.1.2.3", "db.corp", 2},
+		{"bob ", "10.1.2.3", "db.corp", -1},
+		{"", "10.1.2.3", "db.corp", -1},
+		{"", "10.1.2.3", "open.corp", 3},
+		{"carol", "10.1.2.3", "open.corp", 3},
+	} {
+		got, ok := table.Find(Connection{Listener: "socks5.a", Source: netip.MustParseAddr(tt.source), User: tt.user, Target: tunnel.Target{Host: tt.host, Port: 1}})
+		if !ok {
+			got = -1
+		}
+		if got != tt.want {
+			t.Errorf("%q from %s to %s: route %d, want %d", tt.user, tt.source, tt.host, got, tt.want)
+		}
+	}
+}
+
 func TestNoMatchBlockMatchesAll(t *testing.T) {
 	n, ok := New([]Rule{{}}).Find(Connection{Listener: "tcp.a", Target: tunnel.Target{Host: "label"}})
 	if n != 0 || !ok {

@@ -29,6 +29,7 @@ func matches(r Rule, c Connection) bool {
 	host := func(h string) bool { return matching[[2]string{h, target.Host}] }
 	return (len(r.Listeners) == 0 || slices.Contains(r.Listeners, c.Listener)) &&
 		(len(r.Sources) == 0 || slices.ContainsFunc(r.Sources, source)) &&
+		(len(r.Users) == 0 || c.User != "" && slices.Contains(r.Users, c.User)) &&
 		(len(r.Hosts) == 0 || slices.ContainsFunc(r.Hosts, host)) &&
 		(len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, port))
 }
@@ -54,6 +55,7 @@ var (
 	someListeners = []string{"tcp.a", "tcp.b", "socks5.c"}
 	someNetworks  = []string{"10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "0.0.0.0/0", "fd00::/8", "fd00::1"}
 	someSources   = []netip.Addr{netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("10.2.2.3"), netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fe80::1")}
+	someUsers     = []string{"", "alice", "Alice", "bob"}
 	somePatterns  = []string{
 		"*", "*.corp", "*.x.corp", "a.corp", "?.corp", "b?.corp", "b*.corp", "*b*", "b*", "**.corp", "*?", "?*", "??*",
 		"*-b.corp", "?-b.corp", "a*b.corp", "*b.c*", "?*1*.corp", "*?1?c*", "10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "10.1.2.3", "10.*", "fd00::/8", "fd*", "fd00::1",
@@ -80,10 +82,12 @@ func someConnections() iter.Seq[Connection] {
 	return func(yield func(Connection) bool) {
 		for _, l := range someListeners {
 			for _, s := range someSources {
-				for _, h := range someHosts {
-					for port := range uint16(8) {
-						if !yield(Connection{Listener: l, Source: s, Target: tunnel.Target{Host: h, Port: port}}) {
-							return
+				for _, u := range someUsers {
+					for _, h := range someHosts {
+						for port := range uint16(8) {
+							if !yield(Connection{Listener: l, Source: s, User: u, Target: tunnel.Target{Host: h, Port: port}}) {
+								return
+							}
 						}
 					}
 				}
@@ -101,6 +105,9 @@ func someRules(rnd *rand.Rand) []Rule {
 		}
 		for range max(rnd.IntN(5)-2, 0) {
 			r.Sources = append(r.Sources, someNetworks[rnd.IntN(len(someNetworks))])
+		}
+		for range max(rnd.IntN(5)-2, 0) {
+			r.Users = append(r.Users, someUsers[1+rnd.IntN(len(someUsers)-1)])
 		}
 		for range rnd.IntN(4) {
 			r.Hosts = append(r.Hosts, somePatterns[rnd.IntN(len(somePatterns))])
@@ -164,6 +171,7 @@ func TestFindHidden(t *testing.T) {
 	on := func(l ...string) Rule { return Rule{Listeners: l} }
 	ports := func(p ...string) Rule { return Rule{Ports: p} }
 	from := func(s ...string) Rule { return Rule{Sources: s} }
+	of := func(u ...string) Rule { return Rule{Users: u} }
 	const reachable = -1
 	tests := map[string]struct {
 		rules  []Rule
@@ -222,6 +230,13 @@ func TestFindHidden(t *testing.T) {
 		"one client, after every":           {[]Rule{hosts("a"), {Sources: []string{"10.1.2.3"}, Hosts: []string{"a"}}}, 0, false},
 		"client on a listener":              {[]Rule{{Listeners: []string{"tcp.a"}, Sources: []string{"10.0.0.0/8"}}, {Listeners: []string{"tcp.a"}, Sources: []string{"10.1.2.3"}, Ports: []string{"22"}}}, 0, false},
 		"client on another listener":        {[]Rule{{Listeners: []string{"tcp.a"}, Sources: []string{"10.0.0.0/8"}}, {Sources: []string{"10.1.2.3"}}}, reachable, false},
+		"user":                              {[]Rule{of("alice", "bob"), {Users: []string{"bob"}, Hosts: []string{"a"}}}, 0, false},
+		"another user":                      {[]Rule{of("alice"), of("Alice")}, reachable, false},
+		"users of two rules":                {[]Rule{of("alice"), of("bob"), of("bob", "alice")}, 1, true},
+		"nobody, after some users":          {[]Rule{of("alice", "bob"), {}}, reachable, false},
+		"one user, after everybody":         {[]Rule{hosts("a"), {Users: []string{"alice"}, Hosts: []string{"a"}}}, 0, false},
+		"user from a client's network":      {[]Rule{from("10.0.0.0/8"), {Users: []string{"alice"}, Sources: []string{"10.1.2.3"}}}, 0, false},
+		"client of a user":                  {[]Rule{of("alice"), {Users: []string{"alice"}, Sources: []string{"10.1.2.3"}}}, 0, false},
 		"host of the wrong listener's rule": {[]Rule{{Listeners: []string{"tcp.a"}, Hosts: []string{"*.corp"}}, {Listeners: []string{"tcp.b"}, Hosts: []string{"db.corp"}}}, reachable, false},
 	}
 	for name, tt := range tests {
