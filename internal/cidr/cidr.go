@@ -1,6 +1,6 @@
 // Package cidr reads networks as users write them: in the notation of RFC 4632, section
-// 3.1, and RFC 4291, section 2.3, or as one IP address, which is a network of its own. It
-// looks nothing up.
+// 3.1, and RFC 4291, section 2.3, or as one IP address, which is a network of its own, and
+// finds addresses in a set of them. It resolves no name.
 package cidr
 
 import (
