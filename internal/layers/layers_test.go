@@ -86,7 +86,7 @@ var allowed = map[string][]string{
 	// The core.
 	"core/internal/tunnel":     {"internal/bare", "internal/hostname", "internal/sockopt", "proto/tunneld/plugin/v1"},
 	"core/internal/hclbody":    {"internal/schema", "proto/tunneld/plugin/v1"},
-	"core/internal/config":     {"core/diag", "internal/hostname", "internal/plaintext", "core/internal/hclbody", "core/internal/listen", "core/internal/route", "core/internal/tunnel", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1", "internal/outbound", "internal/tlsconf"},
+	"core/internal/config":     {"core/diag", "internal/cidr", "internal/hostname", "internal/plaintext", "core/internal/hclbody", "core/internal/listen", "core/internal/route", "core/internal/tunnel", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1", "internal/outbound", "internal/tlsconf"},
 	"core/internal/route":      {"core/internal/tunnel", "internal/cidr", "internal/hostname"},
 	"core/internal/listen":     {"internal/bare", "internal/hostname", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
 	"core/internal/splice":     {"internal/bare", "internal/sockopt", "core/internal/tunnel"},

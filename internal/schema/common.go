@@ -46,6 +46,8 @@ var common = []Common{
 	{Of: Upstreams, Reserved: "bandwidth"},
 
 	{Of: Listeners, Attribute: Required("address", Text)},
+	{Of: Listeners, Attribute: Attr("allow", List(Text), `[]`)},
+	{Of: Listeners, Attribute: Attr("deny", List(Text), `[]`)},
 	{Of: Listeners, Attribute: Attr("open", Bool, `false`)},
 	{Of: Listeners, Block: Single("limits",
 		Attr("max_connections", Count, `0`),
@@ -61,8 +63,6 @@ var common = []Common{
 	{Of: Listeners, Block: Single("tcp", append(Socket(), Attr("backlog", Between(Count, `0`, `65536`), `0`))...)},
 	{Of: Listeners, Reserved: "tls"},
 	{Of: Listeners, Reserved: "auth"},
-	{Of: Listeners, Reserved: "allow"},
-	{Of: Listeners, Reserved: "deny"},
 	{Of: Listeners, Reserved: "targets"},
 	{Of: Listeners, Reserved: "proxy_protocol"},
 	{Of: Listeners, Reserved: "bandwidth"},

@@ -25,12 +25,6 @@ func InheritedName(address string) (name string, ok bool) {
 	return strings.CutPrefix(address, "fd://")
 }
 
-// The words for a listener that others than this machine's users reach.
-const (
-	OpenSummary = "The listener can be reached from beyond this machine"
-	OpenDetail  = "Whoever reaches it can use its upstreams without a password. Listen on 127.0.0.1, [::1] or localhost; if you mean it, write: open = true"
-)
-
 // listenAddress is where a socket listens.
 type listenAddress struct {
 	fd   string     // the name of an inherited socket; the others are unset

@@ -1,10 +1,15 @@
 package config
 
 import (
+	"fmt"
+	"net/netip"
+	"strconv"
+
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/cidr"
 	"github.com/tunneld/tunneld/internal/schema"
 )
 
@@ -26,8 +31,11 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 		Backlog: tcp.Int("backlog"),
 		Open:    v.Bool("open"),
 	}
-	if addr, ok := p.address(b, "listener."+l.ID(), v); ok && addr.fd == "" && !addr.loopback() && !l.Open {
-		p.errorAt(locate(b, "address"), OpenSummary, OpenDetail)
+	known := p.clients(&l, v, b)
+	if addr, ok := p.address(b, "listener."+l.ID(), v); ok && addr.fd == "" && !addr.loopback() && known {
+		if detail := l.Exposed(); detail != "" {
+			p.errorAt(locate(b, "address"), OpenSummary, detail)
+		}
 	}
 	if written, given := v["target"].(string); given {
 		target, problem := parseTarget(written)
@@ -40,6 +48,40 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 	kind, _ := listen.FindKind(l.Kind) // the header was checked
 	l.Protocol = kind.New(listen.Settings{Target: l.Target, Values: v})
 	p.cfg.Listeners = append(p.cfg.Listeners, l)
+}
+
+// clients reads the lists of who may come in. False: they are not known.
+func (p *parser) clients(l *Listener, v schema.Values, b *hclsyntax.Block) bool {
+	allow, ok1 := p.networks("allow", v, b)
+	deny, ok2 := p.networks("deny", v, b)
+	l.Allow, l.Deny = cidr.NewSet(allow), cidr.NewSet(deny)
+	for i, network := range allow {
+		if l.Deny.Covers(network) {
+			p.warnAt(locate(b, "allow", strconv.Itoa(i)), fmt.Sprintf(`Element %d of "allow" lets nobody in`, i+1), `"deny" is asked first, and has all of it. Remove it from one of the two.`)
+		}
+	}
+	return ok1 && ok2
+}
+
+// networks reads a list of addresses and CIDRs that has a default. False: it is another
+// thing, or some of its elements are.
+func (p *parser) networks(name string, v schema.Values, b *hclsyntax.Block) (networks []netip.Prefix, ok bool) {
+	ok = v[name] != nil
+	for i, written := range v.List(name) {
+		network, problem := cidr.Parse(written)
+		if problem != "" {
+			p.errorAt(locate(b, name, strconv.Itoa(i)), wrongElement(i, name), problem)
+			ok = false
+			continue
+		}
+		networks = append(networks, network)
+	}
+	return networks, ok
+}
+
+// wrongElement is the summary of an error about an element of a list.
+func wrongElement(i int, list string) string {
+	return fmt.Sprintf("Wrong value for element %d of %q", i+1, list)
 }
 
 func socket(v schema.Values) tunnel.SocketOptions {

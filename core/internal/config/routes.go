@@ -95,7 +95,7 @@ func (p *parser) empty(a *hclsyntax.Attribute) {
 func (p *parser) elements(m *hclsyntax.Block, k route.Key, written []string) {
 	for i, e := range written {
 		if problem := k.Check(e); problem != "" {
-			p.errorAt(locate(m, k.Name, strconv.Itoa(i)), fmt.Sprintf("Wrong value for element %d of %q", i+1, k.Name), problem)
+			p.errorAt(locate(m, k.Name, strconv.Itoa(i)), wrongElement(i, k.Name), problem)
 			continue
 		}
 		if k.Doubt == nil {
@@ -147,7 +147,7 @@ func (p *parser) referenceList(a *hclsyntax.Attribute, blockType string) ([]refe
 		id, problem := referenceID(e, blockType)
 		switch {
 		case problem != "":
-			p.errorAt(e.StartRange(), fmt.Sprintf("Wrong value for element %d of %q", i+1, a.Name), problem+" Write: "+want)
+			p.errorAt(e.StartRange(), wrongElement(i, a.Name), problem+" Write: "+want)
 			ok = false
 		case slices.ContainsFunc(refs, func(r reference) bool { return r.id == id }):
 			p.errorAt(e.StartRange(), fmt.Sprintf("Element %d of %q appears twice", i+1, a.Name), "Name each once: remove one of the two.")

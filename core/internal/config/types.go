@@ -10,6 +10,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/cidr"
 	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/schema"
 	"github.com/tunneld/tunneld/internal/tlsconf"
@@ -181,7 +182,11 @@ type Listener struct {
 	Timeout   Timeouts
 	Socket    tunnel.SocketOptions
 	Backlog   int // 0: the system's
-	Open      bool
+	// Allow are the addresses that clients may come from; empty: any. Deny are those that
+	// they may not come from, whatever Allow says.
+	Allow, Deny cidr.Set
+	// Open says that everybody may use the listener who reaches it.
+	Open bool
 }
 
 // ID returns "kind.name".

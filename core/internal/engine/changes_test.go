@@ -21,6 +21,8 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 		"daemon.plugin_dir": {`"/run/a"`, `"/run/b"`},
 		"listener.address":  {`"127.0.0.1:3"`, `"127.0.0.1:4"`},
 		"listener.target":   {`"h:1"`, `"h:2"`},
+		"listener.allow":    {`["10.0.0.0/8"]`, `["10.0.0.0/16"]`},
+		"listener.deny":     {`["10.0.0.0/8"]`, `["10.0.0.0/16"]`},
 		"upstream.via":      {`"http://a"`, `"http://b"`},
 		"tls.server_name":   {`"a"`, `"b"`},
 		"tls.key_log_file":  {`"/run/a"`, `"/run/b"`},

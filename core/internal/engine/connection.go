@@ -50,6 +50,11 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 		raw.Reset()
 		return
 	}
+	if list := l.barrier(peer.Addr()); list != "" {
+		g.release()
+		e.shutOut(l, raw, peer, list)
+		return
+	}
 	c := &connection{
 		engine:   e,
 		listener: l,

@@ -251,7 +251,7 @@ func TestInheritedFamilies(t *testing.T) {
 	config := func(a, b string) string {
 		text := "upstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n"
 		for name, socket := range map[string]string{"a": a, "b": b} {
-			text += fmt.Sprintf("listener \"tcp\" %q {\n address = \"fd://%s\"\n target = %q\n open = true\n}\n", name, socket, targets[name])
+			text += fmt.Sprintf("listener \"tcp\" %q {\n address = \"fd://%s\"\n target = %q\n allow = [\"127.0.0.0/8\", \"::1\"]\n}\n", name, socket, targets[name])
 		}
 		return text
 	}
@@ -347,17 +347,18 @@ func TestInheritedThatCannotBeUsed(t *testing.T) {
 	}
 	defer plain.Close()
 	for name, c := range map[string]struct {
-		file *os.File
-		want string
+		file       *os.File
+		want, more string
 	}{
-		"open":  {open, "beyond this machine"},
-		"bare":  {bare, "does not listen"},
-		"local": {local, "is not a TCP socket"},
-		"plain": {plain, "is not a socket"},
+		"open":  {open, "beyond this machine", ""},
+		"all":   {open, "beyond this machine", "allow = [\"0.0.0.0/0\"]"},
+		"bare":  {bare, "does not listen", ""},
+		"local": {local, "is not a TCP socket", ""},
+		"plain": {plain, "is not a socket", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, told := startHeir(t, "upstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n"+
-				fmt.Sprintf("listener \"tcp\" \"a\" {\n address = \"fd://%s\"\n target = \"127.0.0.1:1\"\n}\n", name), []string{name}, c.file)
+				fmt.Sprintf("listener \"tcp\" \"a\" {\n address = \"fd://%s\"\n target = \"127.0.0.1:1\"\n %s\n}\n", name, c.more), []string{name}, c.file)
 			if told.Error == "" || !strings.Contains(told.Diagnostics, c.want) {
 				t.Errorf("%+v, want %q", told, c.want)
 			}

@@ -29,8 +29,8 @@ func (b *binding) inherited(w *wanted, written, name string) (*endpoint, *diag.D
 			return problem("the socket cannot be used", fmt.Sprintf("%s: %s. A listener takes a TCP socket that listens: ListenStream= with an address, and Accept=no.", written, one.Err))
 		}
 		addr := unmapped(one.Addr)
-		if !w.public && !addr.Addr().IsLoopback() {
-			return problem(config.OpenSummary, fmt.Sprintf("%s is bound to %s. %s", written, addr, config.OpenDetail))
+		if w.exposed != "" && !addr.Addr().IsLoopback() {
+			return problem(config.OpenSummary, fmt.Sprintf("%s is bound to %s. %s", written, addr, w.exposed))
 		}
 		s.addrs = append(s.addrs, addr)
 	}

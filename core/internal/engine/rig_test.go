@@ -55,13 +55,13 @@ type rig struct {
 }
 
 // start runs the configuration that config returns until the test ends.
-func start(t *testing.T, n map[string][]string, config func(echo string) string) *rig {
+func start(t testing.TB, n map[string][]string, config func(echo string) string) *rig {
 	t.Helper()
 	return startParsed(t, n, config, nil)
 }
 
 // startParsed is start with another parser; nil: the daemon's.
-func startParsed(t *testing.T, n map[string][]string, config func(echo string) string, parse func(string) (*config.Config, diag.Diagnostics)) *rig {
+func startParsed(t testing.TB, n map[string][]string, config func(echo string) string, parse func(string) (*config.Config, diag.Diagnostics)) *rig {
 	t.Helper()
 	r := &rig{names: &names{}, log: logtest.New(patience), path: filepath.Join(t.TempDir(), "tunneld.hcl"), echo: nettest.Serve(t, nettest.Echo)}
 	r.names.set(n)
@@ -92,7 +92,7 @@ func startParsed(t *testing.T, n map[string][]string, config func(echo string) s
 	return r
 }
 
-func (r *rig) write(t *testing.T, config string) {
+func (r *rig) write(t testing.TB, config string) {
 	t.Helper()
 	if err := os.WriteFile(r.path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func (r *rig) upstream(t *testing.T, id string) status.Upstream {
 }
 
 // at returns the addresses of a listener, which have one port.
-func (r *rig) at(t *testing.T, id string) (addresses []string, port string) {
+func (r *rig) at(t testing.TB, id string) (addresses []string, port string) {
 	t.Helper()
 	for _, l := range r.Status().Listeners {
 		if l.ID != id {
@@ -180,7 +180,7 @@ func visit(t *testing.T, address string) {
 }
 
 // echoed sends something and reads it back.
-func echoed(t *testing.T, c net.Conn) {
+func echoed(t testing.TB, c net.Conn) {
 	t.Helper()
 	b := make([]byte, 5)
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
@@ -194,20 +194,34 @@ func echoed(t *testing.T, c net.Conn) {
 	}
 }
 
-// wantReset connects and expects nothing but a reset. It may come so soon that
-// already the connect is told of it.
+// wantReset connects and expects nothing but a reset.
 func wantReset(t *testing.T, address string) {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", address, patience)
+	wantResetFrom(t, "", address, "")
+}
+
+// wantResetFrom connects from an address, or from any, says something, or nothing, and
+// expects nothing but a reset. It may come so soon that already the connect is told of it.
+func wantResetFrom(t *testing.T, source, address, say string) {
+	t.Helper()
+	d := net.Dialer{Timeout: patience}
+	if source != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(source)}
+	}
+	var heard []byte
+	c, err := d.DialContext(t.Context(), "tcp", address)
 	if err == nil {
 		defer c.Close()
 		if err = c.SetDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
-		_, err = io.Copy(io.Discard, c)
+		// Where the reset was there first, the write has taken its error.
+		if _, err = io.WriteString(c, say); err == nil {
+			heard, err = io.ReadAll(c)
+		}
 	}
-	if !errors.Is(err, syscall.ECONNRESET) {
-		t.Fatalf("%s: %v, want a reset", address, err)
+	if !errors.Is(err, syscall.ECONNRESET) && (say == "" || !errors.Is(err, syscall.EPIPE)) || len(heard) > 0 {
+		t.Fatalf("%s, from %q: %q, %v, want a reset", address, source, heard, err)
 	}
 }
 

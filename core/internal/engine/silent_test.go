@@ -36,7 +36,7 @@ func crowd(t *testing.T, wanted int) int {
 	return n
 }
 
-func dialFrom(t *testing.T, source, address string) net.Conn {
+func dialFrom(t testing.TB, source, address string) net.Conn {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: patience}
 	c, err := d.DialContext(t.Context(), "tcp", address)

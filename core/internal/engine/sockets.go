@@ -103,7 +103,7 @@ func (e *Engine) newBinding(cfg *config.Config, like *generation) *binding {
 type wanted struct {
 	block     string
 	addresses []string
-	public    bool // may be reached from beyond this machine
+	exposed   string // what is wrong with it where it is reached from beyond this machine; empty: nothing
 	open      opener
 	endpoints []*endpoint
 }
@@ -115,7 +115,7 @@ func (b *binding) wants() []*wanted {
 		all = append(all, &wanted{
 			block:     listenerBlock(l.ID()),
 			addresses: l.Addresses,
-			public:    l.Open,
+			exposed:   l.Exposed(),
 			open: func(ctx context.Context, at netip.AddrPort, c claim) (boundSocket, error) {
 				socket, err := b.engine.open(ctx, at, c, l)
 				return &listening{claim: c, engine: b.engine, socket: socket}, err

@@ -63,7 +63,7 @@ func New(version string, snapshot func() status.Status) *Metrics {
 		handshakes: counter("handshake_failures_total", "Clients whose own handshake failed.", "listener"),
 		yielded:    counter("handshakes_yielded_total", "Clients in their handshake that gave way to newer ones.", "listener"),
 		probes:     counter("probes_total", "Clients that left without sending anything, such as health checks of the port, on listeners where clients speak first.", "listener"),
-		refused:    counter("connections_refused_total", "Connections refused by a limit.", "listener", "limit"),
+		refused:    counter("connections_refused_total", "Connections refused by a limit, or by allow or deny of the listener.", "listener", "limit"),
 		failures:   counter("connection_failures_total", "Connections without a tunnel, by the stage and the reason of the last dial.", "listener", "route", "upstream", "stage", "reason"),
 		dials:      histogram("dial_duration_seconds", "Time of one dial of one upstream; result is ok or the reason of its failure.", dialBuckets, "upstream", "result"),
 		stages:     histogram("dial_stage_duration_seconds", "Time of the stages of a dial; result is the dial's.", dialBuckets, "upstream", "stage", "result"),
@@ -113,7 +113,8 @@ func (m *Metrics) open(listener string, n int64) {
 }
 
 // Refused counts a connection beyond a limit, which is named as in the
-// configuration: "limits.max_per_source"; that of the system is "RLIMIT_NOFILE".
+// configuration: "limits.max_per_source"; that of the system is "RLIMIT_NOFILE", and
+// "allow" and "deny" are the lists of a listener.
 func (m *Metrics) Refused(listener, limit string) { m.refused.WithLabelValues(listener, limit).Inc() }
 
 // HandshakeFailed counts a client whose own handshake failed.
