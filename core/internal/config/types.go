@@ -196,6 +196,7 @@ func (l Listener) ID() string { return l.Kind + "." + l.Name }
 type Limits struct {
 	MaxConnections int
 	MaxPerSource   int
+	MaxPerUser     int
 }
 
 // Timeouts is the timeouts block of a listener; 0 means none.

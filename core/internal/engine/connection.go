@@ -33,6 +33,7 @@ type connection struct {
 	stages   []tunnel.StageTime // of the dial that made the tunnel
 	counts   *metrics.Tunnel    // of the tunnel
 	path     tunnel.Path
+	counted  bool  // among those of its user
 	gate     *gate // of the upstream, in which the tunnel has a place
 }
 
@@ -102,6 +103,7 @@ func (c *connection) turnedAway(raw *bare.Socket, over *overLimit) {
 // done gives the connection's slot back. It comes before the line of the log:
 // who reads that may count on it. h is nil where the handshake is over.
 func (c *connection) done(h *handshake) {
+	c.uncountUser()
 	c.engine.slots.give(c.listener.slots, c.source.Addr(), h)
 	if c.gate != nil {
 		c.gate.leave()
@@ -143,14 +145,17 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 		c.handshakeFailed(ctx, handshakeErr)
 		return
 	}
+	c.user, c.target = client.User, client.Target
+	if over := c.countUser(); over != nil {
+		g.release()
+		c.engine.metrics.Refused(c.listener.id, over.limit)
+		c.tell(ctx, client, h, c.refused(over))
+		return
+	}
 	up, halfClose, dialErr := c.reach(ctx, g, client)
 	g.release()
 	if dialErr != nil {
-		if h != nil {
-			c.engine.slots.refused(h)
-		}
-		client.Refuse(ctx, dialErr)
-		c.done(h)
+		c.tell(ctx, client, h, dialErr)
 		c.failed(dialErr)
 		return
 	}
@@ -180,9 +185,37 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 	})
 }
 
+// countUser counts the connection among those of its user, if it has one, or says which
+// limit is in the way.
+func (c *connection) countUser() *overLimit {
+	if c.user == "" {
+		return nil
+	}
+	over := c.engine.slots.takeUser(c.listener.slots, c.listener.Limits, c.user)
+	c.counted = over == nil
+	return over
+}
+
+func (c *connection) uncountUser() {
+	if c.counted {
+		c.counted = false
+		c.engine.slots.giveUser(c.listener.slots, c.user)
+	}
+}
+
+// tell tells a client that was heard why it gets no tunnel, and gives its slot back. How
+// long that takes is up to the client: its user need not wait for it to try again.
+func (c *connection) tell(ctx context.Context, client *listen.Client, h *handshake, err *tunnel.DialError) {
+	c.uncountUser()
+	if h != nil {
+		c.engine.slots.refused(h)
+	}
+	client.Refuse(ctx, err)
+	c.done(h)
+}
+
 // reach dials what the client asks for, as dial does.
 func (c *connection) reach(ctx context.Context, g *generation, client *listen.Client) (*tunnel.Conn, time.Duration, *tunnel.DialError) {
-	c.user, c.target = client.User, client.Target
 	if client.Denied != nil {
 		return nil, 0, client.Denied
 	}

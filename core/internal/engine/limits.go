@@ -24,6 +24,7 @@ type slots struct {
 	handshakes  pool // those of the connections that are in their handshake
 	listeners   map[string]*listenerSlots
 	source      map[sourceKey]int
+	user        map[userKey]int
 }
 
 type sourceKey struct {
@@ -31,8 +32,13 @@ type sourceKey struct {
 	source netip.Addr
 }
 
+type userKey struct {
+	slots *listenerSlots
+	user  string
+}
+
 func newSlots() *slots {
-	return &slots{listeners: map[string]*listenerSlots{}, source: map[sourceKey]int{}}
+	return &slots{listeners: map[string]*listenerSlots{}, source: map[sourceKey]int{}, user: map[userKey]int{}}
 }
 
 // split shares the slots out among the listeners with the ids, and returns what
@@ -153,6 +159,29 @@ func (s *slots) yields(p *listenerSlots, in func(*listenerSlots) *part) *handsha
 		return nil
 	}
 	return most.waiting.first()
+}
+
+// takeUser counts a connection, which has a slot of p's listener, among those of a user, or
+// says which limit is in the way.
+func (s *slots) takeUser(p *listenerSlots, own config.Limits, user string) *overLimit {
+	key := userKey{p, user}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if open := s.user[key]; own.MaxPerUser > 0 && open >= own.MaxPerUser {
+		return &overLimit{limit: "limits.max_per_user", state: fmt.Sprintf("%d connections of user %s are open", open, shownUser(user))}
+	}
+	s.user[key]++
+	return nil
+}
+
+// giveUser is told of the end of a connection that takeUser has counted.
+func (s *slots) giveUser(p *listenerSlots, user string) {
+	key := userKey{p, user}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.user[key]--; s.user[key] == 0 {
+		delete(s.user, key)
+	}
 }
 
 // learned says that h's target is known: it does not give way any more. False: it

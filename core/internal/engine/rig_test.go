@@ -204,17 +204,10 @@ func wantReset(t *testing.T, address string) {
 // expects nothing but a reset. It may come so soon that already the connect is told of it.
 func wantResetFrom(t *testing.T, source, address, say string) {
 	t.Helper()
-	d := net.Dialer{Timeout: patience}
-	if source != "" {
-		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(source)}
-	}
 	var heard []byte
-	c, err := d.DialContext(t.Context(), "tcp", address)
+	c, err := connect(t.Context(), source, address)
 	if err == nil {
 		defer c.Close()
-		if err = c.SetDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
 		// Where the reset was there first, the write has taken its error.
 		if _, err = io.WriteString(c, say); err == nil {
 			heard, err = io.ReadAll(c)

@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -38,16 +40,25 @@ func crowd(t *testing.T, wanted int) int {
 
 func dialFrom(t testing.TB, source, address string) net.Conn {
 	t.Helper()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: patience}
-	c, err := d.DialContext(t.Context(), "tcp", address)
+	c, err := connect(t.Context(), source, address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
 	return c
+}
+
+// connect connects from an address, or from any.
+func connect(ctx context.Context, source, address string) (net.Conn, error) {
+	d := net.Dialer{Timeout: patience}
+	if source != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(source)}
+	}
+	c, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.SetDeadline(time.Now().Add(patience))
 }
 
 // through connects to target by a socks5 listener, and has something echoed.
@@ -66,29 +77,34 @@ func through(t *testing.T, source, address, target string) {
 func askFor(t *testing.T, source, address, target, ahead string) (net.Conn, socks5.Code) {
 	t.Helper()
 	c := dialFrom(t, source, address)
-	host, port, err := net.SplitHostPort(target)
+	code, err := ask(c, target, ahead)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("a client from %s: %v", source, err)
 	}
-	var number uint16
-	if _, err := fmt.Sscan(port, &number); err != nil {
-		t.Fatal(err)
+	return c, code
+}
+
+// ask is askFor on a connection.
+func ask(c net.Conn, target, ahead string) (socks5.Code, error) {
+	at, err := netip.ParseAddrPort(target)
+	if err != nil {
+		return 0, err
 	}
 	b, err := socks5.AppendGreeting(nil, socks5.MethodNone)
 	if err == nil {
-		b, err = socks5.AppendRequest(b, socks5.Request{Command: socks5.Connect, Address: socks5.Address{Host: host, Port: number}})
+		b, err = socks5.AppendRequest(b, socks5.Request{Command: socks5.Connect, Address: socks5.Address{Host: at.Addr().String(), Port: at.Port()}})
+	}
+	if err == nil {
+		_, err = c.Write(append(b, ahead...))
 	}
 	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Write(append(b, ahead...)); err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
 	heard := make([]byte, 2+10)
 	if n, err := io.ReadFull(c, heard); err != nil {
-		t.Fatalf("a client from %s heard % x, %v", source, heard[:n], err)
+		return 0, fmt.Errorf("heard % x: %w", heard[:n], err)
 	}
-	return c, socks5.Code(heard[3])
+	return socks5.Code(heard[3]), nil
 }
 
 // inUse is the memory that is in use, after a collection.
