@@ -94,6 +94,7 @@ var allowed = map[string][]string{
 	"core/status":              {},
 	"core/internal/plugintest": {},
 	"core/internal/metrics":    {"core/status", "core/internal/tunnel"},
+	"core/internal/auth":       {"internal/follow", "internal/userfile"},
 	"core/internal/control":    {"core/status"},
 	"core/internal/pluginhost": {"internal/bare", "internal/hostname", "core/internal/tunnel", "internal/pluginwire", "internal/nodump", "internal/plaintext", "internal/schema", "internal/tlsconf", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
