@@ -91,8 +91,9 @@ type Listener struct {
 	Connections int `json:"connections"`
 	// Tunnels are those of them that are established, by path.
 	Tunnels map[string]int `json:"tunnels,omitempty"`
-	// FileProblem is why what a followed file holds now is not in use, and what it
-	// held before still is; empty where all are.
+	// FileProblem is why what a followed file holds now is not in use, or not all of it.
+	// Of what file() reads the values before are still in force, of an htpasswd file nothing
+	// is; empty where all is in use.
 	FileProblem string `json:"file_problem,omitempty"`
 }
 

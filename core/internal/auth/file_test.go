@@ -56,7 +56,7 @@ func TestFileIsFollowed(t *testing.T) {
 		return ok
 	}
 
-	becomes(0, path+": no such file or directory: nobody of it can log in")
+	becomes(0, path+": no such file or directory: none of its users can log in")
 	write(t, path, "alice:"+ofAlice+"\n")
 	becomes(1, "")
 	if !right("alice", "p w") || right("alice", "geheim") {

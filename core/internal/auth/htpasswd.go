@@ -56,7 +56,7 @@ func readFile(path string) *content {
 		if errors.As(err, &pe) {
 			why = pe.Err.Error() // the path is the Problem's
 		}
-		return &content{problems: []Problem{{File: path, Text: why + ": nobody of it can log in"}}}
+		return &content{problems: []Problem{{File: path, Text: why + ": none of its users can log in"}}}
 	}
 	c := parse(path, f.Data)
 	c.sum = f.Sum()

@@ -101,7 +101,7 @@ func TestUnreadableFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		filepath.Join(dir, "none"): "no such file or directory: nobody of it can log in",
+		filepath.Join(dir, "none"): "no such file or directory: none of its users can log in",
 		dir:                        "it is a folder",
 		large:                      "it is larger than 4 MiB",
 	} {

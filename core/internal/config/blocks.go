@@ -84,7 +84,7 @@ func (p *parser) direct(v schema.Values, b *hclsyntax.Block) {
 
 // directTLS reads the tls block, and whether its files are of use.
 func (p *parser) directTLS(v schema.Values, b *hclsyntax.Block) *TLS {
-	if !slices.ContainsFunc(b.Body.Blocks, func(in *hclsyntax.Block) bool { return in.Type == "tls" }) {
+	if !hasBlock(b, "tls") {
 		return nil // an absent block has its defaults
 	}
 	block := v.Block("tls")
@@ -122,6 +122,11 @@ func (p *parser) directTLS(v schema.Values, b *hclsyntax.Block) *TLS {
 		p.warnAt(locate(b, "tls", "insecure_skip_verify"), "The far end's certificate is not checked", "Whoever answers can read and change everything. Set ca_file instead.")
 	}
 	return &TLS{Client: o, ServerName: block.Text("server_name")}
+}
+
+// hasBlock says whether an inner block is written.
+func hasBlock(b *hclsyntax.Block, name string) bool {
+	return slices.ContainsFunc(b.Body.Blocks, func(in *hclsyntax.Block) bool { return in.Type == name })
 }
 
 func logBlock(v schema.Values) Log {

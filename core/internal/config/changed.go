@@ -50,7 +50,7 @@ func namesOf(table *pluginv1.Block) (names []string) {
 func Tables() map[string]*pluginv1.Block {
 	all := maps.Clone(tables)
 	for _, k := range listen.Kinds() {
-		all["listener."+k.Name] = listenerTable(k.Attributes...)
+		all["listener."+k.Name] = listenerTable(k)
 	}
 	return all
 }

@@ -48,12 +48,13 @@ func TestDocumentation(t *testing.T) {
 			t.Errorf("the page has no row %s", row)
 		}
 	}
-	listener := listenerTable(own...)
+	listener := listenerTable(listen.Kind{Attributes: own, Passwords: true})
 	common, _ := schema.WithCommon(schema.Upstreams, &pluginv1.Block{})
 	blocks := map[string]*pluginv1.Block{
 		"log": tables["log"], "metrics": tables["metrics"], "control": tables["control"], "daemon": tables["daemon"],
 		"plugin": tables["plugin"], "upstream": common, "tls": schema.Nested(tables["upstream.direct"], "tls").GetBody(), "route": tables["route"], "match": schema.Nested(tables["route"], "match").GetBody(),
 		"listener": listener, "limits": schema.Nested(listener, "limits").GetBody(),
+		"auth":     schema.Nested(listener, "auth").GetBody(),
 		"timeouts": schema.Nested(listener, "timeouts").GetBody(), "tcp": schema.Nested(listener, "tcp").GetBody(),
 	}
 	for name, block := range blocks {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/internal/cidr"
 )
 
@@ -17,11 +18,13 @@ const OpenSummary = "The listener can be reached from beyond this machine"
 type guard struct {
 	written string // how, for messages
 	has     func(Listener) bool
+	can     func(listen.Kind) bool // nil: listeners of every kind
 }
 
 // guards are all ways, in the order of messages.
 var guards = []guard{
-	{`allow = ["10.0.0.0/8"]`, func(l Listener) bool { return !l.Allow.IsEmpty() && !letsEverybodyIn(l.Allow) }},
+	{`allow = ["10.0.0.0/8"]`, func(l Listener) bool { return !l.Allow.IsEmpty() && !letsEverybodyIn(l.Allow) }, nil},
+	{`auth { … }`, func(l Listener) bool { return !l.Auth.IsZero() }, func(k listen.Kind) bool { return k.Passwords }},
 }
 
 // Exposed returns what to do about a listener that others than this machine's users reach;
@@ -30,9 +33,12 @@ func (l Listener) Exposed() string {
 	if l.Open || slices.ContainsFunc(guards, func(g guard) bool { return g.has(l) }) {
 		return ""
 	}
+	kind, _ := listen.FindKind(l.Kind) // one that is not there was reported
 	var ways []string
 	for _, g := range guards {
-		ways = append(ways, g.written)
+		if g.can == nil || g.can(kind) {
+			ways = append(ways, g.written)
+		}
 	}
 	detail := fmt.Sprintf("Whoever reaches it can use its upstreams. Listen on 127.0.0.1, [::1] or localhost, or say who may come in: %s. If everybody may, write: open = true", strings.Join(ways, ", or "))
 	if letsEverybodyIn(l.Allow) {

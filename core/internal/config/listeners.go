@@ -31,7 +31,8 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 		Backlog: tcp.Int("backlog"),
 		Open:    v.Bool("open"),
 	}
-	known := p.clients(&l, v, b)
+	known := p.auth(&l, v, b)
+	known = p.clients(&l, v, b) && known
 	if addr, ok := p.address(b, "listener."+l.ID(), v); ok && addr.fd == "" && !addr.loopback() && known {
 		if detail := l.Exposed(); detail != "" {
 			p.errorAt(locate(b, "address"), OpenSummary, detail)

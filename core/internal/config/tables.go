@@ -1,6 +1,8 @@
 package config
 
 import (
+	"slices"
+
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/tunneld/tunneld/core/internal/listen"
@@ -55,7 +57,7 @@ func tableOf(b *hclsyntax.Block) *pluginv1.Block {
 	if !ok {
 		return nil
 	}
-	return listenerTable(kind.Attributes...)
+	return listenerTable(kind)
 }
 
 var tables = map[string]*pluginv1.Block{
@@ -100,8 +102,11 @@ func matchAttributes() (attributes []*pluginv1.Attribute) {
 	return attributes
 }
 
-// listenerWith says which listeners have an attribute that not all have; empty: none.
+// listenerWith says which listeners have a name that not all have; empty: none.
 func listenerWith(attribute string) string {
+	if attribute == authBlock {
+		return withPasswords()
+	}
 	for _, k := range listen.Kinds() {
 		if schema.Attribute(&pluginv1.Block{Attributes: k.Attributes}, attribute) != nil {
 			return "a listener of kind " + k.Name
@@ -110,9 +115,12 @@ func listenerWith(attribute string) string {
 	return ""
 }
 
-// listenerTable is the table of a kind that has attributes of its own.
-func listenerTable(own ...*pluginv1.Attribute) *pluginv1.Block {
-	table, _ := schema.WithCommon(schema.Listeners, &pluginv1.Block{Attributes: own})
+// listenerTable is the table of a kind.
+func listenerTable(k listen.Kind) *pluginv1.Block {
+	table, _ := schema.WithCommon(schema.Listeners, &pluginv1.Block{Attributes: k.Attributes})
+	if !k.Passwords {
+		table.Blocks = slices.DeleteFunc(table.Blocks, func(b *pluginv1.NestedBlock) bool { return b.GetName() == authBlock })
+	}
 	return table
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/tunneld/tunneld/core/internal/auth"
 	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
@@ -187,6 +188,7 @@ type Listener struct {
 	Allow, Deny cidr.Set
 	// Open says that everybody may use the listener who reaches it.
 	Open bool
+	Auth auth.Options // zero: clients are not asked who they are
 }
 
 // ID returns "kind.name".

@@ -28,6 +28,7 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 		"tls.key_log_file":  {`"/run/a"`, `"/run/b"`},
 		"tls.cipher_suites": {`["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]`, `["TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"]`},
 		"upstream.bind":     {`"127.0.0.1"`, `"::1"`},
+		"auth.users":        {`{ a = "b" }`, `{ a = "c" }`},
 		"route.upstreams":   {`[upstream.direct.a]`, `[upstream.direct.b]`},
 		"match.listeners":   {`[listener.tcp.a]`, `[listener.tcp.b]`},
 		"match.ports":       {`[1]`, `[2]`},

@@ -97,7 +97,7 @@ func (c *connection) turnedAway(raw *bare.Socket, over *overLimit) {
 		return
 	}
 	c.engine.metrics.Refused(c.listener.id, over.limit)
-	c.engine.refuse(c.listener.Protocol, raw, c.refused(over))
+	c.engine.refuse(c, raw, c.refused(over))
 }
 
 // done gives the connection's slot back. It comes before the line of the log:
@@ -118,7 +118,7 @@ func (c *connection) name() string { return "c" + strconv.FormatUint(c.id, 36) }
 // others are reset. They hold no slot, and a word to them takes a while.
 const maxRefusals = 64
 
-func (e *Engine) refuse(p listen.Protocol, raw *bare.Socket, err *tunnel.DialError) {
+func (e *Engine) refuse(c *connection, raw *bare.Socket, err *tunnel.DialError) {
 	if e.refusals.Add(1) > maxRefusals {
 		e.refusals.Add(-1)
 		raw.Reset()
@@ -126,15 +126,27 @@ func (e *Engine) refuse(p listen.Protocol, raw *bare.Socket, err *tunnel.DialErr
 	}
 	e.connections.Go(func() {
 		defer e.refusals.Add(-1)
-		listen.Refuse(e.dialing, p, listen.NewConn(raw), err)
+		listen.Refuse(e.dialing, c.listener.Protocol, listen.NewConn(raw), c.asks(), err)
 	})
+}
+
+// asks are what the listener asks of the client.
+func (c *connection) asks() listen.HandshakeOptions {
+	o := listen.HandshakeOptions{Timeout: c.listener.Timeout.Handshake}
+	if realm := c.listener.realm; realm != nil {
+		from := originOf(c.source.Addr())
+		o.Login = func(ctx context.Context, user, password string) (bool, error) {
+			return realm.Check(ctx, from, user, password)
+		}
+	}
+	return o
 }
 
 // run takes the connection to its tunnel, or to its refusal. A stop breaks it
 // off: it does not wait for what a client has to say or to read. h is nil for a
 // client that has nothing to say.
 func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h *handshake) {
-	client, handshakeErr := listen.Handshake(ctx, c.listener.Protocol, listen.NewConn(raw), listen.HandshakeOptions{Timeout: c.listener.Timeout.Handshake})
+	client, handshakeErr := listen.Handshake(ctx, c.listener.Protocol, listen.NewConn(raw), c.asks())
 	if handshakeErr == nil && h != nil && !c.engine.slots.learned(h) {
 		client.Reset()
 		handshakeErr = errYielded
@@ -219,8 +231,8 @@ func (c *connection) reach(ctx context.Context, g *generation, client *listen.Cl
 	if client.Denied != nil {
 		return nil, 0, client.Denied
 	}
-	ctx, watch := watchClient(ctx, client)
-	defer watch.stop()
+	ctx, stop := client.Watch(ctx)
+	defer stop()
 	return c.dial(ctx, g)
 }
 
@@ -360,8 +372,8 @@ func (c *connection) attempt(ctx context.Context, u upstream, want tunnel.Dial, 
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errStopping):
 		typed.Message, typed.Hint = errStopping.Error(), "try again once it has restarted"
-	case errors.Is(cause, errLeft):
-		typed.Reason, typed.Message, typed.Hint = pluginv1.Reason_REASON_CANCELED, errLeft.Error(), ""
+	case errors.Is(cause, listen.ErrLeft):
+		typed.Reason, typed.Message, typed.Hint = pluginv1.Reason_REASON_CANCELED, listen.ErrLeft.Error(), ""
 	}
 	c.engine.metrics.Dialed(u.id, time.Since(start), typed.Stages, typed)
 	return nil, typed

@@ -75,6 +75,7 @@ type Engine struct {
 	repeats        *repeats
 	followed       *followed
 	tls            *tlsClients
+	logins         *logins
 	control        *control.Server
 	current        atomic.Pointer[generation]
 	ids            atomic.Uint64
@@ -187,6 +188,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 	}
 	e.followed = newFollowed(e)
 	e.tls = newTLSClients(&e.followed.follower, e.log)
+	e.logins = newLogins(&e.followed.follower, e.log)
 	e.metrics = metrics.New(opts.Version, e.Status)
 	e.control = control.NewServer(e, e.log)
 	e.dialing, e.stopDialing = context.WithCancelCause(context.Background())
@@ -336,6 +338,7 @@ func (e *Engine) stop(ctx context.Context) error {
 func (e *Engine) unfollow() {
 	e.followed.forget()
 	e.tls.retain(nil)
+	e.logins.retain(nil)
 }
 
 // lastGrace is what plugins get to end by themselves once nobody wants to wait

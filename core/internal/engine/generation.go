@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tunneld/tunneld/core/internal/auth"
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/route"
@@ -25,6 +26,7 @@ type generation struct {
 	upstreams map[string]upstream           // by ID
 	served    []served                      // in the configuration's order
 	secured   map[tlsKey]bool               // the TLS clients of its direct upstreams
+	asking    map[loginKey]bool             // the realms of its listeners
 
 	holders atomic.Int64
 	unheld  chan struct{} // closed once it was retired and nobody holds it
@@ -57,6 +59,7 @@ type listener struct {
 	config.Listener
 	id     string
 	access bool           // one line in the log for each connection
+	realm  *auth.Realm    // who may log in; nil: nobody is asked
 	slots  *listenerSlots // set by place
 }
 
@@ -113,7 +116,7 @@ func (k upstreamRecords) upstream(u config.Upstream, p *pluginhost.Plugin, diale
 
 // newGeneration puts the limits of the upstreams in force: it is the one that
 // is swapped in.
-func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets *binding, known upstreamRecords) *generation {
+func newGeneration(number uint64, cfg *config.Config, plugins map[string]*pluginhost.Plugin, sockets *binding, known upstreamRecords, logins *logins) *generation {
 	g := &generation{
 		number:    number,
 		cfg:       cfg,
@@ -123,11 +126,14 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 		hashes:    map[string]string{},
 		upstreams: map[string]upstream{},
 		secured:   map[tlsKey]bool{},
+		asking:    map[loginKey]bool{},
 		unheld:    make(chan struct{}),
 	}
 	g.holders.Store(1) // the engine, until it retires the generation
 	for _, l := range cfg.Listeners {
-		on := &listener{Listener: l, id: l.ID(), access: cfg.Log.Access}
+		realm, key := logins.of(l.ID(), l.Auth)
+		g.asking[key] = true
+		on := &listener{Listener: l, id: l.ID(), access: cfg.Log.Access, realm: realm}
 		serves := served{id: l.ID(), sockets: sockets.listening(l.ID()), target: l.Target.String()}
 		for _, s := range serves.sockets {
 			g.listeners[s] = on

@@ -171,14 +171,28 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 				"hint", "find out who connects and stays silent, lower timeouts.handshake of the listener, or raise daemon.max_connections")
 		}
 	case errors.Is(err, listen.ErrNothing):
-		c.probed()
+		c.engine.metrics.Probed(c.listener.id)
+		c.noFailure("client left without sending anything")
+		return
+	case errors.Is(err, listen.ErrAsked):
+		c.engine.metrics.LoginAsked(c.listener.id)
+		c.noFailure("client asked for user and password")
 		return
 	case ctx.Err() != nil:
 		level, reason, err = slog.LevelInfo, "stopping", errStopping // the client did nothing wrong
 	}
+	var login *listen.LoginError
+	if errors.As(err, &login) {
+		c.user = login.User
+		c.engine.metrics.LoginFailed(c.listener.id, login.Unchecked == nil)
+	}
 	c.engine.metrics.HandshakeFailed(c.listener.id)
 	c.engine.repeats.write(level, repeatKey{message: "client handshake failed", listener: c.listener.id, reason: reason}, func() []any {
-		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String(), "reason", reason, "err", err}
+		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String()}
+		if c.user != "" {
+			attrs = append(attrs, "user", shownUser(c.user))
+		}
+		attrs = append(attrs, "reason", reason, "err", err)
 		if hint := listen.Hint(err); hint != "" {
 			attrs = append(attrs, "hint", hint)
 		}
@@ -186,11 +200,10 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 	})
 }
 
-// probed counts and logs a client that has left without sending anything, which is
-// not a failure: whoever watches the port leaves so, every few seconds.
-func (c *connection) probed() {
-	c.engine.metrics.Probed(c.listener.id)
-	c.engine.repeats.write(slog.LevelDebug, repeatKey{message: "client left without sending anything", listener: c.listener.id}, func() []any {
+// noFailure logs the end of a handshake that is ordinary: whoever watches the port leaves
+// without a word, every few seconds, and HTTP clients come first without a password.
+func (c *connection) noFailure(message string) {
+	c.engine.repeats.write(slog.LevelDebug, repeatKey{message: message, listener: c.listener.id}, func() []any {
 		return []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String()}
 	})
 }

@@ -74,7 +74,7 @@ func (e *Engine) listenerStatus(g *generation) []status.Listener {
 			State:       e.slots.state(l.id).Within(e.life.is()),
 			Target:      l.target,
 			Connections: e.slots.open(l.id),
-			FileProblem: e.followed.problem("listener." + l.id),
+			FileProblem: joined(e.followed.problem("listener."+l.id), e.logins.problem(l.id)),
 			Tunnels:     tunnels[l.id],
 		}
 		if now.Addresses, now.LostAddresses = l.bound(); len(now.Addresses) > 0 {

@@ -88,7 +88,7 @@ func TestRefusalPerReason(t *testing.T) {
 }
 
 // refuseBeyondALimit connects a client that is refused until ctx is done.
-func refuseBeyondALimit(t *testing.T, ctx context.Context, kind string) (c *net.TCPConn, done <-chan struct{}) {
+func refuseBeyondALimit(t *testing.T, ctx context.Context, kind string, login Login) (c *net.TCPConn, done <-chan struct{}) {
 	t.Helper()
 	s, err := Bind(t.Context(), "127.0.0.1:0", Options{})
 	if err != nil {
@@ -97,7 +97,7 @@ func refuseBeyondALimit(t *testing.T, ctx context.Context, kind string) (c *net.
 	connected, refused := make(chan struct{}), make(chan struct{})
 	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 		<-connected // a reset while the client connects would fail that instead
-		Refuse(ctx, speaking(t, kind), NewConn(c), &tunnel.DialError{
+		Refuse(ctx, speaking(t, kind), NewConn(c), HandshakeOptions{Login: login}, &tunnel.DialError{
 			Reason:  pluginv1.Reason_REASON_UNAVAILABLE,
 			Message: "limits.max_connections: 7 connections are open on this listener",
 		})
@@ -118,28 +118,38 @@ func refuseBeyondALimit(t *testing.T, ctx context.Context, kind string) (c *net.
 // reset.
 func TestRefuseBeyondALimit(t *testing.T) {
 	t.Run(KindTCP, func(t *testing.T) {
-		c, _ := refuseBeyondALimit(t, t.Context(), KindTCP)
+		c, _ := refuseBeyondALimit(t, t.Context(), KindTCP, nil)
 		if got, err := io.ReadAll(c); len(got) > 0 || !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("read %q, %v; want a reset", got, err)
 		}
 	})
 	t.Run(KindHTTP, func(t *testing.T) {
-		c, _ := refuseBeyondALimit(t, t.Context(), KindHTTP)
-		got, err := io.ReadAll(c)
-		checkAnswer(t, got, err, "HTTP/1.1 503 Service Unavailable")
-		if !strings.Contains(string(got), "max_connections: 7") {
-			t.Errorf("%q", got)
+		for _, login := range []Login{nil, neverAsked(t)} {
+			c, _ := refuseBeyondALimit(t, t.Context(), KindHTTP, login)
+			got, err := io.ReadAll(c)
+			checkAnswer(t, got, err, "HTTP/1.1 503 Service Unavailable")
+			if !strings.Contains(string(got), "max_connections: 7") {
+				t.Errorf("%q", got)
+			}
 		}
 	})
-	for name, tt := range map[string]struct{ send, answer string }{
-		"a request":           {"\x05\x01\x00\x05\x01\x00\x03\x02db\x00\x50", greeted + generalFailure},
-		"no method":           {"\x05\x01\x02", "\x05\xff"},
-		"nothing":             {"", ""},
-		"another protocol":    {"\x04\x01\x00\x50\x7f\x00\x00\x01\x00", "\x00\x5b\x00\x00\x00\x00\x00\x00"},
-		"an incoming request": {"\x05\x01\x00\x05\x02\x00\x03\x02db\x00\x50", greeted + string(socksReply(socks5.CommandNotSupported))},
+	const toDB = "\x05\x01\x00\x03\x02db\x00\x50"
+	for name, tt := range map[string]struct {
+		send, answer string
+		login        Login
+	}{
+		"a request":                           {send: "\x05\x01\x00" + toDB, answer: greeted + generalFailure},
+		"no method":                           {send: "\x05\x01\x02", answer: "\x05\xff"},
+		"nothing":                             {},
+		"another protocol":                    {send: "\x04\x01\x00\x50\x7f\x00\x00\x01\x00", answer: "\x00\x5b\x00\x00\x00\x00\x00\x00"},
+		"an incoming request":                 {send: "\x05\x01\x00\x05\x02\x00\x03\x02db\x00\x50", answer: greeted + string(socksReply(socks5.CommandNotSupported))},
+		"with auth, who can do without":       {send: "\x05\x02\x00\x02" + toDB, answer: greeted + generalFailure, login: neverAsked(t)},
+		"with auth, who offers a password":    {send: "\x05\x01\x02\x01\x05alice\x01x" + toDB, answer: "\x05\x02\x01\x00" + generalFailure, login: neverAsked(t)},
+		"with auth, who offers neither":       {send: "\x05\x01\x01", answer: "\x05\xff", login: neverAsked(t)},
+		"with auth, who does not send it all": {send: "\x05\x01\x02\x01\x05ali", answer: "\x05\x02\x01\x01", login: neverAsked(t)},
 	} {
 		t.Run(KindSOCKS5+", "+name, func(t *testing.T) {
-			c, _ := refuseBeyondALimit(t, t.Context(), KindSOCKS5)
+			c, _ := refuseBeyondALimit(t, t.Context(), KindSOCKS5, tt.login)
 			send(t, c, tt.send, thenEOF)
 			got, err := io.ReadAll(c)
 			checkAnswer(t, got, err, tt.answer)
@@ -151,7 +161,7 @@ func TestRefuseBeyondALimit(t *testing.T) {
 // has to say.
 func TestRefusalIsBrokenOff(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	c, done := refuseBeyondALimit(t, ctx, KindSOCKS5)
+	c, done := refuseBeyondALimit(t, ctx, KindSOCKS5, nil)
 	send(t, c, "\x05\x01\x00", inOnePiece)
 	method := make([]byte, len(greeted))
 	if _, err := io.ReadFull(c, method); err != nil || string(method) != greeted {

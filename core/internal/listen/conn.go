@@ -19,6 +19,8 @@ type Conn struct {
 	socket    *bare.Socket // nil once it is talked on
 	stream    stream       // that it is talked on
 	handshake time.Duration
+	until     time.Time   // the end of the handshake's time, once it has begun; zero: none
+	login     Login       // nil: nobody is asked
 	unwatch   func() bool // ends the watch over the context
 }
 
@@ -58,7 +60,8 @@ func (c *Conn) Talk(ctx context.Context) (io.ReadWriter, error) {
 	}
 	c.watch(ctx)
 	if c.handshake > 0 {
-		if err := c.stream.SetDeadline(time.Now().Add(c.handshake)); err != nil {
+		c.until = time.Now().Add(c.handshake)
+		if err := c.stream.SetDeadline(c.until); err != nil {
 			return nil, err
 		}
 	}

@@ -107,7 +107,7 @@ func isForeign(sent, answer []byte) bool {
 func FuzzSOCKS5Handshake(f *testing.F) {
 	// The reader takes up to its buffer at a time, behind the longest messages.
 	const bound = 2 + 255 + 4 + 255 + 2 + socksBuffer
-	fuzz(f, bound, socks5Cases, readSOCKS5, func(sent, answer []byte) error {
+	fuzz(f, bound, socks5Cases, func(c io.ReadWriter) (Request, *Failure) { return readSOCKS5(c, nil, socks5.MethodNone) }, func(sent, answer []byte) error {
 		if isForeign(sent, answer) {
 			return nil
 		}
@@ -129,7 +129,7 @@ func FuzzSOCKS5Handshake(f *testing.F) {
 }
 
 func FuzzHTTPHandshake(f *testing.F) {
-	fuzz(f, maxHeader, httpCases, readHTTP, func(sent, answer []byte) error {
+	fuzz(f, maxHeader, httpCases, func(c io.ReadWriter) (Request, *Failure) { return readHTTP(c, nil) }, func(sent, answer []byte) error {
 		sent = bytes.TrimLeft(sent, "\r\n")
 		if len(sent) == 0 {
 			return readAll(answer, isResponse)

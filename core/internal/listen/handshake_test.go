@@ -13,6 +13,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/bare"
+	"github.com/tunneld/tunneld/internal/socks5"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -41,10 +42,10 @@ func speaking(t *testing.T, kind string) Protocol {
 // begin connects a client to a listener of a kind, whose handshake runs.
 func begin(t *testing.T, kind string, timeout time.Duration) (*net.TCPConn, <-chan outcome) {
 	t.Helper()
-	return beginWith(t, speaking(t, kind), timeout)
+	return beginWith(t, speaking(t, kind), HandshakeOptions{Timeout: timeout})
 }
 
-func beginWith(t *testing.T, p Protocol, timeout time.Duration) (*net.TCPConn, <-chan outcome) {
+func beginWith(t *testing.T, p Protocol, options HandshakeOptions) (*net.TCPConn, <-chan outcome) {
 	t.Helper()
 	s, err := Bind(context.Background(), "127.0.0.1:0", Options{})
 	if err != nil {
@@ -53,7 +54,7 @@ func beginWith(t *testing.T, p Protocol, timeout time.Duration) (*net.TCPConn, <
 	done := make(chan outcome, 1)
 	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 		go func() {
-			client, err := Handshake(t.Context(), p, NewConn(c), HandshakeOptions{Timeout: timeout})
+			client, err := Handshake(t.Context(), p, NewConn(c), options)
 			done <- outcome{client, err}
 		}()
 	}, func() {})
@@ -124,10 +125,13 @@ type handshakeCase struct {
 	answer string
 	target string
 	ahead  string
+	// login is the listener's, and user who the client then is.
+	login Login
+	user  string
 }
 
 func (h handshakeCase) run(t *testing.T, kind string, how manner) {
-	c, done := begin(t, kind, patience)
+	c, done := beginWith(t, speaking(t, kind), HandshakeOptions{Timeout: patience, Login: h.login})
 	send(t, c, h.send, how)
 	if h.err != "" {
 		got, err := io.ReadAll(c)
@@ -148,6 +152,9 @@ func (h handshakeCase) run(t *testing.T, kind string, how manner) {
 	}
 	if got, denied := o.client.Target, o.client.Denied; got.String() != h.target || denied != nil {
 		t.Errorf("target %q, %v; want %q", got, denied, h.target)
+	}
+	if o.client.User != h.user {
+		t.Errorf("user %q, want %q", o.client.User, h.user)
 	}
 	// Not a byte of the answer before the upstream is there.
 	read := make([]byte, len(h.answer))
@@ -351,10 +358,10 @@ func BenchmarkHandshake(b *testing.B) {
 			for b.Loop() {
 				w := &written{Reader: strings.NewReader(request)}
 				if kind == KindSOCKS5 {
-					if _, fail := readSOCKS5(w); fail != nil {
+					if _, fail := readSOCKS5(w, nil, socks5.MethodNone); fail != nil {
 						b.Fatal(fail.Err)
 					}
-				} else if _, fail := readHTTP(w); fail != nil {
+				} else if _, fail := readHTTP(w, nil); fail != nil {
 					b.Fatal(fail.Err)
 				}
 			}

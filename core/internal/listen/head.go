@@ -15,7 +15,7 @@ const (
 	headPiece  = 1 << 10  // what is read at a time
 	firstBegin = 1 << 10  // what is kept of the beginning of the first line
 	firstEnd   = 16       // and of its end, if it is longer
-	quoted     = 100      // what is quoted of a line
+	quoted     = 100      // what is quoted of the first line
 )
 
 var (
@@ -33,11 +33,11 @@ func (e wrongFirstByte) Error() string { return fmt.Sprintf("a request begins wi
 // and a space before a colon (RFC 9112, sections 5.1 and 5.2) are fields to it, and of a
 // head of 60 KB that is not complete yet it holds 64 KB in one field and 129 KB in many,
 // for each of thousands of clients in their handshake; this holds 2 KB.
-// It returns the first line, checks that the others are header fields, of
-// which none matters here, and returns what was read behind them. The error is a
+// It returns the first line, checks that the others are header fields, of which only
+// Proxy-Authorization matters here, and returns what was read behind them. The error is a
 // wrongFirstByte as soon as the first byte is there, io.EOF where the client has left
 // before it, and io.ErrUnexpectedEOF where it has closed later.
-func readHead(r io.Reader) (req requestLine, ahead []byte, err error) {
+func readHead(r io.Reader) (req requestHead, ahead []byte, err error) {
 	var (
 		h    head
 		size int
@@ -49,19 +49,19 @@ func readHead(r io.Reader) (req requestLine, ahead []byte, err error) {
 		used, ended, foreign := h.take(b[:n])
 		switch {
 		case foreign != nil:
-			return requestLine{}, nil, foreign
+			return requestHead{}, nil, foreign
 		case ended:
-			req, err := h.requestLine()
-			return req, bytes.Clone(b[used:n]), err
+			line, err := h.requestLine()
+			return requestHead{line, h.credentials}, bytes.Clone(b[used:n]), err
 		case size == 0 && left(err):
-			return requestLine{}, nil, io.EOF
+			return requestHead{}, nil, io.EOF
 		case errors.Is(err, io.EOF):
-			return requestLine{}, nil, io.ErrUnexpectedEOF
+			return requestHead{}, nil, io.ErrUnexpectedEOF
 		case err != nil:
-			return requestLine{}, nil, err
+			return requestHead{}, nil, err
 		}
 	}
-	return requestLine{}, nil, errHeaderTooLarge
+	return requestHead{}, nil, errHeaderTooLarge
 }
 
 // head is what is known of a request's lines so far.
@@ -71,16 +71,26 @@ type head struct {
 	first  []byte // the first line: its beginning, and where that is full its end
 	spaces int    // in it
 	line   field
+	lines  int   // behind the first
 	wrong  error // of the first line that is no header field
+
+	credentials credentials
+}
+
+// requestHead is what is kept of a head.
+type requestHead struct {
+	requestLine
+	credentials credentials
 }
 
 // field is a header field's line so far.
 type field struct {
-	size  int
-	begin []byte // its first bytes, where these are wrong
-	blank bool   // nothing but carriage returns
-	named bool   // the colon is there
-	wrong bool   // the name is no token
+	size   int
+	begin  []byte // its first bytes
+	blank  bool   // nothing but carriage returns
+	named  bool   // the colon is there
+	wrong  bool   // the name is no token
+	secret bool   // it is Proxy-Authorization
 }
 
 // take takes the next bytes. It returns how many of them were the head's, and
@@ -97,12 +107,14 @@ func (h *head) take(b []byte) (used int, ended bool, err error) {
 			h.begun = true
 			h.takeFirst(c)
 		case c != '\n':
-			h.line.take(c)
+			h.takeOther(c)
 		case h.line.blank && h.line.size <= 1:
 			return i + 1, true, nil
 		default:
+			h.lines++
 			if !h.line.blank && (!h.line.named || h.line.wrong) && h.wrong == nil {
-				h.wrong = fmt.Errorf("%w: %.*q is not a header field", errNotHTTP, quoted, bytes.TrimRight(h.line.begin, "\r"))
+				// It is not quoted: it may be half a Proxy-Authorization.
+				h.wrong = fmt.Errorf("%w: line %d of its headers is not a header field", errNotHTTP, h.lines)
 			}
 			h.line = field{blank: true, begin: h.line.begin[:0]}
 		}
@@ -121,16 +133,28 @@ func (h *head) takeFirst(c byte) {
 	h.first = append(h.first, c)
 }
 
+func (h *head) takeOther(c byte) {
+	value := h.line.secret
+	h.line.take(c)
+	switch {
+	case value:
+		h.credentials.take(c)
+	case h.line.secret:
+		h.credentials.fields++
+	}
+}
+
 func (f *field) take(c byte) {
 	switch {
 	case f.named:
 	case c == ':':
 		f.named, f.wrong = true, f.wrong || f.size == 0
+		f.secret = f.size == len(authorization) && strings.EqualFold(string(f.begin), authorization)
 	case !isTokenByte(c):
 		f.wrong = true
 	}
 	f.blank = f.blank && c == '\r'
-	if f.size < quoted {
+	if f.size < len(authorization) {
 		f.begin = append(f.begin, c)
 	}
 	f.size++

@@ -17,11 +17,12 @@ import (
 )
 
 var httpKind = Kind{
-	Name:    KindHTTP,
-	Summary: "HTTP/1, only CONNECT (RFC 9110, section 9.3.6), with at most 64 KiB of headers",
-	Speaks:  "HTTP",
-	Begins:  func(first byte) bool { return first >= 'A' && first <= 'Z' },
-	Astray:  "the client is set to an HTTP proxy: set it to SOCKS5, or to the port of an http listener",
+	Name:      KindHTTP,
+	Summary:   "HTTP/1, only CONNECT (RFC 9110, section 9.3.6), with at most 64 KiB of headers",
+	Passwords: true,
+	Speaks:    "HTTP",
+	Begins:    func(first byte) bool { return first >= 'A' && first <= 'Z' },
+	Astray:    "the client is set to an HTTP proxy: set it to SOCKS5, or to the port of an http listener",
 	Foreign: func(speaks string) []byte {
 		if speaks == "HTTP" {
 			return httpAnswer(http.StatusBadRequest, requestError, "this is not an HTTP request", false)
@@ -37,7 +38,7 @@ type httpProtocol struct{}
 func (httpProtocol) Asks() bool { return true }
 
 func (p httpProtocol) Learn(ctx context.Context, c *Conn) (Request, *Failure) {
-	return hear(ctx, p, c, readHTTP)
+	return hear(ctx, p, c, func(s io.ReadWriter) (Request, *Failure) { return readHTTP(s, c.prover(ctx)) })
 }
 
 func (httpProtocol) Refuse(ctx context.Context, c *Conn, err *tunnel.DialError) {
@@ -57,8 +58,9 @@ const requestError = "Proxy-Status: tunneld; error=http_request_error\r\n"
 const onlyTunnels = "make the client tunnel, as curl does with --proxytunnel, or let it use a socks5 listener"
 
 // readHTTP reads a CONNECT request. What follows its header is the tunnel's,
-// whatever the header says of a body.
-func readHTTP(c io.ReadWriter) (Request, *Failure) {
+// whatever the header says of a body. The login comes last: what is wrong with the
+// request itself is so with the right password, too.
+func readHTTP(c io.Reader, prove prover) (Request, *Failure) {
 	req, ahead, err := readHead(c)
 	if err != nil {
 		return Request{}, badHead(err)
@@ -80,7 +82,14 @@ func readHTTP(c io.ReadWriter) (Request, *Failure) {
 	if err != nil {
 		return Request{}, &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
 	}
-	return ask(host, port, ahead, httpReplies), nil
+	asked := ask(host, port, ahead, httpReplies)
+	if prove != nil {
+		var fail *Failure
+		if asked.User, fail = req.credentials.prove(prove); fail != nil {
+			return Request{}, fail
+		}
+	}
+	return asked, nil
 }
 
 // badHead is the answer to a request that has not come as a whole.

@@ -27,6 +27,8 @@ type Kind struct {
 	// Attributes are what its block may hold beside what all listeners have. One
 	// that is called "target" becomes Settings.Target.
 	Attributes []*pluginv1.Attribute
+	// Passwords says that the protocol can ask a client for a user and a password.
+	Passwords bool
 	// Speaks is the protocol's name; empty: it has none, and no client is known
 	// by it.
 	Speaks string

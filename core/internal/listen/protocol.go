@@ -92,13 +92,16 @@ type HandshakeOptions struct {
 	// Timeout bounds what a client has to say, from its first byte to its last; 0
 	// means no bound.
 	Timeout time.Duration
+	// Login has clients send a user and a password, which it checks; nil: nobody is
+	// asked. It is for protocols of kinds that have Passwords.
+	Login Login
 }
 
 // Handshake learns what a client asks for. On an error the client has been answered in
 // its own protocol, and c is closed. ctx breaks off what the client has to say, or to
 // read, until it was answered: it is reset.
 func Handshake(ctx context.Context, p Protocol, c *Conn, o HandshakeOptions) (*Client, error) {
-	c.handshake = o.Timeout
+	c.handshake, c.login = o.Timeout, o.Login
 	r, fail := p.Learn(ctx, c)
 	if fail != nil {
 		defer c.forget()
@@ -153,8 +156,10 @@ func (c *Client) Reset() {
 
 // Refuse answers a client beyond a limit, whose handshake was not even begun. It
 // blocks as Client's does, and as long as a client takes to ask that hears nothing
-// before, but no longer than answerTime. ctx breaks that off.
-func Refuse(ctx context.Context, p Protocol, c *Conn, err *tunnel.DialError) {
+// before, but no longer than answerTime. ctx breaks that off. Of a user and a password it
+// takes whatever comes, and checks nothing: the client gets no tunnel anyway.
+func Refuse(ctx context.Context, p Protocol, c *Conn, o HandshakeOptions, err *tunnel.DialError) {
+	c.login = o.Login
 	defer c.forget()
 	p.Refuse(ctx, c, err)
 }

@@ -136,12 +136,23 @@ func clientGone(err error) bool {
 	return errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.ECONNRESET)
 }
 
+const reasonBusy = "busy"
+
 // Reason is what kind of failure of a Handshake err is: "timeout", "descriptors",
-// "left" for a client that left without a word, or "protocol" for all others.
+// "left" for a client that left without a word or while its login waited, "asked" for
+// one that was asked for user and password, "login" for one whose are wrong, "busy"
+// for one whose were not checked, or "protocol" for all others.
 func Reason(err error) string {
+	var login *LoginError
 	switch {
-	case errors.Is(err, ErrNothing):
+	case errors.Is(err, ErrNothing), errors.Is(err, ErrLeft):
 		return "left"
+	case errors.Is(err, ErrAsked):
+		return "asked"
+	case errors.As(err, &login) && login.Unchecked != nil:
+		return reasonBusy
+	case login != nil:
+		return "login"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "descriptors"
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -155,7 +166,10 @@ func Reason(err error) string {
 // where nothing can be said but the error.
 func Hint(err error) string {
 	var theirs *mistake
+	var login *LoginError
 	switch {
+	case errors.As(err, &login):
+		return login.hint()
 	case errors.As(err, &theirs):
 		return theirs.hint
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):

@@ -14,34 +14,44 @@ import (
 )
 
 var socks5Kind = Kind{
-	Name:    KindSOCKS5,
-	Summary: "SOCKS version 5 (RFC 1928) without a password, only CONNECT",
-	Speaks:  "SOCKS5",
-	Begins:  func(first byte) bool { return first == socks5.Version },
-	Astray:  "the client is set to a SOCKS proxy: set it to an HTTP proxy, or to the port of a socks5 listener",
-	Foreign: func(string) []byte { return socks5.AppendMethod(nil, socks5.MethodUnacceptable) },
-	New:     func(Settings) Protocol { return socksProtocol{} },
+	Name:      KindSOCKS5,
+	Summary:   "SOCKS version 5 (RFC 1928), with or without a password (RFC 1929), only CONNECT",
+	Passwords: true,
+	Speaks:    "SOCKS5",
+	Begins:    func(first byte) bool { return first == socks5.Version },
+	Astray:    "the client is set to a SOCKS proxy: set it to an HTTP proxy, or to the port of a socks5 listener",
+	Foreign:   func(string) []byte { return socks5.AppendMethod(nil, socks5.MethodUnacceptable) },
+	New:       func(Settings) Protocol { return socksProtocol{} },
 }
 
-// socksProtocol is RFC 1928. Only "no authentication" and CONNECT are spoken.
+// socksProtocol is RFC 1928. Only CONNECT is spoken, and of the methods "no
+// authentication", or where clients have to log in "username/password" (RFC 1929).
 type socksProtocol struct{}
 
 func (socksProtocol) Asks() bool { return true }
 
 func (p socksProtocol) Learn(ctx context.Context, c *Conn) (Request, *Failure) {
-	return hear(ctx, p, c, readSOCKS5)
+	return hear(ctx, p, c, func(s io.ReadWriter) (Request, *Failure) {
+		if prove := c.prover(ctx); prove != nil {
+			return readSOCKS5(s, prove, socks5.MethodUserPass)
+		}
+		return readSOCKS5(s, nil, socks5.MethodNone)
+	})
 }
 
 // Refuse lets the client ask first: SOCKS has a word for this only in the reply to
-// a request.
+// a request. Who offers only to send a password is let send it.
 func (socksProtocol) Refuse(ctx context.Context, c *Conn, err *tunnel.DialError) {
 	s := c.talkLast(ctx)
 	if err := s.SetDeadline(time.Now().Add(answerTime)); err != nil {
 		c.Reset()
 		return
 	}
-	answer := socksRefusal(err)
-	if _, fail := readSOCKS5(s); fail != nil {
+	answer, methods := socksRefusal(err), []socks5.Method{socks5.MethodNone}
+	if c.login != nil {
+		methods = append(methods, socks5.MethodUserPass)
+	}
+	if _, fail := readSOCKS5(s, func(string, string) error { return nil }, methods...); fail != nil {
 		answer = fail.Answer
 	}
 	c.CloseWith(ctx, answer)
@@ -55,14 +65,22 @@ func socksRefusal(err *tunnel.DialError) []byte { return socksReply(answerTo(err
 // client pipelines behind it.
 const socksBuffer = 512
 
-// readSOCKS5 reads greeting and request, and answers the greeting.
-func readSOCKS5(c io.ReadWriter) (Request, *Failure) {
+// readSOCKS5 reads greeting, login and request, and answers the first two. The method is
+// the first of methods that the client offers.
+func readSOCKS5(c io.ReadWriter, prove prover, methods ...socks5.Method) (Request, *Failure) {
 	r := bufio.NewReaderSize(c, socksBuffer)
-	if fail := readGreeting(r); fail != nil {
+	method, fail := readGreeting(r, methods)
+	if fail != nil {
 		return Request{}, fail
 	}
-	if _, err := c.Write(socks5.AppendMethod(nil, socks5.MethodNone)); err != nil {
+	if _, err := c.Write(socks5.AppendMethod(nil, method)); err != nil {
 		return Request{}, &Failure{Err: err}
+	}
+	user := ""
+	if method == socks5.MethodUserPass {
+		if user, fail = readLogin(r, c, prove); fail != nil {
+			return Request{}, fail
+		}
 	}
 	req, err := socks5.ReadRequest(r)
 	if err != nil {
@@ -83,36 +101,60 @@ func readSOCKS5(c io.ReadWriter) (Request, *Failure) {
 			Answer: socksReply(socks5.GeneralFailure),
 		}
 	}
-	return ask(req.Address.Host, req.Address.Port, buffered(r), socksReplies), nil
+	asked := ask(req.Address.Host, req.Address.Port, buffered(r), socksReplies)
+	asked.User = user
+	return asked, nil
 }
 
-// readGreeting reads the client's first message, in which it has to offer "no
-// authentication".
-func readGreeting(r *bufio.Reader) *Failure {
+// readGreeting reads the client's first message, in which it has to offer one of the
+// methods that are taken.
+func readGreeting(r *bufio.Reader, taken []socks5.Method) (socks5.Method, *Failure) {
 	first, err := r.Peek(1)
 	switch {
 	case left(err):
-		return &Failure{Err: ErrNothing}
+		return 0, &Failure{Err: ErrNothing}
 	case err == nil && first[0] != socks5.Version:
-		return wrongProtocol(socks5Kind, first[0])
+		return 0, wrongProtocol(socks5Kind, first[0])
 	}
-	var methods []socks5.Method
+	var offered []socks5.Method
 	if err == nil {
-		methods, err = socks5.ReadGreeting(r)
+		offered, err = socks5.ReadGreeting(r)
 	}
 	none := socks5.AppendMethod(nil, socks5.MethodUnacceptable)
 	switch {
 	case err != nil && broken(err):
-		return &Failure{Err: err}
+		return 0, &Failure{Err: err}
 	case err != nil:
-		return &Failure{Err: err, Answer: none}
-	case !slices.Contains(methods, socks5.MethodNone):
-		return &Failure{
-			Err:    &mistake{fmt.Sprintf("the client offers no method without authentication (%x)", methods), "tunneld asks for no password: remove it from the client's settings"},
-			Answer: none,
+		return 0, &Failure{Err: err, Answer: none}
+	}
+	for _, m := range taken {
+		if slices.Contains(offered, m) {
+			return m, nil
 		}
 	}
-	return nil
+	wrong := &mistake{fmt.Sprintf("the client offers no method without authentication (%x)", offered), "tunneld asks for no password: remove it from the client's settings"}
+	if slices.Contains(taken, socks5.MethodUserPass) {
+		wrong = &mistake{fmt.Sprintf("the client does not offer to send a password (%x)", offered), "the listener has an auth block: put user and password into the client's settings"}
+	}
+	return 0, &Failure{Err: wrong, Answer: none}
+}
+
+// readLogin reads user and password (RFC 1929), and answers where they are right.
+func readLogin(r io.Reader, w io.Writer, prove prover) (user string, fail *Failure) {
+	login, err := socks5.ReadUserPass(r)
+	if err != nil && broken(err) {
+		return "", &Failure{Err: err}
+	}
+	if err == nil {
+		err = prove(login.Username, login.Password)
+	}
+	if err != nil {
+		return "", &Failure{Err: err, Answer: socks5.AppendUserPassStatus(nil, false), Reset: errors.Is(err, errNobody)}
+	}
+	if _, err := w.Write(socks5.AppendUserPassStatus(nil, true)); err != nil {
+		return "", &Failure{Err: err}
+	}
+	return login.Username, nil
 }
 
 // badRequest is the answer to a request that cannot be read.

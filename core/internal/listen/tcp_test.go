@@ -27,7 +27,7 @@ func TestFirstByte(t *testing.T) {
 				if how == bytewise {
 					text = text[:min(len(text), 100)]
 				}
-				c, done := beginWith(t, waiting(), patience)
+				c, done := beginWith(t, waiting(), HandshakeOptions{Timeout: patience})
 				select {
 				case o := <-done:
 					t.Fatalf("before the first byte: %+v", o)
@@ -90,7 +90,7 @@ func TestNoFirstByte(t *testing.T) {
 		"reset":       func(c *net.TCPConn) error { bare.Reset(c); return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, done := beginWith(t, waiting(), patience)
+			c, done := beginWith(t, waiting(), HandshakeOptions{Timeout: patience})
 			if err := leave(c); err != nil {
 				t.Fatal(err)
 			}
@@ -106,7 +106,7 @@ func TestNoFirstByte(t *testing.T) {
 		})
 	}
 	t.Run("silent", func(t *testing.T) {
-		c, done := beginWith(t, waiting(), brief)
+		c, done := beginWith(t, waiting(), HandshakeOptions{Timeout: brief})
 		o := await(t, done)
 		if !errors.Is(o.err, errSilent) || Reason(o.err) != "timeout" || !strings.Contains(Hint(o.err), `dial_on = "accept"`) {
 			t.Errorf("error %v, reason %s, hint %q", o.err, Reason(o.err), Hint(o.err))

@@ -23,6 +23,7 @@ type Metrics struct {
 	snapshot func() status.Status
 
 	accepted, paused, handshakes, yielded, probes *prometheus.CounterVec // by listener
+	loginsAsked, loginsFailed, loginsBusy         *prometheus.CounterVec // as well
 	refused                                       *prometheus.CounterVec
 	dials, stages                                 *prometheus.HistogramVec
 	failures                                      *prometheus.CounterVec
@@ -58,16 +59,19 @@ func New(version string, snapshot func() status.Status) *Metrics {
 		active:   map[string]*atomic.Int64{},
 		known:    map[string]map[string]bool{},
 
-		accepted:   counter("connections_total", "Connections accepted within the limits.", "listener"),
-		paused:     counter("accept_pauses_total", "Pauses of accepting after an error, usually for lack of file descriptors.", "listener"),
-		handshakes: counter("handshake_failures_total", "Clients whose own handshake failed.", "listener"),
-		yielded:    counter("handshakes_yielded_total", "Clients in their handshake that gave way to newer ones.", "listener"),
-		probes:     counter("probes_total", "Clients that left without sending anything, such as health checks of the port, on listeners where clients speak first.", "listener"),
-		refused:    counter("connections_refused_total", "Connections refused by a limit, or by allow or deny of the listener.", "listener", "limit"),
-		failures:   counter("connection_failures_total", "Connections without a tunnel, by the stage and the reason of the last dial.", "listener", "route", "upstream", "stage", "reason"),
-		dials:      histogram("dial_duration_seconds", "Time of one dial of one upstream; result is ok or the reason of its failure.", dialBuckets, "upstream", "result"),
-		stages:     histogram("dial_stage_duration_seconds", "Time of the stages of a dial; result is the dial's.", dialBuckets, "upstream", "stage", "result"),
-		lifetimes:  histogram("tunnel_lifetime_seconds", "Time from accept to the end of a tunnel.", lifeBuckets, "listener", "upstream"),
+		accepted:     counter("connections_total", "Connections accepted within the limits.", "listener"),
+		paused:       counter("accept_pauses_total", "Pauses of accepting after an error, usually for lack of file descriptors.", "listener"),
+		handshakes:   counter("handshake_failures_total", "Clients whose own handshake failed.", "listener"),
+		yielded:      counter("handshakes_yielded_total", "Clients in their handshake that gave way to newer ones.", "listener"),
+		probes:       counter("probes_total", "Clients that left without sending anything, such as health checks of the port, on listeners where clients speak first.", "listener"),
+		loginsAsked:  counter("login_challenges_total", "HTTP clients that sent no user and password and were asked for them, as most are at first.", "listener"),
+		loginsFailed: counter("login_failures_total", "Clients with a wrong user or password.", "listener"),
+		loginsBusy:   counter("logins_busy_total", "Clients whose user and password were not checked, since too many waited, or for too long.", "listener"),
+		refused:      counter("connections_refused_total", "Connections refused by a limit, or by allow or deny of the listener.", "listener", "limit"),
+		failures:     counter("connection_failures_total", "Connections without a tunnel, by the stage and the reason of the last dial.", "listener", "route", "upstream", "stage", "reason"),
+		dials:        histogram("dial_duration_seconds", "Time of one dial of one upstream; result is ok or the reason of its failure.", dialBuckets, "upstream", "result"),
+		stages:       histogram("dial_stage_duration_seconds", "Time of the stages of a dial; result is the dial's.", dialBuckets, "upstream", "stage", "result"),
+		lifetimes:    histogram("tunnel_lifetime_seconds", "Time from accept to the end of a tunnel.", lifeBuckets, "listener", "upstream"),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: "tunneld", Name: "build_info", Help: "Always 1; the labels say what is running.",
@@ -125,6 +129,19 @@ func (m *Metrics) HandshakeYielded(listener string) { m.yielded.WithLabelValues(
 
 // Probed counts a client that has left without sending anything.
 func (m *Metrics) Probed(listener string) { m.probes.WithLabelValues(listener).Inc() }
+
+// LoginAsked counts an HTTP client that was told to come again with a user and a password.
+func (m *Metrics) LoginAsked(listener string) { m.loginsAsked.WithLabelValues(listener).Inc() }
+
+// LoginFailed counts a client that was not let in: its user or password was wrong, or was
+// not checked.
+func (m *Metrics) LoginFailed(listener string, checked bool) {
+	if checked {
+		m.loginsFailed.WithLabelValues(listener).Inc()
+	} else {
+		m.loginsBusy.WithLabelValues(listener).Inc()
+	}
+}
 
 // AcceptPaused counts a pause of accepting for want of descriptors.
 func (m *Metrics) AcceptPaused(listener string) { m.paused.WithLabelValues(listener).Inc() }
@@ -210,7 +227,7 @@ type vector interface {
 }
 
 func (m *Metrics) vectors() []vector {
-	return []vector{m.accepted, m.paused, m.handshakes, m.yielded, m.probes, m.refused, m.failures, m.dials, m.stages, m.lifetimes}
+	return []vector{m.accepted, m.paused, m.handshakes, m.yielded, m.probes, m.loginsAsked, m.loginsFailed, m.loginsBusy, m.refused, m.failures, m.dials, m.stages, m.lifetimes}
 }
 
 // connectionCollector reads the open connections at the time of a scrape.

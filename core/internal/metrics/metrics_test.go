@@ -62,6 +62,10 @@ func populated() *Metrics {
 	m.HandshakeFailed("tcp.db")
 	m.HandshakeYielded("tcp.db")
 	m.Probed("tcp.db")
+	m.LoginAsked("tcp.db")
+	m.LoginFailed("tcp.db", true)
+	m.LoginFailed("tcp.db", true)
+	m.LoginFailed("tcp.db", false)
 	m.AcceptPaused("tcp.db")
 	m.Dialed("direct.x", 20*time.Millisecond, []tunnel.StageTime{{Stage: pluginv1.Stage_STAGE_CONNECT, Duration: 20 * time.Millisecond}}, nil)
 	m.Dialed("direct.x", time.Second, nil, failed)
@@ -144,6 +148,9 @@ func TestScrape(t *testing.T) {
 		`tunneld_handshake_failures_total{listener="tcp.db"} 1`,
 		`tunneld_handshakes_yielded_total{listener="tcp.db"} 1`,
 		`tunneld_probes_total{listener="tcp.db"} 1`,
+		`tunneld_login_challenges_total{listener="tcp.db"} 1`,
+		`tunneld_login_failures_total{listener="tcp.db"} 2`,
+		`tunneld_logins_busy_total{listener="tcp.db"} 1`,
 		`tunneld_accept_pauses_total{listener="tcp.db"} 1`,
 		`tunneld_connection_failures_total{listener="tcp.db",reason="refused",route="all",stage="connect",upstream="direct.x"} 1`,
 		`tunneld_dial_duration_seconds_sum{result="ok",upstream="direct.x"} 0.02`,

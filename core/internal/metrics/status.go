@@ -27,7 +27,7 @@ var (
 	credRenewed = desc("upstream_credential_renewed_timestamp_seconds", "When the credential was last renewed; absent if there is none.", "upstream")
 	certExpires = desc("upstream_certificate_expires_timestamp_seconds", "When the first of the upstream's client certificates from files expires; absent if there is none.", "upstream")
 	fileProblem = desc("upstream_file_problem", "1 while a followed file of the upstream is unusable and its old content stays in use, otherwise 0.", "upstream")
-	listenFile  = desc("listener_file_problem", "1 while a file that the listener's block reads is unusable and its old content stays in force, otherwise 0.", "listener")
+	listenFile  = desc("listener_file_problem", "1 while a file that the listener's block reads or names is unusable, or a part of it, otherwise 0.", "listener")
 	upConns     = desc("upstream_connections", "Open connections through the upstream, dials in progress included.", "upstream")
 	upLimit     = desc("upstream_max_connections", "The upstream's max_connections; absent if there is no limit.", "upstream")
 	upWaiting   = desc("upstream_waiting_dials", "Dials that wait for a place among the upstream's max_connections.", "upstream")

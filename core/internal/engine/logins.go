@@ -1,0 +1,104 @@
+package engine
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/tunneld/tunneld/core/internal/auth"
+	"github.com/tunneld/tunneld/internal/follow"
+)
+
+// logins are the realms of the listeners that ask for a password, whose files are
+// followed. A realm outlives generations as long as its listener has the same users and
+// file, and with it who has logged in. What sources have failed is known of all of them.
+type logins struct {
+	guard    *auth.Guard
+	follower *follow.Follower
+	log      *slog.Logger
+
+	mu    sync.Mutex
+	byKey map[loginKey]*login
+}
+
+type loginKey struct {
+	listener string // its ID
+	options  auth.ID
+}
+
+type login struct {
+	*auth.Realm
+	unfollowed bool
+}
+
+func newLogins(by *follow.Follower, log *slog.Logger) *logins {
+	return &logins{guard: auth.NewGuard(), follower: by, log: log, byKey: map[loginKey]*login{}}
+}
+
+// of returns a listener's realm and its key; nil: nobody is asked. It is made where there
+// is none. It is called with turn held.
+func (all *logins) of(listener string, o auth.Options) (*auth.Realm, loginKey) {
+	if o.IsZero() {
+		return nil, loginKey{}
+	}
+	key := loginKey{listener, all.guard.ID(o)}
+	all.mu.Lock()
+	l := all.byKey[key]
+	all.mu.Unlock()
+	if l == nil || l.unfollowed {
+		l = &login{Realm: all.guard.Realm(o)}
+		l.unfollowed = !all.follow(listener, l.Realm)
+		all.mu.Lock()
+		all.byKey[key] = l
+		all.mu.Unlock()
+	}
+	return l.Realm, key
+}
+
+// follow follows a realm's file. What is wrong with it now, the configuration has told.
+func (all *logins) follow(listener string, r *auth.Realm) bool {
+	err := r.Follow(all.follower, func() {
+		now := r.State()
+		for _, p := range now.Problems {
+			all.log.Warn("an htpasswd file has changed, and not all of it can be used", "listener", listener, "err", p.String())
+		}
+		all.log.Info("an htpasswd file has changed, and is in use", "listener", listener, "file", now.File, "users", now.Users)
+	})
+	if err != nil {
+		all.log.Warn("an htpasswd file is not followed: a reload is needed when it changes", "listener", listener, "err", err)
+	}
+	return err == nil
+}
+
+// retain ends the realms that no listener of the generation has; nil: all. A handshake of
+// an older generation that still has one goes by what its file held last. It is called
+// with turn held.
+func (all *logins) retain(used map[loginKey]bool) {
+	all.mu.Lock()
+	var gone []*login
+	for key, l := range all.byKey {
+		if !used[key] {
+			delete(all.byKey, key)
+			gone = append(gone, l)
+		}
+	}
+	all.mu.Unlock()
+	for _, l := range gone {
+		l.Stop()
+	}
+}
+
+// problem is what of a listener's htpasswd file cannot be used, and why.
+func (all *logins) problem(listener string) string {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	var problems []string
+	for key, l := range all.byKey {
+		if text := l.State().Text(); key.listener == listener && text != "" {
+			problems = append(problems, "auth: "+text)
+		}
+	}
+	slices.Sort(problems)
+	return strings.Join(problems, "; ")
+}
