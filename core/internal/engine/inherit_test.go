@@ -322,6 +322,40 @@ func TestInheritedStaysTaken(t *testing.T) {
 	}
 }
 
+// TestInheritedStaysGuarded: a file that a listener reads does not open it to everybody who
+// reaches its inherited socket.
+func TestInheritedStaysGuarded(t *testing.T) {
+	allowed := newSecretFolder(t, map[string]string{"allow": `["127.0.0.1"]`})
+	file, bound := passed(t, "0.0.0.0:0")
+	_, port, err := net.SplitHostPort(bound)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := net.JoinHostPort("127.0.0.1", port)
+	h, told := startHeir(t, "upstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n"+
+		fmt.Sprintf("listener \"tcp\" \"a\" {\n address = \"fd://orders\"\n target = %q\n allow = jsondecode(file(%q))\n}\n", nettest.Serve(t, nettest.Echo), allowed.path("allow")), []string{"orders"}, file)
+	if told.Error != "" {
+		t.Fatalf("%+v", told)
+	}
+	visit(t, at)
+	wantResetFrom(t, "127.0.0.2", at, "")
+	for i, everybody := range []string{`["0.0.0.0/0"]`, `[]`} {
+		allowed.swap(map[string]string{"allow": everybody})
+		line := h.log.Await(t, i+1, "msg", "files have changed, and the block that reads them cannot use them: its old values stay in force", "listener", "tcp.a")
+		if why := fmt.Sprint(line[len(line)-1]["err"]); !strings.Contains(why, "beyond this machine") {
+			t.Errorf("%s: %s", everybody, why)
+		}
+		visit(t, at)
+		wantResetFrom(t, "127.0.0.2", at, "")
+		allowed.swap(map[string]string{"allow": `["127.0.0.1"]`})
+		h.log.Await(t, i+1, "msg", "the files of a block match the values in force again", "listener", "tcp.a")
+	}
+	allowed.swap(map[string]string{"allow": `["127.0.0.2"]`})
+	h.log.Await(t, 1, "msg", "files have changed, and the block that reads them uses the new values", "listener", "tcp.a")
+	wantReset(t, at)
+	echoed(t, dialFrom(t, "127.0.0.2", at))
+}
+
 // TestInheritedThatCannotBeUsed: what was passed is looked at.
 func TestInheritedThatCannotBeUsed(t *testing.T) {
 	open, _ := passed(t, "0.0.0.0:0")

@@ -29,7 +29,7 @@ func (b *binding) inherited(w *wanted, written, name string) (*endpoint, *diag.D
 			return problem("the socket cannot be used", fmt.Sprintf("%s: %s. A listener takes a TCP socket that listens: ListenStream= with an address, and Accept=no.", written, one.Err))
 		}
 		addr := unmapped(one.Addr)
-		if w.exposed != "" && !addr.Addr().IsLoopback() {
+		if w.exposedAt(addr.Addr()) {
 			return problem(config.OpenSummary, fmt.Sprintf("%s is bound to %s. %s", written, addr, w.exposed))
 		}
 		s.addrs = append(s.addrs, addr)

@@ -108,6 +108,10 @@ type wanted struct {
 	endpoints []*endpoint
 }
 
+// exposedAt says whether the block says too little of who may use it for a socket that is
+// bound to an address.
+func (w *wanted) exposedAt(a netip.Addr) bool { return w.exposed != "" && !a.IsLoopback() }
+
 // wants lists what the configuration listens on.
 func (b *binding) wants() []*wanted {
 	var all []*wanted
@@ -179,9 +183,11 @@ func (b *binding) bind(ctx context.Context) (diags diag.Diagnostics) {
 }
 
 // keep keeps the sockets of a block whose address is not to be another, whatever it comes
-// to now. Of others it says false, and does nothing.
+// to now. Of others, and of those that now would be open to everybody, it says false, and does
+// nothing.
 func (b *binding) keep(w *wanted) bool {
-	if b.like == nil {
+	exposed := func(s boundSocket) bool { return s.claimed().inherited && w.exposedAt(s.bound().Addr()) }
+	if b.like == nil || slices.ContainsFunc(b.old[w.block], exposed) {
 		return false
 	}
 	if i := slices.IndexFunc(b.like.cfg.Listeners, func(l config.Listener) bool { return listenerBlock(l.ID()) == w.block }); i >= 0 {
