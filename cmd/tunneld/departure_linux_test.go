@@ -5,6 +5,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // TestClientThatLeftIsNotDialedFor: a client's reset ends its dial, gives its slot
@@ -23,8 +25,8 @@ func TestClientThatLeftIsNotDialedFor(t *testing.T) {
 	d := startDaemon(t, "upstream \"direct\" \"next\" {\n}\n"+hangs+
 		listener("db", "127.0.0.1:0", "127.0.0.1:1", patient)+
 		listener("short", "127.0.0.1:0", "127.0.0.1:1", "timeouts {\n dial = \"3s\"\n }")+
-		"listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n"+patient+"}\n"+
-		"listener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n"+patient+"}\n"+
+		"listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+patient+"}\n"+
+		"listener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+patient+"}\n"+
 		route("all", "", "upstream.sapsocks.onprem", "upstream.direct.next"))
 	asks := map[string]string{
 		"tcp.db":      "x",

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // TestDescriptorExhaustion takes the descriptors away that a running daemon would
@@ -77,7 +79,7 @@ func TestLastDescriptor(t *testing.T) {
 	far := startBackend(t)
 	p := runProgram(t, 3, "daemon {\n max_connections = 10000\n}\nupstream \"direct\" \"x\" {}\n"+
 		listener("db", "127.0.0.1:0", far.addr, "")+proxyListener+
-		"listener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n}\n"+route("all", "", "upstream.direct.x"))
+		"listener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+"}\n"+route("all", "", "upstream.direct.x"))
 	go func() {
 		for c := range far.conns {
 			go pump(c)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/socks5"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
@@ -115,7 +116,7 @@ func TestBadFarEnds(t *testing.T) {
 func TestAnswerOfAProxyListener(t *testing.T) {
 	s := startSapsocks(t, sapsocksemu.Options{})
 	d := startDaemon(t, s.upstream(quickTimeouts)+
-		"listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n}\nlistener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n}\n"+
+		"listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+"}\nlistener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+"}\n"+
 		route("all", "match {\n ports = [5432]\n }", "upstream.sapsocks.onprem"))
 	tests := []struct {
 		name    string

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest/fixture"
 )
 
@@ -77,7 +78,7 @@ func runOnAllPaths(t *testing.T, backend string) (*program, map[string]func() *n
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := "upstream \"direct\" \"x\" {}\nlistener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n}\n" +
+	config := "upstream \"direct\" \"x\" {}\nlistener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n" + nettest.OpenTargets + "}\n" +
 		listener("address", "127.0.0.1:0", backend, "") + listener("name", "127.0.0.1:0", "localhost:"+port, "")
 	routes := ""
 	for _, name := range []string{fixture.DirectName, fixture.RelayName} {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
@@ -104,7 +105,7 @@ func TestLimitOfTheDaemon(t *testing.T) {
 	s := startSapsocks(t, sapsocksemu.Options{})
 	d := startDaemon(t, "daemon {\n max_connections = 2\n}\n"+s.upstream("")+
 		listener("db", "127.0.0.1:0", "db.corp:5432", "")+
-		"listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n}\nlistener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n}\n"+
+		"listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+"}\nlistener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+"}\n"+
 		route("all", "", "upstream.sapsocks.onprem"))
 	for range 2 {
 		pingPong(t, d.dial(t, "tcp.db"), "within")

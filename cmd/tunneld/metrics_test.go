@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
@@ -211,7 +212,7 @@ func TestAddressesAreTraded(t *testing.T) {
 func TestMetricsOfFailures(t *testing.T) {
 	d := startDaemon(t, withMetrics+`upstream "direct" "x" {}`+"\n"+
 		listener("db", "127.0.0.1:0", "127.0.0.1:1", "")+
-		"listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n}\n"+route("all", "", "upstream.direct.x"))
+		"listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+"}\n"+route("all", "", "upstream.direct.x"))
 	d.dialReset(t, "tcp.db")
 	send(t, d.dial(t, "socks5.apps"), "this is no SOCKS\r\n\r\n")
 	d.counted(t,

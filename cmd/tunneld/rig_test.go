@@ -17,6 +17,7 @@ import (
 	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/logtest"
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
@@ -252,7 +253,7 @@ func listener(name, address, target, extra string) string {
 }
 
 // proxyListener is one whose clients name the target, at leisure.
-const proxyListener = "listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n timeouts {\n  handshake = \"0s\"\n }\n}\n"
+const proxyListener = "listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n" + nettest.OpenTargets + " timeouts {\n  handshake = \"0s\"\n }\n}\n"
 
 func route(name, match string, upstreams ...string) string {
 	return fmt.Sprintf("route %q {\n  %s\n  upstreams = [%s]\n}\n", name, match, strings.Join(upstreams, ", "))

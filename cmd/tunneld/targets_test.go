@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // listenIPv6 listens on ::1, where the machine has it, and returns the port.
@@ -48,7 +50,7 @@ func TestRouteByNameIsNotWalkedAround(t *testing.T) {
 		t.Cleanup(func() { ln4.Close() })
 		go accept(ln4)
 	}
-	d := startDaemon(t, "upstream \"direct\" \"x\" {}\n"+proxyListener+"listener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n}\n"+
+	d := startDaemon(t, "upstream \"direct\" \"x\" {}\n"+proxyListener+"listener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+"}\n"+
 		route("names", "match {\n hosts = [\"*.corp\", \"*1\", \"?*\", \"0*\"]\n }", "upstream.direct.x"))
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {

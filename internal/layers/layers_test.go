@@ -88,6 +88,7 @@ var allowed = map[string][]string{
 	"core/internal/hclbody":    {"internal/schema", "proto/tunneld/plugin/v1"},
 	"core/internal/config":     {"core/diag", "internal/cidr", "internal/hostname", "internal/plaintext", "core/internal/auth", "core/internal/hclbody", "core/internal/listen", "core/internal/route", "core/internal/tunnel", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1", "internal/outbound", "internal/tlsconf"},
 	"core/internal/route":      {"core/internal/tunnel", "internal/cidr", "internal/hostname"},
+	"core/internal/targets":    {"internal/cidr"},
 	"core/internal/listen":     {"internal/bare", "internal/hostname", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
 	"core/internal/splice":     {"internal/bare", "internal/sockopt", "core/internal/tunnel"},
 	"core/diag":                {},
@@ -98,7 +99,7 @@ var allowed = map[string][]string{
 	"core/internal/control":    {"core/status"},
 	"core/internal/pluginhost": {"internal/bare", "internal/hostname", "core/internal/tunnel", "internal/pluginwire", "internal/nodump", "internal/plaintext", "internal/schema", "internal/tlsconf", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
-		"core/diag", "core/internal/auth", "core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost", "core/internal/route", "core/internal/splice", "core/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/listenfds", "internal/userfile", "internal/neterr", "internal/outbound", "internal/plaintext", "proto/tunneld/plugin/v1", "internal/tlsconf",
+		"core/diag", "core/internal/auth", "core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost", "core/internal/route", "core/internal/splice", "core/internal/targets", "core/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/listenfds", "internal/userfile", "internal/neterr", "internal/outbound", "internal/plaintext", "proto/tunneld/plugin/v1", "internal/tlsconf",
 	},
 	"core/conformance": {
 		"core/conformance/internal/...", "core/diag", "core/internal/config", "core/internal/pluginhost", "core/internal/tunnel",

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // blackHole makes connects to an address hang: the kernel drops what a listener
@@ -48,10 +50,10 @@ func blackHole(t *testing.T, host, port string) {
 func TestSearchListIsNotWalkedForIPv6(t *testing.T) {
 	withResolvConf(t, "nameserver 127.0.0.1\nsearch a.test b.test\n", func() {
 		port := served(t, "127.0.0.1", "::1")
-		server := serveNames(t, zone{"far.a.test.": "127.0.0.1", "far.b.test.": "::1"}, func(q dnsmessage.Question) bool {
+		server := nettest.ServeNames(t, zone{"far.a.test.": "127.0.0.1", "far.b.test.": "::1"}, func(q dnsmessage.Question) bool {
 			return q.Name.String() != "far.a.test." || q.Type != dnsmessage.TypeAAAA
 		})
-		if host := connected(t, &Dialer{Resolver: resolverAt(server)}, "far:"+port, lostTime); host != "127.0.0.1" {
+		if host := connected(t, &Dialer{Resolver: nettest.ResolverAt(server)}, "far:"+port, lostTime); host != "127.0.0.1" {
 			t.Errorf("connected to %s", host)
 		}
 	})
@@ -64,7 +66,7 @@ func TestSearchListIsNotWalkedForIPv4(t *testing.T) {
 		port := served(t, "127.0.0.1")
 		var mu sync.Mutex
 		var asked []string
-		server := serveNames(t, zone{"far.a.test.": "::1", "far.a.test.b.test.": "127.0.0.1"}, func(q dnsmessage.Question) bool {
+		server := nettest.ServeNames(t, zone{"far.a.test.": "::1", "far.a.test.b.test.": "127.0.0.1"}, func(q dnsmessage.Question) bool {
 			mu.Lock()
 			defer mu.Unlock()
 			asked = append(asked, q.Name.String())
@@ -72,7 +74,7 @@ func TestSearchListIsNotWalkedForIPv4(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		conn, err := (&Dialer{Resolver: resolverAt(server)}).Dial(ctx, "far.a.test:"+port, nil)
+		conn, err := (&Dialer{Resolver: nettest.ResolverAt(server)}).Dial(ctx, "far.a.test:"+port, nil)
 		if err == nil {
 			t.Errorf("connected to %s", conn.RemoteAddr())
 			_ = conn.Close()

@@ -4,6 +4,7 @@ package outbound
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -13,78 +14,17 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/tunneld/tunneld/internal/neterr"
+	"github.com/tunneld/tunneld/internal/nettest"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
-// zone is what a name server knows: addresses by name, which ends in a dot.
-type zone map[string]string
+// zone is what a name server knows.
+type zone = nettest.Zone
 
-// nameServer answers from a zone; hold, unless nil, is called with each question
-// before that, and says whether there is an answer at all.
+// nameServer answers from a zone.
 func nameServer(t *testing.T, z zone, hold func(dnsmessage.Question) bool) *net.Resolver {
 	t.Helper()
-	return resolverAt(serveNames(t, z, hold))
-}
-
-func resolverAt(server string) *net.Resolver {
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "udp", server)
-	}}
-}
-
-func serveNames(t *testing.T, z zone, hold func(dnsmessage.Question) bool) string {
-	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stopped := make(chan struct{})
-	t.Cleanup(func() { _ = pc.Close(); <-stopped })
-	go func() {
-		defer close(stopped)
-		b := make([]byte, 1500)
-		for {
-			n, from, err := pc.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			var q dnsmessage.Message
-			if err := q.Unpack(b[:n]); err != nil || len(q.Questions) != 1 {
-				t.Errorf("a question that is none: %v", err)
-				continue
-			}
-			answer := z.answer(t, q)
-			go func() {
-				if hold == nil || hold(q.Questions[0]) {
-					_, _ = pc.WriteTo(answer, from) // the resolver may have gone
-				}
-			}()
-		}
-	}()
-	return pc.LocalAddr().String()
-}
-
-func (z zone) answer(t *testing.T, q dnsmessage.Message) []byte {
-	asked := q.Questions[0]
-	name := strings.ToLower(asked.Name.String())
-	m := dnsmessage.Message{Header: dnsmessage.Header{ID: q.ID, Response: true, RecursionDesired: q.RecursionDesired, RecursionAvailable: true}, Questions: q.Questions}
-	if _, known := z[name]; !known {
-		m.RCode = dnsmessage.RCodeNameError
-	}
-	for _, ip := range addrs(z[name]) {
-		h := dnsmessage.ResourceHeader{Name: asked.Name, Type: asked.Type, Class: asked.Class, TTL: 1}
-		switch {
-		case asked.Type == dnsmessage.TypeA && ip.Is4():
-			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: ip.As4()}})
-		case asked.Type == dnsmessage.TypeAAAA && ip.Is6():
-			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: ip.As16()}})
-		}
-	}
-	b, err := m.Pack()
-	if err != nil {
-		t.Errorf("pack an answer: %v", err)
-	}
-	return b
+	return nettest.ResolverAt(nettest.ServeNames(t, z, hold))
 }
 
 // served is a listener on each of the addresses with one port, which it returns.
@@ -204,5 +144,21 @@ func TestNameBeyondASCII(t *testing.T) {
 	_, err := (&Dialer{Resolver: r}).Dial(t.Context(), "ü_b.test:80", nil)
 	if m := neterr.Classify(err); m.Reason != pluginv1.Reason_REASON_NOT_FOUND || m.Hint == "" {
 		t.Errorf("%v, %+v", err, m)
+	}
+}
+
+// TestNameOfSeveralAddresses: those that are not allowed are not connected to.
+func TestNameOfSeveralAddresses(t *testing.T) {
+	const near = "127.0.1.1 127.0.1.2 ::1"
+	port := served(t, "127.0.1.1", "127.0.1.2", "127.0.1.9")
+	r := nameServer(t, zone{"far.test.": near + " 127.0.1.9", "near.test.": near}, nil)
+	d := &Dialer{Resolver: r, Allow: denyAll(near)}
+	if host := connected(t, d, "far.test.:"+port, time.Minute); host != "127.0.1.9" {
+		t.Errorf("connected to %s", host)
+	}
+	_, err := d.Dial(t.Context(), "near.test.:"+port, nil)
+	var failed *ConnectError
+	if !errors.As(err, &failed) || len(failed.Denied) != 3 || len(failed.Tried) > 0 {
+		t.Errorf("%v", err)
 	}
 }

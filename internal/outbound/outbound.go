@@ -28,6 +28,9 @@ type Dialer struct {
 	Control func(network, address string, c syscall.RawConn) error
 	// Bind is the address that connections are made from; the zero Addr: any.
 	Bind netip.Addr
+	// Allow is Race's, for the target: a proxy's own address may be any. What a proxy is
+	// asked for by name it resolves itself, so that only an IP address is checked there.
+	Allow func(netip.Addr) error
 	// Via is the proxy to go through.
 	Via Via
 	// TLS returns what TLS is spoken with to a proxy of this name, which is the
@@ -54,9 +57,32 @@ func (d *Dialer) Dial(ctx context.Context, address string, enter func(pluginv1.S
 	}
 	proxy := d.Via.proxyFor(address)
 	if proxy == nil {
-		return d.connect(ctx, address, enter)
+		return d.connect(ctx, address, d.Allow, enter)
 	}
-	return d.dialThrough(ctx, proxy, hostname.AddressWithoutDot(address), enter)
+	address = hostname.AddressWithoutDot(address)
+	if err := d.allowThrough(address); err != nil {
+		return nil, err
+	}
+	return d.dialThrough(ctx, proxy, address, enter)
+}
+
+// allowThrough asks Allow of what a proxy is to be asked for, if that is an IP address.
+func (d *Dialer) allowThrough(address string) error {
+	if d.Allow == nil {
+		return nil
+	}
+	host, _, err := splitAddress(address)
+	if err != nil {
+		return dialError(err)
+	}
+	ip, notIP := netip.ParseAddr(host)
+	if notIP != nil {
+		return nil
+	}
+	if err := d.Allow(ip); err != nil {
+		return &ConnectError{Denied: []error{err}}
+	}
+	return nil
 }
 
 // noHost is the error of a name that cannot be looked up.
@@ -76,11 +102,12 @@ func (d *Dialer) within(ctx context.Context) (context.Context, context.CancelFun
 }
 
 // connect makes the connection itself.
-func (d *Dialer) connect(ctx context.Context, address string, enter func(pluginv1.Stage)) (net.Conn, error) {
+func (d *Dialer) connect(ctx context.Context, address string, allow func(netip.Addr) error, enter func(pluginv1.Stage)) (net.Conn, error) {
 	dialer := d.netDialer()
 	race := Race[net.Conn]{
 		Resolver: d.Resolver,
 		Bind:     d.Bind,
+		Allow:    allow,
 		Enter:    enter,
 		Attempt: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", to.String())

@@ -32,6 +32,9 @@ type Race[C any] struct {
 	// Bind is the address that attempts are made from: only addresses of its
 	// family are tried. The zero Addr: any.
 	Bind netip.Addr
+	// Allow is asked of each address just before it is tried, which it is not if that returns
+	// an error. Nil: all are tried.
+	Allow func(netip.Addr) error
 	// Enter is told the stage that begins; nil: nobody is.
 	Enter func(pluginv1.Stage)
 	// Attempt connects to one address. Several run at once.
@@ -50,6 +53,9 @@ func (r Race[C]) Connect(ctx context.Context, address string) (made C, err error
 		return made, dialError(err)
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
+		if err := r.allow(ip); err != nil {
+			return made, &ConnectError{Denied: []error{err}}
+		}
 		if !r.takes(ip) {
 			return made, &ConnectError{Tried: []error{r.otherFamily(host)}}
 		}
@@ -69,10 +75,16 @@ func (r Race[C]) Connect(ctx context.Context, address string) (made C, err error
 	if len(first) == 0 {
 		return made, &ConnectError{Tried: []error{r.otherFamily(host)}}
 	}
-	r.enter(pluginv1.Stage_STAGE_CONNECT)
 	f := &field[C]{race: r, port: port, names: names, results: make(chan result[C])}
 	f.add(first)
 	return f.run(ctx)
+}
+
+func (r Race[C]) allow(ip netip.Addr) error {
+	if r.Allow == nil {
+		return nil
+	}
+	return r.Allow(ip)
 }
 
 func (r Race[C]) enter(s pluginv1.Stage) {
@@ -119,32 +131,47 @@ func splitAddress(address string) (host string, port uint16, err error) {
 func dialError(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
 
 // ConnectError is a name, or an IP literal, of which no address could be
-// connected to.
+// connected to. There is at least one error in it.
 type ConnectError struct {
 	// Tried are the errors of the attempts, in the order in which the addresses
-	// were tried; at least one.
+	// were tried.
 	Tried []error
+	// Denied are those of Allow.
+	Denied []error
 }
 
 // Error returns the first attempt's text, and the addresses of the others with
-// what became of them.
+// what became of them. What was denied is in it only if there was no attempt: whether
+// everybody may read of it is for the caller to say.
 func (e *ConnectError) Error() string {
-	if len(e.Tried) == 1 {
-		return e.Tried[0].Error()
+	all := e.all()
+	if len(all) == 1 {
+		return all[0].Error()
 	}
 	var others []string
-	for _, err := range e.Tried[1:min(len(e.Tried), maxAddresses)] {
+	for _, err := range all[1:min(len(all), maxAddresses)] {
 		others = append(others, strings.TrimPrefix(err.Error(), "dial tcp "))
 	}
-	if more := len(e.Tried) - maxAddresses; more > 0 {
+	if more := len(all) - maxAddresses; more > 0 {
 		others = append(others, fmt.Sprintf("and %d more", more))
 	}
-	return fmt.Sprintf("%s (also tried %s)", e.Tried[0], strings.Join(others, "; "))
+	if len(e.Tried) == 0 {
+		return fmt.Sprintf("%s; %s", all[0], strings.Join(others, "; "))
+	}
+	return fmt.Sprintf("%s (also tried %s)", all[0], strings.Join(others, "; "))
 }
 
 // Unwrap returns the first attempt's error: it is of the address that the system
 // prefers, and its reason is that of all.
-func (e *ConnectError) Unwrap() error { return e.Tried[0] }
+func (e *ConnectError) Unwrap() error { return e.all()[0] }
+
+// all are the errors of the attempts, or of what kept them from being made.
+func (e *ConnectError) all() []error {
+	if len(e.Tried) > 0 {
+		return e.Tried
+	}
+	return e.Denied
+}
 
 // field is a race under way. One goroutine holds it.
 type field[C any] struct {
@@ -160,6 +187,7 @@ type field[C any] struct {
 	known   map[netip.Addr]bool
 	last    netip.Addr // tried last
 	errs    []error    // by the order of the attempts; nil: still under way
+	denied  []error
 	running int
 }
 
@@ -260,15 +288,18 @@ func (f *field[C]) run(ctx context.Context) (made C, err error) {
 
 // start begins the next attempt, if there is one to begin.
 func (f *field[C]) start(ctx context.Context) {
-	if len(f.waiting) == 0 {
+	if len(f.waiting) > 0 && f.running == maxAttempts {
+		f.next.Reset(attemptDelay)
+		return
+	}
+	if !f.take() {
 		return
 	}
 	f.next.Reset(attemptDelay)
-	if f.running == maxAttempts {
-		return
-	}
 	f.begun = time.Now()
-	f.last, f.waiting = f.waiting[0], f.waiting[1:]
+	if len(f.errs) == 0 {
+		f.race.enter(pluginv1.Stage_STAGE_CONNECT)
+	}
 	to, index := netip.AddrPortFrom(f.last, f.port), len(f.errs)
 	f.errs = append(f.errs, nil)
 	f.running++
@@ -276,6 +307,21 @@ func (f *field[C]) start(ctx context.Context) {
 		made, err := f.race.Attempt(ctx, to)
 		f.results <- result[C]{index, made, err}
 	}()
+}
+
+// take makes the next address that is allowed the last one; false: none waits.
+func (f *field[C]) take() bool {
+	for len(f.waiting) > 0 {
+		next := f.waiting[0]
+		f.waiting = f.waiting[1:]
+		if err := f.race.allow(next); err != nil {
+			f.denied = append(f.denied, err)
+			continue
+		}
+		f.last = next
+		return true
+	}
+	return false
 }
 
 // drain ends the attempts that are left and waits for them.
@@ -289,8 +335,8 @@ func (f *field[C]) drain(cancel context.CancelFunc) {
 }
 
 func (f *field[C]) failed(ctx context.Context) error {
-	if len(f.errs) == 0 {
+	if len(f.errs) == 0 && len(f.denied) == 0 {
 		return dialError(context.Cause(ctx))
 	}
-	return &ConnectError{Tried: f.errs}
+	return &ConnectError{Tried: f.errs, Denied: f.denied}
 }

@@ -51,7 +51,7 @@ func (d *Dialer) dialThrough(ctx context.Context, p *Proxy, address string, ente
 
 // connectProxy returns a connection on which the proxy can be spoken to.
 func (d *Dialer) connectProxy(ctx context.Context, p *Proxy, enter func(pluginv1.Stage)) (net.Conn, error) {
-	conn, err := d.connect(ctx, p.address(), enter)
+	conn, err := d.connect(ctx, p.address(), nil, enter)
 	if err != nil {
 		return nil, p.failed("connect to", err)
 	}

@@ -4,6 +4,7 @@ package proxytest
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/pem"
@@ -14,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -38,7 +40,7 @@ type Proxy struct {
 	asked []string
 }
 
-// Asked lists the addresses that an HTTP proxy was asked for.
+// Asked lists the addresses that the proxy was asked for.
 func (p *Proxy) Asked() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,7 +80,8 @@ func HTTPS(t testing.TB, login string) *Proxy {
 // unless user is empty.
 func SOCKS5(t testing.TB, user, password string) *Proxy {
 	t.Helper()
-	config := &armon.Config{Logger: log.New(io.Discard, "", 0)}
+	p := &Proxy{}
+	config := &armon.Config{Logger: log.New(io.Discard, "", 0), Rules: notes{p}}
 	if user != "" {
 		config.Credentials = armon.StaticCredentials{user: password}
 	}
@@ -86,7 +89,26 @@ func SOCKS5(t testing.TB, user, password string) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Proxy{Addr: nettest.Serve(t, func(c *net.TCPConn) { _ = server.ServeConn(c) })}
+	p.Addr = nettest.Serve(t, func(c *net.TCPConn) { _ = server.ServeConn(c) })
+	return p
+}
+
+// notes allows all that a SOCKS5 proxy is asked for, and takes note of it.
+type notes struct{ *Proxy }
+
+func (n notes) Allow(ctx context.Context, req *armon.Request) (context.Context, bool) {
+	host := req.DestAddr.FQDN
+	if host == "" {
+		host = req.DestAddr.IP.String()
+	}
+	n.note(net.JoinHostPort(host, strconv.Itoa(req.DestAddr.Port)))
+	return ctx, true
+}
+
+func (p *Proxy) note(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = append(p.asked, address)
 }
 
 func (p *Proxy) connect(c net.Conn, login string) {
@@ -95,9 +117,7 @@ func (p *Proxy) connect(c net.Conn, login string) {
 	if err != nil {
 		return
 	}
-	p.mu.Lock()
-	p.asked = append(p.asked, req.Host)
-	p.mu.Unlock()
+	p.note(req.Host)
 	if login != "" && req.Header.Get("Proxy-Authorization") != "Basic "+base64.StdEncoding.EncodeToString([]byte(login)) {
 		_, _ = io.WriteString(c, "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
 		return

@@ -49,6 +49,8 @@ var common = []Common{
 	{Of: Listeners, Attribute: Attr("allow", List(Text), `[]`)},
 	{Of: Listeners, Attribute: Attr("deny", List(Text), `[]`)},
 	{Of: Listeners, Attribute: Attr("open", Bool, `false`)},
+	{Of: Listeners, Attribute: Attr("deny_targets", List(Text), ``)},
+	{Of: Listeners, Attribute: Attr("allow_targets", List(Text), ``)},
 	{Of: Listeners, Block: Single("limits",
 		Attr("max_connections", Count, `0`),
 		Attr("max_per_source", Count, `0`),
@@ -67,7 +69,6 @@ var common = []Common{
 	)},
 	{Of: Listeners, Block: Single("tcp", append(Socket(), Attr("backlog", Between(Count, `0`, `65536`), `0`))...)},
 	{Of: Listeners, Reserved: "tls"},
-	{Of: Listeners, Reserved: "targets"},
 	{Of: Listeners, Reserved: "proxy_protocol"},
 	{Of: Listeners, Reserved: "bandwidth"},
 }

@@ -37,7 +37,8 @@ func TestVia(t *testing.T) {
 	d := startExample(t, "via", nil,
 		"proxy.corp:3128", proxy, "/run/secrets/proxy", filepath.Join(dir, "password"), "/run/secrets/redis-ca.pem", cert,
 		"bastion.corp:1080", socks, "192.0.2.10", "127.0.0.7",
-		"redis.example.com:443", "localhost:"+port(redis), "[443]", "["+port(web)+"]", "*.dmz.corp", "localhost")
+		"redis.example.com:443", "localhost:"+port(redis), "[443]", "["+port(web)+"]", "*.dmz.corp", "localhost",
+		`listener "socks5" "apps" {`, "listener \"socks5\" \"apps\" {\n"+nettest.OpenTargets)
 	get := func(url string) (string, error) {
 		return output(t, exec.Command(curl, "--silent", "--show-error", "--max-time", "30", "--socks5-hostname", d.addresses["socks5.apps"], url))
 	}

@@ -18,13 +18,7 @@ const authBlock = "auth"
 
 // withPasswords says which listeners can have it, and what others have instead.
 func withPasswords() string {
-	var kinds []string
-	for _, k := range listen.Kinds() {
-		if k.Passwords {
-			kinds = append(kinds, k.Name)
-		}
-	}
-	return "a listener of kind " + strings.Join(kinds, " or ") + ", whose clients can send a password. Here let in the addresses that you know (allow), or have clients show a certificate (client_ca_file in tls)"
+	return "a listener of kind " + kindsWith(func(k listen.Kind) bool { return k.Passwords }) + ", whose clients can send a password. Here let in the addresses that you know (allow), or have clients show a certificate (client_ca_file in tls)"
 }
 
 // auth reads a listener's auth block, and what its htpasswd file holds. False: it is not

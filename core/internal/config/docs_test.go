@@ -48,7 +48,7 @@ func TestDocumentation(t *testing.T) {
 			t.Errorf("the page has no row %s", row)
 		}
 	}
-	listener := listenerTable(listen.Kind{Attributes: own, Passwords: true})
+	listener := listenerTable(listen.Kind{Attributes: own, Passwords: true, NamesTarget: true})
 	common, _ := schema.WithCommon(schema.Upstreams, &pluginv1.Block{})
 	blocks := map[string]*pluginv1.Block{
 		"log": tables["log"], "metrics": tables["metrics"], "control": tables["control"], "daemon": tables["daemon"],

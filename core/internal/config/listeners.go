@@ -47,6 +47,8 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 	}
 	p.listenerTimes(l.Timeout, b)
 	kind, _ := listen.FindKind(l.Kind) // the header was checked
+	l.NamesTarget = kind.NamesTarget
+	p.targetRules(&l, v, b)
 	l.Protocol = kind.New(listen.Settings{Target: l.Target, Values: v})
 	p.cfg.Listeners = append(p.cfg.Listeners, l)
 }
@@ -64,8 +66,8 @@ func (p *parser) clients(l *Listener, v schema.Values, b *hclsyntax.Block) bool 
 	return ok1 && ok2
 }
 
-// networks reads a list of addresses and CIDRs that has a default. False: it is another
-// thing, or some of its elements are.
+// networks reads a list of addresses and CIDRs. False: it is another thing, or some of its
+// elements are.
 func (p *parser) networks(name string, v schema.Values, b *hclsyntax.Block) (networks []netip.Prefix, ok bool) {
 	ok = v[name] != nil
 	for i, written := range v.List(name) {

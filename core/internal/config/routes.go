@@ -205,6 +205,7 @@ func (p *parser) references() {
 		return
 	}
 	p.unused(used)
+	p.resolvedElsewhere()
 }
 
 func (p *parser) danglingReference(ref reference) {

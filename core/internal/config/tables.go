@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
@@ -107,6 +108,9 @@ func listenerWith(attribute string) string {
 	if attribute == authBlock {
 		return withPasswords()
 	}
+	if slices.Contains(ofTargets, attribute) {
+		return "a listener of kind " + kindsWith(namesTarget) + ", whose clients name their target. Here the configuration does, and no client reaches another"
+	}
 	for _, k := range listen.Kinds() {
 		if schema.Attribute(&pluginv1.Block{Attributes: k.Attributes}, attribute) != nil {
 			return "a listener of kind " + k.Name
@@ -115,11 +119,25 @@ func listenerWith(attribute string) string {
 	return ""
 }
 
+// kindsWith names the kinds of listeners that have a property: "socks5 or http".
+func kindsWith(has func(listen.Kind) bool) string {
+	var names []string
+	for _, k := range listen.Kinds() {
+		if has(k) {
+			names = append(names, k.Name)
+		}
+	}
+	return strings.Join(names, " or ")
+}
+
 // listenerTable is the table of a kind.
 func listenerTable(k listen.Kind) *pluginv1.Block {
 	table, _ := schema.WithCommon(schema.Listeners, &pluginv1.Block{Attributes: k.Attributes})
 	if !k.Passwords {
 		table.Blocks = slices.DeleteFunc(table.Blocks, func(b *pluginv1.NestedBlock) bool { return b.GetName() == authBlock })
+	}
+	if !k.NamesTarget {
+		table.Attributes = slices.DeleteFunc(table.Attributes, func(a *pluginv1.Attribute) bool { return slices.Contains(ofTargets, a.GetName()) })
 	}
 	return table
 }

@@ -189,6 +189,10 @@ type Listener struct {
 	// Open says that everybody may use the listener who reaches it.
 	Open bool
 	Auth auth.Options // zero: clients are not asked who they are
+	// NamesTarget says that the clients name the target. Which addresses a direct upstream
+	// may then dial is what DenyTargets leaves of AllowTargets; see targets.Policy.
+	NamesTarget               bool
+	DenyTargets, AllowTargets []netip.Prefix
 }
 
 // ID returns "kind.name".

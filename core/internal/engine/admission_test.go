@@ -5,6 +5,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // hello is what a client of each kind of listener says first.
@@ -18,7 +20,7 @@ var hello = map[string]string{
 func guarded(echo, address, more string) string {
 	text := "metrics {\n address = \"127.0.0.1:0\"\n}\nupstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n"
 	for kind := range hello {
-		target := ""
+		target := nettest.OpenTargets
 		if kind == "tcp" {
 			target = fmt.Sprintf(" target = %q\n", echo)
 		}

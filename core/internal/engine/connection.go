@@ -263,6 +263,7 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, tim
 		Route:      c.route,
 		Connection: c.name(),
 		Socket:     c.listener.Socket,
+		Allow:      c.listener.allow,
 	}
 	var last *tunnel.DialError
 	for i, u := range upstreams {
@@ -371,7 +372,7 @@ func (c *connection) attempt(ctx context.Context, u upstream, want tunnel.Dial, 
 	}
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errStopping):
-		typed.Message, typed.Hint = errStopping.Error(), "try again once it has restarted"
+		typed.Message, typed.Hint, typed.Told = errStopping.Error(), "try again once it has restarted", nil
 	case errors.Is(cause, listen.ErrLeft):
 		typed.Reason, typed.Message, typed.Hint = pluginv1.Reason_REASON_CANCELED, listen.ErrLeft.Error(), ""
 	}

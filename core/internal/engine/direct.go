@@ -24,6 +24,8 @@ type direct struct {
 	socket tunnel.SocketOptions
 	via    outbound.Via
 	bind   netip.Addr
+	// resolver looks names up; nil: as the system does.
+	resolver outbound.Resolver
 	// tls is spoken to the target, as this server unless that is empty; nil: none is.
 	tls        *tlsconf.Client
 	serverName string
@@ -59,10 +61,12 @@ func (d direct) Dial(ctx context.Context, req tunnel.Dial) (*tunnel.Conn, error)
 		}
 	}
 	var clock stageClock
-	conn, err := d.connect(ctx, req.Target, clock.enter)
+	conn, err := d.connect(ctx, req, clock.enter)
 	stage, stages := clock.stop()
 	if err != nil {
-		return nil, d.failed(ctx, stage, stages, err)
+		e := d.failed(ctx, stage, stages, err)
+		d.denied(e, req.Target, err)
+		return nil, e
 	}
 	conn.Path, conn.Stages = pluginv1.DataPath_DATA_PATH_DIRECT, stages
 	return conn, nil
@@ -98,17 +102,19 @@ func ofTarget(r pluginv1.Reason) bool {
 }
 
 // connect makes the connection: a bare socket, unless a proxy or TLS has to be spoken.
-func (d direct) connect(ctx context.Context, to tunnel.Target, enter func(pluginv1.Stage)) (*tunnel.Conn, error) {
+func (d direct) connect(ctx context.Context, req tunnel.Dial, enter func(pluginv1.Stage)) (*tunnel.Conn, error) {
 	if !d.via.IsZero() || d.tls != nil {
-		return d.through(ctx, to, enter)
+		return d.through(ctx, req, enter)
 	}
 	race := outbound.Race[*bare.Socket]{
-		Bind:    d.bind,
-		Enter:   enter,
-		Attempt: bare.Dialer{Options: d.socket, Bind: d.bind}.Dial,
-		Discard: (*bare.Socket).Close,
+		Resolver: d.resolver,
+		Bind:     d.bind,
+		Allow:    req.Allow,
+		Enter:    enter,
+		Attempt:  bare.Dialer{Options: d.socket, Bind: d.bind}.Dial,
+		Discard:  (*bare.Socket).Close,
 	}
-	socket, err := race.Connect(ctx, to.String())
+	socket, err := race.Connect(ctx, req.Target.String())
 	if err != nil {
 		return nil, err
 	}
@@ -117,18 +123,18 @@ func (d direct) connect(ctx context.Context, to tunnel.Target, enter func(plugin
 
 // through connects by way of the proxy, if there is one, and then speaks TLS, if that
 // is wanted.
-func (d direct) through(ctx context.Context, to tunnel.Target, enter func(pluginv1.Stage)) (*tunnel.Conn, error) {
-	dialer := outbound.Dialer{Socket: d.socket, Bind: d.bind, Via: d.via}
+func (d direct) through(ctx context.Context, req tunnel.Dial, enter func(pluginv1.Stage)) (*tunnel.Conn, error) {
+	dialer := outbound.Dialer{Socket: d.socket, Bind: d.bind, Via: d.via, Allow: req.Allow, Resolver: d.resolver}
 	if d.proxyTLS != nil {
 		dialer.TLS = d.proxyTLS.Config
 	}
-	conn, err := dialer.Dial(ctx, to.String(), enter)
+	conn, err := dialer.Dial(ctx, req.Target.String(), enter)
 	if err != nil {
 		return nil, err
 	}
 	if d.tls != nil {
 		enter(pluginv1.Stage_STAGE_TLS)
-		if conn, err = d.secure(ctx, conn, to.Host); err != nil {
+		if conn, err = d.secure(ctx, conn, req.Target.Host); err != nil {
 			return nil, err
 		}
 	}

@@ -20,8 +20,10 @@ import (
 	"github.com/tunneld/tunneld/core/internal/metrics"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/splice"
+	"github.com/tunneld/tunneld/core/internal/targets"
 	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/listenfds"
+	"github.com/tunneld/tunneld/internal/outbound"
 )
 
 // Options are what an engine needs. Version, Bundled and Self may be empty.
@@ -55,7 +57,8 @@ type Options struct {
 	// caller gets the outcome; one call at a time. It may be nil.
 	Notify func(status.Event)
 
-	parse func(path string) (*config.Config, diag.Diagnostics) // nil: config.Parse; the tests'
+	parse    func(path string) (*config.Config, diag.Diagnostics) // nil: config.Parse; the tests'
+	resolver outbound.Resolver                                    // of targets, for direct; nil: the system's; the tests'
 }
 
 // Engine is a running daemon. See Start.
@@ -76,6 +79,7 @@ type Engine struct {
 	followed       *followed
 	tls            *tlsClients
 	logins         *logins
+	own            *targets.Own
 	control        *control.Server
 	current        atomic.Pointer[generation]
 	ids            atomic.Uint64
@@ -179,6 +183,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		connections:    newGoroutines(),
 		repeats:        repeats,
 		availabilities: availabilities,
+		own:            targets.NewOwn(),
 		turn:           make(chan struct{}, 1),
 		sockets:        socketTable{},
 		lookup:         opts.Lookup,

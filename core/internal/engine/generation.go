@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -8,7 +9,9 @@ import (
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/pluginhost"
 	"github.com/tunneld/tunneld/core/internal/route"
+	"github.com/tunneld/tunneld/core/internal/targets"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
@@ -58,9 +61,11 @@ func (s served) bound() (now, lost []string) {
 type listener struct {
 	config.Listener
 	id     string
-	access bool           // one line in the log for each connection
-	realm  *auth.Realm    // who may log in; nil: nobody is asked
-	slots  *listenerSlots // set by place
+	access bool // one line in the log for each connection
+	// allow is tunnel.Dial's.
+	allow func(netip.Addr) error
+	realm *auth.Realm    // who may log in; nil: nobody is asked
+	slots *listenerSlots // set by place
 }
 
 // routing is a route with its upstreams, in order.
@@ -96,11 +101,14 @@ func (u upstream) patience(listeners time.Duration) (plugin, pump time.Duration)
 	return 0, d
 }
 
-// upstreamRecords is what outlives generations and is known of their upstreams.
+// upstreamRecords is what outlives generations and is known of their upstreams, and of the
+// machine that they dial from.
 type upstreamRecords struct {
 	gates          *gates
 	availabilities *availabilities
 	tls            *tlsClients
+	own            *targets.Own
+	resolver       outbound.Resolver // nil: the system's
 }
 
 // upstream is that of a plugin; nil: a built-in one.
@@ -134,6 +142,9 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 		realm, key := logins.of(l.ID(), l.Auth)
 		g.asking[key] = true
 		on := &listener{Listener: l, id: l.ID(), access: cfg.Log.Access, realm: realm}
+		if l.NamesTarget {
+			on.allow = targets.New(targets.Options{Listener: "listener." + l.ID(), Deny: l.DenyTargets, Allow: l.AllowTargets, Own: known.own}).Check
+		}
 		serves := served{id: l.ID(), sockets: sockets.listening(l.ID()), target: l.Target.String()}
 		for _, s := range serves.sockets {
 			g.listeners[s] = on
@@ -148,6 +159,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 				g.secured[tlsKey{u.ID(), o}] = true
 				return known.tls.of(u.ID(), o)
 			})
+			d.resolver = known.resolver
 			g.upstreams[u.ID()] = known.upstream(u, nil, d)
 			continue
 		}

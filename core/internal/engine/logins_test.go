@@ -20,6 +20,7 @@ import (
 	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/logtest"
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/socks5"
 )
 
@@ -105,7 +106,7 @@ func usersFile(t *testing.T, path string, users map[string]string) {
 // asking is a configuration with two listeners that ask for a password.
 func asking(auth, more string) string {
 	listener := func(kind string) string {
-		return fmt.Sprintf("listener %q \"a\" {\n address = \"127.0.0.1:0\"\n auth {\n%s\n }\n%s}\n", kind, auth, more)
+		return fmt.Sprintf("listener %q \"a\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+" auth {\n%s\n }\n%s}\n", kind, auth, more)
 	}
 	return "upstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\nmetrics { address = \"127.0.0.1:0\" }\n" + listener("socks5") + listener("http")
 }

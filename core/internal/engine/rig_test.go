@@ -18,8 +18,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/tunneld/tunneld/core/diag"
-	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/plugintest"
 	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/logtest"
@@ -57,24 +55,24 @@ type rig struct {
 // start runs the configuration that config returns until the test ends.
 func start(t testing.TB, n map[string][]string, config func(echo string) string) *rig {
 	t.Helper()
-	return startParsed(t, n, config, nil)
+	return startWith(t, n, config, func(*Options) {})
 }
 
-// startParsed is start with another parser; nil: the daemon's.
-func startParsed(t testing.TB, n map[string][]string, config func(echo string) string, parse func(string) (*config.Config, diag.Diagnostics)) *rig {
+// startWith is start with other options.
+func startWith(t testing.TB, n map[string][]string, config func(echo string) string, change func(*Options)) *rig {
 	t.Helper()
 	r := &rig{names: &names{}, log: logtest.New(patience), path: filepath.Join(t.TempDir(), "tunneld.hcl"), echo: nettest.Serve(t, nettest.Echo)}
 	r.names.set(n)
 	r.write(t, config(r.echo))
-	e, diags, err := Start(t.Context(), Options{
+	o := Options{
 		ConfigPath: r.path,
 		Lookup:     r.names.lookup,
 
 		FailingPause: longPause,
 		Log:          slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
-
-		parse: parse,
-	})
+	}
+	change(&o)
+	e, diags, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err, diags)
 	}

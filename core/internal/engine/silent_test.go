@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/socks5"
 )
 
@@ -127,7 +128,7 @@ func (r *rig) handshakes(id string) part {
 // there and at another listener; the memory is bounded, and is given back.
 func TestSilentClients(t *testing.T) {
 	silent := crowd(t, 9000)
-	const patient = "address = \"127.0.0.1:0\"\n timeouts {\n  handshake = \"0s\"\n }\n"
+	const patient = "address = \"127.0.0.1:0\"\n" + nettest.OpenTargets + " timeouts {\n  handshake = \"0s\"\n }\n"
 	r := start(t, nil, func(string) string {
 		return fmt.Sprintf("daemon {\n max_connections = %d\n}\nupstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n"+
 			"listener \"socks5\" \"flooded\" {\n%s}\nlistener \"socks5\" \"other\" {\n%s}\n", silent, patient, patient)
@@ -214,7 +215,7 @@ func TestRefusedClientGivesWay(t *testing.T) {
 	const limit = 4
 	r := start(t, nil, func(string) string {
 		return fmt.Sprintf("daemon {\n max_connections = %d\n}\nupstream \"direct\" \"x\" {}\nroute \"all\" {\n match {\n hosts = [\"127.0.0.0/8\"]\n }\n upstreams = [upstream.direct.x]\n}\n"+
-			"listener \"socks5\" \"a\" {\n address = \"127.0.0.1:0\"\n}\n", limit)
+			"listener \"socks5\" \"a\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+"}\n", limit)
 	})
 	at, _ := r.at(t, "socks5.a")
 	for range 3 * limit {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"testing"
 
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/socks5"
 )
 
@@ -14,7 +15,9 @@ func TestRouteBySource(t *testing.T) {
 	r := start(t, nil, func(string) string {
 		return `
 upstream "direct" "d" {}
-listener "socks5" "l" { address = "127.0.0.1:0" }
+listener "socks5" "l" {
+ address = "127.0.0.1:0"
+` + nettest.OpenTargets + `}
 route "apps" {
   match { sources = ["127.0.1.0/24", "127.0.0.1"] }
   upstreams = [upstream.direct.d]
@@ -41,12 +44,14 @@ route "apps" {
 	}
 	if out := r.reload(t, fmt.Sprintf(`
 upstream "direct" "d" {}
-listener "socks5" "l" { address = "127.0.0.1:0" }
+listener "socks5" "l" {
+ address = "127.0.0.1:0"
+%s}
 route "apps" {
   match { sources = [%q] }
   upstreams = [upstream.direct.d]
 }
-`, "127.0.2.1")); out != "" {
+`, nettest.OpenTargets, "127.0.2.1")); out != "" {
 		t.Errorf("reload: %s", out)
 	}
 	through(t, "127.0.2.1", addresses[0], r.echo)

@@ -104,7 +104,7 @@ func (t *transition) unbindControl(context.Context) error {
 func (t *transition) swap() {
 	e, cfg := t.engine, t.plugins.cfg
 	e.opts.SetLog(cfg.Log)
-	t.next = newGeneration(t.plugins.number, cfg, t.plugins.plugins, t.sockets, upstreamRecords{e.gates, e.availabilities, e.tls}, e.logins)
+	t.next = newGeneration(t.plugins.number, cfg, t.plugins.plugins, t.sockets, upstreamRecords{e.gates, e.availabilities, e.tls, e.own, e.opts.resolver}, e.logins)
 	t.next.limit.warn(e.log)
 	t.next.place(e.slots)
 	e.current.Store(t.next)

@@ -14,6 +14,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/internal/bare"
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/socks5"
 )
 
@@ -37,14 +38,16 @@ func ahead(r listen.Request) string { return string(r.Ahead) }
 // startKnowing is start with listeners whose clients are whoever who says.
 func startKnowing(t *testing.T, who func(listen.Request) string, text func(echo string) string) *rig {
 	t.Helper()
-	return startParsed(t, nil, text, func(path string) (*config.Config, diag.Diagnostics) {
-		cfg, diags := config.Parse(path)
-		for i, l := range cfg.Listeners {
-			if l.Protocol != nil {
-				cfg.Listeners[i].Protocol = knowing{l.Protocol, who}
+	return startWith(t, nil, text, func(o *Options) {
+		o.parse = func(path string) (*config.Config, diag.Diagnostics) {
+			cfg, diags := config.Parse(path)
+			for i, l := range cfg.Listeners {
+				if l.Protocol != nil {
+					cfg.Listeners[i].Protocol = knowing{l.Protocol, who}
+				}
 			}
+			return cfg, diags
 		}
-		return cfg, diags
 	})
 }
 
@@ -52,7 +55,7 @@ func startKnowing(t *testing.T, who func(listen.Request) string, text func(echo 
 func TestUserInTheLog(t *testing.T) {
 	r := startKnowing(t, ahead, func(string) string {
 		return "upstream \"direct\" \"x\" {}\nroute \"all\" {\n match {\n  hosts = [\"127.0.0.1\"]\n }\n upstreams = [upstream.direct.x]\n}\n" +
-			"listener \"socks5\" \"a\" {\n address = \"127.0.0.1:0\"\n}\n"
+			"listener \"socks5\" \"a\" {\n address = \"127.0.0.1:0\"\n" + nettest.OpenTargets + "}\n"
 	})
 	at, _ := r.at(t, "socks5.a")
 	for user, shown := range map[string]string{
@@ -241,7 +244,7 @@ func TestMaxPerUserIsExact(t *testing.T) {
 func TestUserIsForgotten(t *testing.T) {
 	r := startKnowing(t, ahead, func(echo string) string {
 		return "upstream \"direct\" \"x\" {}\nroute \"all\" {\n match {\n  users = [\"alice\"]\n  hosts = [\"127.0.0.0/8\"]\n }\n upstreams = [upstream.direct.x]\n}\n" +
-			"listener \"socks5\" \"a\" {\n address = \"127.0.0.1:0\"\n limits {\n  max_per_user = 1\n  max_connections = 1\n }\n}\n"
+			"listener \"socks5\" \"a\" {\n address = \"127.0.0.1:0\"\n" + nettest.OpenTargets + " limits {\n  max_per_user = 1\n  max_connections = 1\n }\n}\n"
 	})
 	at, _ := r.at(t, "socks5.a")
 	for i, target := range []string{"192.0.2.1:1", "127.0.0.1:1", "192.0.2.1:1", r.echo} {

@@ -17,12 +17,13 @@ import (
 )
 
 var httpKind = Kind{
-	Name:      KindHTTP,
-	Summary:   "HTTP/1, only CONNECT (RFC 9110, section 9.3.6), with at most 64 KiB of headers",
-	Passwords: true,
-	Speaks:    "HTTP",
-	Begins:    func(first byte) bool { return first >= 'A' && first <= 'Z' },
-	Astray:    "the client is set to an HTTP proxy: set it to SOCKS5, or to the port of an http listener",
+	Name:        KindHTTP,
+	Summary:     "HTTP/1, only CONNECT (RFC 9110, section 9.3.6), with at most 64 KiB of headers",
+	NamesTarget: true,
+	Passwords:   true,
+	Speaks:      "HTTP",
+	Begins:      func(first byte) bool { return first >= 'A' && first <= 'Z' },
+	Astray:      "the client is set to an HTTP proxy: set it to SOCKS5, or to the port of an http listener",
 	Foreign: func(speaks string) []byte {
 		if speaks == "HTTP" {
 			return httpAnswer(http.StatusBadRequest, requestError, "this is not an HTTP request", false)
@@ -139,15 +140,15 @@ func validHost(host string, brackets bool) bool {
 // Proxy-Status for programs (RFC 9209), and in the body for people: what
 // happened, at which stage, and what to check.
 func httpRefusal(err *tunnel.DialError) []byte {
-	a := answerTo(err.Reason)
-	headers := fmt.Sprintf("Proxy-Status: tunneld; error=%s; details=%s\r\n", a.ProxyError, sfString(err.Message))
+	a, told := answerTo(err.Reason), err.ForClient()
+	headers := fmt.Sprintf("Proxy-Status: tunneld; error=%s; details=%s\r\n", a.ProxyError, sfString(told.Message))
 	if err.RetryAfter > 0 {
 		seconds := int64((err.RetryAfter + time.Second - 1) / time.Second)
 		headers += fmt.Sprintf("Retry-After: %d\r\n", seconds)
 	}
-	body := fmt.Sprintf("stage: %s\nreason: %s\n%s", err.Stage.Text(), err.Reason.Text(), err.Message)
-	if err.Hint != "" {
-		body += "\n" + err.Hint
+	body := fmt.Sprintf("stage: %s\nreason: %s\n%s", err.Stage.Text(), err.Reason.Text(), told.Message)
+	if told.Hint != "" {
+		body += "\n" + told.Hint
 	}
 	return httpAnswer(a.Status, headers, body, false)
 }

@@ -29,6 +29,9 @@ type Kind struct {
 	Attributes []*pluginv1.Attribute
 	// Passwords says that the protocol can ask a client for a user and a password.
 	Passwords bool
+	// NamesTarget says that its clients name the target. Of the others the configuration
+	// does.
+	NamesTarget bool
 	// Speaks is the protocol's name; empty: it has none, and no client is known
 	// by it.
 	Speaks string

@@ -14,14 +14,15 @@ import (
 )
 
 var socks5Kind = Kind{
-	Name:      KindSOCKS5,
-	Summary:   "SOCKS version 5 (RFC 1928), with or without a password (RFC 1929), only CONNECT",
-	Passwords: true,
-	Speaks:    "SOCKS5",
-	Begins:    func(first byte) bool { return first == socks5.Version },
-	Astray:    "the client is set to a SOCKS proxy: set it to an HTTP proxy, or to the port of a socks5 listener",
-	Foreign:   func(string) []byte { return socks5.AppendMethod(nil, socks5.MethodUnacceptable) },
-	New:       func(Settings) Protocol { return socksProtocol{} },
+	Name:        KindSOCKS5,
+	Summary:     "SOCKS version 5 (RFC 1928), with or without a password (RFC 1929), only CONNECT",
+	NamesTarget: true,
+	Passwords:   true,
+	Speaks:      "SOCKS5",
+	Begins:      func(first byte) bool { return first == socks5.Version },
+	Astray:      "the client is set to a SOCKS proxy: set it to an HTTP proxy, or to the port of a socks5 listener",
+	Foreign:     func(string) []byte { return socks5.AppendMethod(nil, socks5.MethodUnacceptable) },
+	New:         func(Settings) Protocol { return socksProtocol{} },
 }
 
 // socksProtocol is RFC 1928. Only CONNECT is spoken, and of the methods "no

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,11 @@ type Dial struct {
 	Listener, Route, Connection string
 	// Socket is for the sockets towards the far end.
 	Socket SocketOptions
+	// Allow says of an address that is about to be dialed whether the client that named the
+	// target may reach it: nil, or why not. Upstreams that dial the target themselves ask
+	// it; one whose far end dials cannot. Nil: the target is nobody's choice but the
+	// configuration's.
+	Allow func(netip.Addr) error
 	// HalfClose is how long a plugin that keeps it lets a tunnel go on without a
 	// byte from the far end once the client has ended its direction; 0: for ever.
 	HalfClose time.Duration
@@ -160,12 +166,26 @@ type DialError struct {
 	Stage    pluginv1.Stage
 	Reason   pluginv1.Reason
 	// Retryable says that the next upstream of the route is worth a try.
-	Retryable  bool
-	Message    string
-	Hint       string
+	Retryable bool
+	Message   string
+	Hint      string
+	// Told, unless nil, is what the client is told in place of Message and Hint: these
+	// have what only the log may.
+	Told       *Told
 	RetryAfter time.Duration
 	Stages     []StageTime
 	Err        error
+}
+
+// Told is what a client reads of a dial that has failed.
+type Told struct{ Message, Hint string }
+
+// ForClient is what the client is told.
+func (e *DialError) ForClient() Told {
+	if e.Told != nil {
+		return *e.Told
+	}
+	return Told{e.Message, e.Hint}
 }
 
 // Error returns "dial upstream "sapsocks.onprem": connect: message".

@@ -1,0 +1,93 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/tunneld/tunneld/core/diag"
+	"github.com/tunneld/tunneld/core/internal/listen"
+	"github.com/tunneld/tunneld/internal/cidr"
+	"github.com/tunneld/tunneld/internal/schema"
+)
+
+// The attributes that say where clients may go.
+const (
+	denyTargets  = "deny_targets"
+	allowTargets = "allow_targets"
+)
+
+// ofTargets are these, which only listeners have whose clients name the target.
+var ofTargets = []string{denyTargets, allowTargets}
+
+func namesTarget(k listen.Kind) bool { return k.NamesTarget }
+
+// targetRules reads where the clients of a listener may go.
+func (p *parser) targetRules(l *Listener, v schema.Values, b *hclsyntax.Block) {
+	l.DenyTargets, _ = p.networks(denyTargets, v, b)
+	var right bool
+	if l.AllowTargets, right = p.networks(allowTargets, v, b); !right {
+		return
+	}
+	denied := cidr.NewSet(l.DenyTargets)
+	for i, network := range l.AllowTargets {
+		if denied.Covers(network) {
+			p.warnAt(locate(b, allowTargets, strconv.Itoa(i)), fmt.Sprintf("Element %d of %q allows nothing", i+1, allowTargets),
+				fmt.Sprintf("%q is asked first, and has all of it. Remove it from one of the two.", denyTargets))
+		}
+	}
+}
+
+// ChecksTargets says whether clients of a listener name addresses that direct upstreams then
+// dial.
+func (c *Config) ChecksTargets(l Listener) bool { return l.NamesTarget && len(c.directOf(l)) > 0 }
+
+// directOf are the direct upstreams that routes may send a listener's connections to.
+func (c *Config) directOf(l Listener) (upstreams []Upstream) {
+	for _, u := range c.Upstreams {
+		if u.Type == DirectType && slices.ContainsFunc(c.Routes, func(r Route) bool { return slices.Contains(r.Upstreams, u.ID()) && mayTake(r, l) }) {
+			upstreams = append(upstreams, u)
+		}
+	}
+	return upstreams
+}
+
+// resolvedElsewhere warns of rules for targets that names get around, since a proxy resolves
+// them.
+func (p *parser) resolvedElsewhere() {
+	for _, l := range p.cfg.Listeners {
+		if len(l.AllowTargets)+len(l.DenyTargets) == 0 {
+			continue
+		}
+		name := allowTargets
+		if len(l.AllowTargets) == 0 {
+			name = denyTargets
+		}
+		for _, u := range p.cfg.directOf(l) {
+			if !u.Common.Via.IsZero() {
+				p.warnAt(locate(p.src.blocks["listener."+l.ID()], name), fmt.Sprintf("%q does not hold for names behind a proxy", name),
+					fmt.Sprintf("The proxy of upstream.%s resolves them itself, so that only IP addresses that a client asks for are checked. Have the proxy refuse the others, or route this listener to an upstream without via.", u.ID()))
+				break
+			}
+		}
+	}
+}
+
+// TargetNotes name the listeners whose clients a direct upstream no longer connects to this
+// machine, unless the block has a rule of its own: an empty list is one. The first version
+// had no such rule.
+func (c *Config) TargetNotes() (notes diag.Diagnostics) {
+	for _, l := range c.Listeners {
+		b := c.src.block("listener." + l.ID())
+		if b == nil || !c.ChecksTargets(l) || isWritten(b, denyTargets) || isWritten(b, allowTargets) {
+			continue
+		}
+		one := c.BlockDiagnostic("listener."+l.ID(), "", "Clients cannot reach this machine's own services by default",
+			`Loopback, link-local and multicast addresses, this machine's own and those of cloud metadata services are refused. To allow one, write for example allow_targets = ["0.0.0.0/0", "::/0", "127.0.0.1/32"]; allow_targets = [] keeps the default.`)
+		one.Warning, one.Note = true, true
+		notes = append(notes, one)
+	}
+	return notes
+}
