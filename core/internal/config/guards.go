@@ -17,14 +17,35 @@ const OpenSummary = "The listener can be reached from beyond this machine"
 // guard is a way for a listener to say who may use it.
 type guard struct {
 	written string // how, for messages
-	has     func(Listener) bool
-	can     func(listen.Kind) bool // nil: listeners of every kind
+	// asks says that clients show who they are, so that they have a user.
+	asks bool
+	has  func(Listener) bool
+	can  func(listen.Kind) bool // nil: listeners of every kind
 }
 
 // guards are all ways, in the order of messages.
 var guards = []guard{
-	{`allow = ["10.0.0.0/8"]`, func(l Listener) bool { return !l.Allow.IsEmpty() && !letsEverybodyIn(l.Allow) }, nil},
-	{`auth { … }`, func(l Listener) bool { return !l.Auth.IsZero() }, func(k listen.Kind) bool { return k.Passwords }},
+	{
+		written: `allow = ["10.0.0.0/8"]`,
+		has:     func(l Listener) bool { return !l.Allow.IsEmpty() && !letsEverybodyIn(l.Allow) },
+	},
+	{
+		written: `auth { … }`, asks: true,
+		has: func(l Listener) bool { return !l.Auth.IsZero() },
+		can: func(k listen.Kind) bool { return k.Passwords },
+	},
+}
+
+// ways are the guards that the listener could have, as they are written; of those that ask
+// clients who they are alone, or of all.
+func (l Listener) ways(asks bool) (written []string) {
+	kind, _ := listen.FindKind(l.Kind) // one that is not there was reported
+	for _, g := range guards {
+		if (g.can == nil || g.can(kind)) && (g.asks || !asks) {
+			written = append(written, g.written)
+		}
+	}
+	return written
 }
 
 // Exposed returns what to do about a listener that others than this machine's users reach;
@@ -33,18 +54,44 @@ func (l Listener) Exposed() string {
 	if l.Open || slices.ContainsFunc(guards, func(g guard) bool { return g.has(l) }) {
 		return ""
 	}
-	kind, _ := listen.FindKind(l.Kind) // one that is not there was reported
-	var ways []string
-	for _, g := range guards {
-		if g.can == nil || g.can(kind) {
-			ways = append(ways, g.written)
-		}
-	}
-	detail := fmt.Sprintf("Whoever reaches it can use its upstreams. Listen on 127.0.0.1, [::1] or localhost, or say who may come in: %s. If everybody may, write: open = true", strings.Join(ways, ", or "))
+	detail := fmt.Sprintf("Whoever reaches it can use its upstreams. Listen on 127.0.0.1, [::1] or localhost, or say who may come in: %s. If everybody may, write: open = true", strings.Join(l.ways(false), ", or "))
 	if letsEverybodyIn(l.Allow) {
 		detail = `Its "allow" has all of IPv4 or of IPv6, and so does not count, whatever "deny" takes from it. ` + detail
 	}
 	return detail
+}
+
+// asks says whether clients of the listener show who they are.
+func (l Listener) asks() bool {
+	return slices.ContainsFunc(guards, func(g guard) bool { return g.asks && g.has(l) })
+}
+
+// strangers warns of routes that want certain users and have no listener that asks for one.
+func (p *parser) strangers() {
+	for _, r := range p.routes {
+		var ways []string
+		asks := false
+		for _, l := range p.cfg.Listeners {
+			if of := r.route.Match.Listeners; len(of) == 0 || slices.Contains(of, l.ID()) {
+				asks = asks || l.asks()
+				ways = append(ways, l.ways(true)...)
+			}
+		}
+		if len(r.route.Match.Users) == 0 || asks {
+			continue
+		}
+		slices.Sort(ways)
+		p.warnAt(r.users, "Route that takes nobody", "It wants certain users, and none of its listeners asks clients who they are: "+oneOf(slices.Compact(ways), " to one of them", `leave "users" out`))
+	}
+}
+
+// oneOf is what can be done: add one of the ways, or something else.
+func oneOf(ways []string, where, orElse string) string {
+	var todo []string
+	for _, way := range ways {
+		todo = append(todo, "add "+way+where)
+	}
+	return strings.Join(append(todo, orElse), ", or ") + "."
 }
 
 // everybody are networks of which a list of clients that has one whole is none: all of

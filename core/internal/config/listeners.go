@@ -38,6 +38,9 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 			p.errorAt(locate(b, "address"), OpenSummary, detail)
 		}
 	}
+	if known && l.Limits.MaxPerUser > 0 && !l.asks() {
+		p.warnAt(locate(b, "limits", "max_per_user"), `"max_per_user" that counts nobody`, "The listener does not ask clients who they are: "+oneOf(l.ways(true), "", "leave it out"))
+	}
 	if written, given := v["target"].(string); given {
 		target, problem := parseTarget(written)
 		if problem != "" {

@@ -22,7 +22,8 @@ type routePlace struct {
 	at        hcl.Range
 	upstreams []reference
 	matches   []reference
-	wrong     bool // what it matches is not known
+	users     hcl.Range // where it names users
+	wrong     bool      // what it matches is not known
 }
 
 // reference is upstream.TYPE.NAME or listener.KIND.NAME as written.
@@ -45,6 +46,7 @@ func (p *parser) route(v schema.Values, b *hclsyntax.Block) routePlace {
 	v["upstreams"] = r.route.Upstreams
 	if i := slices.IndexFunc(b.Body.Blocks, func(b *hclsyntax.Block) bool { return b.Type == "match" }); i >= 0 {
 		p.match(&r, b.Body.Blocks[i], v.Block("match"))
+		r.users = locate(b.Body.Blocks[i], "users")
 	}
 	return r
 }
@@ -206,6 +208,9 @@ func (p *parser) references() {
 	}
 	p.unused(used)
 	p.resolvedElsewhere()
+	if !p.diags.HasErrors() { // what is known of the listeners is all there is
+		p.strangers()
+	}
 }
 
 func (p *parser) danglingReference(ref reference) {

@@ -11,11 +11,14 @@ import (
 )
 
 // mayTake says whether a route may take connections of a listener. The source of a client
-// is not known here, nor the target that one asks for: a route that wants a certain one may
-// be the one.
+// is not known here, nor its user, nor the target that one asks for: a route that wants a
+// certain one may be the one.
 func mayTake(r Route, l Listener) bool {
 	rule := r.Match
 	rule.Sources = nil
+	if l.asks() {
+		rule.Users = nil
+	}
 	if l.Target.Host == "" {
 		rule.Hosts, rule.Ports = nil, nil
 	}
@@ -39,7 +42,7 @@ func (c *Config) labels(schemas map[string]PluginSchema) (diags diag.Diagnostics
 					fmt.Sprintf("It is a label, and route %q leads to upstreams that need a port. Write host:port, or route it to an upstream that takes labels.", r.Name)))
 				break
 			}
-			if len(r.Match.Sources) == 0 {
+			if len(r.Match.Sources) == 0 && len(r.Match.Users) == 0 {
 				break // no later route gets it
 			}
 		}

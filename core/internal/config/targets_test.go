@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tunneld/tunneld/core/internal/auth"
+	"github.com/tunneld/tunneld/core/internal/route"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -43,6 +45,8 @@ listener "tcp" "l" {
 		"a port's":                 {route("a", `ports = [1]`, port) + route("b", "", label), ""},
 		"after the one that is it": {route("a", `hosts = ["db"]`, label) + route("b", "", port), ""},
 		"for some clients":         {route("a", `sources = ["10.0.0.0/8"]`, label) + route("b", "", port), `route "b"`},
+		"for users, of nobody":     {route("a", `users = ["alice"]`, port) + route("b", "", label), ""},
+		"for nobody, beside users": {route("a", `users = ["alice"]`, label) + route("b", "", port), `route "b"`},
 		"for these clients":        {route("a", `sources = ["10.0.0.0/8"]`, port) + route("b", "", label), `route "a"`},
 	} {
 		cfg, _ := parseText(t, blocks+c.routes)
@@ -52,6 +56,21 @@ listener "tcp" "l" {
 			t.Errorf("%s: %s", name, got)
 		case c.told != "" && (!strings.Contains(got, "Error: The target has no port\n  on main.hcl line 8") || !strings.Contains(got, c.told)):
 			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// TestMayTakeUsers: a route for certain users may take connections only where clients show
+// who they are.
+func TestMayTakeUsers(t *testing.T) {
+	r := Route{Match: route.Rule{Users: []string{"alice"}}}
+	for _, asks := range []bool{true, false} {
+		l := Listener{Kind: "http", Name: "l"}
+		if asks {
+			l.Auth = auth.NewOptions(map[string]string{"alice": "x"}, "")
+		}
+		if got := mayTake(r, l); got != asks {
+			t.Errorf("clients are asked: %v; it may take one: %v", asks, got)
 		}
 	}
 }

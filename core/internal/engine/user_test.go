@@ -266,3 +266,31 @@ func TestUserIsForgotten(t *testing.T) {
 		t.Errorf("%d users are counted that have gone", n)
 	}
 }
+
+// TestUsersOfLogins: who has logged in is the user of routes, limits and the log.
+func TestUsersOfLogins(t *testing.T) {
+	r := start(t, nil, func(string) string {
+		const more = " address = \"127.0.0.1:0\"\n auth {\n  users = {\n   alice = \"a\"\n   bob = \"b\"\n  }\n }\n limits {\n  max_per_user = 1\n }\n"
+		return "upstream \"direct\" \"x\" {}\nroute \"alice\" {\n match {\n  users = [\"alice\"]\n }\n upstreams = [upstream.direct.x]\n}\n" +
+			"listener \"socks5\" \"a\" {\n" + more + "}\nlistener \"http\" \"a\" {\n" + more + "}\n"
+	})
+	socks, _ := r.at(t, "socks5.a")
+	web, _ := r.at(t, "http.a")
+	for i, want := range []struct {
+		user, password string
+		code           socks5.Code
+		status         int
+	}{{"alice", "a", socks5.Succeeded, 200}, {"bob", "b", socks5.NotAllowed, 403}, {"alice", "a", socks5.GeneralFailure, 503}} {
+		_, in, code := logIn(t, "127.0.0.1", socks[0], want.user, want.password, r.echo)
+		if !in || code != want.code {
+			t.Errorf("%d, %s: logged in %v, reply %d, want %d", i, want.user, in, code, want.code)
+		}
+		if _, res := connectAs(t, "127.0.0.1", web[0], want.user, want.password, r.echo); res.StatusCode != want.status {
+			t.Errorf("%d, %s: status %d, want %d", i, want.user, res.StatusCode, want.status)
+		}
+	}
+	for _, kind := range []string{"socks5", "http"} {
+		r.log.Await(t, 1, "msg", "connection failed", "listener", kind+".a", "user", "bob", "reason", "denied")
+		r.log.Await(t, 1, "msg", "connection failed", "listener", kind+".a", "user", "alice", "reason", "unavailable", "err", "limits.max_per_user: 1 connections of user alice are open")
+	}
+}
