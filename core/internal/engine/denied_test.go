@@ -6,8 +6,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/nettest"
@@ -139,5 +141,28 @@ func TestTargetOfTheConfiguration(t *testing.T) {
 	visit(t, at[0])
 	if notes := r.log.Matching("msg", "configuration note"); len(notes) > 0 {
 		t.Errorf("%v", notes)
+	}
+}
+
+// TestAddressesOfTheMachineAreNotKnown: what may be its own is refused, and a start and a
+// reload say why; what the listener names by itself is not.
+func TestAddressesOfTheMachineAreNotKnown(t *testing.T) {
+	r := startWith(t, nil, func(string) string {
+		return web(" allow_targets = [\"0.0.0.0/0\", \"127.0.0.1\"]\n", "upstream.direct.x")
+	}, func(o *Options) {
+		o.own = func() ([]netip.Prefix, error) { return nil, syscall.EAFNOSUPPORT }
+	})
+	line := r.log.Await(t, 1, "msg", "configuration problem", "level", "WARN", "summary", "This machine's addresses cannot be listed")[0]
+	if detail, _ := line["detail"].(string); !strings.Contains(detail, "address family not supported") || !strings.Contains(detail, "AF_NETLINK") {
+		t.Errorf("%v", line)
+	}
+	if status, body, _ := askWeb(t, r, "192.0.2.1:443"); status != http.StatusForbidden || !strings.Contains(body, "perhaps an address of this machine") || !strings.Contains(body, "AF_NETLINK") {
+		t.Errorf("%d\n%s", status, body)
+	}
+	if status, body, _ := askWeb(t, r, r.echo); status != http.StatusOK {
+		t.Errorf("%d\n%s", status, body)
+	}
+	if out := r.reload(t, web("", "upstream.direct.x")); !strings.Contains(out, "cannot be listed") {
+		t.Errorf("reload: %s", out)
 	}
 }

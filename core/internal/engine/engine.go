@@ -59,6 +59,7 @@ type Options struct {
 
 	parse    func(path string) (*config.Config, diag.Diagnostics) // nil: config.Parse; the tests'
 	resolver outbound.Resolver                                    // of targets, for direct; nil: the system's; the tests'
+	own      targets.Lister                                       // of this machine's addresses; nil: the interfaces'; the tests'
 }
 
 // Engine is a running daemon. See Start.
@@ -183,7 +184,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		connections:    newGoroutines(),
 		repeats:        repeats,
 		availabilities: availabilities,
-		own:            targets.NewOwn(),
+		own:            targets.NewOwn(opts.own),
 		turn:           make(chan struct{}, 1),
 		sockets:        socketTable{},
 		lookup:         opts.Lookup,

@@ -33,13 +33,13 @@ func defaultNotes(cfg *config.Config, u config.Upstream, d *pluginv1.CommonDefau
 
 // targetNotes are TargetNotes, and a warning where nothing can be allowed: whether an address
 // is this machine's own has to be known.
-func targetNotes(cfg *config.Config) diag.Diagnostics {
+func targetNotes(cfg *config.Config, list targets.Lister) diag.Diagnostics {
 	notes := cfg.TargetNotes()
 	i := slices.IndexFunc(cfg.Listeners, cfg.ChecksTargets)
 	if i < 0 {
 		return notes
 	}
-	if err := targets.NewOwn().Check(); err != nil {
+	if err := targets.NewOwn(list).Check(); err != nil {
 		id := cfg.Listeners[i].ID()
 		one := cfg.BlockDiagnostic("listener."+id, "", "This machine's addresses cannot be listed",
 			fmt.Sprintf("The reason: %v. Clients that name their target get no direct connection, but to addresses that allow_targets has by themselves. Under systemd, RestrictAddressFamilies has to have AF_NETLINK.", err))

@@ -67,7 +67,7 @@ func (p *preparation) check(ctx context.Context) error {
 			p.diags = append(p.diags, p.cfg.PluginDiagnostic(u.ID(), d))
 		}
 	}
-	p.diags = append(p.diags, targetNotes(p.cfg)...)
+	p.diags = append(p.diags, targetNotes(p.cfg, p.opts.own)...)
 	// The parser's, the decoder's and the plugins', as the user reads the file.
 	p.diags.Sort()
 	return verdict(p.diags)

@@ -16,7 +16,7 @@ const ownAge = 2 * time.Second
 // Own are the addresses of this machine, as they were some seconds ago at most. It is safe
 // for concurrent use. See NewOwn.
 type Own struct {
-	list func() ([]netip.Prefix, error)
+	list Lister
 
 	mu     sync.Mutex
 	listed time.Time
@@ -24,8 +24,17 @@ type Own struct {
 	nets   []netip.Prefix
 }
 
-// NewOwn returns the addresses, which are listed when they are needed.
-func NewOwn() *Own { return &Own{list: ownNetworks} }
+// Lister lists networks of which this machine has every address.
+type Lister func() ([]netip.Prefix, error)
+
+// NewOwn returns the addresses, which are listed when they are needed; nil: those of the
+// interfaces.
+func NewOwn(list Lister) *Own {
+	if list == nil {
+		list = ownNetworks
+	}
+	return &Own{list: list}
+}
 
 // network returns the network of this machine's own addresses that has the address; invalid:
 // it is not this machine's. After an error that is not known.

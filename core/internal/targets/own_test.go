@@ -20,7 +20,7 @@ func TestOwnAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := NewOwn()
+	own := NewOwn(nil)
 	if err := own.Check(); err != nil {
 		t.Fatal(err)
 	}
@@ -45,10 +45,10 @@ func TestOwnAddresses(t *testing.T) {
 func TestOwnAddressesChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		listed, has := 0, "10.1.2.3"
-		own := &Own{list: func() ([]netip.Prefix, error) {
+		own := NewOwn(func() ([]netip.Prefix, error) {
 			listed++
 			return parse(t, has), nil
-		}}
+		})
 		is := func(a string) bool {
 			n, err := own.network(netip.MustParseAddr(a))
 			return err == nil && n.IsValid()
@@ -74,7 +74,7 @@ func TestOwnAddressesChange(t *testing.T) {
 func TestOwnAddressesAreNotKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failure := errors.New("address family not supported")
-		own := &Own{list: func() ([]netip.Prefix, error) { return parse(t, machine), failure }}
+		own := NewOwn(func() ([]netip.Prefix, error) { return parse(t, machine), failure })
 		p := New(Options{Listener: "listener.http.web", Allow: parse(t, "0.0.0.0/0 ::/0 10.1.2.4"), Own: own})
 		check := func(allowed bool, addresses ...string) {
 			t.Helper()
@@ -112,7 +112,7 @@ func TestOwnAddressesAreNotKnown(t *testing.T) {
 
 func BenchmarkPolicy(b *testing.B) {
 	b.Run("list", func(b *testing.B) {
-		own := NewOwn()
+		own := NewOwn(nil)
 		for b.Loop() {
 			if err := own.Check(); err != nil {
 				b.Fatal(err)
@@ -123,7 +123,7 @@ func BenchmarkPolicy(b *testing.B) {
 	for i := range 1000 {
 		many = append(many, cidr.Of(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})))
 	}
-	policy := New(Options{Allow: slices.Concat(parse(b, "0.0.0.0/0 ::/0"), many[:10]), Own: &Own{list: func() ([]netip.Prefix, error) { return many, nil }}})
+	policy := New(Options{Allow: slices.Concat(parse(b, "0.0.0.0/0 ::/0"), many[:10]), Own: NewOwn(func() ([]netip.Prefix, error) { return many, nil })})
 	for _, a := range []string{"8.8.8.8", "2001:db8::4", "64:ff9b::808:808"} {
 		b.Run(fmt.Sprintf("check/%s", a), func(b *testing.B) {
 			b.ReportAllocs()

@@ -25,7 +25,7 @@ func parse(t testing.TB, written string) (networks []netip.Prefix) {
 // ownAre are the addresses of a machine that has these.
 func ownAre(t testing.TB, written string) *Own {
 	all := parse(t, written)
-	return &Own{list: func() ([]netip.Prefix, error) { return all, nil }}
+	return NewOwn(func() ([]netip.Prefix, error) { return all, nil })
 }
 
 // machine is what the machine of the tests has.
@@ -102,6 +102,8 @@ func TestPolicy(t *testing.T) {
 		{allow: "64:ff9b::10.1.2.3", allowed: "64:ff9b::10.1.2.3", refused: map[string]string{"10.1.2.3": "not in"}},
 		{allow: "64:ff9b:1:7f00::/56", allowed: "64:ff9b:1:7f00:0:100::", refused: map[string]string{"64:ff9b:1:7e00:0:100::": "not in"}},
 		{allow: "64:ff9b:1:7e00::/55", refused: map[string]string{"64:ff9b:1:7f00:0:100::": "loopback"}},
+		{allow: "64:ff9b:1:fffe:7f::/80", allowed: "64:ff9b:1:fffe:7f:0:100::", refused: map[string]string{"64:ff9b:1:fffe:7e:0:100::": "not in"}},
+		{allow: "64:ff9b:1:fffe::/72", refused: map[string]string{"64:ff9b:1:fffe:7f:0:100::": "loopback"}},
 		{allow: "64:ff9b:1:a01:2:300::/88", allowed: "64:ff9b:1:a01:2:300::", refused: map[string]string{"64:ff9b:1:a01:2:400::": "not in"}},
 		{allow: "64:ff9b:1:a01:2:200::/87", allowed: "64:ff9b:1:a01:2:200::", refused: map[string]string{"64:ff9b:1:a01:2:300::": "this machine"}},
 		{
