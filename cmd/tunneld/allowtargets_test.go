@@ -124,7 +124,7 @@ func TestThisMachineIsClosed(t *testing.T) {
 		"localhost":          {"a loopback address (127.0.0.0/8)", `"127.0.0.1/32"`},
 		"0.0.0.0":            {"an unspecified address (0.0.0.0/8)", `"0.0.0.0/32"`},
 		"::":                 {"the unspecified address", `"::/128"`},
-		"169.254.169.254":    {"a link-local address (169.254.0.0/16)", `"169.254.169.254/32"`},
+		"169.254.169.254":    {"a cloud's metadata service", `"169.254.169.254/32"`},
 		"fd00:ec2::254":      {"a cloud's metadata service", `"fd00:ec2::254/128"`},
 		"64:ff9b::127.0.0.1": {"as 127.0.0.1 a loopback address (127.0.0.0/8)", `"64:ff9b::7f00:1/128"`},
 		"255.255.255.255":    {"the broadcast address", `"255.255.255.255/32"`},

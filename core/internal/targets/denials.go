@@ -2,21 +2,20 @@ package targets
 
 import "net/netip"
 
-// Denial is a network that clients reach only if allow_targets names it, or a part of it.
-type Denial struct {
-	Network netip.Prefix
-	// Name says what an address of it is: "a loopback address".
-	Name string
+// denial is a network that clients reach only if allow_targets names it, or a part of it.
+type denial struct {
+	network netip.Prefix
+	name    string // what an address of it is
 }
 
-// denials are those that every machine has. What a socket connects to is Linux's: 0.0.0.0
-// and :: are loopback to it. Metadata services give credentials to whoever asks from the
-// machine; each has a row of its own, so that the network around it does not open it.
-var denials = []Denial{
+// denials are those that every machine has. Linux takes 0.0.0.0 and :: for loopback when it
+// connects. Metadata services give credentials to whoever asks from the machine; each has a
+// row of its own, before that of the network around it, which does not open it.
+var denials = []denial{
 	{netip.MustParsePrefix("0.0.0.0/8"), "an unspecified address"},            // RFC 1122, section 3.2.1.3
 	{netip.MustParsePrefix("127.0.0.0/8"), "a loopback address"},              // the same
-	{netip.MustParsePrefix("169.254.0.0/16"), "a link-local address"},         // RFC 3927
 	{netip.MustParsePrefix("169.254.169.254/32"), metadataName},               // AWS, Azure, Google and most others
+	{netip.MustParsePrefix("169.254.0.0/16"), "a link-local address"},         // RFC 3927
 	{netip.MustParsePrefix("100.100.100.200/32"), metadataName},               // Alibaba
 	{netip.MustParsePrefix("224.0.0.0/4"), "a multicast address"},             // RFC 5771
 	{netip.MustParsePrefix("255.255.255.255/32"), "the broadcast address"},    // RFC 919, section 7
@@ -33,9 +32,6 @@ const (
 	metadataName = "a cloud's metadata service"
 	ownName      = "an address of this machine"
 )
-
-// Denials returns what is denied by default on every machine, beside its own addresses.
-func Denials() []Denial { return append([]Denial(nil), denials...) }
 
 // carrier is a network of IPv6 addresses that carry an IPv4 address, which begins at a bit of
 // theirs.

@@ -71,7 +71,7 @@ func naive(a netip.Addr, deny, allow, own []netip.Prefix) bool {
 		}
 		byDefault := false
 		for _, d := range denials {
-			if set := as(d.Network); set.has(bits) {
+			if set := as(d.network); set.has(bits) {
 				byDefault = true
 				ok = ok && slices.ContainsFunc(allow, in(set))
 			}

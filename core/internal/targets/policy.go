@@ -27,10 +27,10 @@ type Policy struct{ o Options }
 func New(o Options) *Policy { return &Policy{o} }
 
 // Check returns nil, or a *Refusal: what Deny has is refused, and then what Allow does not
-// have, unless that is empty. Of what is denied by default only that is allowed which an
-// element of Allow names that has no other addresses: one that is meant for a whole network,
-// or for everything, does not open this machine. An IPv4 address within an IPv6 one counts
-// as if it were named itself, but Allow has only what it names. Zones do not matter.
+// have, unless that is empty, and last what is denied by default. That is opened only by an
+// element of Allow that lies within the denied network: one that is meant for a wider network,
+// or for everything, does not open this machine. An IPv4 address that an IPv6 one carries is
+// denied as it is itself, but Allow has only what it names. Zones do not matter.
 func (p *Policy) Check(a netip.Addr) error {
 	a = a.Unmap().WithZone("")
 	forms := readings(a)
@@ -46,10 +46,11 @@ func (p *Policy) Check(a netip.Addr) error {
 	for _, f := range forms {
 		byDefault := false
 		for _, d := range denials {
-			if d.Network.Contains(f.addr) {
+			if d.network.Contains(f.addr) {
 				byDefault = true
-				if named < f.bits(d.Network.Bits()) {
-					return &Refusal{Addr: a, policy: p, form: f, by: defaults, network: d.Network, what: d.Name}
+				// Of two networks that both have an address, the longer prefix lies within.
+				if named < f.bits(d.network.Bits()) {
+					return &Refusal{Addr: a, policy: p, form: f, by: defaults, network: d.network, what: d.name}
 				}
 			}
 		}

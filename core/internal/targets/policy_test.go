@@ -42,7 +42,7 @@ func TestPolicy(t *testing.T) {
 			refused: map[string]string{
 				"0.0.0.0": "an unspecified address (0.0.0.0/8)", "0.1.2.3": "unspecified", "0.255.255.255": "unspecified",
 				"127.0.0.1": "a loopback address (127.0.0.0/8)", "127.0.0.0": "loopback", "127.255.255.255": "loopback",
-				"169.254.0.0": "link-local", "169.254.255.255": "link-local", "169.254.169.254": "a link-local",
+				"169.254.0.0": "link-local", "169.254.255.255": "link-local", "169.254.169.254": "a cloud's metadata service",
 				"100.100.100.200": "metadata", "224.0.0.1": "multicast", "239.255.255.255": "multicast", "255.255.255.255": "the broadcast address",
 				"::": "the unspecified address", "::1": "the loopback address", "fe80::1": "link-local", "febf::1": "link-local", "ff02::1": "multicast", "ffff::1": "multicast",
 				"fd00:ec2::254": "metadata", "fd00:ec2::23": "credentials", "fd20:ce::254": "metadata",
@@ -52,14 +52,14 @@ func TestPolicy(t *testing.T) {
 				// A zone does not matter.
 				"fe80::1%eth0": "link-local", "2001:db8::3%eth0": "this machine", "::1%lo": "loopback",
 				// IPv4-mapped.
-				"::ffff:127.0.0.1": "loopback", "::ffff:0.0.0.0": "unspecified", "::ffff:169.254.169.254": "link-local", "::ffff:10.1.2.3": "this machine", "::ffff:255.255.255.255": "broadcast", "::ffff:224.0.0.1": "multicast", "::ffff:127.0.0.1%lo": "loopback",
+				"::ffff:127.0.0.1": "loopback", "::ffff:0.0.0.0": "unspecified", "::ffff:169.254.169.254": "metadata", "::ffff:10.1.2.3": "this machine", "::ffff:255.255.255.255": "broadcast", "::ffff:224.0.0.1": "multicast", "::ffff:127.0.0.1%lo": "loopback",
 				// NAT64, IPv4-compatible and IPv4-translated.
-				"64:ff9b::127.0.0.1": "as 127.0.0.1 a loopback address (127.0.0.0/8)", "64:ff9b::0.0.0.0": "unspecified", "64:ff9b::169.254.169.254": "link-local", "64:ff9b::10.1.2.3": "as 10.1.2.3 an address of this machine", "64:ff9b::224.0.0.1": "multicast", "64:ff9b::255.255.255.255": "broadcast", "64:ff9b::100.100.100.200": "metadata",
-				"::127.0.0.1": "as 127.0.0.1 a loopback", "::10.1.2.3": "this machine", "::169.254.169.254": "link-local", "::ffff:0:127.0.0.1": "as 127.0.0.1 a loopback",
+				"64:ff9b::127.0.0.1": "as 127.0.0.1 a loopback address (127.0.0.0/8)", "64:ff9b::0.0.0.0": "unspecified", "64:ff9b::169.254.169.254": "metadata", "64:ff9b::10.1.2.3": "as 10.1.2.3 an address of this machine", "64:ff9b::224.0.0.1": "multicast", "64:ff9b::255.255.255.255": "broadcast", "64:ff9b::100.100.100.200": "metadata",
+				"::127.0.0.1": "as 127.0.0.1 a loopback", "::10.1.2.3": "this machine", "::169.254.169.254": "metadata", "::ffff:0:127.0.0.1": "as 127.0.0.1 a loopback",
 				// NAT64 with a prefix of 96, 64, 56 and 48 bits (RFC 6052, section 2.2), and with bits 64 to 71 and a suffix that are not zero.
 				"64:ff9b:1::127.0.0.1": "loopback", "64:ff9b:1:2:3:4:127.0.0.1": "loopback",
 				"64:ff9b:1:fffe:7f:0:100::": "as 127.0.0.1 a loopback", "64:ff9b:1:ff7f:0:1::": "as 127.0.0.1 a loopback", "64:ff9b:1:7f00:0:100::": "as 127.0.0.1 a loopback",
-				"64:ff9b:1:a01:2:300::": "as 10.1.2.3 an address of this machine", "64:ff9b:1:7f00:ff00:100::": "loopback", "64:ff9b:1:7f00:0:1ff:ffff:ffff": "loopback", "64:ff9b:1:a9fe:a9:fe00::": "link-local",
+				"64:ff9b:1:a01:2:300::": "as 10.1.2.3 an address of this machine", "64:ff9b:1:7f00:ff00:100::": "loopback", "64:ff9b:1:7f00:0:1ff:ffff:ffff": "loopback", "64:ff9b:1:a9fe:a9:fe00::": "metadata",
 				"64:ff9b:1::": "unspecified",
 			},
 		},
@@ -75,7 +75,7 @@ func TestPolicy(t *testing.T) {
 			allow:   "0.0.0.0/0 ::/0",
 			allowed: "10.1.2.4 8.8.8.8 2001:db8::4 64:ff9b::808:808",
 			refused: map[string]string{
-				"127.0.0.1": "loopback", "::1": "loopback", "0.0.0.0": "unspecified", "::": "unspecified", "169.254.169.254": "link-local", "fd00:ec2::254": "metadata",
+				"127.0.0.1": "loopback", "::1": "loopback", "0.0.0.0": "unspecified", "::": "unspecified", "169.254.169.254": "metadata", "fd00:ec2::254": "metadata",
 				"10.1.2.3": "this machine", "192.168.77.99": "this machine", "64:ff9b::127.0.0.1": "loopback", "::ffff:127.0.0.1": "loopback", "224.0.0.1": "multicast",
 			},
 		},

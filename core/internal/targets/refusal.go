@@ -30,7 +30,7 @@ type rule int
 const (
 	denyTargets  rule = iota // an element of it has the address
 	allowTargets             // none has
-	defaults                 // a Denial, or this machine's own addresses
+	defaults                 // a denial, or this machine's own addresses
 	unknown                  // whether it is this machine's own
 )
 

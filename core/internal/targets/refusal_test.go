@@ -113,9 +113,9 @@ func TestDenialsAreDocumented(t *testing.T) {
 	}
 	section, _, _ = strings.Cut(section, "\n### ")
 	for _, d := range denials {
-		written := d.Network.String()
-		if d.Network.IsSingleIP() {
-			written = d.Network.Addr().String()
+		written := d.network.String()
+		if d.network.IsSingleIP() {
+			written = d.network.Addr().String()
 		}
 		if !strings.Contains(section, "`"+written+"`") {
 			t.Errorf("%s is denied by default, and the page does not say so", written)
