@@ -270,7 +270,7 @@ func TestUserIsForgotten(t *testing.T) {
 // TestUsersOfLogins: who has logged in is the user of routes, limits and the log.
 func TestUsersOfLogins(t *testing.T) {
 	r := start(t, nil, func(string) string {
-		const more = " address = \"127.0.0.1:0\"\n auth {\n  users = {\n   alice = \"a\"\n   bob = \"b\"\n  }\n }\n limits {\n  max_per_user = 1\n }\n"
+		const more = " address = \"127.0.0.1:0\"\n allow_targets = [\"127.0.0.1\"]\n auth {\n  users = {\n   alice = \"a\"\n   bob = \"b\"\n  }\n }\n limits {\n  max_per_user = 1\n }\n"
 		return "upstream \"direct\" \"x\" {}\nroute \"alice\" {\n match {\n  users = [\"alice\"]\n }\n upstreams = [upstream.direct.x]\n}\n" +
 			"listener \"socks5\" \"a\" {\n" + more + "}\nlistener \"http\" \"a\" {\n" + more + "}\n"
 	})
