@@ -33,8 +33,9 @@ type loadFlags struct {
 	address string
 	n       int
 	length  time.Duration
-	target  string // through a sapsocks proxy at address
-	token   string
+	target  string // through a proxy at address
+	token   string // of a sapsocks proxy
+	user    string // of a SOCKS5 proxy
 }
 
 func runLoad(args []string) error {
@@ -58,8 +59,9 @@ func parseLoad(args []string) (f loadFlags, err error) {
 	fs.StringVar(&f.address, "address", "", "where to connect")
 	fs.IntVar(&f.n, "n", 1, "connections at once")
 	fs.DurationVar(&f.length, "length", time.Second, "for how long")
-	fs.StringVar(&f.target, "target", "", "ask a sapsocks proxy for this")
-	fs.StringVar(&f.token, "token", "", "with this token")
+	fs.StringVar(&f.target, "target", "", "ask a proxy for this")
+	fs.StringVar(&f.token, "token", "", "of sapsocks, with this token")
+	fs.StringVar(&f.user, "user", "", "of SOCKS5, as this user of the benchmark, or as anonymous")
 	return f, fs.Parse(args)
 }
 
@@ -80,37 +82,66 @@ func (f loadFlags) dial() (net.Conn, error) {
 	if err != nil || f.target == "" {
 		return c, err
 	}
-	if err := askProxy(c, f.target, f.token); err != nil {
+	err = f.logIn(c)
+	if err == nil {
+		err = askProxy(c, f.target)
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
-// askProxy does the handshake of sapsocks, as its plugin does.
-func askProxy(c net.Conn, target, token string) error {
-	b, err := socks5.AppendGreeting(nil, 0x80)
+// sapMethod is the method of sapsocks.
+const sapMethod socks5.Method = 0x80
+
+// logIn does the first part of a handshake of SOCKS5: of sapsocks as its plugin does, of
+// any other with a password or without.
+func (f loadFlags) logIn(c net.Conn) error {
+	method, login := sapMethod, []byte(nil)
+	var err error
+	switch {
+	case f.user == anonymous:
+		method = socks5.MethodNone
+	case f.user != "":
+		method = socks5.MethodUserPass
+		login, err = socks5.AppendUserPass(nil, socks5.UserPass{Username: f.user, Password: benchPassword})
+	default:
+		n := len(f.token)
+		login = append(append([]byte{1, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, f.token...), 0)
+	}
+	if err != nil {
+		return err
+	}
+	b, err := socks5.AppendGreeting(nil, method)
 	if err != nil {
 		return err
 	}
 	if _, err := c.Write(b); err != nil {
 		return err
 	}
-	if _, err := socks5.ReadMethod(c); err != nil {
-		return err
+	if got, err := socks5.ReadMethod(c); err != nil || got != method {
+		return fmt.Errorf("method %d, %w", got, err)
 	}
-	n := len(token)
-	b = append([]byte{1, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, token...)
-	if _, err := c.Write(append(b, 0)); err != nil {
+	if login == nil {
+		return nil
+	}
+	if _, err := c.Write(login); err != nil {
 		return err
 	}
 	if status, err := socks5.ReadUserPassStatus(c); err != nil || status != 0 {
 		return fmt.Errorf("authentication status %d, %w", status, err)
 	}
+	return nil
+}
+
+// askProxy does the second part.
+func askProxy(c net.Conn, target string) error {
 	host, port, err := splitTarget(target)
 	if err != nil {
 		return err
 	}
-	b, err = socks5.AppendRequest(nil, socks5.Request{Command: socks5.Connect, Address: socks5.Address{Host: host, Port: port}})
+	b, err := socks5.AppendRequest(nil, socks5.Request{Command: socks5.Connect, Address: socks5.Address{Host: host, Port: port}})
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,13 @@ type row struct {
 	name string
 	services
 	token   string   // makes the load ask a sapsocks proxy itself
+	user    string   // makes the load ask a SOCKS5 proxy, with benchPassword; anonymous: without
+	targets services // what it asks the SOCKS5 proxy for
 	process *process // nil: there is none in between
 }
+
+// anonymous is a user who is none: the load says no password.
+const anonymous = "anonymous"
 
 // startRows starts every row that is wanted; stopRows ends them. Rows that were
 // started are returned with an error as well.
@@ -36,6 +41,8 @@ func startRows(ctx context.Context, s settings, far farEnds, dir string) ([]row,
 		{"relay", tunneldRelay},
 		{"asked", farAsked},
 		{"sapsocks", tunneldSapsocks},
+		{"open", tunneldOpen},
+		{"login", tunneldLogin},
 	} {
 		if !wants(s.rows, r.name) {
 			continue
@@ -151,16 +158,52 @@ func tunneldSapsocks(ctx context.Context, s settings, far farEnds, dir string) (
 	return startTunneld(ctx, s, dir, "upstream \"sapsocks\" \"far\" {\n vcap_services = file(\"vcap.json\")\n}", "sapsocks.far", virtual)
 }
 
+// tunneldOpen is a socks5 listener that asks nobody for a password.
+func tunneldOpen(ctx context.Context, s settings, far farEnds, dir string) (row, error) {
+	return startSOCKS5(ctx, s, far, dir, anonymous, "")
+}
+
+// The user of an htpasswd file, as "htpasswd -nbB -C 10" has made it of the password.
+const (
+	benchUser     = "bench"
+	benchPassword = "geheim"
+	benchHash     = "$2y$10$q7aEVKhTv5oJJm7yeki1sOu9qvWUHRv5zXBev6TRpANiDV/sVtlkS"
+)
+
+// tunneldLogin is one whose clients are a user of an htpasswd file.
+func tunneldLogin(ctx context.Context, s settings, far farEnds, dir string) (row, error) {
+	file, err := write(dir, "users", benchUser+":"+benchHash+"\n")
+	if err != nil {
+		return row{}, err
+	}
+	return startSOCKS5(ctx, s, far, dir, benchUser, fmt.Sprintf(" auth {\n  htpasswd_file = %q\n }\n", file))
+}
+
+func startSOCKS5(ctx context.Context, s settings, far farEnds, dir, user, auth string) (row, error) {
+	address, err := free.Address()
+	if err != nil {
+		return row{}, err
+	}
+	r := row{services: services{address, address, address}, user: user, targets: far.services()}
+	text := fmt.Sprintf("listener \"socks5\" \"a\" {\n address = %q\n allow_targets = [\"127.0.0.0/8\"]\n%s}\nupstream \"direct\" \"far\" {}\n", address, auth)
+	return r.startTunneld(ctx, s, dir, text, "direct.far")
+}
+
 func startTunneld(ctx context.Context, s settings, dir, upstream, id string, targets services) (row, error) {
 	r, err := ports()
 	if err != nil {
 		return r, err
 	}
-	text := "log {\n level = \"error\"\n access = false\n}\n" + upstream + "\n"
+	text := upstream + "\n"
 	for _, kind := range []string{"up", "down", "rr"} {
 		text += fmt.Sprintf("listener \"tcp\" %q {\n address = %q\n target = %q\n}\n", kind, r.of(kind), targets.of(kind))
 	}
-	text += "route \"all\" {\n upstreams = [upstream." + id + "]\n}\n"
+	return r.startTunneld(ctx, s, dir, text, id)
+}
+
+// startTunneld starts tunneld with all but the log and the route.
+func (r row) startTunneld(ctx context.Context, s settings, dir, text, id string) (row, error) {
+	text += "log {\n level = \"error\"\n access = false\n}\nroute \"all\" {\n upstreams = [upstream." + id + "]\n}\n"
 	file, err := write(dir, "tunneld.hcl", text)
 	if err != nil {
 		return r, err
@@ -194,6 +237,9 @@ func (r row) loadArgs(kind string, n int, s settings) []string {
 	args := []string{"load", "-kind", kind, "-address", r.of(kind), "-n", strconv.Itoa(n), "-length", s.length.String()}
 	if r.token != "" {
 		args = append(args, "-target", virtual.of(kind), "-token", r.token)
+	}
+	if r.user != "" {
+		args = append(args, "-target", r.targets.of(kind), "-user", r.user)
 	}
 	return args
 }

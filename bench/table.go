@@ -19,6 +19,7 @@ func print(out io.Writer, rows []row, order []metric, got results) error {
 		{"ratio to no proxy", "none"},
 		{"ratio to tunneld direct", "tunneld"},
 		{"ratio to the far end asked directly", "asked"},
+		{"ratio to SOCKS5 without a password", "open"},
 	} {
 		w := tabwriter.NewWriter(b, 0, 0, 1, ' ', 0)
 		names := []string{}
