@@ -11,7 +11,7 @@ import (
 const maxSeen = 8192
 
 // seen are the sources that each user has logged in from. What is remembered answers at
-// once only there: anywhere else it would answer a thousand guesses a second.
+// once only there: anywhere else it would answer a thousand guesses a second (ADR 13).
 type seen struct {
 	mu    sync.Mutex
 	pairs map[pair]*list.Element

@@ -10,8 +10,8 @@ import (
 // checked. Each is of another source.
 const maxWaiting = 32
 
-// turns bounds how many passwords are checked at a time: a check keeps a processor busy,
-// and the tunnels need some, too.
+// turns bounds how many passwords are checked at a time, to half of the processors that
+// there are at the start: a check keeps one busy, and the tunnels need some, too.
 type turns struct {
 	slots   chan struct{}
 	waiting atomic.Int64

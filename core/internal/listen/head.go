@@ -32,7 +32,7 @@ func (e wrongFirstByte) Error() string { return fmt.Sprintf("a request begins wi
 // 2.1). It is not net/http's reader, which takes more and holds more: a folded field
 // and a space before a colon (RFC 9112, sections 5.1 and 5.2) are fields to it, and of a
 // head of 60 KB that is not complete yet it holds 64 KB in one field and 129 KB in many,
-// for each of thousands of clients in their handshake; this holds 2 KB.
+// for each of thousands of clients in their handshake; this holds 3 KB.
 // It returns the first line, checks that the others are header fields, of which only
 // Proxy-Authorization matters here, and returns what was read behind them. The error is a
 // wrongFirstByte as soon as the first byte is there, io.EOF where the client has left

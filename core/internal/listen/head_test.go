@@ -97,6 +97,7 @@ func TestHeadHoldsLittle(t *testing.T) {
 		"one field":   "CONNECT db:80 HTTP/1.1\r\nX: " + strings.Repeat("x", sent),
 		"one name":    "CONNECT db:80 HTTP/1.1\r\n" + strings.Repeat("x", sent),
 		"first line":  "CONNECT " + strings.Repeat("x", sent),
+		"credentials": "CONNECT db:80 HTTP/1.1\r\nProxy-Authorization: Basic " + strings.Repeat("x", sent),
 		"empty lines": strings.Repeat("\r\n", sent/2),
 	}
 	for name, head := range heads {
