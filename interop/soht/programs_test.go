@@ -135,13 +135,15 @@ http_access deny all
 }
 
 // startTinyproxy starts tinyproxy as an HTTP proxy that wants the Basic
-// credentials "alice" and "pass"; its configuration takes no @.
+// credentials "alice" and "pass"; its configuration takes no @. Why it has Bind:
+// examples/plugins/httpconnect/tinyproxy.conf.
 func startTinyproxy(t *testing.T) string {
 	t.Helper()
 	program := proctest.Tool(t, "tinyproxy")
 	dir, port := directory(t), freePort(t)
 	config := writeFile(t, dir, "tinyproxy.conf", fmt.Sprintf(`
 Listen 127.0.0.1
+Bind 127.0.0.2
 Port %d
 Timeout 300
 LogLevel Error
