@@ -78,7 +78,7 @@ var allowed = map[string][]string{
 	"plugins/soht/sohtcmd":                         {"plugins/soht/sohtemu", "internal/emu", "internal/plugincmd"},
 	"plugins/soht/cmd/tunneld-plugin-soht":         {"plugins/soht", "plugins/sdk"},
 	"plugins/azrelay":                              {"internal/hostname", "internal/version", "plugins/sdk", "plugins/azrelay/internal/..."},
-	"plugins/azrelay/internal/...":                 {"plugins/azrelay/internal/...", "internal/outbound"},
+	"plugins/azrelay/internal/...":                 {"plugins/azrelay/internal/...", "internal/outbound", "internal/tlsconf"},
 	"plugins/azrelay/azrelayemu":                   {"plugins/azrelay/internal/...", "internal/emu"},
 	"plugins/azrelay/azrelaycmd":                   {"plugins/azrelay", "plugins/azrelay/azrelayemu", "plugins/sdk", "internal/emu", "internal/plugincmd"},
 	"plugins/azrelay/cmd/tunneld-plugin-azrelay":   {"plugins/azrelay", "plugins/sdk"},

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+
+	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
 // Use makes d the dialer of t, and lets an HTTP proxy have requests over plain http
@@ -56,7 +58,7 @@ func secureHTTP(ctx context.Context, conn net.Conn, address string, t *http.Tran
 	if host, _, err := net.SplitHostPort(address); err == nil && config.ServerName == "" {
 		config.ServerName = host
 	}
-	c := tls.Client(conn, config)
+	c := tlsconf.ClientConn(conn, config, tlsconf.Ends{})
 	trace := httptrace.ContextClientTrace(ctx)
 	if trace != nil && trace.TLSHandshakeStart != nil {
 		trace.TLSHandshakeStart()

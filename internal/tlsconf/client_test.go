@@ -17,7 +17,7 @@ func strictServer(t *testing.T, a *authority, name string, version uint16) *tls.
 		t.Fatal(err)
 	}
 	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
+	pool.AddCert(a.Certificate)
 	return &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, MaxVersion: version}
 }
 
@@ -54,7 +54,7 @@ func TestClientFollowsItsFiles(t *testing.T) {
 			issue := func(name string) ([]byte, []byte) { return a.issue(name, time.Now().Add(time.Hour)) }
 			one, oneKey := issue("one")
 			pair := f.putPair("client", one, oneKey)
-			c := NewClient(ClientOptions{CAFile: f.put("ca", a.pem()), CertFile: pair.CertFile, KeyFile: pair.KeyFile})
+			c := NewClient(ClientOptions{CAFile: f.put("ca", a.PEM()), CertFile: pair.CertFile, KeyFile: pair.KeyFile})
 			told := followed(t, c)
 			old := c.must(t, "far.example")
 			dial := func(config *tls.Config, name string, resumed bool) {
@@ -91,7 +91,7 @@ func TestClientFollowsItsFiles(t *testing.T) {
 			}
 			await(t, told, "ca_file", "no such file")
 			dial(c.must(t, "far.example"), "two", true)
-			f.put("ca", newAuthority(t).pem())
+			f.put("ca", newAuthority(t).PEM())
 			await(t, told)
 			if _, err := meet(t, c.must(t, "far.example"), server); err == nil || !strings.Contains(err.Error(), "unknown authority") {
 				t.Errorf("an authority that does not vouch for the server: %v", err)
@@ -132,12 +132,12 @@ func TestClientWithoutFiles(t *testing.T) {
 // sessions, by which a user of configurations knows which connections are of an older one.
 func TestClientThatIsNotFollowed(t *testing.T) {
 	a, f := newAuthority(t), newFolder(t)
-	c := NewClient(ClientOptions{CAFile: f.put("ca", a.pem())})
+	c := NewClient(ClientOptions{CAFile: f.put("ca", a.PEM())})
 	first := c.must(t, "x")
 	if again := c.must(t, "x"); again.ClientSessionCache != first.ClientSessionCache {
 		t.Error("the same files make another state")
 	}
-	f.put("ca", newAuthority(t).pem())
+	f.put("ca", newAuthority(t).PEM())
 	changed := c.must(t, "x")
 	if changed.ClientSessionCache == first.ClientSessionCache || changed.RootCAs.Equal(first.RootCAs) {
 		t.Error("other files make the same state")
@@ -161,7 +161,7 @@ func TestClientThatBeginsWithoutItsFiles(t *testing.T) {
 	if _, err := c.Config("x"); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("without its file: %v", err)
 	}
-	f.put("ca", a.pem())
+	f.put("ca", a.PEM())
 	await(t, told)
 	if c.must(t, "x").RootCAs == nil {
 		t.Error("no authorities")

@@ -49,10 +49,15 @@ func (errTruncated) Unwrap() error { return io.ErrUnexpectedEOF }
 
 func (c strict) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	return n, truncated(err)
+}
+
+// truncated makes an error of an end of file.
+func truncated(err error) error {
 	if err == io.EOF {
-		err = errTruncated{}
+		return errTruncated{}
 	}
-	return n, err
+	return err
 }
 
 // NetConn returns the connection beneath.

@@ -54,6 +54,23 @@ func versionProblems(minVersion, maxVersion string, suites []string) (ps []Probl
 	return ps
 }
 
+// FileProblems says what is wrong with the files of the options as they are now.
+func (o ClientOptions) FileProblems(now time.Time) (ps []Problem) {
+	if o.CAFile != "" {
+		if _, err := LoadPool(o.CAFile); err != nil {
+			ps = append(ps, unusable("ca_file", 0, "cannot use the authorities", err))
+		}
+	}
+	if o.CertFile != "" && o.KeyFile != "" {
+		pair, err := LoadKeyPair(o.CertFile, o.KeyFile)
+		if err != nil {
+			return append(ps, unusable("cert_file", 0, "cannot use the client's certificate", err))
+		}
+		ps = append(ps, dateProblems(pair, 0, now)...)
+	}
+	return ps
+}
+
 // maxALPN bounds the name of a protocol, in bytes (RFC 7301, section 3.1).
 const maxALPN = 255
 
@@ -69,7 +86,7 @@ func (o ServerOptions) Problems() (ps []Problem) {
 		}
 	}
 	if len(o.AllowSAN) > 0 && o.ClientCAFile == "" {
-		ps = append(ps, Problem{Option: "allow_san", Summary: "allow_san without client_ca_file", Detail: "Clients show a certificate only where client_ca_file says whose certificates are taken. Set it, or remove allow_san."})
+		ps = append(ps, Problem{Option: "allow_san", Summary: "patterns for client certificates (allow_san) without client_ca_file", Detail: "Clients show a certificate only where client_ca_file says whose certificates are taken. Set it, or remove allow_san."})
 	}
 	for i, protocol := range o.ALPN {
 		if protocol == "" || len(protocol) > maxALPN {
@@ -112,9 +129,9 @@ func dateProblems(chain tls.Certificate, i int, now time.Time) (ps []Problem) {
 	for _, der := range chain.Certificate {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
-			continue // it is the client's to judge
+			continue // it is the other side's to judge
 		}
-		p := Problem{Warning: true, Option: "cert_file", Index: i, Detail: "Clients refuse it. Replace the file: it is followed, and needs no reload. Check the clock of this machine, too."}
+		p := Problem{Warning: true, Option: "cert_file", Index: i, Detail: "The other side refuses it. Replace the file: it is followed, and needs no reload. Check the clock of this machine, too."}
 		switch {
 		case now.After(c.NotAfter):
 			p.Summary = "the certificate has expired on " + c.NotAfter.UTC().Format(time.RFC3339)

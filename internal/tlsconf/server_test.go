@@ -91,7 +91,7 @@ func TestServerWantsCertificates(t *testing.T) {
 	a, other, f := newAuthority(t), newAuthority(t), newFolder(t)
 	hour := time.Now().Add(time.Hour)
 	cert, key := a.issue("far.example", hour)
-	s := NewServer(ServerOptions{Pairs: []Pair{f.putPair("server", cert, key)}, ClientCAFile: f.put("clients", a.pem())})
+	s := NewServer(ServerOptions{Pairs: []Pair{f.putPair("server", cert, key)}, ClientCAFile: f.put("clients", a.PEM())})
 	told := followed(t, s)
 	cert, key = a.issue("client", hour)
 	pair := f.putPair("client", cert, key)
@@ -106,7 +106,7 @@ func TestServerWantsCertificates(t *testing.T) {
 	if _, err := meet(t, NewClient(ClientOptions{InsecureSkipVerify: true}).must(t, "far.example"), s.must(t)); err == nil {
 		t.Error("a client without a certificate is served")
 	}
-	f.put("clients", other.pem())
+	f.put("clients", other.PEM())
 	await(t, told)
 	if _, err := meet(t, known.must(t, "far.example"), s.must(t)); err == nil {
 		t.Error("a client of an authority that is not trusted any more is served")
@@ -175,7 +175,7 @@ func TestServerResumes(t *testing.T) {
 			await(t, told)
 			v.visits(s, false)
 
-			o.ClientCAFile, o.AllowSAN = f.put("clients", a.pem()), []string{"*.corp", "*@corp"}
+			o.ClientCAFile, o.AllowSAN = f.put("clients", a.PEM()), []string{"*.corp", "*@corp"}
 			cert, key = a.issue("web.corp", hour)
 			s, v = NewServer(o), newVisitor(t, version, cert, key)
 			told = followed(t, s)
@@ -186,7 +186,7 @@ func TestServerResumes(t *testing.T) {
 				}
 			}
 			// The client's authority stays, and the ticket is of no use all the same.
-			f.put("clients", append(other.pem(), a.pem()...))
+			f.put("clients", append(other.PEM(), a.PEM()...))
 			await(t, told)
 			v.visits(s, false)
 			v.visits(s, true)
@@ -200,7 +200,7 @@ func TestServerResumes(t *testing.T) {
 			if err := v.isRefused(NewServer(o)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "web.corp") {
 				t.Errorf("refused for %v", err)
 			}
-			f.put("clients", other.pem())
+			f.put("clients", other.PEM())
 			await(t, told)
 			v.isRefused(s)
 		})
@@ -216,7 +216,7 @@ func TestResumedClientsAreVerified(t *testing.T) {
 			a, f := newAuthority(t), newFolder(t)
 			now := time.Now()
 			cert, key := a.issue("far.example", now.Add(time.Hour))
-			o := ServerOptions{Pairs: []Pair{f.putPair("server", cert, key)}, ClientCAFile: f.put("clients", a.pem())}
+			o := ServerOptions{Pairs: []Pair{f.putPair("server", cert, key)}, ClientCAFile: f.put("clients", a.PEM())}
 			cert, key = a.issue("web.corp", now.Add(10*time.Minute))
 			// A client forgets its session where it is refused.
 			v, gone, clock := newVisitor(t, version, cert, key), newVisitor(t, version, cert, key), now
@@ -255,14 +255,14 @@ func TestTicketsAreNotTooLarge(t *testing.T) {
 			a, f := newAuthority(t), newFolder(t)
 			hour := time.Now().Add(time.Hour)
 			cert, key := a.issue("far.example", hour)
-			s := NewServer(ServerOptions{Pairs: []Pair{f.putPair("server", cert, key)}, ClientCAFile: f.put("clients", a.pem())})
+			s := NewServer(ServerOptions{Pairs: []Pair{f.putPair("server", cert, key)}, ClientCAFile: f.put("clients", a.PEM())})
 			followed(t, s)
 			cert, key = a.issue("web.corp", hour)
-			few := newVisitor(t, version, append(cert, a.pem()...), key)
+			few := newVisitor(t, version, append(cert, a.PEM()...), key)
 			few.visits(s, false)
 			few.visits(s, true)
 			for len(cert) < 60<<10 {
-				cert = append(cert, a.pem()...)
+				cert = append(cert, a.PEM()...)
 			}
 			many := newVisitor(t, version, cert, key)
 			many.visits(s, false)
@@ -310,7 +310,7 @@ func TestServerProblems(t *testing.T) {
 	a, f := newAuthority(t), newFolder(t)
 	now := time.Now()
 	issue := func(file string, c *x509.Certificate) Pair {
-		cert, key := a.issueAs(c)
+		cert, key := a.Issue(t, c)
 		return f.putPair(file, cert, key)
 	}
 	good := issue("good", &x509.Certificate{DNSNames: []string{"a.example", "b.example"}, NotAfter: now.Add(time.Hour)})
@@ -323,12 +323,12 @@ func TestServerProblems(t *testing.T) {
 		at      time.Time
 		want    []string // path, and what of the summary or detail
 	}{
-		{"good", ServerOptions{Pairs: []Pair{good, other}, ClientCAFile: f.put("ca", a.pem()), AllowSAN: []string{"*.corp"}, ALPN: []string{"h2"}}, now, nil},
+		{"good", ServerOptions{Pairs: []Pair{good, other}, ClientCAFile: f.put("ca", a.PEM()), AllowSAN: []string{"*.corp"}, ALPN: []string{"h2"}}, now, nil},
 		{"nothing", ServerOptions{}, now, []string{"cert_file: there is no certificate"}},
 		{"versions", ServerOptions{Pairs: []Pair{good}, MinVersion: "1.3", MaxVersion: "1.2"}, now, []string{"max_version: the newest version"}},
 		{"suites", ServerOptions{Pairs: []Pair{good}, MinVersion: "1.3", CipherSuites: []string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "none"}}, now,
 			[]string{"cipher_suites.1: not the name", "cipher_suites.0: the choice of cipher_suites has no effect"}},
-		{"allow_san", ServerOptions{Pairs: []Pair{good}, AllowSAN: []string{"a", "10.0.0.1"}}, now, []string{"allow_san.1: wrong pattern", "allow_san.0: allow_san without client_ca_file"}},
+		{"allow_san", ServerOptions{Pairs: []Pair{good}, AllowSAN: []string{"a", "10.0.0.1"}}, now, []string{"allow_san.1: wrong pattern", "allow_san.0: patterns for client certificates"}},
 		{"alpn", ServerOptions{Pairs: []Pair{good}, ALPN: []string{"h2", "", strings.Repeat("x", 256)}}, now, []string{"alpn.1: wrong name", "alpn.2: wrong name"}},
 		{"files", ServerOptions{Pairs: []Pair{{good.CertFile, same.KeyFile}, {f.dir + "/none", good.KeyFile}}, ClientCAFile: good.KeyFile}, now,
 			[]string{"cert_file: cannot use the certificate: " + good.CertFile, "cert_file: cannot use the certificate: open ", "client_ca_file: cannot use the authorities: no certificate in "}},
@@ -388,7 +388,7 @@ func TestUser(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.cert.NotAfter = time.Now().Add(time.Hour)
 			tc.cert.Subject = pkix.Name{CommonName: "nobody"}
-			text, _ := a.issueAs(&tc.cert)
+			text, _ := a.Issue(t, &tc.cert)
 			block, _ := pem.Decode(text)
 			cert, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {

@@ -1,7 +1,8 @@
 // Package tlsconf is TLS for the daemon and plugins: configurations from followed files
-// that a user named, resumed sessions, when certificates expire, and how a direction
-// ends: by the close_notify alert, as in RFC 8446, section 6.1, or by TCP's end of file
-// alone, as the peers of some protocols want it. It does no handshake.
+// that a user named, resumed sessions, who may come in by the names of a certificate, when
+// certificates expire, and how a direction ends: by the close_notify alert, as in RFC 8446,
+// section 6.1, or by TCP's end of file alone, as the peers of some protocols want it. It
+// makes no connection.
 package tlsconf
 
 import (

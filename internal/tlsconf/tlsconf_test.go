@@ -1,16 +1,11 @@
 package tlsconf
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,71 +16,28 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tunneld/tunneld/internal/follow"
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // authority issues certificates.
 type authority struct {
-	t    *testing.T
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
+	t *testing.T
+	*nettest.Authority
 }
 
 func newAuthority(t *testing.T) *authority { return namedAuthority(t, "authority") }
 
 func namedAuthority(t *testing.T, name string) *authority {
 	t.Helper()
-	a := &authority{t: t}
-	der, key := a.sign(&x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, NotAfter: time.Now().Add(time.Hour)})
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.key, a.cert = key, cert
-	return a
+	return &authority{t, nettest.NewAuthority(t, name)}
 }
-
-func (a *authority) sign(c *x509.Certificate) ([]byte, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	c.SerialNumber, c.NotBefore = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return der, key
-}
-
-func (a *authority) pem() []byte { return encode("CERTIFICATE", a.cert.Raw) }
 
 // issue returns the PEM of a certificate for name and of its key.
 func (a *authority) issue(name string, end time.Time) (cert, key []byte) {
 	a.t.Helper()
-	return a.issueAs(&x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotAfter: end})
-}
-
-// issueAs is issue for a certificate that holds more.
-func (a *authority) issueAs(c *x509.Certificate) (cert, key []byte) {
-	a.t.Helper()
-	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	der, private := a.sign(c)
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return encode("CERTIFICATE", der), encode("PRIVATE KEY", keyDER)
-}
-
-func encode(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	return a.Issue(a.t, &x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotAfter: end})
 }
 
 // folder holds files that are replaced.

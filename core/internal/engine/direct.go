@@ -3,7 +3,6 @@ package engine
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -156,7 +155,7 @@ func (d direct) secure(ctx context.Context, conn net.Conn, host string) (net.Con
 		_ = conn.Close()
 		return nil, fmt.Errorf("tls: %w", err)
 	}
-	c := tls.Client(tlsconf.Strict(conn), config)
+	c := tlsconf.ClientConn(conn, config, tlsconf.Ends{Strict: true})
 	if err := c.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("TLS handshake: %w", err)

@@ -106,18 +106,6 @@ type flow struct {
 	closed bool          // both were closed cleanly
 }
 
-// side is one end of a flow, and the direction that it is the source of.
-type side struct {
-	*tunnel.End
-	name  string
-	moved atomic.Int64 // bytes from it that were written
-	shut  atomic.Bool  // its write side is about to be, or is, shut down
-
-	passed chan struct{} // closed once the end of its direction was passed on
-	over   bool          // its plugin has ended the tunnel cleanly
-	sinks  bool          // what it sends is dropped
-}
-
 func newFlow(t Tunnel) *flow {
 	f := &flow{Tunnel: t, start: time.Now(), torn: make(chan struct{})}
 	for s, e := range []*tunnel.End{&f.Client, &f.Upstream} {
@@ -249,12 +237,12 @@ func (f *flow) carry(dst, src *side) (readErr, writeErr error) {
 		}
 		src.ReadAhead = nil
 	}
-	buf := buffers.get()
-	defer buffers.put(buf)
-	for {
-		n, err := src.Stream.Read(buf[:])
+	for from := newSource(src.Stream); ; {
+		buf, n, err := from.next()
 		if n > 0 {
-			if err := f.write(dst, src, buf[:n]); err != nil {
+			err := f.write(dst, src, buf[:n])
+			buffers.put(buf)
+			if err != nil {
 				return nil, err
 			}
 		}
@@ -265,16 +253,6 @@ func (f *flow) carry(dst, src *side) (readErr, writeErr error) {
 			return err, nil
 		}
 	}
-}
-
-// cut tells the end of a side from a reset of which the other direction's write has
-// been told: the system tells only once, and then a read says "end".
-func (s *side) cut() error {
-	// Once that direction has ended, it was by no error.
-	if !s.shut.Load() && isCut(s.Stream) && !s.shut.Load() {
-		return syscall.ECONNRESET
-	}
-	return nil
 }
 
 func (f *flow) write(dst, src *side, b []byte) error {
@@ -400,6 +378,11 @@ func (f *flow) checkTimeouts(now time.Time) {
 	if reason, err := f.Timeouts.expired(age, quiet, half); err != nil {
 		f.breakOff(reason, err)
 	}
+	for d := range f.sides {
+		if half && f.sides[d].gone() {
+			f.breakOff(brokenBy(d, syscall.ECONNRESET), fmt.Errorf("read from %s: %w", f.sides[d].name, syscall.ECONNRESET))
+		}
+	}
 }
 
 // checkLines breaks the tunnel off where a side's line is dead.
@@ -418,17 +401,3 @@ func (f *flow) checkLines(c *lineCheck, now time.Time) {
 
 // held is how many bytes the connections hold for their peers.
 func (f *flow) held() int { return heldBy(f.Client.Stream) + heldBy(f.Upstream.Stream) }
-
-func closeWrite(c net.Conn) error {
-	if h, ok := c.(interface{ CloseWrite() error }); ok {
-		return h.CloseWrite()
-	}
-	return c.Close()
-}
-
-// linger is SetLinger of the TCP connection under c.
-func linger(c net.Conn, seconds int) {
-	if t, ok := bare.Under(c).(*net.TCPConn); ok {
-		_ = t.SetLinger(seconds) // it fails on a connection that is reset already
-	}
-}

@@ -87,9 +87,9 @@ func isTCP(c net.Conn) bool {
 	return ok
 }
 
-// isCut says whether a TCP connection whose write side is open has been broken.
+// isCut says whether the TCP connection under c, whose write side is open, has been broken.
 func isCut(c net.Conn) bool {
-	if !isTCP(c) {
+	if c = bare.Under(c); !isTCP(c) {
 		return false
 	}
 	raw, ok := bareSocket(c)

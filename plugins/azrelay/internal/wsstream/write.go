@@ -45,7 +45,9 @@ func (c *Conn) writeLocked(op ws.OpCode, p []byte) error {
 		c.sent += int64(len(p))
 		c.lastData = time.Since(c.start)
 	}
-	if err := c.send(frame); err != nil {
+	_, err = c.conn.Write(frame)
+	c.lastSent.Store(int64(time.Since(c.start)))
+	if err != nil {
 		if c.lost.Load() {
 			return NoAnswerError(c.timeout)
 		}

@@ -10,9 +10,12 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gobwas/ws"
+
+	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
 // The Close codes that mean something here (RFC 6455, 7.4.1).
@@ -93,7 +96,7 @@ type Options struct {
 type Conn struct {
 	conn   net.Conn
 	socket net.Conn
-	batch  *batcher // of a Conn made by NewTLS, else nil
+	tls    *tlsconf.Conn // conn, if NewTLS has made it, else nil
 
 	ahead   []byte
 	head    [ws.MaxHeaderSize]byte // where headers are read to, over TLS
@@ -133,8 +136,9 @@ func New(o Options) *Conn {
 	if c.socket == nil {
 		c.socket = o.Conn
 	}
-	if t, ok := o.Conn.(*TLS); ok {
-		c.batch = t.batch
+	if t, ok := o.Conn.(*tlsconf.Conn); ok {
+		c.tls = t
+		t.Bulk()
 	}
 	c.linger(0)
 	if c.ping > 0 {
@@ -154,7 +158,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for c.readErr == nil {
-		if m := c.readOnce(p); m > 0 {
+		if m := c.readOnce(c.conn.Read, p); m > 0 {
 			return m + c.readHere(p[m:]), nil
 		}
 	}
@@ -163,20 +167,15 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // readHere reads what is here already, for one large write at the other side.
 func (c *Conn) readHere(p []byte) int {
-	if c.batch == nil || c.batch.input == nil {
-		return 0
-	}
 	m := 0
-	for in := c.batch.input; m < len(p) && c.readErr == nil && in.buf != nil; {
-		in.here = true
-		m += c.readOnce(p[m:])
-		in.here = false
+	for c.tls != nil && m < len(p) && c.readErr == nil && c.tls.HasData() {
+		m += c.readOnce(c.tls.ReadNow, p[m:])
 	}
 	return m
 }
 
 // readOnce reads once and decodes. What ends the stream goes into readErr.
-func (c *Conn) readOnce(p []byte) int {
+func (c *Conn) readOnce(read func([]byte) (int, error), p []byte) int {
 	var n int
 	var err error
 	c.waiting.Store(int64(time.Since(c.start)))
@@ -186,15 +185,15 @@ func (c *Conn) readOnce(p []byte) int {
 		if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
 			c.ahead = nil
 		}
-	case c.batch == nil:
-		n, err = c.conn.Read(p)
+	case c.tls == nil:
+		n, err = read(p)
 	case need > 0:
 		// A TLS record is in memory: a header by itself costs no call, and the
 		// data after it need not be moved to where the header was.
 		p = c.head[:min(need, len(c.head))]
-		n, err = c.conn.Read(p)
+		n, err = read(p)
 	default:
-		n, err = c.conn.Read(p[:min(c.decoder.left, int64(len(p)))])
+		n, err = read(p[:min(c.decoder.left, int64(len(p)))])
 	}
 	c.waiting.Store(notWaiting)
 	c.lastRead.Store(int64(time.Since(c.start)))
@@ -209,7 +208,7 @@ func (c *Conn) readOnce(p []byte) int {
 		if derr == io.EOF {
 			c.gotClose.Store(true)
 		}
-	case err == errNoMore:
+	case errors.Is(err, syscall.EAGAIN): // there is no more now
 	case err != nil && c.lost.Load():
 		c.readErr = NoAnswerError(c.timeout)
 	case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):

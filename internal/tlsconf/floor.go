@@ -1,0 +1,244 @@
+package tlsconf
+
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// recordHeader is the length of a record's header, and inputSize what is read from
+	// the socket at once: the records of 64 KiB, in bytes (RFC 8446, section 5).
+	recordHeader = 5
+	inputSize    = 72 << 10
+	// recordAlert is the type of a record with an alert, and alertSize what one in the
+	// clear takes (RFC 8446, section 6).
+	recordAlert = 0x15
+	alertSize   = recordHeader + 2
+)
+
+// inputs holds the buffers of sockets that have something to read, and batches those of
+// the records of one write.
+var (
+	inputs  = sync.Pool{New: func() any { b := make([]byte, inputSize); return &b }}
+	batches = sync.Pool{New: func() any { b := make([]byte, 0, inputSize); return &b }}
+)
+
+// floor is what lies between crypto/tls and its connection. In bulk it reads a socket in
+// large pieces, where crypto/tls makes a call for each record, and writes so, too.
+//
+// It holds a buffer only while there are bytes in it. It hands out one record at a time:
+// crypto/tls keeps what it is given in a buffer that grows and never shrinks.
+type floor struct {
+	net.Conn
+	strict bool
+	raw    syscall.RawConn // nil: it is not a socket, as behind a proxy's TLS
+
+	// closing: the deadlines of writes are crypto/tls's own. It gives an alert five
+	// seconds, and a peer that is slow to read has not taken what was written before.
+	closing atomic.Bool
+	mu      sync.Mutex
+	batch   *[]byte // nil: writes pass through
+	broken  error   // of a batch that was not written
+
+	// What follows is the reader's.
+	ahead []byte
+	meter func(int) error // nil: the handshake is done
+	alert tls.AlertError  // that came in the clear; 0: none
+	bulk  bool            // reads go through buf
+	now   bool            // a read that would wait ends with syscall.EAGAIN
+	buf   *[]byte         // nil: empty
+	r, w  int             // of buf
+	ended error           // with which await has met; the next read returns it
+	// eof: the socket has ended.
+	eof bool
+	// awaited: await was called for what is no socket, and nothing was read since.
+	awaited bool
+	header  [recordHeader]byte
+	have    int // bytes of header
+	left    int // bytes of the record's content
+}
+
+func newFloor(conn net.Conn, ends Ends) *floor {
+	f := &floor{Conn: conn, strict: ends.Strict}
+	if s, ok := conn.(syscall.Conn); ok {
+		f.raw, _ = s.SyscallConn() // an error: it is closed, and a read says so
+	}
+	return f
+}
+
+// Read implements net.Conn.
+func (f *floor) Read(b []byte) (n int, err error) {
+	switch {
+	case len(f.ahead) > 0:
+		n = copy(b, f.ahead)
+		if f.ahead = f.ahead[n:]; len(f.ahead) == 0 {
+			f.ahead = nil
+		}
+		f.pass(b[:n])
+		return n, nil
+	case f.bulk && f.raw != nil:
+		n, err = f.readBulk(b)
+	default:
+		n, err = f.Conn.Read(b)
+		f.pass(b[:n])
+	}
+	if f.meter != nil && n > 0 {
+		if tooMuch := f.meter(n); tooMuch != nil {
+			return 0, tooMuch
+		}
+	}
+	f.eof = f.eof || err == io.EOF
+	if f.strict {
+		err = truncated(err)
+	}
+	return n, err
+}
+
+// pass follows the records in bytes that did not come through buf.
+func (f *floor) pass(b []byte) {
+	for len(b) > 0 {
+		n := f.next(b, len(b))
+		if n == alertSize && b[0] == recordAlert && binary.BigEndian.Uint16(b[3:]) == alertSize-recordHeader {
+			f.alert = tls.AlertError(b[n-1])
+		}
+		b = b[n:]
+	}
+}
+
+// next returns how many bytes of b, and of at most limit, are those of the record that is
+// under way or begins.
+func (f *floor) next(b []byte, limit int) (n int) {
+	limit = min(limit, len(b))
+	if f.left == 0 {
+		n = min(recordHeader-f.have, limit)
+		if f.have += copy(f.header[f.have:], b[:n]); f.have < recordHeader {
+			return n
+		}
+		f.have, f.left = 0, int(binary.BigEndian.Uint16(f.header[3:]))
+	}
+	content := min(f.left, limit-n)
+	f.left -= content
+	return n + content
+}
+
+func (f *floor) readBulk(b []byte) (int, error) {
+	switch {
+	case f.buf != nil:
+	case f.ended != nil:
+		err := f.ended
+		f.ended = nil
+		return 0, err
+	case f.now:
+		// crypto/tls takes it for an error that passes, as it does a deadline, and
+		// goes on in the next read where it was.
+		return 0, syscall.EAGAIN
+	default:
+		if err := f.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := f.next((*f.buf)[f.r:f.w], len(b))
+	copy(b, (*f.buf)[f.r:f.r+n])
+	if f.r += n; f.r == f.w {
+		inputs.Put(f.buf)
+		f.buf = nil
+	}
+	return n, nil
+}
+
+// fill waits for bytes, with a buffer only once there are some.
+func (f *floor) fill() (err error) {
+	n := 0
+	waitErr := f.raw.Read(func(fd uintptr) bool {
+		f.buf = inputs.Get().(*[]byte)
+		for {
+			if n, err = syscall.Read(int(fd), *f.buf); !errors.Is(err, syscall.EINTR) {
+				break
+			}
+		}
+		if n > 0 {
+			return true
+		}
+		inputs.Put(f.buf)
+		f.buf = nil
+		return !errors.Is(err, syscall.EAGAIN)
+	})
+	switch {
+	case waitErr != nil:
+		return waitErr
+	case err != nil:
+		return &net.OpError{Op: "read", Net: "tcp", Source: f.LocalAddr(), Addr: f.RemoteAddr(), Err: err}
+	case n <= 0:
+		return io.EOF
+	}
+	f.r, f.w = 0, n
+	return nil
+}
+
+// await leaves it to crypto/tls what an end or an error means: it may hold a part of a
+// record.
+func (f *floor) await() error {
+	f.awaited = true
+	if f.raw == nil || f.buf != nil || f.ended != nil || len(f.ahead) > 0 {
+		return nil
+	}
+	err := f.fill()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	f.ended = err
+	return nil
+}
+
+// Write implements net.Conn.
+func (f *floor) Write(b []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.broken != nil:
+		return 0, f.broken
+	case f.batch == nil:
+		return f.Conn.Write(b)
+	}
+	*f.batch = append(*f.batch, b...)
+	return len(b), nil
+}
+
+// begin has writes gathered until flush.
+func (f *floor) begin() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.batch = batches.Get().(*[]byte)
+}
+
+func (f *floor) flush() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := f.batch
+	f.batch = nil
+	if f.broken == nil && len(*b) > 0 {
+		_, f.broken = f.Conn.Write(*b) // crypto/tls believes that they are written
+	}
+	*b = (*b)[:0]
+	batches.Put(b)
+	return f.broken
+}
+
+// SetWriteDeadline implements net.Conn.
+func (f *floor) SetWriteDeadline(t time.Time) error {
+	if f.closing.Load() {
+		return nil
+	}
+	return f.Conn.SetWriteDeadline(t)
+}
+
+// NetConn returns the connection beneath.
+func (f *floor) NetConn() net.Conn { return f.Conn }
