@@ -217,7 +217,7 @@ func TestMetricsOfFailures(t *testing.T) {
 	send(t, d.dial(t, "socks5.apps"), "this is no SOCKS\r\n\r\n")
 	d.counted(t,
 		`tunneld_connection_failures_total{listener="tcp.db",reason="refused",route="all",stage="connect",upstream="direct.x"} 1`,
-		`tunneld_handshake_failures_total{listener="socks5.apps"} 1`,
+		`tunneld_handshake_failures_total{listener="socks5.apps",reason="protocol"} 1`,
 		`tunneld_connections_active{listener="tcp.db"} 0`,
 		`tunneld_connections_active{listener="socks5.apps"} 0`,
 	)

@@ -37,7 +37,7 @@ func TestEqualRefusals(t *testing.T) {
 		for _, series := range []string{
 			`tunneld_connection_failures_total{listener="tcp.refused",reason="refused",route="all",stage="connect",upstream="direct.local"}`,
 			`tunneld_connections_refused_total{limit="limits.max_connections",listener="tcp.full"}`,
-			`tunneld_handshake_failures_total{listener="socks5.apps"}`,
+			`tunneld_handshake_failures_total{listener="socks5.apps",reason="protocol"}`,
 		} {
 			if !strings.Contains(text, fmt.Sprintf("\n%s %d\n", series, tries)) {
 				return false

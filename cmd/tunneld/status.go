@@ -75,7 +75,7 @@ func writeStatus(to io.Writer, s status.Status, now time.Time) error {
 	if s.LogDropped > 0 {
 		fmt.Fprintf(w, "LOG: %s dropped since the start: they could not be written\n", count(s.LogDropped, "line"))
 	}
-	writeListeners(w, s.Listeners)
+	writeListeners(w, s.Listeners, now)
 	writeUpstreams(w, s.Upstreams, now)
 	writePluginStatus(w, s.Plugins, now)
 	writePump(w, s)
@@ -112,8 +112,8 @@ func writeLastReload(w io.Writer, s status.Status, now time.Time) {
 	}
 }
 
-func writeListeners(w io.Writer, listeners []status.Listener) {
-	fmt.Fprintln(w, "\nLISTENER\tADDRESS\tTARGET\tCONNECTIONS\tTUNNELS")
+func writeListeners(w io.Writer, listeners []status.Listener, now time.Time) {
+	fmt.Fprintln(w, "\nLISTENER\tADDRESS\tTARGET\tCONNECTIONS\tTUNNELS\tCERTIFICATE")
 	for _, l := range listeners {
 		var tunnels []string
 		for _, path := range slices.Sorted(maps.Keys(l.Tunnels)) {
@@ -121,7 +121,7 @@ func writeListeners(w io.Writer, listeners []status.Listener) {
 				tunnels = append(tunnels, fmt.Sprintf("%s %d", path, n))
 			}
 		}
-		row(w, l.ID, strings.Join(l.Addresses, ", "), l.Target, fmt.Sprint(l.Connections), strings.Join(tunnels, ", "))
+		row(w, l.ID, strings.Join(l.Addresses, ", "), l.Target, fmt.Sprint(l.Connections), strings.Join(tunnels, ", "), firstToEnd(l.Certificates, now))
 	}
 	for _, l := range listeners {
 		writeFileProblem(w, "listener "+l.ID, l.FileProblem)
@@ -162,7 +162,20 @@ func writeUpstreams(w io.Writer, upstreams []status.Upstream, now time.Time) {
 	}
 }
 
-// ends says when something of an upstream's does, or did.
+// firstToEnd says when the first of a listener's certificates does, or did.
+func firstToEnd(all []status.Certificate, now time.Time) string {
+	if len(all) == 0 {
+		return ""
+	}
+	first := slices.MinFunc(all, func(a, b status.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+	text := ends(first.NotAfter, now)
+	if len(all) > 1 {
+		text += fmt.Sprintf(", the first of %d", len(all))
+	}
+	return text
+}
+
+// ends says when something does, or did.
 func ends(at, now time.Time) string {
 	verb := "ends "
 	if at.Before(now) {

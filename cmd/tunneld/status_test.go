@@ -27,7 +27,8 @@ func daemonStatus(now time.Time) status.Status {
 		},
 		Listeners: []status.Listener{
 			{ID: "tcp.orders", Address: "127.0.0.1:5432", Addresses: []string{"127.0.0.1:5432"}, Target: "orders-db.corp:5432", Connections: 13, Tunnels: map[string]int{"relay": 2, "direct": 10}},
-			{ID: "socks5.apps", Address: "127.0.0.1:1080", Addresses: []string{"127.0.0.1:1080", "[::1]:1080"}},
+			{ID: "socks5.apps", Address: "127.0.0.1:1080", Addresses: []string{"127.0.0.1:1080", "[::1]:1080"}, Certificates: []status.Certificate{
+				{File: "/etc/a.pem", NotAfter: now.Add(42 * time.Minute)}, {File: "/etc/b.pem", NotAfter: now.Add(-5 * time.Second)}}},
 		},
 		Upstreams: []status.Upstream{
 			{ID: "sapsocks.onprem", Health: "ok", CredentialExpires: now.Add(42 * time.Minute), CredentialRenewed: now.Add(-18 * time.Minute)},
@@ -59,9 +60,9 @@ last reload FAILED at 11:45:30 (14m ago) in 120ms; 7 reloads since the start, 2 
 NOT READY: plugin acme keeps dying: exit status 3
 LOG: 21 lines dropped since the start: they could not be written
 
-LISTENER     ADDRESS                     TARGET               CONNECTIONS  TUNNELS
-tcp.orders   127.0.0.1:5432              orders-db.corp:5432  13           direct 10, relay 2
-socks5.apps  127.0.0.1:1080, [::1]:1080  -                    0            -
+LISTENER     ADDRESS                     TARGET               CONNECTIONS  TUNNELS             CERTIFICATE
+tcp.orders   127.0.0.1:5432              orders-db.corp:5432  13           direct 10, relay 2  -
+socks5.apps  127.0.0.1:1080, [::1]:1080  -                    0            -                   ENDED 11:59:25 (5s ago), the first of 2
 
 UPSTREAM         HEALTH   CONNECTIONS                                           CREDENTIAL                                                               MESSAGE
 sapsocks.onprem  ok       0                                                     ends 12:41:30 (in 42m), renewed 11:41:30 (18m ago)                       -
@@ -100,7 +101,7 @@ configuration tunneld.hcl, generation 1 in force
 no reload since the start
 NOT READY: the daemon is stopping
 
-LISTENER  ADDRESS  TARGET  CONNECTIONS  TUNNELS
+LISTENER  ADDRESS  TARGET  CONNECTIONS  TUNNELS  CERTIFICATE
 
 UPSTREAM  HEALTH  CONNECTIONS  CREDENTIAL  MESSAGE
 

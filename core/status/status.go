@@ -91,9 +91,11 @@ type Listener struct {
 	Connections int `json:"connections"`
 	// Tunnels are those of them that are established, by path.
 	Tunnels map[string]int `json:"tunnels,omitempty"`
+	// Certificates are those from files that the listener proves itself with.
+	Certificates []Certificate `json:"certificates,omitempty"`
 	// FileProblem is why what a followed file holds now is not in use, or not all of it.
-	// Of what file() reads the values before are still in force, of an htpasswd file nothing
-	// is; empty where all is in use.
+	// Of what file() reads, and of certificates, what was before is still in force, of an
+	// htpasswd file nothing is; empty where all is in use.
 	FileProblem string `json:"file_problem,omitempty"`
 }
 

@@ -62,7 +62,7 @@ func (e *MalformedError) Error() string { return "no ClientHello: " + e.text }
 // Read reads until the message is complete. grow is asked before more than a first 1 KiB
 // is held, with the size of what is then; its error ends the reading. Other errors are
 // those of r, io.EOF only where nothing has come, and otherwise io.ErrUnexpectedEOF, or of
-// the types above.
+// the types above. The result is never nil: with an error it has what came before.
 func Read(r io.Reader, grow func(size int) error) (*Hello, error) {
 	var (
 		f framing
@@ -74,23 +74,23 @@ func Read(r io.Reader, grow func(size int) error) (*Hello, error) {
 		b = b[:len(b)+n]
 		switch {
 		case wrong != nil:
-			return nil, wrong
+			return &Hello{b}, wrong
 		case done:
 			return &Hello{b}, nil
 		case errors.Is(err, io.EOF) && len(b) > 0:
-			return nil, io.ErrUnexpectedEOF
+			return &Hello{b}, io.ErrUnexpectedEOF
 		case err != nil:
-			return nil, err
+			return &Hello{b}, err
 		}
 		if len(b) < cap(b) {
 			continue
 		}
 		if len(b) == maxRead {
-			return nil, errTooLarge
+			return &Hello{b}, errTooLarge
 		}
 		size := min(2*cap(b), maxRead)
 		if err := grow(size); err != nil {
-			return nil, err
+			return &Hello{b}, err
 		}
 		b = append(make([]byte, 0, size), b...)
 	}

@@ -89,7 +89,7 @@ var allowed = map[string][]string{
 	"core/internal/config":     {"core/diag", "internal/cidr", "internal/hostname", "internal/plaintext", "core/internal/auth", "core/internal/hclbody", "core/internal/listen", "core/internal/route", "core/internal/tunnel", "internal/schema", "internal/userfile", "proto/tunneld/plugin/v1", "internal/outbound", "internal/tlsconf"},
 	"core/internal/route":      {"core/internal/tunnel", "internal/cidr", "internal/hostname"},
 	"core/internal/targets":    {"internal/cidr"},
-	"core/internal/listen":     {"internal/bare", "internal/hostname", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
+	"core/internal/listen":     {"internal/bare", "internal/clienthello", "internal/hostname", "internal/neterr", "internal/tlsconf", "core/internal/tunnel", "internal/socks5", "proto/tunneld/plugin/v1"},
 	"core/internal/splice":     {"internal/bare", "internal/sockopt", "core/internal/tunnel"},
 	"core/diag":                {},
 	"core/status":              {},

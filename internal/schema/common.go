@@ -51,6 +51,7 @@ var common = []Common{
 	{Of: Listeners, Attribute: Attr("open", Bool, `false`)},
 	{Of: Listeners, Attribute: Attr("deny_targets", List(Text), ``)},
 	{Of: Listeners, Attribute: Attr("allow_targets", List(Text), ``)},
+	{Of: Listeners, Block: listenersTLS()},
 	{Of: Listeners, Block: Single("limits",
 		Attr("max_connections", Count, `0`),
 		Attr("max_per_source", Count, `0`),
@@ -68,9 +69,29 @@ var common = []Common{
 		Attr("htpasswd_file", File(), `""`),
 	)},
 	{Of: Listeners, Block: Single("tcp", append(Socket(), Attr("backlog", Between(Count, `0`, `65536`), `0`))...)},
-	{Of: Listeners, Reserved: "tls"},
 	{Of: Listeners, Reserved: "proxy_protocol"},
 	{Of: Listeners, Reserved: "bandwidth"},
+}
+
+// listenersTLS is how a listener speaks TLS with its clients.
+func listenersTLS() *pluginv1.NestedBlock {
+	b := Single("tls",
+		With(Attr("cert_file", File(), ``), "key_file"),
+		With(Attr("key_file", File(), ``), "cert_file"),
+		Attr("client_ca_file", File(), ``),
+		Attr("allow_san", List(Text), ``),
+		Attr("min_version", OneOf("1.2", "1.3"), `"1.2"`),
+		Attr("max_version", OneOf("1.2", "1.3"), ``),
+		Attr("cipher_suites", List(Text), ``),
+		Attr("alpn", List(Text), ``),
+		Attr("half_close", OneOf("close_notify", "fin"), `"close_notify"`),
+	)
+	b.Body.Blocks = []*pluginv1.NestedBlock{{
+		Name:    "certificate",
+		Nesting: pluginv1.Nesting_NESTING_REPEATED,
+		Body:    &pluginv1.Block{Attributes: []*pluginv1.Attribute{Required("cert_file", File()), Required("key_file", File())}},
+	}}
+	return b
 }
 
 // Socket are the options of a socket; the limits are the kernel's.

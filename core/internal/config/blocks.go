@@ -1,9 +1,7 @@
 package config
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -16,10 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/tunneld/tunneld/core/internal/hclbody"
-	"github.com/tunneld/tunneld/core/internal/route"
-	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/internal/schema"
-	"github.com/tunneld/tunneld/internal/tlsconf"
 )
 
 var (
@@ -80,48 +75,6 @@ func (p *parser) direct(v schema.Values, b *hclsyntax.Block) {
 	w.ConfigJson = fmt.Appendf(nil, "%#v", u.TLS) // names of files, and what is the same every time
 	u.Hash = Hash(w)
 	p.cfg.Upstreams = append(p.cfg.Upstreams, u)
-}
-
-// directTLS reads the tls block, and whether its files are of use.
-func (p *parser) directTLS(v schema.Values, b *hclsyntax.Block) *TLS {
-	if !hasBlock(b, "tls") {
-		return nil // an absent block has its defaults
-	}
-	block := v.Block("tls")
-	o := tlsconf.ClientOptions{
-		CAFile: block.Text("ca_file"), CertFile: block.Text("cert_file"), KeyFile: block.Text("key_file"),
-		MinVersion: block.Text("min_version"), MaxVersion: block.Text("max_version"), CipherSuites: tlsconf.JoinSuites(block.List("cipher_suites")),
-		KeyLogFile: block.Text("key_log_file"), InsecureSkipVerify: block.Bool("insecure_skip_verify"),
-	}
-	unusable := func(name, summary string, err error) {
-		if err != nil {
-			p.report(hclbody.Problem{
-				Machine: errors.Is(err, fs.ErrNotExist), Range: locate(b, "tls", name),
-				Summary: summary + ": " + err.Error(), Detail: "Name readable PEM files.",
-			})
-		}
-	}
-	if o.CAFile != "" {
-		_, err := tlsconf.LoadPool(o.CAFile)
-		unusable("ca_file", "Cannot use the authorities", err)
-	}
-	if o.CertFile != "" && o.KeyFile != "" {
-		_, err := tlsconf.LoadKeyPair(o.CertFile, o.KeyFile)
-		unusable("cert_file", "Cannot use the client's certificate", err)
-	}
-	if !hostname.IsName(block.Text("server_name")) {
-		p.errorAt(locate(b, "tls", "server_name"), `Wrong value for "server_name"`, route.NoName)
-	}
-	for _, wrong := range o.Problems() {
-		p.report(hclbody.Problem{
-			Warning: wrong.Warning, Range: locate(b, append([]string{"tls"}, wrong.Path()...)...),
-			Summary: strings.ToUpper(wrong.Summary[:1]) + wrong.Summary[1:], Detail: wrong.Detail,
-		})
-	}
-	if o.InsecureSkipVerify {
-		p.warnAt(locate(b, "tls", "insecure_skip_verify"), "The far end's certificate is not checked", "Whoever answers can read and change everything. Set ca_file instead.")
-	}
-	return &TLS{Client: o, ServerName: block.Text("server_name")}
 }
 
 // hasBlock says whether an inner block is written.

@@ -26,6 +26,10 @@ type guard struct {
 // guards are all ways, in the order of messages.
 var guards = []guard{
 	{
+		written: `tls { client_ca_file = "…" }`, asks: true,
+		has: func(l Listener) bool { return l.TLS != nil && l.TLS.Server.ClientCAFile != "" },
+	},
+	{
 		written: `allow = ["10.0.0.0/8"]`,
 		has:     func(l Listener) bool { return !l.Allow.IsEmpty() && !letsEverybodyIn(l.Allow) },
 	},

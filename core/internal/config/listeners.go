@@ -31,6 +31,7 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 		Backlog: tcp.Int("backlog"),
 		Open:    v.Bool("open"),
 	}
+	l.TLS = p.listenerTLS(v, b)
 	known := p.auth(&l, v, b)
 	known = p.clients(&l, v, b) && known
 	if addr, ok := p.address(b, "listener."+l.ID(), v); ok && addr.fd == "" && !addr.loopback() && known {

@@ -179,6 +179,7 @@ type Listener struct {
 	Addresses []string
 	Target    tunnel.Target // of kind "tcp" only
 	Protocol  listen.Protocol
+	TLS       *ListenerTLS // nil: there is no tls block
 	Limits    Limits
 	Timeout   Timeouts
 	Socket    tunnel.SocketOptions
@@ -197,6 +198,16 @@ type Listener struct {
 
 // ID returns "kind.name".
 func (l Listener) ID() string { return l.Kind + "." + l.Name }
+
+// ListenerTLS is the tls block of a listener.
+type ListenerTLS struct {
+	Server tlsconf.ServerOptions
+	// FIN: a direction ends by TCP's end of file, and without close_notify.
+	FIN bool
+}
+
+// Ends is how the directions of a tunnel end.
+func (t ListenerTLS) Ends() tlsconf.Ends { return tlsconf.Ends{FIN: t.FIN, Strict: !t.FIN} }
 
 // Limits is the limits block of a listener; 0 means none.
 type Limits struct {

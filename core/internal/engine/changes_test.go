@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"crypto/x509"
 	"fmt"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/tlsconf"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -29,6 +31,8 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 		"tls.server_name":        {`"a"`, `"b"`},
 		"tls.key_log_file":       {`"/run/a"`, `"/run/b"`},
 		"tls.cipher_suites":      {`["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]`, `["TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"]`},
+		"tls.allow_san":          {`["a"]`, `["b"]`},
+		"tls.alpn":               {`["a"]`, `["b"]`},
 		"upstream.bind":          {`"127.0.0.1"`, `"::1"`},
 		"auth.users":             {`{ a = "b" }`, `{ a = "c" }`},
 		"route.upstreams":        {`[upstream.direct.a]`, `[upstream.direct.b]`},
@@ -78,6 +82,9 @@ listener "tcp" "b" {
 		}
 		return cfg
 	}
+	authority := nettest.NewAuthority(t, "authority")
+	cert, key := authority.Files(t, &x509.Certificate{})
+	listenersTLS := fmt.Sprintf("cert_file = %q\nkey_file = %q\nclient_ca_file = %q\n", cert, key, authority.File(t))
 	tried := 0
 	for id, table := range config.Tables() {
 		kind, label, _ := strings.Cut(id, ".")
@@ -106,7 +113,11 @@ listener "tcp" "b" {
 				}
 			}
 			if in != "" {
-				fmt.Fprintf(&b, "%s {\n%s = %s\n}\n", in, attribute, value)
+				more := ""
+				if kind == "listener" && in == "tls" {
+					more = listenersTLS
+				}
+				fmt.Fprintf(&b, "%s {\n%s%s = %s\n}\n", in, more, attribute, value)
 			}
 			return header + " {\n" + b.String() + "}\n"
 		}

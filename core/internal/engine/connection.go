@@ -65,7 +65,7 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 		target:   l.Target,
 	}
 	ctx, h := e.dialing, (*handshake)(nil)
-	if l.Protocol.Asks() {
+	if l.Protocol.Asks() || l.tls != nil {
 		h = &handshake{slots: l.slots, source: peer.Addr(), number: c.id}
 		ctx, h.yield = context.WithCancelCause(ctx)
 	}
@@ -97,7 +97,12 @@ func (c *connection) turnedAway(raw *bare.Socket, over *overLimit) {
 		return
 	}
 	c.engine.metrics.Refused(c.listener.id, over.limit)
-	c.engine.refuse(c, raw, c.refused(over))
+	err := c.refused(over)
+	if c.listener.tls != nil {
+		raw.Reset() // a word takes a handshake, and what that costs
+		return
+	}
+	c.engine.refuse(c, raw, err)
 }
 
 // done gives the connection's slot back. It comes before the line of the log:
@@ -126,27 +131,15 @@ func (e *Engine) refuse(c *connection, raw *bare.Socket, err *tunnel.DialError) 
 	}
 	e.connections.Go(func() {
 		defer e.refusals.Add(-1)
-		listen.Refuse(e.dialing, c.listener.Protocol, listen.NewConn(raw), c.asks(), err)
+		listen.Refuse(e.dialing, c.listener.Protocol, listen.NewConn(raw), c.asks(nil), err)
 	})
-}
-
-// asks are what the listener asks of the client.
-func (c *connection) asks() listen.HandshakeOptions {
-	o := listen.HandshakeOptions{Timeout: c.listener.Timeout.Handshake}
-	if realm := c.listener.realm; realm != nil {
-		from := originOf(c.source.Addr())
-		o.Login = func(ctx context.Context, user, password string) (bool, error) {
-			return realm.Check(ctx, from, user, password)
-		}
-	}
-	return o
 }
 
 // run takes the connection to its tunnel, or to its refusal. A stop breaks it
 // off: it does not wait for what a client has to say or to read. h is nil for a
 // client that has nothing to say.
 func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h *handshake) {
-	client, handshakeErr := listen.Handshake(ctx, c.listener.Protocol, listen.NewConn(raw), c.asks())
+	client, handshakeErr := listen.Handshake(ctx, c.listener.Protocol, listen.NewConn(raw), c.asks(h))
 	if handshakeErr == nil && h != nil && !c.engine.slots.learned(h) {
 		client.Reset()
 		handshakeErr = errYielded

@@ -219,11 +219,11 @@ func TestSessionsOfAProxyAreResumed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := newTLSClients(&follow.Follower{}, slog.New(slog.DiscardHandler))
+	all := newTLSFiles(&follow.Follower{}, slog.New(slog.DiscardHandler))
 	defer all.retain(nil)
 	d := newDirect(config.Upstream{Type: config.DirectType, Name: "d", Common: config.Common{Via: via}}, func(o tlsconf.ClientOptions) *tlsconf.Client {
 		o.CAFile = proxy.CAFile // as one of the system's
-		return all.of("direct.d", o)
+		return all.client("direct.d", o)
 	})
 	for _, want := range []bool{false, true} {
 		up, err := dialed(t, d, target)

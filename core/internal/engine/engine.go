@@ -78,7 +78,7 @@ type Engine struct {
 	metrics        *metrics.Metrics
 	repeats        *repeats
 	followed       *followed
-	tls            *tlsClients
+	tls            *tlsFiles
 	logins         *logins
 	own            *targets.Own
 	control        *control.Server
@@ -193,7 +193,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		e.lookup = systemLookup
 	}
 	e.followed = newFollowed(e)
-	e.tls = newTLSClients(&e.followed.follower, e.log)
+	e.tls = newTLSFiles(&e.followed.follower, e.log)
 	e.logins = newLogins(&e.followed.follower, e.log)
 	e.metrics = metrics.New(opts.Version, e.Status)
 	e.control = control.NewServer(e, e.log)

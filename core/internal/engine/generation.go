@@ -28,7 +28,7 @@ type generation struct {
 	hashes    map[string]string             // of the upstreams' values, by ID
 	upstreams map[string]upstream           // by ID
 	served    []served                      // in the configuration's order
-	secured   map[tlsKey]bool               // the TLS clients of its direct upstreams
+	secured   map[tlsKey]bool               // the tls blocks of its direct upstreams and listeners
 	asking    map[loginKey]bool             // the realms of its listeners
 
 	holders atomic.Int64
@@ -64,8 +64,9 @@ type listener struct {
 	access bool // one line in the log for each connection
 	// allow is tunnel.Dial's.
 	allow func(netip.Addr) error
-	realm *auth.Realm    // who may log in; nil: nobody is asked
-	slots *listenerSlots // set by place
+	tls   *tlsconf.Server // spoken with clients; nil: none is
+	realm *auth.Realm     // who may log in; nil: nobody is asked
+	slots *listenerSlots  // set by place
 }
 
 // routing is a route with its upstreams, in order.
@@ -106,7 +107,7 @@ func (u upstream) patience(listeners time.Duration) (plugin, pump time.Duration)
 type upstreamRecords struct {
 	gates          *gates
 	availabilities *availabilities
-	tls            *tlsClients
+	tls            *tlsFiles
 	own            *targets.Own
 	resolver       outbound.Resolver // nil: the system's
 }
@@ -145,6 +146,10 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 		if l.NamesTarget {
 			on.allow = targets.New(targets.Options{Listener: "listener." + l.ID(), Deny: l.DenyTargets, Allow: l.AllowTargets, Own: known.own}).Check
 		}
+		if l.TLS != nil {
+			g.secured[serverKey(l.ID(), l.TLS.Server)] = true
+			on.tls = known.tls.server(l.ID(), l.TLS.Server)
+		}
 		serves := served{id: l.ID(), sockets: sockets.listening(l.ID()), target: l.Target.String()}
 		for _, s := range serves.sockets {
 			g.listeners[s] = on
@@ -156,8 +161,8 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 		g.hashes[u.ID()] = u.Hash
 		if u.Type == config.DirectType {
 			d := newDirect(u, func(o tlsconf.ClientOptions) *tlsconf.Client {
-				g.secured[tlsKey{u.ID(), o}] = true
-				return known.tls.of(u.ID(), o)
+				g.secured[clientKey(u.ID(), o)] = true
+				return known.tls.client(u.ID(), o)
 			})
 			d.resolver = known.resolver
 			g.upstreams[u.ID()] = known.upstream(u, nil, d)

@@ -13,45 +13,54 @@ import (
 
 // handshake is a client that has been accepted and whose target is not known yet.
 type handshake struct {
-	slots  *listenerSlots
-	source netip.Addr
-	number uint64                  // ascending with the time of the accept
-	yield  context.CancelCauseFunc // breaks the handshake off
+	slots   *listenerSlots
+	source  netip.Addr
+	number  uint64                  // ascending with the time of the accept
+	yield   context.CancelCauseFunc // breaks the handshake off
+	yielded bool                    // its places were given to another
 
-	from       *origin // nil: it is not waiting
-	prev, next *handshake
-	yielded    bool // its places were given to another
+	place  link // among those that have a place
+	memory link // among those that hold memory for TLS
 }
 
 // errYielded ends a handshake that has made room.
 var errYielded = errors.New("it gave way to a newer client: too many were in their handshake, and most of these from its address or network")
 
-// waiting are the handshakes of a listener.
+// link is a handshake among others that have some of the same thing.
+type link struct {
+	of         *handshake
+	weight     int     // how much it has
+	from       *origin // nil: it is not among them
+	prev, next *link
+}
+
+// waiting are the handshakes of a listener that have some of one thing.
 type waiting struct {
 	origins map[netip.Prefix]*origin
 	most    origins
+	weight  int // all that they have
 }
 
 // origin is a source of handshakes: an IPv4 address or an IPv6 network of /64,
 // which is what one client is commonly given.
 type origin struct {
 	net            netip.Prefix
-	oldest, newest *handshake
-	count          int
+	oldest, newest *link
+	weight         int
 	index          int // in origins
 }
 
-// origins is a heap: the first is the one with most handshakes, and of those the
-// one whose oldest is the oldest.
+// origins is a heap: the first is the one that has most, and of those the one whose
+// oldest handshake is the oldest.
 type origins []*origin
 
 func (o origins) Len() int { return len(o) }
 
 func (o origins) Less(i, j int) bool {
-	if o[i].count != o[j].count {
-		return o[i].count > o[j].count
+	if o[i].weight != o[j].weight {
+		return o[i].weight > o[j].weight
 	}
-	return o[i].oldest.number < o[j].oldest.number
+	return o[i].oldest.of.number < o[j].oldest.of.number
 }
 
 func (o origins) Swap(i, j int) {
@@ -83,46 +92,57 @@ func originOf(source netip.Addr) netip.Prefix {
 	return p
 }
 
-func (w *waiting) add(h *handshake) {
+// add gives l, which is of h, that much; it may have some already.
+func (w *waiting) add(l *link, h *handshake, weight int) {
+	w.weight += weight
+	l.weight += weight
+	if l.from != nil {
+		l.from.weight += weight
+		heap.Fix(&w.most, l.from.index)
+		return
+	}
+	l.of = h
 	net := originOf(h.source)
 	o := w.origins[net]
 	if o == nil {
 		if w.origins == nil {
 			w.origins = map[netip.Prefix]*origin{}
 		}
-		o = &origin{net: net, oldest: h, newest: h, count: 1}
-		h.from = o
+		o = &origin{net: net, oldest: l, newest: l, weight: weight}
+		l.from = o
 		w.origins[net] = o
 		heap.Push(&w.most, o)
 		return
 	}
-	h.from, h.prev = o, o.newest
-	o.newest.next, o.newest = h, h
-	o.count++
+	l.from, l.prev = o, o.newest
+	o.newest.next, o.newest = l, l
+	o.weight += weight
 	heap.Fix(&w.most, o.index)
 }
 
-func (w *waiting) remove(h *handshake) {
-	o := h.from
-	if h.prev != nil {
-		h.prev.next = h.next
+func (w *waiting) remove(l *link) {
+	o := l.from
+	if l.prev != nil {
+		l.prev.next = l.next
 	} else {
-		o.oldest = h.next
+		o.oldest = l.next
 	}
-	if h.next != nil {
-		h.next.prev = h.prev
+	if l.next != nil {
+		l.next.prev = l.prev
 	} else {
-		o.newest = h.prev
+		o.newest = l.prev
 	}
-	h.from, h.prev, h.next = nil, nil, nil
-	if o.count--; o.count > 0 {
+	w.weight -= l.weight
+	o.weight -= l.weight
+	if o.oldest != nil {
 		heap.Fix(&w.most, o.index)
-		return
+	} else {
+		// The heap compares what is left with others while it is being removed.
+		o.oldest = l
+		heap.Remove(&w.most, o.index)
+		delete(w.origins, o.net)
 	}
-	// The heap compares what is left with others while it is being removed.
-	o.oldest = h
-	heap.Remove(&w.most, o.index)
-	delete(w.origins, o.net)
+	*l = link{}
 }
 
 // first is who gives way first: the oldest of the source that has most; nil: there
@@ -131,7 +151,7 @@ func (w *waiting) first() *handshake {
 	if len(w.most) == 0 {
 		return nil
 	}
-	return w.most[0].oldest
+	return w.most[0].oldest.of
 }
 
 // tellEach is how often the log tells of handshakes that gave way, for each
@@ -141,8 +161,9 @@ const tellEach = time.Minute
 // listenerSlots is what the slots know of a listener. It outlives the generations.
 type listenerSlots struct {
 	connections, handshakes part
-	waiting                 waiting
-	life                    life // draining: no configuration has it any more
+	waiting                 waiting // each has one place
+	holding                 waiting // those that hold memory for TLS, in bytes
+	life                    life    // draining: no configuration has it any more
 
 	yielded int       // not logged yet
 	logged  time.Time // last
@@ -157,6 +178,37 @@ func (p *listenerSlots) note(now time.Time) int {
 	n := p.yielded
 	p.yielded, p.logged = 0, now
 	return n
+}
+
+// asks are what the listener asks of the client, whose handshake is h.
+func (c *connection) asks(h *handshake) listen.HandshakeOptions {
+	o := listen.HandshakeOptions{Timeout: c.listener.Timeout.Handshake}
+	if c.listener.tls != nil {
+		o.TLS = &listen.TLSOptions{
+			Server: c.listener.tls,
+			Ends:   c.listener.TLS.Ends(),
+			Hold:   func(bytes int) error { return c.hold(h, bytes) },
+		}
+	}
+	if realm := c.listener.realm; realm != nil {
+		from := originOf(c.source.Addr())
+		o.Login = func(ctx context.Context, user, password string) (bool, error) {
+			return realm.Check(ctx, from, user, password)
+		}
+	}
+	return o
+}
+
+// hold takes memory for the handshake, and breaks those off that give way.
+func (c *connection) hold(h *handshake, bytes int) error {
+	yielded, ok := c.engine.slots.hold(h, bytes)
+	for _, y := range yielded {
+		y.yield(errYielded)
+	}
+	if !ok {
+		return errYielded
+	}
+	return nil
 }
 
 // handshakeFailed counts and logs a client that did not get as far as a target.
@@ -186,7 +238,7 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 		c.user = login.User
 		c.engine.metrics.LoginFailed(c.listener.id, login.Unchecked == nil)
 	}
-	c.engine.metrics.HandshakeFailed(c.listener.id)
+	c.engine.metrics.HandshakeFailed(c.listener.id, reason)
 	c.engine.repeats.write(level, repeatKey{message: "client handshake failed", listener: c.listener.id, reason: reason}, func() []any {
 		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String()}
 		if c.user != "" {

@@ -22,6 +22,7 @@ type slots struct {
 	ceiling     ceiling
 	connections pool
 	handshakes  pool // those of the connections that are in their handshake
+	memory      int  // that handshakes hold for TLS, in bytes
 	listeners   map[string]*listenerSlots
 	source      map[sourceKey]int
 	user        map[userKey]int
@@ -105,9 +106,7 @@ func (s *slots) take(p *listenerSlots, own config.Limits, source netip.Addr, h *
 		if victim == nil {
 			return yielded, over
 		}
-		s.forget(victim)
-		s.release(sourceKey{victim.slots, victim.source})
-		victim.yielded = true
+		s.displace(victim)
 		yielded = append(yielded, victim)
 	}
 	s.connections.take(&p.connections)
@@ -212,7 +211,7 @@ func (s *slots) give(p *listenerSlots, source netip.Addr, h *handshake) {
 	case h == nil:
 	case h.yielded:
 		return
-	case h.from != nil:
+	case h.place.from != nil:
 		s.forget(h)
 	}
 	s.release(sourceKey{p, source})
@@ -220,12 +219,52 @@ func (s *slots) give(p *listenerSlots, source netip.Addr, h *handshake) {
 
 func (s *slots) wait(h *handshake) {
 	s.handshakes.take(&h.slots.handshakes)
-	h.slots.waiting.add(h)
+	h.slots.waiting.add(&h.place, h, 1)
 }
 
 func (s *slots) forget(h *handshake) {
-	h.slots.waiting.remove(h)
+	h.slots.waiting.remove(&h.place)
 	s.handshakes.give(&h.slots.handshakes)
+	if h.memory.from != nil {
+		s.memory -= h.memory.weight
+		h.slots.holding.remove(&h.memory)
+	}
+}
+
+// displace takes the places of a handshake for another. The caller breaks it off.
+func (s *slots) displace(h *handshake) {
+	s.forget(h)
+	s.release(sourceKey{h.slots, h.source})
+	h.yielded = true
+}
+
+// maxTLSMemory bounds what all handshakes hold together for TLS, in bytes. If each holds
+// what is usual, some 26 KiB, maxHandshakes find room in it.
+const maxTLSMemory = 256 << 20
+
+// hold gives h that much more memory until its handshake is over. Where there is none left
+// others give way, of the listener whose handshakes hold most: the oldest of the source
+// that holds most there. The caller breaks them off. False: h is one of them.
+func (s *slots) hold(h *handshake, bytes int) (yielded []*handshake, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.yielded {
+		return nil, false
+	}
+	s.memory += bytes
+	h.slots.holding.add(&h.memory, h, bytes)
+	for s.memory > maxTLSMemory && !h.yielded {
+		most := h.slots
+		for _, p := range s.listeners {
+			if p.holding.weight > most.holding.weight {
+				most = p
+			}
+		}
+		victim := most.holding.first()
+		s.displace(victim)
+		yielded = append(yielded, victim)
+	}
+	return yielded, !h.yielded
 }
 
 func (s *slots) release(key sourceKey) {

@@ -118,11 +118,11 @@ func TestWhoGivesWay(t *testing.T) {
 				text = fmt.Sprintf("2001:db8:0:%d::%d", rnd.IntN(3), rnd.IntN(1000))
 			}
 			h := &handshake{source: netip.MustParseAddr(text), number: number}
-			w.add(h)
+			w.add(&h.place, h, 1)
 			all = append(all, h)
 		case n < 8:
 			i := rnd.IntN(len(all))
-			w.remove(all[i])
+			w.remove(&all[i].place)
 			all = slices.Delete(all, i, i+1)
 		default:
 			count := map[string]int{}
@@ -145,7 +145,7 @@ func TestWhoGivesWay(t *testing.T) {
 			if got := w.first(); got != want {
 				t.Fatalf("%+v gives way, want %+v", got, want)
 			}
-			w.remove(want)
+			w.remove(&want.place)
 			all = slices.DeleteFunc(all, func(h *handshake) bool { return h == want })
 		}
 		if len(w.most) != len(w.origins) || (len(all) == 0) != (w.first() == nil) {

@@ -170,7 +170,7 @@ func TestLogins(t *testing.T) {
 	_, page := get(t, r.metricsSockets()[0].bound(), "/metrics")
 	for _, want := range []string{
 		`tunneld_login_failures_total{listener="socks5.a"} 1`, `tunneld_login_failures_total{listener="http.a"} 1`,
-		`tunneld_login_challenges_total{listener="http.a"} 3`, `tunneld_handshake_failures_total{listener="http.a"} 1`,
+		`tunneld_login_challenges_total{listener="http.a"} 3`, `tunneld_handshake_failures_total{listener="http.a",reason="login"} 1`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %s", want)

@@ -69,13 +69,16 @@ func (e *Engine) listenerStatus(g *generation) []status.Listener {
 	})
 	var out []status.Listener
 	for _, l := range g.served {
+		certificates, problem := e.tls.state(ofListener, l.id)
 		now := status.Listener{
 			ID:          l.id,
 			State:       e.slots.state(l.id).Within(e.life.is()),
 			Target:      l.target,
 			Connections: e.slots.open(l.id),
-			FileProblem: joined(e.followed.problem("listener."+l.id), e.logins.problem(l.id)),
+			FileProblem: joined(joined(e.followed.problem("listener."+l.id), problem), e.logins.problem(l.id)),
 			Tunnels:     tunnels[l.id],
+
+			Certificates: certificates,
 		}
 		if now.Addresses, now.LostAddresses = l.bound(); len(now.Addresses) > 0 {
 			now.Address = now.Addresses[0]
@@ -143,7 +146,7 @@ func (e *Engine) upstreamStatus(u config.Upstream, of upstream, report *pluginv1
 	if u.Type == config.DirectType {
 		s.Health = pluginv1.Health_HEALTH_OK.Text()
 		var problem string
-		s.Certificates, problem = e.tls.state(u.ID())
+		s.Certificates, problem = e.tls.state(ofUpstream, u.ID())
 		s.FileProblem = joined(s.FileProblem, problem)
 	}
 	if t := report.GetCredentialExpires(); t != nil {

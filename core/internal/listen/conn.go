@@ -48,6 +48,7 @@ func NewStreamConn(c HalfCloser) *Conn { return &Conn{stream: c} }
 // Talk makes the connection ready for a handshake that a tunnel may follow: the
 // handshake's time begins, and from now on ctx resets the connection. It takes a
 // descriptor beside the socket's own. On an error the client can still be refused.
+// Another call goes on with the time of the first.
 func (c *Conn) Talk(ctx context.Context) (io.ReadWriter, error) {
 	if c.socket != nil {
 		s := c.socket.Stream()
@@ -59,7 +60,7 @@ func (c *Conn) Talk(ctx context.Context) (io.ReadWriter, error) {
 		c.stream = tcp
 	}
 	c.watch(ctx)
-	if c.handshake > 0 {
+	if c.handshake > 0 && c.until.IsZero() {
 		c.until = time.Now().Add(c.handshake)
 		if err := c.stream.SetDeadline(c.until); err != nil {
 			return nil, err
@@ -146,10 +147,10 @@ func (c *Conn) CloseWith(ctx context.Context, answer []byte) {
 func (c *Conn) Close(ctx context.Context) {
 	s := c.talkLast(ctx)
 	defer s.Close()
-	if err := s.CloseWrite(); err != nil {
+	if err := s.SetDeadline(time.Now().Add(lingerTime)); err != nil {
 		return
 	}
-	if err := s.SetDeadline(time.Now().Add(lingerTime)); err != nil {
+	if err := s.CloseWrite(); err != nil {
 		return
 	}
 	// Many clients may be answered at one time: a small buffer each.

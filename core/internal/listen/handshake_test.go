@@ -47,6 +47,12 @@ func begin(t *testing.T, kind string, timeout time.Duration) (*net.TCPConn, <-ch
 
 func beginWith(t *testing.T, p Protocol, options HandshakeOptions) (*net.TCPConn, <-chan outcome) {
 	t.Helper()
+	return beginIn(t.Context(), t, p, options)
+}
+
+// beginIn is beginWith for a handshake that ends with ctx.
+func beginIn(ctx context.Context, t *testing.T, p Protocol, options HandshakeOptions) (*net.TCPConn, <-chan outcome) {
+	t.Helper()
 	s, err := Bind(context.Background(), "127.0.0.1:0", Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +60,7 @@ func beginWith(t *testing.T, p Protocol, options HandshakeOptions) (*net.TCPConn
 	done := make(chan outcome, 1)
 	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
 		go func() {
-			client, err := Handshake(t.Context(), p, NewConn(c), options)
+			client, err := Handshake(ctx, p, NewConn(c), options)
 			done <- outcome{client, err}
 		}()
 	}, func() {})

@@ -25,8 +25,11 @@ var httpKind = Kind{
 	Begins:      func(first byte) bool { return first >= 'A' && first <= 'Z' },
 	Astray:      "the client is set to an HTTP proxy: set it to SOCKS5, or to the port of an http listener",
 	Foreign: func(speaks string) []byte {
-		if speaks == "HTTP" {
+		switch speaks {
+		case "HTTP":
 			return httpAnswer(http.StatusBadRequest, requestError, "this is not an HTTP request", false)
+		case tlsKind.Speaks:
+			return httpAnswer(http.StatusBadRequest, "", "this port speaks TLS: write https:// in place of http://", false)
 		}
 		return httpAnswer(http.StatusBadRequest, "", "this is a "+speaks+" proxy, not one for HTTP", false)
 	},

@@ -90,8 +90,25 @@ var socks4Kind = Kind{
 var tlsKind = Kind{
 	Speaks:  "TLS",
 	Begins:  func(first byte) bool { return first == 0x16 },
-	Astray:  "the listener speaks no TLS: where the client names its proxy, write http:// or socks5h://, not https://",
-	Foreign: func(string) []byte { return []byte{0x15, 3, 1, 0, 2, 2, 10} },
+	Astray:  "the listener speaks no TLS: where the client names its proxy, write http:// or socks5h://, not https://, or give the listener a tls block",
+	Foreign: func(string) []byte { return tlsAlert(10) },
+}
+
+// tlsAlert is a fatal alert as the first record of a server, unencrypted.
+func tlsAlert(alert byte) []byte { return []byte{0x15, 3, 1, 0, 2, 2, alert} }
+
+// withoutTLS is the answer to a client that speaks no TLS where the listener does.
+func withoutTLS(first byte) *Failure {
+	speaks, answer := fmt.Sprintf("an unknown protocol (its first byte is 0x%02x)", first), tlsKind.Foreign
+	for _, k := range kinds {
+		if k.Begins != nil && k.Begins(first) {
+			speaks, answer = k.Speaks, k.Foreign
+		}
+	}
+	return &Failure{
+		Err:    &mistake{fmt.Sprintf("the client speaks %s without TLS, and the listener has a tls block", speaks), "set the client to TLS: https:// where it names an HTTP proxy, and a stunnel or the like in front of a client that has none; or remove the listener's tls block"},
+		Answer: answer(tlsKind.Speaks),
+	}
 }
 
 // wrongProtocol is the answer to a client that does not speak the protocol of its

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,8 +77,11 @@ func (m *mistake) Error() string { return m.text }
 // its mind.
 var ErrNothing = errors.New("the client left without sending anything")
 
-// left says whether err, of a client's first read, is that it has left.
-func left(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
+// left says whether err, of a client's first read, is that it has left. Within TLS that may
+// be without a close_notify.
+func left(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+}
 
 // Client is a client whose target is known and which waits for the answer. One of
 // Ready, Refuse and Reset is called, once.
@@ -92,6 +96,8 @@ type HandshakeOptions struct {
 	// Timeout bounds what a client has to say, from its first byte to its last; 0
 	// means no bound.
 	Timeout time.Duration
+	// TLS is spoken before all else, within the same time; nil: it is not.
+	TLS *TLSOptions
 	// Login has clients send a user and a password, which it checks; nil: nobody is
 	// asked. It is for protocols of kinds that have Passwords.
 	Login Login
@@ -102,7 +108,7 @@ type HandshakeOptions struct {
 // read, until it was answered: it is reset.
 func Handshake(ctx context.Context, p Protocol, c *Conn, o HandshakeOptions) (*Client, error) {
 	c.handshake, c.login = o.Timeout, o.Login
-	r, fail := p.Learn(ctx, c)
+	r, fail := c.learn(ctx, p, o.TLS)
 	if fail != nil {
 		defer c.forget()
 		switch {
@@ -116,6 +122,26 @@ func Handshake(ctx context.Context, p Protocol, c *Conn, o HandshakeOptions) (*C
 		return nil, fmt.Errorf("client handshake: %w", fail.Err)
 	}
 	return &Client{r, c}, nil
+}
+
+// learn speaks TLS, if that is wanted, and hears the client out. Who shows a certificate,
+// and a password as well, is who the password says.
+func (c *Conn) learn(ctx context.Context, p Protocol, o *TLSOptions) (Request, *Failure) {
+	if o == nil {
+		return p.Learn(ctx, c)
+	}
+	user, fail := c.secure(ctx, o)
+	if fail != nil {
+		return Request{}, fail
+	}
+	r, fail := p.Learn(ctx, c)
+	if fail == nil {
+		r.User = cmp.Or(r.User, user)
+		if err := c.heard(); err != nil {
+			fail = &Failure{Err: err}
+		}
+	}
+	return r, fail
 }
 
 // Gone says whether the client has left: its connection was reset. The end of

@@ -64,15 +64,19 @@ func (p *tcpProtocol) await(c io.ReadWriter) (Request, *Failure) {
 	return Request{Target: p.target, Ahead: ahead, Responder: p}, nil
 }
 
+// firstSize is how much is read of a client's first bytes, where they have to be read: what
+// most protocols begin with, so that it goes on in one piece.
+const firstSize = 2 << 10
+
 // firstBytes waits for the first bytes. It leaves those of a TCP connection where they
 // are, so that the pump takes them with all others, and returns what it had to read of
 // one that is wrapped.
 func firstBytes(c io.Reader) (ahead []byte, err error) {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
-		first := make([]byte, 1)
-		_, err := io.ReadFull(c, first)
-		return first, err
+		first := make([]byte, firstSize)
+		n, err := io.ReadAtLeast(c, first, 1)
+		return first[:n:n], err
 	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {

@@ -22,12 +22,13 @@ type Metrics struct {
 	registry *prometheus.Registry
 	snapshot func() status.Status
 
-	accepted, paused, handshakes, yielded, probes *prometheus.CounterVec // by listener
-	loginsAsked, loginsFailed, loginsBusy         *prometheus.CounterVec // as well
-	refused                                       *prometheus.CounterVec
-	dials, stages                                 *prometheus.HistogramVec
-	failures                                      *prometheus.CounterVec
-	lifetimes                                     *prometheus.HistogramVec
+	accepted, paused, yielded, probes     *prometheus.CounterVec // by listener
+	handshakes                            *prometheus.CounterVec
+	loginsAsked, loginsFailed, loginsBusy *prometheus.CounterVec // as well
+	refused                               *prometheus.CounterVec
+	dials, stages                         *prometheus.HistogramVec
+	failures                              *prometheus.CounterVec
+	lifetimes                             *prometheus.HistogramVec
 
 	tunnels sync.Map // TunnelKey → *Tunnel
 
@@ -61,7 +62,7 @@ func New(version string, snapshot func() status.Status) *Metrics {
 
 		accepted:     counter("connections_total", "Connections accepted within the limits.", "listener"),
 		paused:       counter("accept_pauses_total", "Pauses of accepting after an error, usually for lack of file descriptors.", "listener"),
-		handshakes:   counter("handshake_failures_total", "Clients whose own handshake failed.", "listener"),
+		handshakes:   counter("handshake_failures_total", "Clients whose own handshake failed, by the reason in the log.", "listener", "reason"),
 		yielded:      counter("handshakes_yielded_total", "Clients in their handshake that gave way to newer ones.", "listener"),
 		probes:       counter("probes_total", "Clients that left without sending anything, such as health checks of the port, on listeners where clients speak first.", "listener"),
 		loginsAsked:  counter("login_challenges_total", "HTTP clients that sent no user and password and were asked for them, as most are at first.", "listener"),
@@ -121,8 +122,11 @@ func (m *Metrics) open(listener string, n int64) {
 // "allow" and "deny" are the lists of a listener.
 func (m *Metrics) Refused(listener, limit string) { m.refused.WithLabelValues(listener, limit).Inc() }
 
-// HandshakeFailed counts a client whose own handshake failed.
-func (m *Metrics) HandshakeFailed(listener string) { m.handshakes.WithLabelValues(listener).Inc() }
+// HandshakeFailed counts a client whose own handshake failed. The reasons are those of
+// listen.Reason, "yielded" and "stopping".
+func (m *Metrics) HandshakeFailed(listener, reason string) {
+	m.handshakes.WithLabelValues(listener, reason).Inc()
+}
 
 // HandshakeYielded counts a client whose handshake was broken off for a newer one.
 func (m *Metrics) HandshakeYielded(listener string) { m.yielded.WithLabelValues(listener).Inc() }

@@ -34,7 +34,7 @@ func full() status.Status {
 	return status.Status{
 		Generation: 7, Reloads: 5, FailedReloads: 2, LogDropped: 21,
 		Reload:    &status.Reload{At: now, Duration: 1500 * time.Millisecond, Error: "no"},
-		Listeners: []status.Listener{{ID: "tcp.db"}, {ID: "tcp.web", FileProblem: "broken"}},
+		Listeners: []status.Listener{{ID: "tcp.db"}, {ID: "tcp.web", FileProblem: "broken", Certificates: []status.Certificate{{File: "/c", NotAfter: now}}}},
 		Upstreams: []status.Upstream{
 			{ID: "direct.x", Health: "ok"},
 			{ID: "soht.x", Health: "failing", Connections: 98, MaxConnections: 100, Waiting: 3, Unreleased: 4},
@@ -59,7 +59,7 @@ func populated() *Metrics {
 	m.Accepted("tcp.db")
 	m.Closed("tcp.db")
 	m.Refused("tcp.db", "limits.max_per_source")
-	m.HandshakeFailed("tcp.db")
+	m.HandshakeFailed("tcp.db", "timeout")
 	m.HandshakeYielded("tcp.db")
 	m.Probed("tcp.db")
 	m.LoginAsked("tcp.db")
@@ -145,7 +145,7 @@ func TestScrape(t *testing.T) {
 		`tunneld_connections_total{listener="tcp.db"} 2`,
 		`tunneld_connections_active{listener="tcp.db"} 1`,
 		`tunneld_connections_refused_total{limit="limits.max_per_source",listener="tcp.db"} 1`,
-		`tunneld_handshake_failures_total{listener="tcp.db"} 1`,
+		`tunneld_handshake_failures_total{listener="tcp.db",reason="timeout"} 1`,
 		`tunneld_handshakes_yielded_total{listener="tcp.db"} 1`,
 		`tunneld_probes_total{listener="tcp.db"} 1`,
 		`tunneld_login_challenges_total{listener="tcp.db"} 1`,
@@ -176,6 +176,7 @@ func TestScrape(t *testing.T) {
 		`tunneld_log_lines_dropped_total 21`,
 		`tunneld_upstream_credential_expires_timestamp_seconds{upstream="soht.y"} 1.767326645e+09`,
 		`tunneld_upstream_certificate_expires_timestamp_seconds{upstream="soht.y"} 1.767323045e+09`,
+		`tunneld_listener_certificate_expires_timestamp_seconds{listener="tcp.web"} 1.767323045e+09`,
 		`tunneld_upstream_file_problem{upstream="soht.y"} 1`,
 		`tunneld_listener_file_problem{listener="tcp.web"} 1`,
 		`tunneld_listener_file_problem{listener="tcp.db"} 0`,
@@ -268,7 +269,7 @@ func TestRetain(t *testing.T) {
 	m.Retain(set(), set(), set())
 	for _, s := range scrape(t, m) {
 		// What the status has comes and goes with it.
-		if strings.Contains(s, "listener=") && !strings.HasPrefix(s, "tunneld_listener_file_problem") || strings.Contains(s, "tunneld_dial") {
+		if strings.Contains(s, "listener=") && !strings.HasPrefix(s, "tunneld_listener_") || strings.Contains(s, "tunneld_dial") {
 			t.Errorf("left: %s", s)
 		}
 	}
@@ -286,7 +287,7 @@ func TestRetainOfStragglers(t *testing.T) {
 	m.Retain(set(), set(), set())
 	for _, s := range scrape(t, m) {
 		// What the status has comes and goes with it.
-		if strings.Contains(s, "listener=") && !strings.HasPrefix(s, "tunneld_listener_file_problem") || strings.Contains(s, "tunneld_dial") {
+		if strings.Contains(s, "listener=") && !strings.HasPrefix(s, "tunneld_listener_") || strings.Contains(s, "tunneld_dial") {
 			t.Errorf("left: %s", s)
 		}
 	}

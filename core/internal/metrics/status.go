@@ -27,6 +27,7 @@ var (
 	credRenewed = desc("upstream_credential_renewed_timestamp_seconds", "When the credential was last renewed; absent if there is none.", "upstream")
 	certExpires = desc("upstream_certificate_expires_timestamp_seconds", "When the first of the upstream's client certificates from files expires; absent if there is none.", "upstream")
 	fileProblem = desc("upstream_file_problem", "1 while a followed file of the upstream is unusable and its old content stays in use, otherwise 0.", "upstream")
+	listenCert  = desc("listener_certificate_expires_timestamp_seconds", "When the first of the listener's certificates from files expires; absent if there is none.", "listener")
 	listenFile  = desc("listener_file_problem", "1 while a file that the listener's block reads or names is unusable, or a part of it, otherwise 0.", "listener")
 	upConns     = desc("upstream_connections", "Open connections through the upstream, dials in progress included.", "upstream")
 	upLimit     = desc("upstream_max_connections", "The upstream's max_connections; absent if there is no limit.", "upstream")
@@ -55,7 +56,7 @@ var (
 func (c statusCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		generation, reloads, lastReloadOK, lastReloadAt, lastReloadDur, logDropped,
-		upstreamUp, upUsable, credExpires, credRenewed, certExpires, fileProblem, listenFile, upConns, upLimit, upWaiting, unreleased,
+		upstreamUp, upUsable, credExpires, credRenewed, certExpires, fileProblem, listenCert, listenFile, upConns, upLimit, upWaiting, unreleased,
 		pluginUp, pluginStatus, pluginRestarts, pluginExit, pluginOpen, pluginRetired,
 		pumpWorkers, pipesInUse, pipesIdle, pipesMade, pipesRefused, pipesSmall, buffersInUse, buffersMade,
 	} {
@@ -77,6 +78,7 @@ func (c statusCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	w.counter(logDropped, float64(s.LogDropped))
 	for _, l := range s.Listeners {
+		w.time(listenCert, firstEnd(l.Certificates), l.ID)
 		w.gauge(listenFile, truth(l.FileProblem != ""), l.ID)
 	}
 	for _, u := range s.Upstreams {
@@ -86,13 +88,7 @@ func (c statusCollector) Collect(out chan<- prometheus.Metric) {
 		w.gauge(upUsable, truth(u.Unusable == nil), u.ID)
 		w.time(credExpires, u.CredentialExpires, u.ID)
 		w.time(credRenewed, u.CredentialRenewed, u.ID)
-		var first time.Time
-		for _, c := range u.Certificates {
-			if first.IsZero() || c.NotAfter.Before(first) {
-				first = c.NotAfter
-			}
-		}
-		w.time(certExpires, first, u.ID)
+		w.time(certExpires, firstEnd(u.Certificates), u.ID)
 		w.gauge(fileProblem, truth(u.FileProblem != ""), u.ID)
 		w.gauge(upConns, float64(u.Connections), u.ID)
 		if u.MaxConnections > 0 {
@@ -103,6 +99,16 @@ func (c statusCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	w.plugins(s.Plugins)
 	w.pump(s.Pump)
+}
+
+// firstEnd is when the first of the certificates ends; zero: there is none.
+func firstEnd(all []status.Certificate) (first time.Time) {
+	for _, c := range all {
+		if first.IsZero() || c.NotAfter.Before(first) {
+			first = c.NotAfter
+		}
+	}
+	return first
 }
 
 // writer sends metrics to a scrape.

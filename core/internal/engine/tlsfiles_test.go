@@ -138,22 +138,22 @@ route "r" {
 // is of no use from the beginning is told, and no client is kept that nobody has.
 func TestTLSClients(t *testing.T) {
 	log := logtest.New(patience)
-	all := newTLSClients(&follow.Follower{Settle: time.Millisecond}, slog.New(slog.NewJSONHandler(log, nil)))
+	all := newTLSFiles(&follow.Follower{Settle: time.Millisecond}, slog.New(slog.NewJSONHandler(log, nil)))
 	defer all.retain(nil)
 	id := newIdentity(t)
 	authority := tlsconf.ClientOptions{CAFile: id.cert}
-	first := all.of("direct.d", authority)
-	if all.of("direct.d", authority) != first || all.of("direct.e", authority) == first {
+	first := all.client("direct.d", authority)
+	if all.client("direct.d", authority) != first || all.client("direct.e", authority) == first {
 		t.Error("each upstream has one client")
 	}
 	both := tlsconf.ClientOptions{CAFile: filepath.Join(t.TempDir(), "ca.pem"), CertFile: id.cert, KeyFile: id.key}
-	all.of("direct.d", both)
-	all.of("direct.d", tlsconf.ClientOptions{CAFile: both.CAFile})
-	certificates, problem := all.state("direct.d")
+	all.client("direct.d", both)
+	all.client("direct.d", tlsconf.ClientOptions{CAFile: both.CAFile})
+	certificates, problem := all.state(ofUpstream, "direct.d")
 	if len(certificates) != 0 || strings.Count(problem, both.CAFile) != 1 {
 		t.Errorf("%v, %q", certificates, problem)
 	}
-	if certificates, problem := all.state("direct.e"); len(certificates) > 0 || problem != "" {
+	if certificates, problem := all.state(ofUpstream, "direct.e"); len(certificates) > 0 || problem != "" {
 		t.Errorf("of another: %v, %q", certificates, problem)
 	}
 	log.Await(t, 2, "level", "WARN", "upstream", "direct.d", "msg", "the files of a tls block cannot be used: connections fail until they can")
@@ -163,11 +163,11 @@ func TestTLSClients(t *testing.T) {
 	}
 	put(t, both.CAFile, string(was))
 	log.Await(t, 2, "level", "INFO", "upstream", "direct.d", "msg", "the files of a tls block have changed, and are in use")
-	if certificates, problem := all.state("direct.d"); len(certificates) != 1 || problem != "" {
+	if certificates, problem := all.state(ofUpstream, "direct.d"); len(certificates) != 1 || problem != "" {
 		t.Errorf("once it is there: %v, %q", certificates, problem)
 	}
-	all.retain(map[tlsKey]bool{{"direct.d", authority}: true})
-	if len(all.byKey) != 1 || all.of("direct.d", authority) != first {
+	all.retain(map[tlsKey]bool{clientKey("direct.d", authority): true})
+	if len(all.byKey) != 1 || all.client("direct.d", authority) != first {
 		t.Errorf("%d clients are kept", len(all.byKey))
 	}
 }

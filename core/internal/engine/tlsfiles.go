@@ -1,0 +1,153 @@
+package engine
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/tunneld/tunneld/core/status"
+	"github.com/tunneld/tunneld/internal/follow"
+	"github.com/tunneld/tunneld/internal/tlsconf"
+)
+
+// tlsFiles are the TLS clients of the direct upstreams and the TLS servers of the
+// listeners, whose files are followed. Each outlives generations as long as its block has
+// the same options, and with it what its files last held that was of use, and its sessions.
+type tlsFiles struct {
+	follower *follow.Follower
+	log      *slog.Logger
+
+	mu    sync.Mutex
+	byKey map[tlsKey]*tlsFile
+}
+
+// tlsKey is a block with its options, which are comparable.
+type tlsKey struct {
+	kind    string // ofUpstream or ofListener
+	id      string
+	options any
+}
+
+// The kinds of blocks, as the log names them.
+const (
+	ofUpstream = "upstream"
+	ofListener = "listener"
+)
+
+func clientKey(upstream string, o tlsconf.ClientOptions) tlsKey {
+	return tlsKey{ofUpstream, upstream, o}
+}
+
+func serverKey(listener string, o tlsconf.ServerOptions) tlsKey {
+	return tlsKey{ofListener, listener, fmt.Sprintf("%#v", o)} // names of files, and no pointers
+}
+
+// tlsSide is a client or a server.
+type tlsSide interface {
+	Follow(by *follow.Follower, report func(error)) error
+	Stop()
+	Check() error
+	Certificates() []tlsconf.Certificate
+}
+
+type tlsFile struct {
+	tlsSide
+	problem string // why what the files hold now is not in use
+}
+
+func newTLSFiles(by *follow.Follower, log *slog.Logger) *tlsFiles {
+	return &tlsFiles{follower: by, log: log, byKey: map[tlsKey]*tlsFile{}}
+}
+
+// client returns the client of an upstream, which is made where there is none. It is called
+// with turn held.
+func (all *tlsFiles) client(upstream string, o tlsconf.ClientOptions) *tlsconf.Client {
+	return all.of(clientKey(upstream, o), func() tlsSide { return tlsconf.NewClient(o) }).(*tlsconf.Client)
+}
+
+// server is the same for a listener.
+func (all *tlsFiles) server(listener string, o tlsconf.ServerOptions) *tlsconf.Server {
+	return all.of(serverKey(listener, o), func() tlsSide { return tlsconf.NewServer(o) }).(*tlsconf.Server)
+}
+
+func (all *tlsFiles) of(key tlsKey, made func() tlsSide) tlsSide {
+	all.mu.Lock()
+	f := all.byKey[key]
+	all.mu.Unlock()
+	if f == nil {
+		f = &tlsFile{tlsSide: made()}
+		all.follow(key, f)
+		all.mu.Lock()
+		all.byKey[key] = f
+		all.mu.Unlock()
+	}
+	return f.tlsSide
+}
+
+func (all *tlsFiles) follow(key tlsKey, f *tlsFile) {
+	tell := func(err error) {
+		all.mu.Lock()
+		defer all.mu.Unlock()
+		if f.problem = ""; err != nil {
+			f.problem = "tls: " + err.Error()
+		}
+	}
+	err := f.Follow(all.follower, func(err error) {
+		tell(err)
+		if err != nil {
+			all.log.Warn("a file of a tls block has changed and cannot be used: the old content stays in use", key.kind, key.id, "err", err)
+		} else {
+			all.log.Info("the files of a tls block have changed, and are in use", key.kind, key.id)
+		}
+	})
+	if err != nil {
+		all.log.Warn("the files of a tls block are not followed, but read for each connection", key.kind, key.id, "err", err)
+		return
+	}
+	// The configuration has read them just before, and they may have changed since.
+	if err := f.Check(); err != nil {
+		tell(err)
+		all.log.Warn("the files of a tls block cannot be used: connections fail until they can", key.kind, key.id, "err", err)
+	}
+}
+
+// retain ends those that no block of the generation has; nil: all. A dial or a client of an
+// older generation that still has one reads the files by itself. It is called with turn
+// held.
+func (all *tlsFiles) retain(used map[tlsKey]bool) {
+	all.mu.Lock()
+	var gone []*tlsFile
+	for key, f := range all.byKey {
+		if !used[key] {
+			delete(all.byKey, key)
+			gone = append(gone, f)
+		}
+	}
+	all.mu.Unlock()
+	for _, f := range gone {
+		f.Stop() // it waits for a call, which takes mu
+	}
+}
+
+// state returns the certificates that a block proves itself with, and which of its files
+// cannot be used, and why.
+func (all *tlsFiles) state(kind, id string) (certificates []status.Certificate, problem string) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	var problems []string
+	for key, f := range all.byKey {
+		if key.kind != kind || key.id != id {
+			continue
+		}
+		for _, cert := range f.Certificates() {
+			certificates = append(certificates, status.Certificate{File: cert.File, NotAfter: cert.NotAfter})
+		}
+		if f.problem != "" {
+			problems = append(problems, f.problem)
+		}
+	}
+	slices.Sort(problems)
+	return certificates, strings.Join(slices.Compact(problems), "; ")
+}
