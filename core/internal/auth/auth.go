@@ -109,6 +109,7 @@ func (r *Realm) Check(ctx context.Context, from netip.Prefix, user, password str
 type wanted struct {
 	digest digest // of a user of the configuration
 	hash   string // of one of the file, or the dummy; empty: there is none
+	dummy  string
 	known  bool
 	own    bool // of the configuration
 }
@@ -116,7 +117,7 @@ type wanted struct {
 func (r *Realm) wanted(user string) wanted {
 	w := wanted{}
 	if r.file != nil {
-		w.hash, w.known = r.file.hashOf(user)
+		w.hash, w.dummy, w.known = r.file.hashOf(user)
 	}
 	if d, own := r.users[user]; own {
 		w.digest, w.known, w.own = d, true, true
@@ -152,16 +153,30 @@ func (r *Realm) check(ctx context.Context, user, password string) (bool, error) 
 	if err := r.guard.turns.take(ctx); err != nil {
 		return false, err
 	}
+	defer r.guard.turns.give()
 	err := r.guard.compare([]byte(w.hash), []byte(password))
-	r.guard.turns.give()
 	switch {
 	case err == nil && w.known && !w.own:
 		r.file.remember(user, w.hash, r.guard.digest(user, password, w.hash))
 		return true, nil
 	case err == nil, errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
+		r.guard.evenOut(w, password)
 		return false, nil
 	}
 	return false, err
+}
+
+// evenOut does what a wrong password has cost less than the dummy would have. Each step of
+// the cost doubles the work, so it is that of one dummy of every cost in between.
+func (g *Guard) evenOut(w wanted, password string) {
+	least, notBcrypt := bcrypt.Cost([]byte(w.hash))
+	most, notBcryptToo := bcrypt.Cost([]byte(w.dummy))
+	if notBcrypt != nil || notBcryptToo != nil {
+		return
+	}
+	for cost := least; cost < most; cost++ {
+		_ = g.compare([]byte(dummyOf(cost)), []byte(password)) // no password is right
+	}
 }
 
 // sleepUntil returns at the time, or when ctx has ended.

@@ -227,6 +227,30 @@ func TestUnknownUserCostsACheck(t *testing.T) {
 	})
 }
 
+// TestWrongPasswordCostsTheSame: of a user whose hash costs less than others', and of
+// nobody.
+func TestWrongPasswordCostsTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, work := NewGuard(), 0
+		g.compare = func(hash, _ []byte) error {
+			cost, err := bcrypt.Cost(hash)
+			if err != nil {
+				t.Error(err)
+			}
+			work += 1 << cost
+			return bcrypt.ErrMismatchedHashAndPassword
+		}
+		r := g.Realm(holding(Options{}, &content{hashes: map[string]string{"low": dummyOf(4), "mid": dummyOf(6), "high": dummyOf(9)}, dummy: dummyOf(9)}))
+		for i, user := range []string{"low", "mid", "high", "nobody"} {
+			work = 0
+			wants(t, r, from(i), user, "wrong", false)
+			if work != 1<<9 {
+				t.Errorf("%s: %d rounds, want %d", user, work, 1<<9)
+			}
+		}
+	})
+}
+
 // TestCheckFails: an error of bcrypt's own lets nobody in, and nobody wait.
 func TestCheckFails(t *testing.T) {
 	c := count(0)

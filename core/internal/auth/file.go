@@ -28,15 +28,15 @@ func newFile(path string, now *content) *file {
 	return &file{path: path, now: now, remembered: map[string]remembered{}}
 }
 
-// hashOf returns a user's hash, or where there is no such user the one to check against
+// hashOf returns a user's hash, or where there is no such user the dummy to check against
 // instead.
-func (f *file) hashOf(user string) (hash string, known bool) {
+func (f *file) hashOf(user string) (hash, dummy string, known bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if hash, known = f.now.hashes[user]; known {
-		return hash, true
+		return hash, f.now.dummy, true
 	}
-	return f.now.dummy, false
+	return f.now.dummy, f.now.dummy, false
 }
 
 func (f *file) remembers(user string, login digest) bool {

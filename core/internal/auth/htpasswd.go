@@ -103,9 +103,14 @@ func parse(path string, data []byte) *content {
 		c.problems = append(c.problems, Problem{File: path, Text: "it has no user who can log in"})
 		return c
 	}
-	// No password is known for this hash, so that nobody has to make it.
-	c.dummy = fmt.Sprintf("$2a$%02d$%s", cost, strings.Repeat("t", saltAndDigest))
+	c.dummy = dummyOf(cost)
 	return c
+}
+
+// dummyOf is a hash of this cost for which no password is known, so that nobody has to make
+// it.
+func dummyOf(cost int) string {
+	return fmt.Sprintf("$2a$%02d$%s", cost, strings.Repeat("t", saltAndDigest))
 }
 
 // saltAndDigest is how long the two are in a hash.

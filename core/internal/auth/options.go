@@ -82,6 +82,8 @@ func UserProblem(user string) string {
 		return "a user's name is not UTF-8"
 	case strings.ContainsFunc(user, unicode.IsControl):
 		return "a user's name has a control character"
+	case strings.TrimSpace(user) != user:
+		return "a user's name begins or ends with a space"
 	}
 	return ""
 }

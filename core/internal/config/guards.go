@@ -98,8 +98,24 @@ func oneOf(ways []string, where, orElse string) string {
 	return strings.Join(append(todo, orElse), ", or ") + "."
 }
 
-// everybody are networks of which a list of clients that has one whole is none: all of
-// IPv4, and what of IPv6 is given out on the Internet.
-var everybody = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("2000::/3")}
+// everybody has, by family, what clients on the Internet can have as addresses: a list that
+// has all of it is none. Of IPv4 that is all but 0.0.0.0/8, 127.0.0.0/8 and what begins at
+// 224.0.0.0; of IPv6 it is where all lies that IANA has given out.
+var everybody = [][]netip.Prefix{
+	prefixes("1.0.0.0/8", "2.0.0.0/7", "4.0.0.0/6", "8.0.0.0/5", "16.0.0.0/4", "32.0.0.0/3", "64.0.0.0/3", "96.0.0.0/4",
+		"112.0.0.0/5", "120.0.0.0/6", "124.0.0.0/7", "126.0.0.0/8", "128.0.0.0/2", "192.0.0.0/3"),
+	prefixes("2000::/4"),
+}
 
-func letsEverybodyIn(s cidr.Set) bool { return slices.ContainsFunc(everybody, s.Covers) }
+func prefixes(written ...string) (all []netip.Prefix) {
+	for _, s := range written {
+		all = append(all, netip.MustParsePrefix(s))
+	}
+	return all
+}
+
+func letsEverybodyIn(s cidr.Set) bool {
+	return slices.ContainsFunc(everybody, func(family []netip.Prefix) bool {
+		return !slices.ContainsFunc(family, func(n netip.Prefix) bool { return !s.Covers(n) })
+	})
+}

@@ -75,6 +75,17 @@ func (p *parser) resolvedElsewhere() {
 	}
 }
 
+// uncheckedNames says, where that is so, that a proxy resolves the names that clients of a
+// listener ask for; otherwise it is empty.
+func (c *Config) uncheckedNames(l Listener) string {
+	for _, u := range c.directOf(l) {
+		if !u.Common.Via.IsZero() {
+			return fmt.Sprintf(" This holds for IP addresses alone where upstream.%s is used: its proxy resolves names, and has to refuse those that lead to it or its network.", u.ID())
+		}
+	}
+	return ""
+}
+
 // TargetNotes name the listeners whose clients a direct upstream no longer connects to this
 // machine, unless the block has a rule of its own: an empty list is one. The first version
 // had no such rule.
@@ -85,7 +96,7 @@ func (c *Config) TargetNotes() (notes diag.Diagnostics) {
 			continue
 		}
 		one := c.BlockDiagnostic("listener."+l.ID(), "", "Clients cannot reach this machine's own services by default",
-			`Loopback, link-local and multicast addresses, this machine's own and those of cloud metadata services are refused. To allow one, write for example allow_targets = ["0.0.0.0/0", "::/0", "127.0.0.1/32"]; allow_targets = [] keeps the default.`)
+			`Loopback, link-local and multicast addresses, this machine's own and those of cloud metadata services are refused. To allow one, write for example allow_targets = ["0.0.0.0/0", "::/0", "127.0.0.1/32"]; allow_targets = [] keeps the default.`+c.uncheckedNames(l))
 		one.Warning, one.Note = true, true
 		notes = append(notes, one)
 	}

@@ -69,15 +69,15 @@ func naive(a netip.Addr, deny, allow, own []netip.Prefix) bool {
 		for _, n := range deny {
 			ok = ok && !as(n).has(bits)
 		}
-		byDefault := false
+		loopback := false
 		for _, d := range denials {
 			if set := as(d.network); set.has(bits) {
-				byDefault = true
+				loopback = loopback || strings.Contains(d.name, "loopback") || strings.Contains(d.name, "unspecified")
 				ok = ok && slices.ContainsFunc(allow, in(set))
 			}
 		}
 		for _, n := range own {
-			if set := as(n); !byDefault && set.has(bits) {
+			if set := as(n); !loopback && set.has(bits) {
 				ok = ok && slices.ContainsFunc(allow, in(set))
 			}
 		}
@@ -106,7 +106,7 @@ func naive(a netip.Addr, deny, allow, own []netip.Prefix) bool {
 
 // palette are addresses of which the fuzzed ones differ in a few bits.
 var palette = []string{
-	"0.0.0.0", "127.0.0.1", "169.254.169.254", "224.0.0.1", "255.255.255.255", "10.1.2.3", "192.168.77.9", "8.8.8.8", "100.100.100.200",
+	"0.0.0.0", "127.0.0.1", "169.254.169.254", "169.254.7.7", "224.0.0.1", "255.255.255.255", "10.1.2.3", "192.168.77.9", "8.8.8.8", "100.100.100.200",
 	"::", "::1", "fe80::1", "fd00:ec2::254", "ff02::1", "2001:db8::3", "::127.0.0.1", "::ffff:127.0.0.1", "::ffff:0:10.1.2.3",
 	"64:ff9b::127.0.0.1", "64:ff9b::10.1.2.3", "64:ff9b:1::127.0.0.1", "64:ff9b:1:7f00:0:100::", "64:ff9b:1:7f:0:1::", "64:ff9b:1:0:7f:0:100::", "64:ff9b:1:a01:2:300::", "2002:7f00:1::1",
 }
@@ -143,7 +143,7 @@ func FuzzPolicy(f *testing.F) {
 		p := New(Options{Deny: denied, Allow: allowed, Own: ownAre(t, machine)})
 		err := p.Check(a)
 		if want := naive(a, denied, allowed, []netip.Prefix{
-			netip.MustParsePrefix("10.1.2.3/32"), netip.MustParsePrefix("2001:db8::3/128"), netip.MustParsePrefix("192.168.77.1/32"), netip.MustParsePrefix("192.168.77.0/24"),
+			netip.MustParsePrefix("10.1.2.3/32"), netip.MustParsePrefix("2001:db8::3/128"), netip.MustParsePrefix("fe80::3/128"), netip.MustParsePrefix("169.254.7.7/32"), netip.MustParsePrefix("192.168.77.1/32"), netip.MustParsePrefix("192.168.77.0/24"),
 		}); (err == nil) != want {
 			t.Errorf("%s with deny %s and allow %s: %v, want allowed %v", a, denied, allowed, err, want)
 		}

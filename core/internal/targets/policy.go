@@ -44,17 +44,14 @@ func (p *Policy) Check(a netip.Addr) error {
 		return &Refusal{Addr: a, policy: p, by: allowTargets}
 	}
 	for _, f := range forms {
-		byDefault := false
 		for _, d := range denials {
-			if d.network.Contains(f.addr) {
-				byDefault = true
-				// Of two networks that both have an address, the longer prefix lies within.
-				if named < f.bits(d.network.Bits()) {
-					return &Refusal{Addr: a, policy: p, form: f, by: defaults, network: d.network, what: d.name}
-				}
+			// Of two networks that both have an address, the longer prefix lies within.
+			if d.network.Contains(f.addr) && named < f.bits(d.network.Bits()) {
+				return &Refusal{Addr: a, policy: p, form: f, by: defaults, network: d.network, what: d.name}
 			}
 		}
-		if byDefault || named >= f.bits(f.addr.BitLen()) {
+		// Who allows a loopback network means this machine.
+		if isLoopback(f.addr) || named >= f.bits(f.addr.BitLen()) {
 			continue
 		}
 		own, err := p.o.Own.network(f.addr)
@@ -66,6 +63,11 @@ func (p *Policy) Check(a netip.Addr) error {
 		}
 	}
 	return nil
+}
+
+// isLoopback says whether Linux takes an address for loopback: an unspecified one, too.
+func isLoopback(a netip.Addr) bool {
+	return a.IsLoopback() || a.IsUnspecified() || a.Is4() && a.As4()[0] == 0
 }
 
 // named is the length of the longest element of Allow that has the address; -1: none has.

@@ -29,7 +29,7 @@ func ownAre(t testing.TB, written string) *Own {
 }
 
 // machine is what the machine of the tests has.
-const machine = "127.0.0.1 127.0.0.0/8 ::1 10.1.2.3 2001:db8::3 fe80::3 192.168.77.1 192.168.77.0/24"
+const machine = "127.0.0.1 127.0.0.0/8 ::1 10.1.2.3 2001:db8::3 fe80::3 169.254.7.7 192.168.77.1 192.168.77.0/24"
 
 func TestPolicy(t *testing.T) {
 	for _, tt := range []struct {
@@ -92,9 +92,9 @@ func TestPolicy(t *testing.T) {
 		{allow: "192.168.77.0/25", allowed: "192.168.77.99", refused: map[string]string{"192.168.77.199": "not in"}},
 		{allow: "192.168.0.0/16", allowed: "192.168.78.1", refused: map[string]string{"192.168.77.99": "this machine"}},
 		{
-			// A metadata service is not opened by the network around it.
-			allow: "169.254.0.0/16 fe80::/10", allowed: "169.254.1.1 fe80::1 fe80::3",
-			refused: map[string]string{"169.254.169.254": "a cloud's metadata service"},
+			// A metadata service is not opened by the network around it, nor is this machine.
+			allow: "169.254.0.0/16 fe80::/10", allowed: "169.254.1.1 fe80::1",
+			refused: map[string]string{"169.254.169.254": "a cloud's metadata service", "169.254.7.7": "this machine", "fe80::3": "this machine", "fe80::3%eth0": "this machine"},
 		},
 		{allow: "169.254.169.254 fd00:ec2::254", allowed: "169.254.169.254 fd00:ec2::254 ::ffff:169.254.169.254", refused: map[string]string{"169.254.169.253": "not in", "64:ff9b::169.254.169.254": "not in"}},
 		{allow: "64:ff9b::/96 ::/96", allowed: "64:ff9b::808:808", refused: map[string]string{"64:ff9b::127.0.0.1": "loopback", "::127.0.0.1": "loopback", "::1": "loopback", "::": "unspecified"}},
