@@ -79,6 +79,7 @@ type Engine struct {
 	repeats        *repeats
 	followed       *followed
 	tls            *tlsFiles
+	expiry         *expiry
 	logins         *logins
 	own            *targets.Own
 	control        *control.Server
@@ -195,6 +196,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 	e.followed = newFollowed(e)
 	e.tls = newTLSFiles(&e.followed.follower, e.log)
 	e.logins = newLogins(&e.followed.follower, e.log)
+	e.expiry = newExpiry(e.log, e.Status)
 	e.metrics = metrics.New(opts.Version, e.Status)
 	e.control = control.NewServer(e, e.log)
 	e.dialing, e.stopDialing = context.WithCancelCause(context.Background())
@@ -342,6 +344,7 @@ func (e *Engine) stop(ctx context.Context) error {
 // unfollow ends the following of files. It comes once nobody dials any more: what a file
 // system holds up may make it wait for a second or two.
 func (e *Engine) unfollow() {
+	e.expiry.stop()
 	e.followed.forget()
 	e.tls.retain(nil)
 	e.logins.retain(nil)

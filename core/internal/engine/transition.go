@@ -123,6 +123,7 @@ func (t *transition) retire() {
 	e.tls.retain(t.next.secured)
 	e.logins.retain(t.next.asking)
 	e.running = append(e.running, t.plugins.started...)
+	e.expiry.begin(t.like == nil)
 	if t.old == nil {
 		return
 	}
