@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/tunneld/tunneld/core"
 	"github.com/tunneld/tunneld/core/diag"
+	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 )
 
@@ -48,13 +50,24 @@ func surround(t *testing.T) surroundings {
 			t.Fatal(err)
 		}
 	}
+	folder := t.TempDir()
+	signer := nettest.NewAuthority(t, "of the documentation")
+	files := map[string][]byte{"clients.pem": signer.PEM()}
+	for _, name := range []string{"proxy", "shop", "wildcard"} {
+		files[name+".pem"], files[name+".key"] = signer.Issue(t, &x509.Certificate{DNSNames: []string{name + ".example"}})
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for key, value := range emu.Credentials() {
 		if err := os.WriteFile(filepath.Join(binding, key), []byte(value), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// COMMAND is what an example's kit.hcl has for the program that is built of it.
-	return surroundings{strings.NewReplacer("COMMAND", "/opt/plugin", "/run/secrets", secrets, "/etc/secrets/sapcp/connectivity/my-connectivity", binding)}
+	return surroundings{strings.NewReplacer("COMMAND", "/opt/plugin", "/etc/tunneld", folder, "/run/secrets", secrets, "/etc/secrets/sapcp/connectivity/my-connectivity", binding)}
 }
 
 // valid checks one configuration with its plugins. Where it has a plugin of a

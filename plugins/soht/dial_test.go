@@ -131,11 +131,7 @@ func hangingUp(t *testing.T, f func(*net.TCPConn)) string {
 }
 
 func TestDialFailures(t *testing.T) {
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = closed.Close()
+	closed := nettest.FreeAddress(t) // which no emulator is given later
 	s := emulate(t, sohtemu.Options{})
 	silent := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Silent: true}}}})
 	cutShort := emulate(t, sohtemu.Options{Faults: sohtemu.Faults{On: map[string]sohtemu.Fault{"open": {Cut: true}}}})
@@ -152,17 +148,17 @@ func TestDialFailures(t *testing.T) {
 		stage  sdk.Stage
 		reason sdk.Reason
 	}{
-		{"nobody listens", values{"url": "http://" + closed.Addr().String() + "/"}, "db:1", sdk.StageConnect, sdk.ReasonRefused},
-		{"target refuses", values{"url": s.URL()}, closed.Addr().String(), sdk.StageRequest, sdk.ReasonRefused},
+		{"nobody listens", values{"url": "http://" + closed + "/"}, "db:1", sdk.StageConnect, sdk.ReasonRefused},
+		{"target refuses", values{"url": s.URL()}, closed, sdk.StageRequest, sdk.ReasonRefused},
 		{"target unknown", values{"url": s.URL()}, "db.corp:1", sdk.StageRequest, sdk.ReasonNotFound},
 		{"no port", values{"url": s.URL()}, "db", sdk.StageRequest, sdk.ReasonUnreachable},
 		{"another path", values{"url": "http://" + s.Addr() + "/else"}, "db:1", sdk.StageRequest, sdk.ReasonNotFound},
 		{"hangs up", values{"url": "http://" + hangingUp(t, func(*net.TCPConn) {})}, "db:1", sdk.StageRequest, sdk.ReasonProtocol},
 		{"no HTTP", values{"url": "http://" + hangingUp(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, "SSH-2.0-x\r\n") })}, "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
-		{"no such proxy", values{"url": s.URL(), "via": "http://" + closed.Addr().String()}, "db:1", sdk.StageConnect, sdk.ReasonRefused},
+		{"no such proxy", values{"url": s.URL(), "via": "http://" + closed}, "db:1", sdk.StageConnect, sdk.ReasonRefused},
 		{"another status", values{"url": busy.URL()}, "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
 		{"silent", values{"url": silent.URL(), "timeouts": values{"handshake": "50ms"}}, "db:1", sdk.StageRequest, sdk.ReasonTimeout},
-		{"cut short", values{"url": cutShort.URL()}, closed.Addr().String(), sdk.StageRequest, sdk.ReasonUnavailable},
+		{"cut short", values{"url": cutShort.URL()}, closed, sdk.StageRequest, sdk.ReasonUnavailable},
 		{"half the word", answer("SUCC"), "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
 		{"nothing", answer(""), "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
 		{"no id", answer("SUCCESS\n"), "db:1", sdk.StageRequest, sdk.ReasonUnavailable},
