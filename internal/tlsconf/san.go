@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"unicode"
 
 	"github.com/tunneld/tunneld/internal/hostname"
 )
@@ -60,21 +61,17 @@ func shown(s string) bool {
 	return s != "" && len(s) <= maxSAN && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
+// dnsName takes no wildcard: a certificate with one is a server's, for names of others.
 func dnsName(s string) (san, bool) {
-	s = strings.ToLower(hostname.WithoutDot(s))
-	return san{dnsForm, "", s}, shown(s) && !hasEmptyLabel(s)
+	domain, err := parseDomain(s)
+	return san{dnsForm, "", domain}, err == nil && shown(s) && !strings.Contains(s, "*")
 }
-
-func hasEmptyLabel(s string) bool { return strings.Contains("."+s+".", "..") }
 
 // emailName leaves the case before the @ alone (RFC 5280, section 7.5).
 func emailName(s string) (san, bool) {
-	i := strings.LastIndexByte(s, '@')
-	if i < 1 || !shown(s) {
-		return san{}, false
-	}
-	domain := strings.ToLower(s[i:])
-	return san{emailForm, s[:i], domain}, !hasEmptyLabel(domain[1:])
+	mailbox, domain, found := strings.Cut(s, "@")
+	d, ok := dnsName(domain)
+	return san{emailForm, mailbox, "@" + d.tail}, found && ok && shown(s) && mailbox != ""
 }
 
 // uriName takes no URI that means another one to who decodes it or resolves its dots, and
@@ -106,12 +103,17 @@ func splitURI(s string) san {
 	return san{uriForm, s[:head], s[head:]}
 }
 
-// isPlainURI says whether a URI has no "..", also not percent-encoded, and no
-// percent-encoded slash.
+// isPlainURI says whether a URI has neither ".." nor a segment ".", also not
+// percent-encoded, and nothing percent-encoded that would be a delimiter or a control
+// character.
 func isPlainURI(s string) bool {
-	slashes := strings.Count(s, "/")
+	delimiters := func(s string) int {
+		return strings.Count(s, "/") + strings.Count(s, "?") + strings.Count(s, "#")
+	}
+	written := delimiters(s)
 	for {
-		if strings.Contains(s, "..") || strings.Count(s, "/") != slashes {
+		if strings.Contains(s, "..") || strings.Contains(s+"/", "/./") || delimiters(s) != written ||
+			strings.ContainsFunc(s, func(r rune) bool { return r == '\\' || unicode.IsControl(r) }) {
 			return false
 		}
 		decoded, err := url.PathUnescape(s)

@@ -57,6 +57,9 @@ func (p *parser) listenerTLS(v schema.Values, b *hclsyntax.Block) *ListenerTLS {
 		MinVersion: block.Text("min_version"), MaxVersion: block.Text("max_version"),
 		CipherSuites: block.List("cipher_suites"), ALPN: block.List("alpn"),
 	}
+	if list, given := block["allow_san"].([]any); given && len(list) == 0 {
+		p.errorAt(locate(b, "tls", "allow_san"), `"allow_san" is empty`, "It would let everybody in who has a certificate of client_ca_file. Name whose certificates are let in, or leave it out if all are.")
+	}
 	var places [][]string // of the pairs
 	add := func(in schema.Values, place ...string) {
 		if pair := (tlsconf.Pair{CertFile: in.Text("cert_file"), KeyFile: in.Text("key_file")}); pair.CertFile != "" && pair.KeyFile != "" {

@@ -33,11 +33,13 @@ const (
 	tlsMemory = 24 << 10
 	// maxFlight bounds what a client may send after its ClientHello until the handshake
 	// is over, in bytes: its certificates, and the first of the tunnel's bytes if they
-	// come along. crypto/tls takes a message of 256 KiB.
-	maxFlight = 64 << 10
+	// come along. crypto/tls takes a message of 256 KiB. Three certificates with RSA keys of
+	// 4096 bits have some 6 KiB.
+	maxFlight = 16 << 10
 	// flightMemory is what crypto/tls holds for each byte of that: the message as it
-	// comes, in a buffer that has grown, as a whole, and as its fields.
-	flightMemory = 4
+	// comes, in a buffer that has grown, as a whole, and as its fields, of which a
+	// certificate with thousands of short names has most: 31 bytes were measured.
+	flightMemory = 32
 )
 
 // tlsError is of the TLS handshake with a client.
@@ -129,8 +131,13 @@ func failedTLS(hello *clienthello.Hello, config *tls.Config, err error) *Failure
 	if infoErr != nil {
 		info = &clienthello.Info{} // crypto/tls says so as well
 	}
+	hint := tlsHint(info, config, err)
+	var unverified *tls.CertificateVerificationError
+	if errors.As(err, &unverified) {
+		err = errors.New(err.Error()) // without the certificates, until the client is gone
+	}
 	return &Failure{
-		Err:      &tlsError{info.ServerName, tlsHint(info, config, err), err},
+		Err:      &tlsError{info.ServerName, hint, err},
 		Answered: true,
 		Reset:    errors.Is(err, os.ErrDeadlineExceeded),
 	}
