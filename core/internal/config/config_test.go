@@ -80,7 +80,7 @@ func TestExampleHasTheDocumentedDefaults(t *testing.T) {
 	}
 	want.Listeners = append(want.Listeners, wantListener)
 	for _, l := range []Listener{{Kind: "socks5", Name: "apps", Addresses: []string{"127.0.0.1:1080"}}, {Kind: "http", Name: "web", Addresses: []string{"127.0.0.1:3128"}}} {
-		l.Timeout, l.Socket, l.NamesTarget = wantListener.Timeout, socket, true
+		l.Timeout, l.Socket = wantListener.Timeout, socket
 		want.Listeners = append(want.Listeners, l)
 	}
 	for i := range example.Listeners {

@@ -43,9 +43,8 @@ var guards = []guard{
 // ways are the guards that the listener could have, as they are written; of those that ask
 // clients who they are alone, or of all.
 func (l Listener) ways(asks bool) (written []string) {
-	kind, _ := listen.FindKind(l.Kind) // one that is not there was reported
 	for _, g := range guards {
-		if (g.can == nil || g.can(kind)) && (g.asks || !asks) {
+		if (g.can == nil || g.can(l.kind())) && (g.asks || !asks) {
 			written = append(written, g.written)
 		}
 	}

@@ -50,10 +50,8 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 		l.Target = target
 	}
 	p.listenerTimes(l.Timeout, b)
-	kind, _ := listen.FindKind(l.Kind) // the header was checked
-	l.NamesTarget = kind.NamesTarget
 	p.targetRules(&l, v, b)
-	l.Protocol = kind.New(listen.Settings{Target: l.Target, Values: v})
+	l.Protocol = l.kind().New(listen.Settings{Target: l.Target, Values: v})
 	p.cfg.Listeners = append(p.cfg.Listeners, l)
 }
 

@@ -42,7 +42,7 @@ func (p *parser) targetRules(l *Listener, v schema.Values, b *hclsyntax.Block) {
 
 // ChecksTargets says whether clients of a listener name addresses that direct upstreams then
 // dial.
-func (c *Config) ChecksTargets(l Listener) bool { return l.NamesTarget && len(c.directOf(l)) > 0 }
+func (c *Config) ChecksTargets(l Listener) bool { return l.NamesTarget() && len(c.directOf(l)) > 0 }
 
 // directOf are the direct upstreams that routes may send a listener's connections to.
 func (c *Config) directOf(l Listener) (upstreams []Upstream) {

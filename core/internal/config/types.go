@@ -190,14 +190,22 @@ type Listener struct {
 	// Open says that everybody may use the listener who reaches it.
 	Open bool
 	Auth auth.Options // zero: clients are not asked who they are
-	// NamesTarget says that the clients name the target. Which addresses a direct upstream
-	// may then dial is what DenyTargets leaves of AllowTargets; see targets.Policy.
-	NamesTarget               bool
+	// DenyTargets and AllowTargets say, where clients name the target, which addresses a
+	// direct upstream may then dial: what the first leaves of the second; see targets.Policy.
 	DenyTargets, AllowTargets []netip.Prefix
 }
 
 // ID returns "kind.name".
 func (l Listener) ID() string { return l.Kind + "." + l.Name }
+
+// NamesTarget says whether the clients name the target; of the others the configuration does.
+func (l Listener) NamesTarget() bool { return l.kind().NamesTarget }
+
+// kind is the zero value where the header, which was reported, names none.
+func (l Listener) kind() listen.Kind {
+	kind, _ := listen.FindKind(l.Kind)
+	return kind
+}
 
 // ListenerTLS is the tls block of a listener.
 type ListenerTLS struct {

@@ -143,7 +143,7 @@ func newGeneration(number uint64, cfg *config.Config, plugins map[string]*plugin
 		realm, key := logins.of(l.ID(), l.Auth)
 		g.asking[key] = true
 		on := &listener{Listener: l, id: l.ID(), access: cfg.Log.Access, realm: realm}
-		if l.NamesTarget {
+		if l.NamesTarget() {
 			on.allow = targets.New(targets.Options{Listener: "listener." + l.ID(), Deny: l.DenyTargets, Allow: l.AllowTargets, Own: known.own}).Check
 		}
 		if l.TLS != nil {

@@ -97,17 +97,27 @@ var tlsKind = Kind{
 // tlsAlert is a fatal alert as the first record of a server, unencrypted.
 func tlsAlert(alert byte) []byte { return []byte{0x15, 3, 1, 0, 2, 2, alert} }
 
-// withoutTLS is the answer to a client that speaks no TLS where the listener does.
-func withoutTLS(first byte) *Failure {
-	speaks, answer := fmt.Sprintf("an unknown protocol (its first byte is 0x%02x)", first), tlsKind.Foreign
+// recognised is the kind whose protocol a client speaks, known by its first byte. Where none
+// is, it is one without a name, whose clients read answer.
+func recognised(first byte, answer func(speaks string) []byte) Kind {
 	for _, k := range kinds {
 		if k.Begins != nil && k.Begins(first) {
-			speaks, answer = k.Speaks, k.Foreign
+			return k
 		}
 	}
+	return Kind{
+		Speaks:  fmt.Sprintf("an unknown protocol (its first byte is 0x%02x)", first),
+		Astray:  "check what connects to this port: the listener is a proxy, and its clients have to be set to it as such",
+		Foreign: answer,
+	}
+}
+
+// withoutTLS is the answer to a client that speaks no TLS where the listener does.
+func withoutTLS(first byte) *Failure {
+	client := recognised(first, tlsKind.Foreign)
 	return &Failure{
-		Err:    &mistake{fmt.Sprintf("the client speaks %s without TLS, and the listener has a tls block", speaks), "set the client to TLS: https:// where it names an HTTP proxy, and a stunnel or the like in front of a client that has none; or remove the listener's tls block"},
-		Answer: answer(tlsKind.Speaks),
+		Err:    &mistake{fmt.Sprintf("the client speaks %s without TLS, and the listener has a tls block", client.Speaks), "set the client to TLS: https:// where it names an HTTP proxy, and a stunnel or the like in front of a client that has none; or remove the listener's tls block"},
+		Answer: client.Foreign(tlsKind.Speaks),
 	}
 }
 
@@ -115,15 +125,9 @@ func withoutTLS(first byte) *Failure {
 // listener's kind, known by its first byte: in the client's own protocol, where that
 // is known, so that its user reads more than that a connection was closed.
 func wrongProtocol(on Kind, first byte) *Failure {
-	speaks, answer := fmt.Sprintf("an unknown protocol (its first byte is 0x%02x)", first), on.Foreign
-	hint := "check what connects to this port: the listener is a proxy, and its clients have to be set to it as such"
-	for _, k := range kinds {
-		if k.Begins != nil && k.Begins(first) {
-			speaks, answer, hint = k.Speaks, k.Foreign, k.Astray
-		}
-	}
+	client := recognised(first, on.Foreign)
 	return &Failure{
-		Err:    &mistake{fmt.Sprintf("the client speaks %s on a listener of kind %s", speaks, on.Name), hint},
-		Answer: answer(on.Speaks),
+		Err:    &mistake{fmt.Sprintf("the client speaks %s on a listener of kind %s", client.Speaks, on.Name), client.Astray},
+		Answer: client.Foreign(on.Speaks),
 	}
 }
