@@ -22,7 +22,15 @@ import (
 const root = "../.."
 
 // surroundings are what the configurations of the documentation read.
-type surroundings struct{ replace *strings.Replacer }
+type surroundings struct {
+	replace *strings.Replacer
+	signer  *nettest.Authority
+}
+
+// tlsFolder is where they have the files of listeners' tls blocks.
+const tlsFolder = "/etc/tunneld/tls"
+
+var tlsFiles = regexp.MustCompile(tlsFolder + `/([\w.-]+)\.(?:pem|key)"`)
 
 // surround sets the environment and makes the files that are named there; their
 // paths are replaced.
@@ -50,24 +58,39 @@ func surround(t *testing.T) surroundings {
 			t.Fatal(err)
 		}
 	}
-	folder := t.TempDir()
-	signer := nettest.NewAuthority(t, "of the documentation")
-	files := map[string][]byte{"clients.pem": signer.PEM()}
-	for _, name := range []string{"proxy", "shop", "wildcard"} {
-		files[name+".pem"], files[name+".key"] = signer.Issue(t, &x509.Certificate{DNSNames: []string{name + ".example"}})
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for key, value := range emu.Credentials() {
 		if err := os.WriteFile(filepath.Join(binding, key), []byte(value), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// COMMAND is what an example's kit.hcl has for the program that is built of it.
-	return surroundings{strings.NewReplacer("COMMAND", "/opt/plugin", "/etc/tunneld", folder, "/run/secrets", secrets, "/etc/secrets/sapcp/connectivity/my-connectivity", binding)}
+	return surroundings{
+		strings.NewReplacer("COMMAND", "/opt/plugin", "/run/secrets", secrets, "/etc/secrets/sapcp/connectivity/my-connectivity", binding),
+		nettest.NewAuthority(t, "of the documentation"),
+	}
+}
+
+// issue makes what a configuration has in tlsFolder, in a folder that it returns: NAME.pem
+// is a certificate where there is a NAME.key, and an authority elsewhere.
+func (s surroundings) issue(t *testing.T, config string) (folder string) {
+	t.Helper()
+	folder = t.TempDir()
+	write := func(name string, text []byte) {
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range tlsFiles.FindAllStringSubmatch(config, -1) {
+		name := m[1]
+		if !strings.Contains(config, tlsFolder+"/"+name+".key\"") {
+			write(name+".pem", s.signer.PEM())
+			continue
+		}
+		cert, key := s.signer.Issue(t, &x509.Certificate{DNSNames: []string{name + ".example"}})
+		write(name+".pem", cert)
+		write(name+".key", key)
+	}
+	return folder
 }
 
 // valid checks one configuration with its plugins. Where it has a plugin of a
@@ -75,7 +98,8 @@ func surround(t *testing.T) surroundings {
 func (s surroundings) valid(t *testing.T, config string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "tunneld.hcl")
-	if err := os.WriteFile(path, []byte(s.replace.Replace(config)), 0o600); err != nil {
+	text := strings.ReplaceAll(s.replace.Replace(config), tlsFolder, s.issue(t, config))
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	diags, err := core.Validate(t.Context(), options(path))
