@@ -34,7 +34,7 @@ var allowed = map[string][]string{
 	"internal/bare":           {"internal/sockopt"},
 	"internal/listenfds":      {},
 	"internal/clienthello":    {},
-	"internal/tlsconf":        {"internal/follow", "internal/hostname", "internal/userfile"},
+	"internal/tlsconf":        {"internal/bare", "internal/follow", "internal/hostname", "internal/userfile"},
 	"internal/fdtest":         {},
 	"internal/logtest":        {},
 	"internal/freeport":       {},
@@ -59,7 +59,7 @@ var allowed = map[string][]string{
 
 	// What a plugin's author imports.
 	"plugins/sdk":                 {"plugins/sdk/internal/...", "internal/hostname", "internal/pluginwire", "internal/sockopt", "internal/neterr", "internal/nodump", "internal/outbound", "internal/plaintext", "internal/schema", "internal/follow", "internal/tlsconf", "internal/userfile", "proto/tunneld/plugin/v1", "internal/bare"},
-	"plugins/sdk/internal/...":    {"plugins/sdk/internal/...", "internal/pluginwire", "internal/sockopt", "internal/neterr", "proto/tunneld/plugin/v1"},
+	"plugins/sdk/internal/...":    {"plugins/sdk/internal/...", "internal/bare", "internal/pluginwire", "internal/sockopt", "internal/neterr", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest":         {"plugins/sdk", "plugins/sdk/internal/...", "internal/pluginwire", "proto/tunneld/plugin/v1"},
 	"plugins/sdk/sdktest/fixture": {"plugins/sdk"},
 

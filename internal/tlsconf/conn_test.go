@@ -80,11 +80,11 @@ func TestConnEnds(t *testing.T) {
 		own  error // of the peer, which is strict
 	}{
 		"close_notify":               {Ends{Strict: true}, (*tls.Conn).CloseWrite, nil, nil},
-		"strict, FIN":                {Ends{Strict: true}, cut, bare, nil},
+		"strict, FIN":                {Ends{Strict: true}, cut, withoutAlert, nil},
 		"neither":                    {Ends{}, cut, nil, nil},
-		"FIN":                        {Ends{FIN: true}, cut, nil, bare},
-		"FIN, close_notify":          {Ends{FIN: true}, (*tls.Conn).CloseWrite, nil, bare},
-		"FIN and strict, FIN":        {Ends{FIN: true, Strict: true}, cut, bare, bare},
+		"FIN":                        {Ends{FIN: true}, cut, nil, withoutAlert},
+		"FIN, close_notify":          {Ends{FIN: true}, (*tls.Conn).CloseWrite, nil, withoutAlert},
+		"FIN and strict, FIN":        {Ends{FIN: true, Strict: true}, cut, withoutAlert, withoutAlert},
 		"close_notify, and then FIN": {Ends{Strict: true}, func(c *tls.Conn) error { return errors.Join(c.CloseWrite(), cut(c)) }, nil, nil},
 	} {
 		for version, number := range bothVersions {

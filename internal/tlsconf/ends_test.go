@@ -48,8 +48,8 @@ func send(t *testing.T, c io.Writer, s string) {
 	}
 }
 
-// bare is the end of a peer that sent no close_notify, as Strict reports it.
-var bare = io.ErrUnexpectedEOF
+// withoutAlert is the end of a peer that sent no close_notify, as Strict reports it.
+var withoutAlert = io.ErrUnexpectedEOF
 
 func TestFIN(t *testing.T) {
 	for name, version := range map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {
@@ -61,7 +61,7 @@ func TestFIN(t *testing.T) {
 				if err := c.CloseWrite(); err != nil {
 					t.Fatal(err)
 				}
-				expect(t, server, "question", bare)
+				expect(t, server, "question", withoutAlert)
 				// The other direction lives on, and ends by close_notify.
 				send(t, server, "answer")
 				if err := server.CloseWrite(); err != nil {
@@ -75,7 +75,7 @@ func TestFIN(t *testing.T) {
 				if err := (FIN{client}).Close(); err != nil {
 					t.Fatal(err)
 				}
-				expect(t, server, "all", bare)
+				expect(t, server, "all", withoutAlert)
 			})
 		}
 	}
@@ -100,7 +100,7 @@ func TestStrict(t *testing.T) {
 		want error
 	}{
 		"close_notify":           {Strict, (*tls.Conn).Close, nil},
-		"FIN":                    {Strict, func(c *tls.Conn) error { return FIN{c}.Close() }, bare},
+		"FIN":                    {Strict, func(c *tls.Conn) error { return FIN{c}.Close() }, withoutAlert},
 		"FIN, without the check": {plain, func(c *tls.Conn) error { return FIN{c}.Close() }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

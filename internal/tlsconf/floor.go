@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 const (
@@ -159,12 +161,7 @@ func (f *floor) fill() (err error) {
 	n := 0
 	waitErr := f.raw.Read(func(fd uintptr) bool {
 		f.buf = inputs.Get().(*[]byte)
-		for {
-			if n, err = syscall.Read(int(fd), *f.buf); !errors.Is(err, syscall.EINTR) {
-				break
-			}
-		}
-		if n > 0 {
+		if n, err = bare.Read(fd, *f.buf); n > 0 {
 			return true
 		}
 		inputs.Put(f.buf)
@@ -174,10 +171,10 @@ func (f *floor) fill() (err error) {
 	switch {
 	case waitErr != nil:
 		return waitErr
+	case err == io.EOF:
+		return io.EOF
 	case err != nil:
 		return &net.OpError{Op: "read", Net: "tcp", Source: f.LocalAddr(), Addr: f.RemoteAddr(), Err: err}
-	case n <= 0:
-		return io.EOF
 	}
 	f.r, f.w = 0, n
 	return nil

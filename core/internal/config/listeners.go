@@ -56,16 +56,25 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 }
 
 // clients reads the lists of who may come in. False: they are not known.
-func (p *parser) clients(l *Listener, v schema.Values, b *hclsyntax.Block) bool {
-	allow, ok1 := p.networks("allow", v, b)
-	deny, ok2 := p.networks("deny", v, b)
+func (p *parser) clients(l *Listener, v schema.Values, b *hclsyntax.Block) (ok bool) {
+	allow, deny, ok := p.denyAllow("deny", "allow", "lets nobody in", v, b)
 	l.Allow, l.Deny = cidr.NewSet(allow), cidr.NewSet(deny)
+	return ok
+}
+
+// denyAllow reads two lists of networks of which the first is asked first; vain is what an
+// element of the second does that the first has whole.
+func (p *parser) denyAllow(denyName, allowName, vain string, v schema.Values, b *hclsyntax.Block) (allow, deny []netip.Prefix, ok bool) {
+	deny, denyOK := p.networks(denyName, v, b)
+	allow, allowOK := p.networks(allowName, v, b)
+	denied := cidr.NewSet(deny)
 	for i, network := range allow {
-		if l.Deny.Covers(network) {
-			p.warnAt(locate(b, "allow", strconv.Itoa(i)), fmt.Sprintf(`Element %d of "allow" lets nobody in`, i+1), `"deny" is asked first, and has all of it. Remove it from one of the two.`)
+		if denied.Covers(network) {
+			p.warnAt(locate(b, allowName, strconv.Itoa(i)), fmt.Sprintf("Element %d of %q %s", i+1, allowName, vain),
+				fmt.Sprintf("%q is asked first, and has all of it. Remove it from one of the two.", denyName))
 		}
 	}
-	return ok1 && ok2
+	return allow, deny, denyOK && allowOK
 }
 
 // networks reads a list of addresses and CIDRs. False: it is another thing, or some of its

@@ -3,13 +3,11 @@ package config
 import (
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/listen"
-	"github.com/tunneld/tunneld/internal/cidr"
 	"github.com/tunneld/tunneld/internal/schema"
 )
 
@@ -26,18 +24,7 @@ func namesTarget(k listen.Kind) bool { return k.NamesTarget }
 
 // targetRules reads where the clients of a listener may go.
 func (p *parser) targetRules(l *Listener, v schema.Values, b *hclsyntax.Block) {
-	l.DenyTargets, _ = p.networks(denyTargets, v, b)
-	var right bool
-	if l.AllowTargets, right = p.networks(allowTargets, v, b); !right {
-		return
-	}
-	denied := cidr.NewSet(l.DenyTargets)
-	for i, network := range l.AllowTargets {
-		if denied.Covers(network) {
-			p.warnAt(locate(b, allowTargets, strconv.Itoa(i)), fmt.Sprintf("Element %d of %q allows nothing", i+1, allowTargets),
-				fmt.Sprintf("%q is asked first, and has all of it. Remove it from one of the two.", denyTargets))
-		}
-	}
+	l.AllowTargets, l.DenyTargets, _ = p.denyAllow(denyTargets, allowTargets, "allows nothing", v, b)
 }
 
 // ChecksTargets says whether clients of a listener name addresses that direct upstreams then
@@ -54,6 +41,17 @@ func (c *Config) directOf(l Listener) (upstreams []Upstream) {
 	return upstreams
 }
 
+// resolver is the ID of a direct upstream whose proxy resolves the names that clients of a
+// listener ask for; empty: there is none.
+func (c *Config) resolver(l Listener) string {
+	for _, u := range c.directOf(l) {
+		if !u.Common.Via.IsZero() {
+			return u.ID()
+		}
+	}
+	return ""
+}
+
 // resolvedElsewhere warns of rules for targets that names get around, since a proxy resolves
 // them.
 func (p *parser) resolvedElsewhere() {
@@ -65,12 +63,9 @@ func (p *parser) resolvedElsewhere() {
 		if len(l.AllowTargets) == 0 {
 			name = denyTargets
 		}
-		for _, u := range p.cfg.directOf(l) {
-			if !u.Common.Via.IsZero() {
-				p.warnAt(locate(p.src.blocks["listener."+l.ID()], name), fmt.Sprintf("%q does not hold for names behind a proxy", name),
-					fmt.Sprintf("The proxy of upstream.%s resolves them itself, so that only IP addresses that a client asks for are checked. Have the proxy refuse the others, or route this listener to an upstream without via.", u.ID()))
-				break
-			}
+		if u := p.cfg.resolver(l); u != "" {
+			p.warnAt(locate(p.src.blocks["listener."+l.ID()], name), fmt.Sprintf("%q does not hold for names behind a proxy", name),
+				fmt.Sprintf("The proxy of upstream.%s resolves them itself, so that only IP addresses that a client asks for are checked. Have the proxy refuse the others, or route this listener to an upstream without via.", u))
 		}
 	}
 }
@@ -78,10 +73,8 @@ func (p *parser) resolvedElsewhere() {
 // uncheckedNames says, where that is so, that a proxy resolves the names that clients of a
 // listener ask for; otherwise it is empty.
 func (c *Config) uncheckedNames(l Listener) string {
-	for _, u := range c.directOf(l) {
-		if !u.Common.Via.IsZero() {
-			return fmt.Sprintf(" This holds for IP addresses alone where upstream.%s is used: its proxy resolves names, and has to refuse those that lead to it or its network.", u.ID())
-		}
+	if u := c.resolver(l); u != "" {
+		return fmt.Sprintf(" This holds for IP addresses alone where upstream.%s is used: its proxy resolves names, and has to refuse those that lead to it or its network.", u)
 	}
 	return ""
 }

@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/tunneld/tunneld/core/internal/auth"
 	"github.com/tunneld/tunneld/internal/follow"
@@ -12,14 +11,13 @@ import (
 
 // logins are the realms of the listeners that ask for a password, whose files are
 // followed. A realm outlives generations as long as its listener has the same users and
-// file, and with it who has logged in. What sources have failed is known of all of them.
+// file, and with it who has logged in; a handshake of an older generation goes by what the
+// file of one that has ended held last. What sources have failed is known of all of them.
 type logins struct {
 	guard    *auth.Guard
 	follower *follow.Follower
 	log      *slog.Logger
-
-	mu    sync.Mutex
-	byKey map[loginKey]*login
+	registry[loginKey, *login]
 }
 
 type loginKey struct {
@@ -33,7 +31,7 @@ type login struct {
 }
 
 func newLogins(by *follow.Follower, log *slog.Logger) *logins {
-	return &logins{guard: auth.NewGuard(), follower: by, log: log, byKey: map[loginKey]*login{}}
+	return &logins{guard: auth.NewGuard(), follower: by, log: log}
 }
 
 // of returns a listener's realm and its key; nil: nobody is asked. It is made where there
@@ -43,15 +41,11 @@ func (all *logins) of(listener string, o auth.Options) (*auth.Realm, loginKey) {
 		return nil, loginKey{}
 	}
 	key := loginKey{listener, all.guard.ID(o)}
-	all.mu.Lock()
-	l := all.byKey[key]
-	all.mu.Unlock()
-	if l == nil || l.unfollowed {
+	l, ok := all.get(key)
+	if !ok || l.unfollowed {
 		l = &login{Realm: all.guard.Realm(o)}
 		l.unfollowed = !all.follow(listener, l.Realm)
-		all.mu.Lock()
-		all.byKey[key] = l
-		all.mu.Unlock()
+		all.put(key, l)
 	}
 	return l.Realm, key
 }
@@ -69,24 +63,6 @@ func (all *logins) follow(listener string, r *auth.Realm) bool {
 		all.log.Warn("an htpasswd file is not followed: a reload is needed when it changes", "listener", listener, "err", err)
 	}
 	return err == nil
-}
-
-// retain ends the realms that no listener of the generation has; nil: all. A handshake of
-// an older generation that still has one goes by what its file held last. It is called
-// with turn held.
-func (all *logins) retain(used map[loginKey]bool) {
-	all.mu.Lock()
-	var gone []*login
-	for key, l := range all.byKey {
-		if !used[key] {
-			delete(all.byKey, key)
-			gone = append(gone, l)
-		}
-	}
-	all.mu.Unlock()
-	for _, l := range gone {
-		l.Stop()
-	}
 }
 
 // problem is what of a listener's htpasswd file cannot be used, and why.

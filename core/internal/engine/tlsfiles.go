@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/follow"
@@ -14,13 +13,12 @@ import (
 
 // tlsFiles are the TLS clients of the direct upstreams and the TLS servers of the
 // listeners, whose files are followed. Each outlives generations as long as its block has
-// the same options, and with it what its files last held that was of use, and its sessions.
+// the same options, and with it what its files last held that was of use, and its sessions. A dial or a client of an older generation that has one which has
+// ended reads the files by itself.
 type tlsFiles struct {
 	follower *follow.Follower
 	log      *slog.Logger
-
-	mu    sync.Mutex
-	byKey map[tlsKey]*tlsFile
+	registry[tlsKey, *tlsFile]
 }
 
 // tlsKey is a block with its options, which are comparable.
@@ -58,7 +56,7 @@ type tlsFile struct {
 }
 
 func newTLSFiles(by *follow.Follower, log *slog.Logger) *tlsFiles {
-	return &tlsFiles{follower: by, log: log, byKey: map[tlsKey]*tlsFile{}}
+	return &tlsFiles{follower: by, log: log}
 }
 
 // client returns the client of an upstream, which is made where there is none. It is called
@@ -73,15 +71,11 @@ func (all *tlsFiles) server(listener string, o tlsconf.ServerOptions) *tlsconf.S
 }
 
 func (all *tlsFiles) of(key tlsKey, made func() tlsSide) tlsSide {
-	all.mu.Lock()
-	f := all.byKey[key]
-	all.mu.Unlock()
-	if f == nil {
+	f, ok := all.get(key)
+	if !ok {
 		f = &tlsFile{tlsSide: made()}
 		all.follow(key, f)
-		all.mu.Lock()
-		all.byKey[key] = f
-		all.mu.Unlock()
+		all.put(key, f)
 	}
 	return f.tlsSide
 }
@@ -110,24 +104,6 @@ func (all *tlsFiles) follow(key tlsKey, f *tlsFile) {
 	if err := f.Check(); err != nil {
 		tell(err)
 		all.log.Warn("the files of a tls block cannot be used: connections fail until they can", key.kind, key.id, "err", err)
-	}
-}
-
-// retain ends those that no block of the generation has; nil: all. A dial or a client of an
-// older generation that still has one reads the files by itself. It is called with turn
-// held.
-func (all *tlsFiles) retain(used map[tlsKey]bool) {
-	all.mu.Lock()
-	var gone []*tlsFile
-	for key, f := range all.byKey {
-		if !used[key] {
-			delete(all.byKey, key)
-			gone = append(gone, f)
-		}
-	}
-	all.mu.Unlock()
-	for _, f := range gone {
-		f.Stop() // it waits for a call, which takes mu
 	}
 }
 

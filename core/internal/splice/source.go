@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"syscall"
+
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 // waiter is a connection that is not a socket and can be waited for without a buffer, as
@@ -67,24 +69,16 @@ func (s *source) next() (buf *[bufferSize]byte, n int, err error) {
 // readSocket is for RawConn.Read. False: there is nothing yet.
 func (s *source) readSocket(fd uintptr) bool {
 	s.buf = buffers.get()
-	for {
-		s.n, s.err = syscall.Read(int(fd), s.buf[:])
-		switch {
-		case errors.Is(s.err, syscall.EINTR):
-		case errors.Is(s.err, syscall.EAGAIN):
-			buffers.put(s.buf)
-			s.buf, s.n = nil, 0
-			return false
-		case s.err != nil:
-			s.n, s.err = 0, &net.OpError{Op: "read", Net: s.conn.LocalAddr().Network(), Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: s.err}
-			return true
-		default:
-			if s.n == 0 {
-				s.err = io.EOF
-			}
-			return true
-		}
+	s.n, s.err = bare.Read(fd, s.buf[:])
+	switch {
+	case errors.Is(s.err, syscall.EAGAIN):
+		buffers.put(s.buf)
+		s.buf, s.err = nil, nil
+		return false
+	case s.err != nil && s.err != io.EOF:
+		s.err = &net.OpError{Op: "read", Net: s.conn.LocalAddr().Network(), Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: s.err}
 	}
+	return true
 }
 
 // readWaiter fills the buffer with all that is there.

@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"github.com/tunneld/tunneld/internal/bare"
 )
 
 // Buffers of relays. An idle tunnel holds a small one or none: ten thousand
@@ -84,12 +86,7 @@ func (w *waitingReader) next(deliver func([]byte) error) error {
 	var readErr error
 	err := w.raw.Read(func(fd uintptr) bool {
 		buf = largePool.Get().(*[]byte)
-		for {
-			n, readErr = syscall.Read(int(fd), *buf)
-			if readErr != syscall.EINTR {
-				break
-			}
-		}
+		n, readErr = bare.Read(fd, *buf)
 		if readErr == syscall.EAGAIN {
 			largePool.Put(buf)
 			buf = nil
@@ -100,10 +97,10 @@ func (w *waitingReader) next(deliver func([]byte) error) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("the client's side: %w", err)
+	case readErr == io.EOF:
+		return io.EOF
 	case readErr != nil:
 		return fmt.Errorf("the client's side: read: %w", readErr)
-	case n == 0:
-		return io.EOF
 	}
 	w.delivering = true
 	return deliver((*buf)[:n])
