@@ -168,3 +168,53 @@ func TestDialTimeout(t *testing.T) {
 		t.Errorf("no hint in %v", line)
 	}
 }
+
+// TestMaxRate tells each client beyond it in its own way, and lets the next in.
+func TestMaxRate(t *testing.T) {
+	s := startSapsocks(t, sapsocksemu.Options{})
+	const limits = " limits {\n  max_rate = 1\n }\n"
+	d := startDaemon(t, s.upstream("")+
+		listener("db", "127.0.0.1:0", "db.corp:5432", limits)+
+		"listener \"socks5\" \"apps\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+limits+"}\nlistener \"http\" \"web\" {\n address = \"127.0.0.1:0\"\n"+nettest.OpenTargets+limits+"}\n"+
+		route("all", "", "upstream.sapsocks.onprem"))
+	const (
+		socksTarget  = "\x05\x01\x00\x03\x07db.corp\x15\x38"
+		socksGranted = "\x05\x00" + "\x05\x00\x00\x01"
+		socksRefused = "\x05\x00" + "\x05\x01\x00\x01"
+	)
+	for id, client := range map[string]struct{ says, in, out string }{
+		"tcp.db":      {"ping", "ping", ""},
+		"socks5.apps": {"\x05\x01\x00" + socksTarget, socksGranted, socksRefused},
+		"http.web":    {"CONNECT db.corp:5432 HTTP/1.1\r\nHost: db.corp:5432\r\n\r\n", "HTTP/1.1 200", "HTTP/1.1 503"},
+	} {
+		t.Run(id, func(t *testing.T) {
+			// await connects until a client hears what it should; nothing is a reset.
+			await := func(what, want string) {
+				for deadline := time.Now().Add(patience); ; {
+					heard, n := make([]byte, max(len(want), 1)), 0
+					c, err := dialFrom(t, "127.0.0.1", d.address(t, id))
+					if err == nil {
+						if _, err = io.WriteString(c, client.says); err == nil {
+							n, err = io.ReadFull(c, heard)
+						}
+						_ = c.Close()
+					}
+					heard = heard[:n]
+					if want != "" && string(heard) == want || want == "" && n == 0 && errors.Is(err, syscall.ECONNRESET) {
+						return
+					}
+					if time.Now().After(deadline) {
+						t.Fatalf("%s: the last heard %q, %v", what, heard, err)
+					}
+				}
+			}
+			await("let in", client.in)
+			await("refused", client.out)
+			await("let in again", client.in)
+			line := d.log.Await(t, 1, "msg", "connection failed", "listener", id, "reason", "unavailable")[0]
+			if text := fmt.Sprint(line["err"], line["hint"]); !strings.Contains(text, "limits.max_rate: more than 1 connections a second come from 127.0.0.1") || !strings.Contains(text, "raise max_rate") {
+				t.Errorf("line %v", line)
+			}
+		})
+	}
+}

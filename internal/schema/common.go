@@ -56,6 +56,7 @@ var common = []Common{
 		Attr("max_connections", Count, `0`),
 		Attr("max_per_source", Count, `0`),
 		Attr("max_per_user", Count, `0`),
+		Attr("max_rate", Count, `0`),
 	)},
 	{Of: Listeners, Block: Single("timeouts",
 		Attr("handshake", Duration, `"10s"`),

@@ -19,7 +19,7 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 		Kind:      b.Labels[0],
 		Name:      b.Labels[1],
 		Addresses: []string{v.Text("address")},
-		Limits:    Limits{MaxConnections: limits.Int("max_connections"), MaxPerSource: limits.Int("max_per_source"), MaxPerUser: limits.Int("max_per_user")},
+		Limits:    Limits{MaxConnections: limits.Int("max_connections"), MaxPerSource: limits.Int("max_per_source"), MaxPerUser: limits.Int("max_per_user"), MaxRate: limits.Int("max_rate")},
 		Timeout: Timeouts{
 			Handshake: timeouts.Duration("handshake"),
 			Dial:      timeouts.Duration("dial"),

@@ -222,6 +222,7 @@ type Limits struct {
 	MaxConnections int
 	MaxPerSource   int
 	MaxPerUser     int
+	MaxRate        int // new connections a second from one source
 }
 
 // Timeouts is the timeouts block of a listener; 0 means none.

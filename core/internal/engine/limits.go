@@ -25,12 +25,8 @@ type slots struct {
 	memory      int  // that handshakes hold for TLS, in bytes
 	listeners   map[string]*listenerSlots
 	source      map[sourceKey]int
+	pace        pace
 	user        map[userKey]int
-}
-
-type sourceKey struct {
-	slots  *listenerSlots
-	source netip.Addr
 }
 
 type userKey struct {
@@ -80,6 +76,8 @@ type overLimit struct {
 	limit string // as the configuration names it, or RLIMIT_NOFILE
 	state string // how it is reached
 	hint  string // what to do; empty: what can be done against any limit
+	// retryAfter is when another try is worth it; 0: that is not known.
+	retryAfter time.Duration
 }
 
 func (e *overLimit) Error() string { return e.limit + ": " + e.state }
@@ -92,14 +90,15 @@ var errListenerGone = &overLimit{limit: "the listener is gone"}
 // nil for a client whose target is known. yielded have lost theirs: the caller
 // breaks them off.
 func (s *slots) take(p *listenerSlots, own config.Limits, source netip.Addr, h *handshake) (yielded []*handshake, over *overLimit) {
-	key := sourceKey{p, source}
+	key := sourceKey{p, originOf(source)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
 	if !p.life.is().Takes() {
 		return nil, errListenerGone
 	}
 	for {
-		over, victim := s.obstacle(key, own, h != nil)
+		over, victim := s.obstacle(key, own, h != nil, now)
 		if over == nil {
 			break
 		}
@@ -111,6 +110,7 @@ func (s *slots) take(p *listenerSlots, own config.Limits, source netip.Addr, h *
 	}
 	s.connections.take(&p.connections)
 	s.source[key]++
+	s.pace.count(key, own.MaxRate, now)
 	if h != nil {
 		s.wait(h)
 	}
@@ -119,11 +119,18 @@ func (s *slots) take(p *listenerSlots, own config.Limits, source netip.Addr, h *
 
 // obstacle says which limit is in the way of a connection, if one is, and who
 // gives way to it, if there is somebody.
-func (s *slots) obstacle(key sourceKey, own config.Limits, handshake bool) (*overLimit, *handshake) {
+func (s *slots) obstacle(key sourceKey, own config.Limits, handshake bool, now time.Time) (*overLimit, *handshake) {
 	p := key.slots
 	switch {
 	case own.MaxPerSource > 0 && s.source[key] >= own.MaxPerSource:
-		return &overLimit{limit: "limits.max_per_source", state: fmt.Sprintf("%d connections are open from %s", s.source[key], key.source)}, nil
+		return &overLimit{limit: "limits.max_per_source", state: fmt.Sprintf("%d connections are open from %s", s.source[key], key.text())}, nil
+	case !s.pace.allows(key, own.MaxRate, now):
+		return &overLimit{
+			limit:      "limits.max_rate",
+			state:      fmt.Sprintf("more than %d connections a second come from %s", own.MaxRate, key.text()),
+			hint:       "raise max_rate of the listener, or find out why so many connections come from there",
+			retryAfter: time.Second,
+		}, nil
 	case own.MaxConnections > 0 && p.connections.taken >= own.MaxConnections:
 		return &overLimit{limit: "limits.max_connections", state: fmt.Sprintf("%d connections are open on this listener", p.connections.taken)}, p.waiting.first()
 	case !s.connections.free(&p.connections):
@@ -214,7 +221,7 @@ func (s *slots) give(p *listenerSlots, source netip.Addr, h *handshake) {
 	case h.place.from != nil:
 		s.forget(h)
 	}
-	s.release(sourceKey{p, source})
+	s.release(sourceKey{p, originOf(source)})
 }
 
 func (s *slots) wait(h *handshake) {
@@ -234,7 +241,7 @@ func (s *slots) forget(h *handshake) {
 // displace takes the places of a handshake for another. The caller breaks it off.
 func (s *slots) displace(h *handshake) {
 	s.forget(h)
-	s.release(sourceKey{h.slots, h.source})
+	s.release(sourceKey{h.slots, originOf(h.source)})
 	h.yielded = true
 }
 

@@ -17,10 +17,11 @@ import (
 // refused returns, and logs, the error for a client beyond a limit.
 func (c *connection) refused(cause *overLimit) *tunnel.DialError {
 	err := &tunnel.DialError{
-		Stage:   pluginv1.Stage_STAGE_CONNECT,
-		Reason:  pluginv1.Reason_REASON_UNAVAILABLE,
-		Message: cause.Error(),
-		Hint:    cmp.Or(cause.hint, "raise the limit, or find out who holds the connections"),
+		Stage:      pluginv1.Stage_STAGE_CONNECT,
+		Reason:     pluginv1.Reason_REASON_UNAVAILABLE,
+		Message:    cause.Error(),
+		Hint:       cmp.Or(cause.hint, "raise the limit, or find out who holds the connections"),
+		RetryAfter: cause.retryAfter,
 	}
 	c.logFailure(err, cause.limit)
 	return err
