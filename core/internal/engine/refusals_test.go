@@ -1,0 +1,303 @@
+package engine
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/base64"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/tunneld/tunneld/core/internal/listen"
+	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/socks5"
+)
+
+var update = flag.Bool("update", false, "write the table of refusals in docs/troubleshooting.md anew")
+
+// caller is a client of a kind of listener: a column of the table of refusals.
+type caller struct {
+	kind string
+	name string // in the table; empty: the kind's
+	// asks is what the client sends at once to be connected to target, as a user unless
+	// that is "".
+	asks func(t *testing.T, target, user, password string) string
+	// hears is the client's word for what it has read, until the connection's end.
+	hears func(heard []byte) string
+}
+
+// callers are the clients of all kinds.
+var callers = []caller{
+	{kind: listen.KindTCP, asks: func(*testing.T, string, string, string) string { return "" }, hears: hearsTCP},
+	{kind: listen.KindSOCKS5, asks: asksSOCKS5, hears: hearsSOCKS5},
+	{kind: listen.KindHTTP, asks: asksHTTP, hears: hearsHTTP},
+}
+
+func (c caller) title() string { return cmp.Or(c.name, "`"+c.kind+"`") }
+
+func hearsTCP(heard []byte) string { return fmt.Sprintf("%q", heard) }
+
+func asksSOCKS5(t *testing.T, target, user, password string) string {
+	t.Helper()
+	host, port := splitTarget(t, target)
+	method := socks5.MethodNone
+	if user != "" {
+		method = socks5.MethodUserPass
+	}
+	b, err := socks5.AppendGreeting(nil, method)
+	if err == nil && user != "" {
+		b, err = socks5.AppendUserPass(b, socks5.UserPass{Username: user, Password: password})
+	}
+	if err == nil {
+		b, err = socks5.AppendRequest(b, socks5.Request{Command: socks5.Connect, Address: socks5.Address{Host: host, Port: port}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func splitTarget(t *testing.T, target string) (host string, port uint16) {
+	t.Helper()
+	host, digits, err := net.SplitHostPort(target)
+	if err == nil {
+		_, err = fmt.Sscan(digits, &port)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, port
+}
+
+// hearsSOCKS5 reads methods, the status of the login, and the reply (RFC 1928, sections 3
+// and 6; RFC 1929, section 2).
+func hearsSOCKS5(heard []byte) string {
+	switch {
+	case bytes.HasPrefix(heard, []byte{5, 0xff}):
+		return "no acceptable method (ff)"
+	case len(heard) == 4 && bytes.HasPrefix(heard, []byte{5, 2, 1, 1}):
+		return "login refused (01)"
+	case bytes.HasPrefix(heard, []byte{5, 2, 1, 0}):
+		heard = heard[4:]
+	case bytes.HasPrefix(heard, []byte{5, 0}):
+		heard = heard[2:]
+	}
+	if len(heard) != 10 {
+		return fmt.Sprintf("% x", heard)
+	}
+	return fmt.Sprintf("reply %02x, %s", heard[1], socks5.Code(heard[1]).Text())
+}
+
+func asksHTTP(_ *testing.T, target, user, password string) string {
+	field := ""
+	if user != "" {
+		field = "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password)) + "\r\n"
+	}
+	return fmt.Sprintf("CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n%s\r\n", target, field)
+}
+
+func hearsHTTP(heard []byte) string {
+	res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(heard)), &http.Request{Method: http.MethodConnect})
+	if err != nil {
+		return fmt.Sprintf("%q", heard)
+	}
+	_ = res.Body.Close() // it is in memory
+	said := fmt.Sprint(res.StatusCode)
+	if _, name, found := strings.Cut(res.Header.Get("Proxy-Status"), "error="); found {
+		name, _, _ = strings.Cut(name, ";")
+		said += ", " + name
+	}
+	return said
+}
+
+// refused is a way to get no tunnel: a row of the table.
+type refused struct {
+	what  string
+	lines string // in the listener's block
+	// first says that another client has its tunnel before.
+	first bool
+	// garbage says that the client speaks no protocol that tunneld knows, silent that it
+	// says nothing and waits.
+	garbage, silent bool
+	passwords       bool   // for the kinds that ask for some
+	target          string // empty: the echo service
+	named           bool   // for the kinds whose clients name the target
+	user            string // and with it the right password, but for stranger's
+}
+
+const (
+	rightUser = "alice"
+	stranger  = "mallory"
+)
+
+// refusals are all rows.
+func refusals(t *testing.T) []refused {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(canaryPassword), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := t.TempDir() + "/users"
+	put(t, file, rightUser+":"+string(hash)+"\n")
+	asks := fmt.Sprintf(" auth {\n  htpasswd_file = %q\n }\n", file)
+	return []refused{
+		{what: "its address is in `deny`, or not in `allow`", lines: " deny = [\"127.0.0.1\"]\n"},
+		{what: "`max_connections` or `max_per_source` is reached", lines: " limits {\n  max_per_source = 1\n }\n", first: true},
+		{what: "`max_per_user` is reached", lines: asks + " limits {\n  max_per_user = 1\n }\n", first: true, passwords: true, user: rightUser},
+		{what: "it sends no user and password, and `auth` wants some", lines: asks, passwords: true},
+		{what: "its user or password is wrong", lines: asks, passwords: true, user: stranger},
+		{what: "it speaks another protocol, which tunneld does not know", lines: "", garbage: true},
+		{what: "it is silent until `timeouts.handshake`", lines: " timeouts {\n  handshake = \"100ms\"\n }\n", silent: true},
+		{what: "no route takes it", lines: "", target: "192.0.2.1:1", named: true},
+		{what: "`allow_targets` or `deny_targets` refuse the target", lines: " deny_targets = [\"127.0.0.0/8\"]\n", named: true},
+		{what: "the target refuses the connection", lines: "", target: "closed"},
+	}
+}
+
+// applies says whether a client of the kind can be refused so.
+func (f refused) applies(k listen.Kind) bool {
+	switch {
+	case f.passwords:
+		return k.Passwords
+	case f.named:
+		return k.NamesTarget
+	case f.garbage, f.silent:
+		return k.Speaks != ""
+	}
+	return true
+}
+
+// provoke has a client refused, and says what it hears.
+func (f refused) provoke(t *testing.T, c caller, closed string) string {
+	t.Helper()
+	r := start(t, nil, func(echo string) string {
+		lines := f.lines
+		if kind, _ := listen.FindKind(c.kind); kind.NamesTarget {
+			if !strings.Contains(lines, "_targets") {
+				lines += nettest.OpenTargets
+			}
+		} else {
+			to := echo
+			if f.target != "" {
+				to = closed
+			}
+			lines += fmt.Sprintf(" target = %q\n", to)
+		}
+		return fmt.Sprintf("upstream \"direct\" \"x\" {}\nroute \"all\" {\n match {\n  hosts = [\"127.0.0.1\"]\n }\n upstreams = [upstream.direct.x]\n}\nlistener %q \"a\" {\n address = \"127.0.0.1:0\"\n%s}\n", c.kind, lines)
+	})
+	target := cmp.Or(f.target, r.echo)
+	if target == "closed" {
+		target = closed
+	}
+	password := canaryPassword
+	if f.user == stranger {
+		password = "wrong"
+	}
+	asks := c.asks(t, target, f.user, password)
+	switch {
+	case f.garbage:
+		asks = "\x00\x00\x00\x00"
+	case f.silent:
+		asks = ""
+	}
+	at, _ := r.at(t, c.kind+".a")
+	if f.first {
+		other := dialFrom(t, "127.0.0.1", at[0])
+		if _, err := io.WriteString(other, asks+"hello"); err != nil {
+			t.Fatal(err)
+		}
+		for heard := []byte(nil); !bytes.HasSuffix(heard, []byte("hello")); {
+			b := make([]byte, 512)
+			n, err := other.Read(b)
+			if heard = append(heard, b[:n]...); err != nil {
+				t.Fatalf("%q, %v", heard, err)
+			}
+		}
+	}
+	// It may be reset so soon that already the connect is told of it.
+	conn, err := connect(t.Context(), "127.0.0.1", at[0])
+	var heard []byte
+	if err == nil {
+		defer conn.Close()
+		if _, err = io.WriteString(conn, asks); err == nil {
+			heard, err = io.ReadAll(conn)
+		}
+	}
+	switch {
+	case len(heard) == 0 && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)):
+		return "a reset"
+	case err != nil:
+		t.Fatalf("%q, %v", heard, err)
+	case len(heard) == 0:
+		return "the end, without a word"
+	}
+	return c.hears(heard)
+}
+
+// TestTableOfRefusals: what clients see of each refusal is what the page says. A kind
+// without a column is an error.
+func TestTableOfRefusals(t *testing.T) {
+	for _, k := range listen.Kinds() {
+		if !slices.ContainsFunc(callers, func(c caller) bool { return c.kind == k.Name }) {
+			t.Errorf("no client of kind %s is refused here", k.Name)
+		}
+	}
+	var table strings.Builder
+	header, rule := "| the client gets no tunnel, since |", "|---|"
+	for _, c := range callers {
+		header, rule = header+" "+c.title()+" |", rule+"---|"
+	}
+	table.WriteString(header + "\n" + rule + "\n")
+	closed := nettest.FreeAddress(t)
+	for _, f := range refusals(t) {
+		row := "| " + f.what + " |"
+		for _, c := range callers {
+			saw := "–"
+			if k, _ := listen.FindKind(c.kind); f.applies(k) {
+				t.Run(c.kind+" "+f.what, func(t *testing.T) { saw = f.provoke(t, c, closed) })
+			}
+			row += " " + saw + " |"
+		}
+		table.WriteString(row + "\n")
+	}
+	generated(t, "refusals", table.String())
+}
+
+// generated compares a table of the page with what it has to be, or writes it.
+func generated(t *testing.T, name, table string) {
+	t.Helper()
+	const page = "../../../docs/troubleshooting.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	between := regexp.MustCompile(`(?s)(<!-- begin ` + name + ` -->\n).*?(<!-- end ` + name + ` -->)`)
+	if n := len(between.FindAll(text, -1)); n != 1 {
+		t.Fatalf("the page has %d places for the table of %s", n, name)
+	}
+	now := between.ReplaceAllFunc(text, func(b []byte) []byte {
+		m := between.FindSubmatch(b)
+		return slices.Concat(m[1], []byte(table), m[2])
+	})
+	switch {
+	case bytes.Equal(now, text):
+	case *update && !t.Failed():
+		if err := os.WriteFile(page, now, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	default:
+		t.Errorf("docs/troubleshooting.md is stale: go test ./core/internal/engine -run TestTableOfRefusals -update. What was seen:\n%s", table)
+	}
+}
