@@ -46,6 +46,7 @@ var common = []Common{
 	{Of: Upstreams, Reserved: "bandwidth"},
 
 	{Of: Listeners, Attribute: Required("address", Text)},
+	{Of: Listeners, Attribute: Without(Attr("addresses", List(Text), ``), "address")},
 	{Of: Listeners, Attribute: Attr("allow", List(Text), `[]`)},
 	{Of: Listeners, Attribute: Attr("deny", List(Text), `[]`)},
 	{Of: Listeners, Attribute: Attr("open", Bool, `false`)},

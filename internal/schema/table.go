@@ -47,6 +47,12 @@ func With(a *pluginv1.Attribute, other string) *pluginv1.Attribute {
 	return a
 }
 
+// Without is the attribute that another one excludes.
+func Without(a *pluginv1.Attribute, other string) *pluginv1.Attribute {
+	a.ConflictsWith = append(a.ConflictsWith, other)
+	return a
+}
+
 // List is a list of elements of a type.
 func List(of *pluginv1.Type) *pluginv1.Type {
 	return &pluginv1.Type{Kind: pluginv1.Kind_KIND_LIST, Element: of}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -87,28 +88,83 @@ func (a listenAddress) overlaps(b listenAddress) bool {
 type listenPlace struct {
 	address listenAddress
 	block   string // its header
+	element int    // which of a list it is; -1: there is no list
 	at      hcl.Range
 }
 
-// address checks the attribute address of a block that listens.
-func (p *parser) address(b *hclsyntax.Block, id string, v schema.Values) (listenAddress, bool) {
-	written, given := v["address"].(string)
-	if !given {
-		return listenAddress{}, false
+// listed is the attribute of listeners that has several addresses.
+const listed = "addresses"
+
+// listens reads where a listener listens. guarded says whether it is known who may come
+// in.
+func (p *parser) listens(l *Listener, v schema.Values, b *hclsyntax.Block, guarded bool) {
+	if written, given := v["address"].(string); given {
+		l.Addresses = []string{written}
+		p.exposed(l, b, locate(b, "address"), -1, guarded)
 	}
-	at := locate(b, "address")
+	if v[listed] == nil || l.Addresses != nil {
+		return // that both are there was reported
+	}
+	l.Addresses, l.listed = v.List(listed), true
+	if len(l.Addresses) == 0 {
+		p.errorAt(locate(b, listed), fmt.Sprintf("%q is empty", listed), `Name where the listener listens: addresses = ["127.0.0.1:5432", "[::1]:5432"]`)
+	}
+	for i := range l.Addresses {
+		p.exposed(l, b, locate(b, listed, strconv.Itoa(i)), i, guarded)
+	}
+}
+
+// exposed checks an address of a listener, and that not everybody comes in by it unasked.
+func (p *parser) exposed(l *Listener, b *hclsyntax.Block, at hcl.Range, element int, guarded bool) {
+	a, ok := p.address(b, at, element, l.Addresses[max(element, 0)])
+	if !ok || a.fd != "" || a.loopback() || !guarded {
+		return
+	}
+	if detail := l.Exposed(); detail != "" {
+		if element >= 0 {
+			detail = fmt.Sprintf("Element %d of %q is beyond loopback. ", element+1, listed) + detail
+		}
+		p.errorAt(at, OpenSummary, detail)
+	}
+}
+
+// address checks an address of a block that listens.
+func (p *parser) address(b *hclsyntax.Block, at hcl.Range, element int, written string) (listenAddress, bool) {
 	a, ok := parseListenAddress(written)
-	if ok && a.fd != "" && id == "metrics" {
+	if ok && a.fd != "" && b.Type != "listener" {
 		ok = false // only listeners take sockets over
 	}
 	if !ok {
-		p.errorAt(at, `Wrong value for "address"`, `Write host:port, with a port from 0 (any) to 65535: "127.0.0.1:5432", "[::1]:5432", "localhost:5432".`)
+		summary := `Wrong value for "address"`
+		if element >= 0 {
+			summary = wrongElement(element, listed)
+		}
+		p.errorAt(at, summary, `Write host:port, with a port from 0 (any) to 65535: "127.0.0.1:5432", "[::1]:5432", "localhost:5432".`)
 		return a, false
 	}
-	if p.src.blocks[id] == b {
-		p.listen = append(p.listen, listenPlace{a, headerText(b.Type, b.Labels), at})
+	if p.src.blocks[blockID(b)] == b {
+		p.listen = append(p.listen, listenPlace{a, headerText(b.Type, b.Labels), element, at})
 	}
 	return a, true
+}
+
+// overlap says what an address overlaps with, and what to do.
+func (l listenPlace) overlap(earlier listenPlace) (summary, detail string) {
+	it, with := "It", "the address of "+earlier.block
+	if l.element >= 0 {
+		it = fmt.Sprintf("Element %d of %q", l.element+1, listed)
+	}
+	if earlier.element >= 0 {
+		with = fmt.Sprintf("element %d of the addresses of %s", earlier.element+1, earlier.block)
+	}
+	summary, fix := "Two listeners on one address", "Give one of them another port."
+	switch {
+	case l.block == earlier.block:
+		summary, fix = "One address twice", "Remove one of the two."
+	case l.address.fd != "":
+		fix = "A socket serves one listener: remove one of the two."
+	}
+	return summary, fmt.Sprintf("%s overlaps %s in %s on line %d. %s", it, with, earlier.at.Filename, earlier.at.Start.Line, fix)
 }
 
 // addresses reports sockets that cannot be bound at once.
@@ -117,8 +173,8 @@ func (p *parser) addresses() {
 	for _, l := range p.listen {
 		for _, earlier := range byPort[l.address.port] {
 			if l.address.overlaps(earlier.address) {
-				p.errorAt(l.at, "Two listeners on one address",
-					fmt.Sprintf("It overlaps the address of %s in %s on line %d. Give one of them another port.", earlier.block, earlier.at.Filename, earlier.at.Start.Line))
+				summary, detail := l.overlap(earlier)
+				p.errorAt(l.at, summary, detail)
 				break
 			}
 		}

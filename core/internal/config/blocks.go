@@ -39,7 +39,9 @@ func (p *parser) decode(b *hclsyntax.Block) {
 		p.cfg.Log = logBlock(v)
 	case "metrics":
 		p.cfg.Metrics.Addresses = []string{v.Text("address")}
-		p.address(b, "metrics", v)
+		if written, given := v["address"].(string); given {
+			p.address(b, locate(b, "address"), -1, written)
+		}
 	case "control":
 		p.cfg.Control.Address = v.Text("address")
 		path, isUnix := strings.CutPrefix(p.cfg.Control.Address, "unix://")

@@ -16,10 +16,9 @@ import (
 func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 	limits, timeouts, tcp := v.Block("limits"), v.Block("timeouts"), v.Block("tcp")
 	l := Listener{
-		Kind:      b.Labels[0],
-		Name:      b.Labels[1],
-		Addresses: []string{v.Text("address")},
-		Limits:    Limits{MaxConnections: limits.Int("max_connections"), MaxPerSource: limits.Int("max_per_source"), MaxPerUser: limits.Int("max_per_user"), MaxRate: limits.Int("max_rate")},
+		Kind:   b.Labels[0],
+		Name:   b.Labels[1],
+		Limits: Limits{MaxConnections: limits.Int("max_connections"), MaxPerSource: limits.Int("max_per_source"), MaxPerUser: limits.Int("max_per_user"), MaxRate: limits.Int("max_rate")},
 		Timeout: Timeouts{
 			Handshake: timeouts.Duration("handshake"),
 			Dial:      timeouts.Duration("dial"),
@@ -34,11 +33,7 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 	l.TLS = p.listenerTLS(v, b)
 	known := p.auth(&l, v, b)
 	known = p.clients(&l, v, b) && known
-	if addr, ok := p.address(b, "listener."+l.ID(), v); ok && addr.fd == "" && !addr.loopback() && known {
-		if detail := l.Exposed(); detail != "" {
-			p.errorAt(locate(b, "address"), OpenSummary, detail)
-		}
-	}
+	p.listens(&l, v, b, known)
 	if known && l.Limits.MaxPerUser > 0 && !l.asks() {
 		p.warnAt(locate(b, "limits", "max_per_user"), `"max_per_user" that counts nobody`, "The listener does not ask clients who they are: "+oneOf(l.ways(true), "", "leave it out"))
 	}

@@ -287,6 +287,8 @@ func (p *parser) values(b *hclsyntax.Block) schema.Values {
 	d := hclbody.Decoder{
 		Eval: p.eval,
 		Fill: true,
+		// Blocks other than listeners have no addresses.
+		Instead: map[string]string{"address": "addresses"},
 		Later: func(path []string, name string) bool {
 			if len(path) > 0 {
 				return slices.Contains(later[path[len(path)-1]], name)

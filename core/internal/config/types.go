@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/auth"
@@ -174,9 +175,10 @@ func (u Upstream) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint
 type Listener struct {
 	Kind string // of listen.Kinds
 	Name string
-	// Addresses are each "host:port" as written: one today, of which a name may
-	// stand for several.
+	// Addresses are as written: "host:port", of which a name may stand for several, or
+	// "fd://NAME".
 	Addresses []string
+	listed    bool          // as addresses, and not as address
 	Target    tunnel.Target // of kind "tcp" only
 	Protocol  listen.Protocol
 	TLS       *ListenerTLS // nil: there is no tls block
@@ -205,6 +207,15 @@ func (l Listener) NamesTarget() bool { return l.kind().NamesTarget }
 func (l Listener) kind() listen.Kind {
 	kind, _ := listen.FindKind(l.Kind)
 	return kind
+}
+
+// AddressPath is where element i of Addresses is written in the block, for
+// BlockDiagnostic.
+func (l Listener) AddressPath(i int) string {
+	if !l.listed {
+		return "address"
+	}
+	return "addresses." + strconv.Itoa(i)
 }
 
 // ListenerTLS is the tls block of a listener.

@@ -91,16 +91,29 @@ func (c *changeList) listeners(old, next []config.Listener) {
 			c.add("listener %s: added on %s", l.ID(), strings.Join(l.Addresses, ", "))
 			continue
 		}
-		if !slices.Equal(was.Addresses, l.Addresses) {
-			c.add("listener %s: moved from %s to %s", l.ID(), strings.Join(was.Addresses, ", "), strings.Join(l.Addresses, ", "))
-		}
-		differing := slices.DeleteFunc(c.changed("listener."+l.ID()), func(name string) bool { return name == "address" })
+		c.addresses(l.ID(), was.Addresses, l.Addresses)
+		differing := slices.DeleteFunc(c.changed("listener."+l.ID()), func(name string) bool { return name == "address" || name == "addresses" })
 		if len(differing) > 0 {
 			c.add("listener %s: changed %s", l.ID(), strings.Join(differing, ", "))
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(before)) {
 		c.add("listener %s: removed", id)
+	}
+}
+
+// addresses says where a listener was and is. Their order does not matter.
+func (c *changeList) addresses(id string, old, next []string) {
+	less := func(all, by []string) string {
+		return strings.Join(slices.DeleteFunc(slices.Clone(all), func(one string) bool { return slices.Contains(by, one) }), ", ")
+	}
+	switch gone, come := less(old, next), less(next, old); {
+	case gone != "" && come != "":
+		c.add("listener %s: moved from %s to %s", id, gone, come)
+	case come != "":
+		c.add("listener %s: also on %s", id, come)
+	case gone != "":
+		c.add("listener %s: no longer on %s", id, gone)
 	}
 }
 

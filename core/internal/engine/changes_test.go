@@ -22,6 +22,7 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 		"daemon.run_dir":         {`"/run/a"`, `"/run/b"`},
 		"daemon.plugin_dir":      {`"/run/a"`, `"/run/b"`},
 		"listener.address":       {`"127.0.0.1:3"`, `"127.0.0.1:4"`},
+		"listener.addresses":     {`["127.0.0.1:3", "127.0.0.1:4"]`, `["127.0.0.1:4"]`},
 		"listener.target":        {`"h:1"`, `"h:2"`},
 		"listener.allow":         {`["10.0.0.0/8"]`, `["10.0.0.0/16"]`},
 		"listener.deny":          {`["10.0.0.0/8"]`, `["10.0.0.0/16"]`},
@@ -107,6 +108,7 @@ listener "tcp" "b" {
 				switch {
 				case in == "" && a.GetName() == attribute:
 					fmt.Fprintf(&b, "%s = %s\n", attribute, value)
+				case in == "" && attribute == "addresses" && a.GetName() == "address": // it stands in for this one
 				case a.GetRequired():
 					required, _ := twoValues(t, kind, a)
 					fmt.Fprintf(&b, "%s = %s\n", a.GetName(), required)
@@ -134,6 +136,8 @@ listener "tcp" "b" {
 			switch {
 			case kind == "listener" && a.GetName() == "address":
 				want = name + ": moved from "
+			case kind == "listener" && a.GetName() == "addresses":
+				want = name + ": no longer on 127.0.0.1:3"
 			case kind == "listener" && in != "":
 				want += " " + in
 			case kind == "listener":

@@ -18,7 +18,8 @@ import (
 type endpoint struct {
 	block   string
 	written string
-	named   bool // its host is a name, of which the machine may lack an address
+	path    string // where the block has it
+	named   bool   // its host is a name, of which the machine may lack an address
 	// inherited: the process was given the sockets at its start.
 	inherited bool
 	addrs     []netip.AddrPort // port 0: any, the same for all

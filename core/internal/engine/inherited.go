@@ -11,10 +11,11 @@ import (
 	"github.com/tunneld/tunneld/core/internal/config"
 )
 
-// inherited is the endpoint of an address "fd://NAME", or what is wrong with it.
-func (b *binding) inherited(w *wanted, written, name string) (*endpoint, *diag.Diagnostic) {
+// inherited is the endpoint of address i of a block, "fd://NAME", or what is wrong with it.
+func (b *binding) inherited(w *wanted, i int, name string) (*endpoint, *diag.Diagnostic) {
+	written, path := w.addresses[i], w.path(i)
 	problem := func(summary, detail string) (*endpoint, *diag.Diagnostic) {
-		d := obstacle(b.cfg, w.block, "address", summary, detail)
+		d := obstacle(b.cfg, w.block, path, summary, detail)
 		return nil, &d
 	}
 	table := b.engine.opts.Inherited
@@ -23,7 +24,7 @@ func (b *binding) inherited(w *wanted, written, name string) (*endpoint, *diag.D
 		return problem("there is no such socket", fmt.Sprintf("%s: the daemon inherited no socket of this name, but: %s. Check FileDescriptorName= and Service= in the .socket unit; a new socket needs a restart.",
 			written, cmp.Or(strings.Join(table.Names(), ", "), "none at all")))
 	}
-	s := &endpoint{block: w.block, written: written, inherited: true, sockets: make([]boundSocket, len(sockets))}
+	s := &endpoint{block: w.block, written: written, path: path, inherited: true, sockets: make([]boundSocket, len(sockets))}
 	for _, one := range sockets {
 		if one.Err != nil {
 			return problem("the socket cannot be used", fmt.Sprintf("%s: %s. A listener takes a TCP socket that listens: ListenStream= with an address, and Accept=no.", written, one.Err))

@@ -98,16 +98,16 @@ func (e *Engine) paused(l *listening) {
 	}
 }
 
-// cannotBind is the diagnostic for a block whose address cannot be bound.
-func cannotBind(cfg *config.Config, blockID string, err error, hint string) diag.Diagnostic {
-	return obstacle(cfg, blockID, "address", "the address cannot be bound", err.Error()+": "+hint)
+// cannotBind is the diagnostic for a block of which the address at path cannot be bound.
+func cannotBind(cfg *config.Config, blockID, path string, err error, hint string) diag.Diagnostic {
+	return obstacle(cfg, blockID, path, "the address cannot be bound", err.Error()+": "+hint)
 }
 
 // isLacking is the diagnostic for a block whose address is a name with several
 // addresses, of which this machine lacks ip.
 func isLacking(cfg *config.Config, s *endpoint, ip netip.Addr) diag.Diagnostic {
 	host, port, _ := net.SplitHostPort(s.written) // resolve has split it
-	d := cfg.BlockDiagnostic(s.block, "address", "not all addresses of the name are listened on",
+	d := cfg.BlockDiagnostic(s.block, s.path, "not all addresses of the name are listened on",
 		fmt.Sprintf("%s is also %s, which this machine does not have: clients that take that one are refused. Switch it on, remove it from /etc/hosts or DNS, or write the other address with port %s.", host, ip, port))
 	d.Warning = true
 	return d

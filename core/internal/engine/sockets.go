@@ -103,7 +103,8 @@ func (e *Engine) newBinding(cfg *config.Config, like *generation) *binding {
 type wanted struct {
 	block     string
 	addresses []string
-	exposed   string // what is wrong with it where it is reached from beyond this machine; empty: nothing
+	path      func(i int) string // where the block has one of them
+	exposed   string             // what is wrong with it where it is reached from beyond this machine; empty: nothing
 	open      opener
 	endpoints []*endpoint
 }
@@ -119,6 +120,7 @@ func (b *binding) wants() []*wanted {
 		all = append(all, &wanted{
 			block:     listenerBlock(l.ID()),
 			addresses: l.Addresses,
+			path:      l.AddressPath,
 			exposed:   l.Exposed(),
 			open: func(ctx context.Context, at netip.AddrPort, c claim) (boundSocket, error) {
 				socket, err := b.engine.open(ctx, at, c, l)
@@ -129,6 +131,7 @@ func (b *binding) wants() []*wanted {
 	return append(all, &wanted{
 		block:     metricsBlock,
 		addresses: b.cfg.Metrics.Addresses,
+		path:      func(int) string { return "address" },
 		open: func(ctx context.Context, at netip.AddrPort, c claim) (boundSocket, error) {
 			ln, err := listenTCP(ctx, at)
 			return &metricsSocket{claim: c, engine: b.engine, ln: ln}, err
@@ -218,9 +221,9 @@ func (b *binding) listening(id string) []*listening {
 // plan resolves the addresses of a block, and finds which of the old sockets serve
 // them; rest are the others.
 func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags diag.Diagnostics, rest []boundSocket) {
-	for _, address := range w.addresses {
+	for i, address := range w.addresses {
 		if name, ok := config.InheritedName(address); ok {
-			s, problem := b.inherited(w, address, name)
+			s, problem := b.inherited(w, i, name)
 			if problem != nil {
 				diags = append(diags, *problem)
 				continue
@@ -235,9 +238,10 @@ func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags
 			s, err = known, nil
 		}
 		if err != nil {
-			diags = append(diags, cannotBind(b.cfg, w.block, fmt.Errorf("listen on %s: %w", address, err), bindHint(err)))
+			diags = append(diags, cannotBind(b.cfg, w.block, w.path(i), fmt.Errorf("listen on %s: %w", address, err), bindHint(err)))
 			continue
 		}
+		s.path = w.path(i)
 		old = s.reuse(old)
 		w.endpoints = append(w.endpoints, s)
 	}
@@ -248,7 +252,7 @@ func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags
 func (b *binding) take(ctx context.Context, s *endpoint, open opener) diag.Diagnostics {
 	lacking, err := s.bind(ctx, b, open)
 	if err != nil {
-		return diag.Diagnostics{cannotBind(b.cfg, s.block, err, cmp.Or(b.inheritedHint(s, err), bindHint(err)))}
+		return diag.Diagnostics{cannotBind(b.cfg, s.block, s.path, err, cmp.Or(b.inheritedHint(s, err), bindHint(err)))}
 	}
 	var diags diag.Diagnostics
 	for _, ip := range lacking {

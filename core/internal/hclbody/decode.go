@@ -40,6 +40,9 @@ type Decoder struct {
 	// Elsewhere says what has a name that the schema does not have: "a listener of kind
 	// tcp"; empty, or nil: nothing known.
 	Elsewhere func(path []string, name string) string
+	// Instead names, by attribute that is required, another that can be written in its
+	// place, if the schema has it.
+	Instead map[string]string
 	// Fill fills in the defaults of single blocks that are absent. Without it
 	// such a block is left out.
 	Fill bool
@@ -123,7 +126,7 @@ func (d *Decoder) attribute(s scope, spec *pluginv1.Attribute, values schema.Val
 	}
 	if !given || v.IsNull() {
 		if spec.GetRequired() && (given || !s.misspelt(name)) {
-			d.problem(s.header, fmt.Sprintf("Missing attribute %q", name), fmt.Sprintf("It is required here. Write: %s = %s", name, example(spec.GetType())))
+			d.missing(s, spec)
 		}
 		return
 	}
@@ -141,6 +144,23 @@ func (d *Decoder) attribute(s scope, spec *pluginv1.Attribute, values schema.Val
 		}
 	}
 	d.problem(at, summary, bad.detail)
+}
+
+// missing reports a required attribute, unless what can be written in its place is.
+func (d *Decoder) missing(s scope, spec *pluginv1.Attribute) {
+	write := fmt.Sprintf("%s = %s", spec.GetName(), example(spec.GetType()))
+	if other := schema.Attribute(s.block, d.Instead[spec.GetName()]); other != nil {
+		if s.misspelt(other.GetName()) {
+			return
+		}
+		if attr, given := s.body.Attributes[other.GetName()]; given {
+			if v, ok := d.Eval(attr.Expr); !ok || !v.IsNull() {
+				return
+			}
+		}
+		write += fmt.Sprintf(", or %s = %s", other.GetName(), example(other.GetType()))
+	}
+	d.problem(s.header, fmt.Sprintf("Missing attribute %q", spec.GetName()), "It is required here. Write: "+write)
 }
 
 // spoil remembers that an attribute is given whose value cannot be determined.
