@@ -52,7 +52,7 @@ func compare(ctx context.Context, s settings, names []string) error {
 		}
 		c := comparison{
 			Old: builds[0], New: builds[1], CPUs: runtime.NumCPU(), Rounds: s.rounds, Seconds: s.length.Seconds(),
-			Lines: lines(metrics(s.only), s.rowNames(), got), maxLoss: s.maxLoss,
+			Lines: lines(metrics(s.only, s.rowNames()...), s.rowNames(), got), maxLoss: s.maxLoss,
 		}
 		return c.report(os.Stdout, s.json)
 	})
@@ -60,7 +60,10 @@ func compare(ctx context.Context, s settings, names []string) error {
 
 // enough checks the flags before time is spent on them.
 func (s settings) enough() error {
-	n := len(metrics(s.only)) * len(s.rowNames())
+	n := 0
+	for _, row := range s.rowNames() {
+		n += len(metrics(s.only, row))
+	}
 	if n == 0 {
 		return errors.New("-only and -rows leave nothing to measure")
 	}
@@ -70,10 +73,11 @@ func (s settings) enough() error {
 	return nil
 }
 
-// rowNames are the rows that are wanted, of those that tunneld is in.
+// rowNames are the rows that are wanted, of those that tunneld is in. The one with TLS has
+// to be asked for: an older build cannot have it.
 func (s settings) rowNames() (names []string) {
-	for _, name := range []string{"tunneld", "relay", "sapsocks"} {
-		if wants(s.rows, name) {
+	for _, name := range []string{"tunneld", "relay", "sapsocks", "tunneld-tls"} {
+		if wants(s.rows, name) && (s.rows != "" || !speaksTLS(name)) {
 			names = append(names, name)
 		}
 	}
@@ -107,7 +111,7 @@ func (s settings) compareRound(ctx context.Context, builds [2]buildOf, round int
 		return nil
 	}
 	if wants(s.only, "idle") {
-		if err := inTurns(func(r row, got results) error { return measureIdle(ctx, r, got) }); err != nil {
+		if err := inTurns(func(r row, got results) error { return measureIdle(ctx, s, r, got) }); err != nil {
 			return err
 		}
 	}

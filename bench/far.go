@@ -21,6 +21,8 @@ type farEnds struct {
 	Proxy  string `json:",omitempty"` // of the emulated sapsocks
 	VCAP   string `json:",omitempty"`
 	Token  string `json:",omitempty"`
+
+	tls tlsFiles // for those in between
 }
 
 // services are where a load's connections lead, by what it does.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -25,6 +26,7 @@ type loadResult struct {
 	P50, P99  float64 // microseconds, of round trips
 	Total     int64   // of the same as PerSecond, with the warm-up
 	Failed    int64   // connections that broke, or tunnels that could not be made
+	Why       string  // the first of them
 }
 
 // loadFlags say what a load does.
@@ -36,6 +38,8 @@ type loadFlags struct {
 	target  string // through a proxy at address
 	token   string // of a sapsocks proxy
 	user    string // of a SOCKS5 proxy
+	tls     *tls.Config
+	resume  bool // every session, and none is made anew
 }
 
 func runLoad(args []string) error {
@@ -62,7 +66,13 @@ func parseLoad(args []string) (f loadFlags, err error) {
 	fs.StringVar(&f.target, "target", "", "ask a proxy for this")
 	fs.StringVar(&f.token, "token", "", "of sapsocks, with this token")
 	fs.StringVar(&f.user, "user", "", "of SOCKS5, as this user of the benchmark, or as anonymous")
-	return f, fs.Parse(args)
+	authority := fs.String("authority", "", "speak TLS, and trust the certificates of this file")
+	fs.BoolVar(&f.resume, "resume", false, "resume a TLS session with each connection")
+	err = fs.Parse(args)
+	if err == nil && *authority != "" {
+		f.tls, err = f.clientTLS(*authority)
+	}
+	return f, err
 }
 
 func (f loadFlags) run() (loadResult, error) {
@@ -79,17 +89,23 @@ func (f loadFlags) run() (loadResult, error) {
 
 func (f loadFlags) dial() (net.Conn, error) {
 	c, err := net.DialTimeout("tcp", f.address, 10*time.Second)
-	if err != nil || f.target == "" {
-		return c, err
+	if err != nil {
+		return nil, err
 	}
-	err = f.logIn(c)
-	if err == nil {
-		err = askProxy(c, f.target)
+	conn := net.Conn(c)
+	if f.tls != nil {
+		conn, err = f.secure(c)
+	}
+	if err == nil && f.target != "" {
+		err = f.logIn(conn)
+		if err == nil {
+			err = askProxy(conn, f.target)
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return c, nil
+	return conn, nil
 }
 
 // sapMethod is the method of sapsocks.
@@ -263,7 +279,11 @@ func roundTrip(c net.Conn, b []byte) error {
 
 // newTunnels makes tunnels, n at once: connect, a byte there and back, close.
 func newTunnels(f loadFlags) (loadResult, error) {
+	if err := f.takeTicket(); err != nil {
+		return loadResult{}, err
+	}
 	var made, failed atomic.Int64
+	var why atomic.Value
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	for range f.n {
@@ -271,6 +291,7 @@ func newTunnels(f loadFlags) (loadResult, error) {
 			for !stop.Load() {
 				if err := oneTunnel(f); err != nil {
 					failed.Add(1)
+					why.CompareAndSwap(nil, err.Error())
 					continue
 				}
 				made.Add(1)
@@ -281,7 +302,8 @@ func newTunnels(f loadFlags) (loadResult, error) {
 	n, took := f.measure(&made)
 	stop.Store(true)
 	wg.Wait()
-	return loadResult{PerSecond: float64(n) / took.Seconds(), Total: made.Load(), Failed: failed.Load()}, nil
+	first, _ := why.Load().(string)
+	return loadResult{PerSecond: float64(n) / took.Seconds(), Total: made.Load(), Failed: failed.Load(), Why: first}, nil
 }
 
 func oneTunnel(f loadFlags) error {
@@ -290,8 +312,9 @@ func oneTunnel(f loadFlags) error {
 		return err
 	}
 	// A reset instead of a close keeps the loopback's ports from running out.
-	defer c.Close()
-	if err := c.(*net.TCPConn).SetLinger(0); err != nil {
+	s := socket(c)
+	defer s.Close()
+	if err := s.SetLinger(0); err != nil {
 		return err
 	}
 	return roundTrip(c, []byte{1})

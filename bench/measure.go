@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 )
 
 // column is a load, and what it does to each row is measured.
@@ -16,6 +17,8 @@ type column struct {
 	n     int
 	scale float64 // from the load's rate to the unit
 	p99   bool    // measures times as well
+	// resume: each tunnel resumes a session of TLS, so that only rows with TLS are measured.
+	resume bool
 	// What a unit of the load costs in CPU time.
 	cpuUnit  string
 	cpuScale float64 // from seconds for a byte, round trip or tunnel
@@ -26,6 +29,7 @@ var columns = []column{
 	{group: "rr", name: "round trips, 1 connection", unit: "/s", kind: "rr", n: 1, scale: 1, p99: true, cpuUnit: "us", cpuScale: 1e6},
 	{group: "rr", name: "round trips, 32 connections", unit: "/s", kind: "rr", n: 32, scale: 1, p99: true, cpuUnit: "us", cpuScale: 1e6},
 	{group: "crr", name: "new tunnels, 16 at once", unit: "/s", kind: "crr", n: 16, scale: 1, cpuUnit: "us", cpuScale: 1e6},
+	{group: "crr", name: "new tunnels, sessions resumed, 16 at once", unit: "/s", kind: "crr", n: 16, scale: 1, resume: true, cpuUnit: "us", cpuScale: 1e6},
 }
 
 func bulkColumn(kind string, n int) column {
@@ -47,10 +51,10 @@ func (c column) p50() metric  { return metric{c.name + ", p50 [us]", true} }
 func (c column) p99s() metric { return metric{c.name + ", p99 [us]", true} }
 func (c column) cpu() metric  { return metric{c.name + ", CPU [" + c.cpuUnit + "]", true} }
 
-// metrics are all that -only lets be measured, in the order of the tables.
-func metrics(only string) (all []metric) {
+// metrics are all that -only lets be measured of these rows, in the order of the tables.
+func metrics(only string, rows ...string) (all []metric) {
 	for _, c := range columns {
-		if !wants(only, c.group) {
+		if !wants(only, c.group) || c.resume && !slices.ContainsFunc(rows, speaksTLS) {
 			continue
 		}
 		all = append(all, c.rate())
@@ -83,6 +87,9 @@ func withFarEnds(ctx context.Context, do func(dir string, far farEnds) error) (e
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	var far farEnds
+	if far.tls, err = issueTLS(dir); err != nil {
+		return err
+	}
 	services, err := startFar(ctx, &far, "far")
 	if err != nil {
 		return err
@@ -113,7 +120,7 @@ func besidePeers(ctx context.Context, s settings) error {
 		if wants(s.only, "idle") {
 			// First of all: later there is memory of the other loads to be used again.
 			for _, r := range rows {
-				if err := measureIdle(ctx, r, got); err != nil {
+				if err := measureIdle(ctx, s, r, got); err != nil {
 					return err
 				}
 			}
@@ -131,11 +138,14 @@ func besidePeers(ctx context.Context, s settings) error {
 				}
 			}
 		}
-		return print(os.Stdout, rows, metrics(s.only), got)
+		return print(os.Stdout, rows, metrics(s.only, names(rows)...), got)
 	})
 }
 
 func measureColumn(ctx context.Context, s settings, c column, r row, got results) (err error) {
+	if c.resume && !speaksTLS(r.name) {
+		return nil
+	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s, %s: %w", r.name, c.name, err)
@@ -148,11 +158,15 @@ func measureColumn(ctx context.Context, s settings, c column, r row, got results
 		}
 	}
 	var l loadResult
-	if err := self(ctx, &l, r.loadArgs(c.kind, c.n, s)...); err != nil {
+	args := r.loadArgs(c.kind, c.n, s)
+	if c.resume {
+		args = append(args, "-resume")
+	}
+	if err := self(ctx, &l, args...); err != nil {
 		return err
 	}
 	if l.Failed > 0 || l.Total == 0 {
-		return fmt.Errorf("%d tunnels failed, and %d bytes, round trips or tunnels were done", l.Failed, l.Total)
+		return fmt.Errorf("%d tunnels failed (%s), and %d bytes, round trips or tunnels were done", l.Failed, l.Why, l.Total)
 	}
 	got.add(c.rate(), r.name, l.PerSecond*c.scale)
 	if c.p99 {
@@ -185,7 +199,7 @@ const (
 	idleExtra = 4000
 )
 
-func measureIdle(ctx context.Context, r row, got results) (err error) {
+func measureIdle(ctx context.Context, s settings, r row, got results) (err error) {
 	if r.process == nil || r.name == "socat" {
 		return nil // nothing in between, or a process each
 	}
@@ -198,7 +212,7 @@ func measureIdle(ctx context.Context, r row, got results) (err error) {
 	if err != nil {
 		return err
 	}
-	load, err := start(ctx, os.Stderr, exe, "load", "-kind", "hold", "-address", r.echo)
+	load, err := start(ctx, os.Stderr, exe, r.loadArgs("hold", 1, s)...)
 	if err != nil {
 		return err
 	}

@@ -17,10 +17,11 @@ import (
 type row struct {
 	name string
 	services
-	token   string   // makes the load ask a sapsocks proxy itself
-	user    string   // makes the load ask a SOCKS5 proxy, with benchPassword; anonymous: without
-	targets services // what it asks the SOCKS5 proxy for
-	process *process // nil: there is none in between
+	token     string   // makes the load ask a sapsocks proxy itself
+	user      string   // makes the load ask a SOCKS5 proxy, with benchPassword; anonymous: without
+	targets   services // what it asks the SOCKS5 proxy for
+	authority string   // makes the load speak TLS, and trust this file
+	process   *process // nil: there is none in between
 }
 
 // anonymous is a user who is none: the load says no password.
@@ -43,6 +44,8 @@ func startRows(ctx context.Context, s settings, far farEnds, dir string) ([]row,
 		{"sapsocks", tunneldSapsocks},
 		{"open", tunneldOpen},
 		{"login", tunneldLogin},
+		{"haproxy-tls", haproxyTLS},
+		{"tunneld-tls", tunneldTLS},
 	} {
 		if !wants(s.rows, r.name) {
 			continue
@@ -55,6 +58,13 @@ func startRows(ctx context.Context, s settings, far farEnds, dir string) ([]row,
 		rows = append(rows, got)
 	}
 	return rows, nil
+}
+
+func names(rows []row) (all []string) {
+	for _, r := range rows {
+		all = append(all, r.name)
+	}
+	return all
 }
 
 func stopRows(rows []row) {
@@ -96,13 +106,18 @@ func (r row) wait(ctx context.Context) (row, error) {
 }
 
 func haproxy(ctx context.Context, _ settings, far farEnds, dir string) (row, error) {
+	return startHAProxy(ctx, far, dir, "")
+}
+
+// startHAProxy has its listeners do what bind says beside their address.
+func startHAProxy(ctx context.Context, far farEnds, dir, bind string) (row, error) {
 	r, err := ports()
 	if err != nil {
 		return r, err
 	}
 	text := "global\n nbthread 2\n maxconn 9300\n maxpipes 200\ndefaults\n mode tcp\n option splice-auto\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n timeout tunnel 1h\n"
 	for _, p := range [][3]string{{"echo", r.echo, far.Echo}, {"sink", r.sink, far.Sink}, {"source", r.source, far.Source}} {
-		text += fmt.Sprintf("listen %s\n bind %s\n server far %s\n", p[0], p[1], p[2])
+		text += fmt.Sprintf("listen %s\n bind %s%s\n server far %s\n", p[0], p[1], bind, p[2])
 	}
 	file, err := write(dir, "haproxy.cfg", text)
 	if err != nil {
@@ -194,11 +209,15 @@ func startTunneld(ctx context.Context, s settings, dir, upstream, id string, tar
 	if err != nil {
 		return r, err
 	}
-	text := upstream + "\n"
+	return r.startTunneld(ctx, s, dir, upstream+"\n"+r.listeners(targets, ""), id)
+}
+
+// listeners are tunneld's for the three services, each with what block says.
+func (r row) listeners(targets services, block string) (text string) {
 	for _, kind := range []string{"up", "down", "rr"} {
-		text += fmt.Sprintf("listener \"tcp\" %q {\n address = %q\n target = %q\n}\n", kind, r.of(kind), targets.of(kind))
+		text += fmt.Sprintf("listener \"tcp\" %q {\n address = %q\n target = %q\n%s}\n", kind, r.of(kind), targets.of(kind), block)
 	}
-	return r.startTunneld(ctx, s, dir, text, id)
+	return text
 }
 
 // startTunneld starts tunneld with all but the log and the route.
@@ -235,6 +254,9 @@ func build(ctx context.Context, checkout, dir string) (string, error) {
 
 func (r row) loadArgs(kind string, n int, s settings) []string {
 	args := []string{"load", "-kind", kind, "-address", r.of(kind), "-n", strconv.Itoa(n), "-length", s.length.String()}
+	if r.authority != "" {
+		args = append(args, "-authority", r.authority)
+	}
 	if r.token != "" {
 		args = append(args, "-target", virtual.of(kind), "-token", r.token)
 	}

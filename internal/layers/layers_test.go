@@ -117,7 +117,7 @@ var allowed = map[string][]string{
 	// What runs the program and measures, disturbs or tests it. It knows the
 	// core by its public face, if at all.
 	"docs":  {},
-	"bench": {"internal/freeport", "internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
+	"bench": {"internal/emu", "internal/freeport", "internal/nodump", "internal/socks5", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	"chaos": {"core", "internal/emu", "core/status", "internal/freeport", "internal/nodump", "plugins/sapsocks/sapsocksemu", "plugins/sdk"},
 	testsAlone: {
 		"internal/emu", "internal/logtest", "internal/nettest", "internal/proctest", "internal/pluginwire", "internal/socks5", "plugins/sdk/...",
