@@ -18,11 +18,14 @@ func TestCurl(t *testing.T) {
 	curl := proctest.Tool(t, "curl")
 	emu := connectivity(t, map[string]string{"intranet.corp:80": website(t, "intranet"), "down.corp:80": nettest.FreeAddress(t)})
 	d := startExample(t, "proxy", emu)
-	socks, web := d.addresses["socks5.apps"], "http://"+d.addresses["http.web"]
+	socks, web, all := d.addresses["socks5.apps"], "http://"+d.addresses["http.web"], d.addresses["mixed.all"]
 
 	ways := map[string][]string{
-		"socks5-hostname": {"--socks5-hostname", socks},
-		"proxytunnel":     {"--proxytunnel", "--proxy", web},
+		"socks5-hostname":        {"--socks5-hostname", socks},
+		"proxytunnel":            {"--proxytunnel", "--proxy", web},
+		"mixed, socks4a":         {"--proxy", "socks4a://user@" + all},
+		"mixed, socks5-hostname": {"--socks5-hostname", all},
+		"mixed, proxytunnel":     {"--proxytunnel", "--proxy", "http://" + all},
 	}
 	run := func(way, url string, more ...string) (string, error) {
 		args := slices.Concat([]string{"--silent", "--show-error", "--max-time", "30", "--noproxy", ""}, ways[way], more, []string{url})
@@ -39,7 +42,7 @@ func TestCurl(t *testing.T) {
 				"http://intranet.corp:5432/": "denied", // by the route
 				"http://example.com/":        "denied",
 			} {
-				if out, err := run(way, url, "--verbose"); err == nil || way == "proxytunnel" && !strings.Contains(out, "Proxy-Status: tunneld;") {
+				if out, err := run(way, url, "--verbose"); err == nil || strings.HasSuffix(way, "proxytunnel") && !strings.Contains(out, "Proxy-Status: tunneld;") {
 					t.Errorf("%s: %v\n%s", url, err, out)
 				}
 				target := strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/")

@@ -119,7 +119,7 @@ func listenerWith(attribute string) string {
 	return ""
 }
 
-// kindsWith names the kinds of listeners that have a property: "socks5 or http".
+// kindsWith names the kinds of listeners that have a property: "socks5, http or mixed".
 func kindsWith(has func(listen.Kind) bool) string {
 	var names []string
 	for _, k := range listen.Kinds() {
@@ -127,7 +127,8 @@ func kindsWith(has func(listen.Kind) bool) string {
 			names = append(names, k.Name)
 		}
 	}
-	return strings.Join(names, " or ")
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 // listenerTable is the table of a kind.

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -216,4 +217,15 @@ func hear(ctx context.Context, p Protocol, c *Conn, read func(io.ReadWriter) (Re
 		}
 	}
 	return r, fail
+}
+
+// refuseHeard ends a connection with an answer that depends on what the client says, which
+// is read through a buffer of that size. The client has answerTime for it.
+func (c *Conn) refuseHeard(ctx context.Context, buffer int, answer func(*bufio.Reader, io.Writer) []byte) {
+	s := c.talkLast(ctx)
+	if err := s.SetDeadline(time.Now().Add(answerTime)); err != nil {
+		c.Reset()
+		return
+	}
+	c.CloseWith(ctx, answer(bufio.NewReaderSize(s, buffer), s))
 }

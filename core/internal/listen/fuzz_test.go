@@ -68,6 +68,16 @@ func fuzz(f *testing.F, bound int, cases map[string]handshakeCase, read func(io.
 	})
 }
 
+// asks is a protocol's reader with its buffer.
+func asks(buffer int, prove prover, read func(*bufio.Reader, io.Writer, prover) (Request, *Failure)) func(io.ReadWriter) (Request, *Failure) {
+	return func(c io.ReadWriter) (Request, *Failure) { return read(bufio.NewReaderSize(c, buffer), c, prove) }
+}
+
+// readHTTPOnly reads as http listeners do.
+func readHTTPOnly(r *bufio.Reader, _ io.Writer, prove prover) (Request, *Failure) {
+	return readHTTP(r, prove, httpKind)
+}
+
 // readAll returns the error of read unless it takes all of answer.
 func readAll(answer []byte, read func(*bufio.Reader) error) error {
 	r := bufio.NewReader(bytes.NewReader(answer))
@@ -107,39 +117,29 @@ func isForeign(sent, answer []byte) bool {
 func FuzzSOCKS5Handshake(f *testing.F) {
 	// The reader takes up to its buffer at a time, behind the longest messages.
 	const bound = 2 + 255 + 4 + 255 + 2 + socksBuffer
-	fuzz(f, bound, socks5Cases, func(c io.ReadWriter) (Request, *Failure) { return readSOCKS5(c, nil, socks5.MethodNone) }, func(sent, answer []byte) error {
+	fuzz(f, bound, socks5Cases, asks(socksBuffer, nil, readSOCKS5), func(sent, answer []byte) error {
 		if isForeign(sent, answer) {
 			return nil
 		}
 		if sent[0] != socks5.Version && sent[0] >= 'A' && sent[0] <= 'Z' {
 			return readAll(answer, isResponse)
 		}
-		return readAll(answer, func(r *bufio.Reader) error {
-			m, err := socks5.ReadMethod(r)
-			if err != nil || m == socks5.MethodUnacceptable {
-				return err
-			}
-			var reply [10]byte
-			if _, err := io.ReadFull(r, reply[:]); err != nil || reply[0] != socks5.Version || reply[1] == 0 {
-				return errors.Join(errors.New("no refusal"), err)
-			}
-			return nil
-		})
+		return socks5Refusal(answer)
 	})
 }
 
 func FuzzHTTPHandshake(f *testing.F) {
-	fuzz(f, maxHeader, httpCases, func(c io.ReadWriter) (Request, *Failure) { return readHTTP(c, nil) }, func(sent, answer []byte) error {
-		sent = bytes.TrimLeft(sent, "\r\n")
-		if len(sent) == 0 {
-			return readAll(answer, isResponse)
-		}
-		if isForeign(sent, answer) || sent[0] == socks5.Version && string(answer) == "\x05\xff" {
-			return nil
-		}
-		if bytes.HasPrefix(sent, []byte("HEAD ")) {
-			return nil // without a body, and http.ReadResponse must know
-		}
-		return readAll(answer, isResponse)
-	})
+	fuzz(f, maxHeader+headPiece, httpCases, asks(headPiece, nil, readHTTPOnly), httpRefused)
+}
+
+func httpRefused(sent, answer []byte) error {
+	sent = bytes.TrimLeft(sent, "\r\n")
+	switch {
+	case len(sent) == 0:
+	case isForeign(sent, answer), sent[0] == socks5.Version && string(answer) == noMethod:
+		return nil
+	case bytes.HasPrefix(sent, []byte("HEAD ")):
+		return nil // without a body, and http.ReadResponse must know
+	}
+	return readAll(answer, isResponse)
 }

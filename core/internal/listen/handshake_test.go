@@ -172,9 +172,12 @@ func (h handshakeCase) run(t *testing.T, kind string, how manner) {
 		t.Fatal(err)
 	}
 	defer end.Stream.Close()
-	ready := socksReplies.ready
-	if kind == KindHTTP {
-		ready = httpReplies.ready
+	ready := httpReplies.ready
+	switch h.send[0] {
+	case socks5.Version:
+		ready = socksReplies.ready
+	case socks4Version:
+		ready = socks4Replies.ready
 	}
 	read = make([]byte, len(ready))
 	if _, err := io.ReadFull(c, read); err != nil || !bytes.Equal(read, ready) {
@@ -361,13 +364,12 @@ func BenchmarkHandshake(b *testing.B) {
 	} {
 		b.Run(kind, func(b *testing.B) {
 			b.ReportAllocs()
+			read := asks(headPiece, nil, readHTTPOnly)
+			if kind == KindSOCKS5 {
+				read = asks(socksBuffer, nil, readSOCKS5)
+			}
 			for b.Loop() {
-				w := &written{Reader: strings.NewReader(request)}
-				if kind == KindSOCKS5 {
-					if _, fail := readSOCKS5(w, nil, socks5.MethodNone); fail != nil {
-						b.Fatal(fail.Err)
-					}
-				} else if _, fail := readHTTP(w, nil); fail != nil {
+				if _, fail := read(&written{Reader: strings.NewReader(request)}); fail != nil {
 					b.Fatal(fail.Err)
 				}
 			}

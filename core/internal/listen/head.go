@@ -1,7 +1,7 @@
 package listen
 
 import (
-	"bytes"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +12,7 @@ import (
 // held than a piece, and of its first line so much that every host and port fits.
 const (
 	maxHeader  = 64 << 10 // its first line and its headers
-	headPiece  = 1 << 10  // what is read at a time
+	headPiece  = 1 << 10  // what is read at a time, which is the size of its reader's buffer
 	firstBegin = 1 << 10  // what is kept of the beginning of the first line
 	firstEnd   = 16       // and of its end, if it is longer
 	quoted     = 100      // what is quoted of the first line
@@ -34,34 +34,33 @@ func (e wrongFirstByte) Error() string { return fmt.Sprintf("a request begins wi
 // head of 60 KB that is not complete yet it holds 64 KB in one field and 129 KB in many,
 // for each of thousands of clients in their handshake; this holds 3 KB.
 // It returns the first line, checks that the others are header fields, of which only
-// Proxy-Authorization matters here, and returns what was read behind them. The error is a
+// Proxy-Authorization matters here, and leaves what is behind them in r. The error is a
 // wrongFirstByte as soon as the first byte is there, io.EOF where the client has left
 // before it, and io.ErrUnexpectedEOF where it has closed later.
-func readHead(r io.Reader) (req requestHead, ahead []byte, err error) {
-	var (
-		h    head
-		size int
-		b    = make([]byte, headPiece)
-	)
-	for size < maxHeader {
-		n, err := r.Read(b[:min(headPiece, maxHeader-size)])
-		size += n
-		used, ended, foreign := h.take(b[:n])
-		switch {
-		case foreign != nil:
-			return requestHead{}, nil, foreign
-		case ended:
+func readHead(r *bufio.Reader) (requestHead, error) {
+	var h head
+	for size := 0; size < maxHeader; {
+		if _, err := r.Peek(1); err != nil {
+			switch {
+			case size == 0 && left(err):
+				err = io.EOF
+			case errors.Is(err, io.EOF):
+				err = io.ErrUnexpectedEOF
+			}
+			return requestHead{}, err
+		}
+		used, ended, err := h.take(peeked(r, maxHeader-size))
+		if err != nil {
+			return requestHead{}, err
+		}
+		discard(r, used)
+		size += used
+		if ended {
 			line, err := h.requestLine()
-			return requestHead{line, h.credentials}, bytes.Clone(b[used:n]), err
-		case size == 0 && left(err):
-			return requestHead{}, nil, io.EOF
-		case errors.Is(err, io.EOF):
-			return requestHead{}, nil, io.ErrUnexpectedEOF
-		case err != nil:
-			return requestHead{}, nil, err
+			return requestHead{line, h.credentials}, err
 		}
 	}
-	return requestHead{}, nil, errHeaderTooLarge
+	return requestHead{}, errHeaderTooLarge
 }
 
 // head is what is known of a request's lines so far.

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ var httpKind = Kind{
 	Passwords:   true,
 	Speaks:      "HTTP",
 	Begins:      func(first byte) bool { return first >= 'A' && first <= 'Z' },
-	Astray:      "the client is set to an HTTP proxy: set it to SOCKS5, or to the port of an http listener",
+	Astray:      "the client is set to an HTTP proxy: set it to SOCKS5, or to the port of an http or mixed listener",
 	Foreign: func(speaks string) []byte {
 		switch speaks {
 		case "HTTP":
@@ -42,7 +43,9 @@ type httpProtocol struct{}
 func (httpProtocol) Asks() bool { return true }
 
 func (p httpProtocol) Learn(ctx context.Context, c *Conn) (Request, *Failure) {
-	return hear(ctx, p, c, func(s io.ReadWriter) (Request, *Failure) { return readHTTP(s, c.prover(ctx)) })
+	return hear(ctx, p, c, func(s io.ReadWriter) (Request, *Failure) {
+		return readHTTP(bufio.NewReaderSize(s, headPiece), c.prover(ctx), httpKind)
+	})
 }
 
 func (httpProtocol) Refuse(ctx context.Context, c *Conn, err *tunnel.DialError) {
@@ -63,11 +66,11 @@ const onlyTunnels = "make the client tunnel, as curl does with --proxytunnel, or
 
 // readHTTP reads a CONNECT request. What follows its header is the tunnel's,
 // whatever the header says of a body. The login comes last: what is wrong with the
-// request itself is so with the right password, too.
-func readHTTP(c io.Reader, prove prover) (Request, *Failure) {
-	req, ahead, err := readHead(c)
+// request itself is so with the right password, too. on is the listener's kind.
+func readHTTP(r *bufio.Reader, prove prover, on Kind) (Request, *Failure) {
+	req, err := readHead(r)
 	if err != nil {
-		return Request{}, badHead(err)
+		return Request{}, badHead(err, on)
 	}
 	if !strings.HasPrefix(req.version, "HTTP/1.") {
 		return Request{}, &Failure{
@@ -86,7 +89,7 @@ func readHTTP(c io.Reader, prove prover) (Request, *Failure) {
 	if err != nil {
 		return Request{}, &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
 	}
-	asked := ask(host, port, ahead, httpReplies)
+	asked := ask(host, port, buffered(r), httpReplies)
 	if prove != nil {
 		var fail *Failure
 		if asked.User, fail = req.credentials.prove(prove); fail != nil {
@@ -97,11 +100,11 @@ func readHTTP(c io.Reader, prove prover) (Request, *Failure) {
 }
 
 // badHead is the answer to a request that has not come as a whole.
-func badHead(err error) *Failure {
+func badHead(err error, on Kind) *Failure {
 	var first wrongFirstByte
 	switch {
 	case errors.As(err, &first):
-		return wrongProtocol(httpKind, byte(first))
+		return wrongProtocol(on, byte(first))
 	case errors.Is(err, errNotHTTP):
 		return &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
 	case errors.Is(err, errHeaderTooLarge):

@@ -13,6 +13,7 @@ const (
 	KindTCP    = "tcp"
 	KindSOCKS5 = "socks5"
 	KindHTTP   = "http"
+	KindMixed  = "mixed"
 )
 
 // Kind is a kind of listener, and the protocol that it speaks. All that differs
@@ -56,10 +57,10 @@ type Settings struct {
 }
 
 // kinds is the one list of what listeners speak, and of what else they recognise.
-var kinds = []Kind{tcpKind, socks5Kind, httpKind, socks4Kind, tlsKind}
+var kinds = []Kind{tcpKind, socks5Kind, httpKind, mixedKind, socks4Kind, tlsKind}
 
 // Later are names that are taken for kinds to come.
-var Later = []string{"mixed", "sni", "redirect", "tproxy"}
+var Later = []string{"sni", "redirect", "tproxy"}
 
 // Kinds returns the kinds that a listener can have.
 func Kinds() []Kind {
@@ -74,14 +75,6 @@ func FindKind(name string) (Kind, bool) {
 		}
 	}
 	return Kind{}, false
-}
-
-// socks4Kind rejects a request as SOCKS4's own document has it.
-var socks4Kind = Kind{
-	Speaks:  "SOCKS4",
-	Begins:  func(first byte) bool { return first == 0x04 },
-	Astray:  "the client is set to SOCKS4: set it to SOCKS5 (socks5h:// leaves names unresolved) and to the port of a socks5 listener",
-	Foreign: func(string) []byte { return []byte{0, 0x5b, 0, 0, 0, 0, 0, 0} },
 }
 
 // tlsKind begins with a handshake record (RFC 8446, section 5.1), and is answered

@@ -151,7 +151,7 @@ func TestHTTPLoginAnswers(t *testing.T) {
 		basic("Proxy-Authorization: Basic " + base("alice:wrong")): {"Proxy-Authenticate": `Basic realm="tunneld", charset="UTF-8"`, "Proxy-Status": "tunneld; error=http_request_denied"},
 		basic("Proxy-Authorization: Basic " + base("busy:x")):      {"Proxy-Authenticate": "", "Retry-After": "1", "Proxy-Status": "tunneld; error=proxy_internal_error"},
 	} {
-		_, fail := readHTTP(strings.NewReader(request), func(user, _ string) error {
+		_, fail := readHTTPOnly(bufio.NewReader(strings.NewReader(request)), nil, func(user, _ string) error {
 			if user == "busy" {
 				return &LoginError{user, errors.New("too many wait")}
 			}
@@ -185,7 +185,7 @@ func TestNoSecretIsQuoted(t *testing.T) {
 		"Proxy-Authorization: Basic " + secret + "\r\nProxy-Authorization: Basic " + secret, "Proxy-Authorization: Basic " + secret + strings.Repeat("A", 2000),
 		"Proxy-Authorization: Basic " + secret, "X: y\r\n" + secret, "Proxy-Authorization: Bearer " + secret,
 	} {
-		_, fail := readHTTP(strings.NewReader(basic(field)), func(user, _ string) error { return &LoginError{User: user} })
+		_, fail := readHTTPOnly(bufio.NewReader(strings.NewReader(basic(field))), nil, func(user, _ string) error { return &LoginError{User: user} })
 		if fail == nil {
 			t.Fatalf("%q is let in", field)
 		}
@@ -298,10 +298,7 @@ func TestTimeAfterTheLogin(t *testing.T) {
 
 func FuzzSOCKS5Login(f *testing.F) {
 	const bound = 2 + 255 + 3 + 255 + 255 + 4 + 255 + 2 + socksBuffer
-	read := func(c io.ReadWriter) (Request, *Failure) {
-		return readSOCKS5(c, proveAlice, socks5.MethodUserPass)
-	}
-	fuzz(f, bound, socks5Logins, read, func(sent, answer []byte) error {
+	fuzz(f, bound, socks5Logins, asks(socksBuffer, proveAlice, readSOCKS5), func(sent, answer []byte) error {
 		if isForeign(sent, answer) {
 			return nil
 		}
@@ -327,12 +324,5 @@ func FuzzSOCKS5Login(f *testing.F) {
 }
 
 func FuzzHTTPLogin(f *testing.F) {
-	read := func(c io.ReadWriter) (Request, *Failure) { return readHTTP(c, proveAlice) }
-	fuzz(f, maxHeader, httpLogins, read, func(sent, answer []byte) error {
-		sent = bytes.TrimLeft(sent, "\r\n")
-		if len(sent) > 0 && (isForeign(sent, answer) || sent[0] == socks5.Version && string(answer) == "\x05\xff" || bytes.HasPrefix(sent, []byte("HEAD "))) {
-			return nil
-		}
-		return readAll(answer, isResponse)
-	})
+	fuzz(f, maxHeader+headPiece, httpLogins, asks(headPiece, proveAlice, readHTTPOnly), httpRefused)
 }

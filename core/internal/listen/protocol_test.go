@@ -64,7 +64,7 @@ func overTLS(t *testing.T) (client *tls.Conn, under *net.TCPConn, server *Conn) 
 
 // TestHandshakeOverTLS: what listeners speak does not need the bare socket.
 func TestHandshakeOverTLS(t *testing.T) {
-	requests := map[string]string{KindSOCKS5: "\x05\x01\x00\x05\x01\x00\x03\x02db\x00\x50", KindHTTP: "CONNECT db:80 HTTP/1.1\r\n\r\n"}
+	requests := map[string]string{KindSOCKS5: "\x05\x01\x00\x05\x01\x00\x03\x02db\x00\x50", KindHTTP: "CONNECT db:80 HTTP/1.1\r\n\r\n", KindMixed: "\x04\x01\x00\x50\x00\x00\x00\x01\x00db\x00"}
 	begin := func(t *testing.T, kind string) (*tls.Conn, *net.TCPConn, *Client) {
 		c, under, conn := overTLS(t)
 		sent := make(chan error, 1)
@@ -108,7 +108,7 @@ func TestHandshakeOverTLS(t *testing.T) {
 			c, _, client := begin(t, kind)
 			go client.Refuse(t.Context(), &tunnel.DialError{Reason: pluginv1.Reason_REASON_DENIED})
 			got, err := io.ReadAll(c)
-			if err != nil || !strings.Contains(string(got), "403 Forbidden") && !bytes.Contains(got, []byte("\x05\x02\x00\x01")) {
+			if err != nil || !strings.Contains(string(got), "403 Forbidden") && !bytes.Contains(got, []byte("\x05\x02\x00\x01")) && string(got) != refused4 {
 				t.Fatalf("read %q, %v", got, err)
 			}
 			_ = c.Close()

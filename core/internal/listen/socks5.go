@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/socks5"
@@ -20,7 +19,7 @@ var socks5Kind = Kind{
 	Passwords:   true,
 	Speaks:      "SOCKS5",
 	Begins:      func(first byte) bool { return first == socks5.Version },
-	Astray:      "the client is set to a SOCKS proxy: set it to an HTTP proxy, or to the port of a socks5 listener",
+	Astray:      "the client is set to a SOCKS proxy: set it to an HTTP proxy, or to the port of a socks5 or mixed listener",
 	Foreign:     func(string) []byte { return socks5.AppendMethod(nil, socks5.MethodUnacceptable) },
 	New:         func(Settings) Protocol { return socksProtocol{} },
 }
@@ -33,29 +32,27 @@ func (socksProtocol) Asks() bool { return true }
 
 func (p socksProtocol) Learn(ctx context.Context, c *Conn) (Request, *Failure) {
 	return hear(ctx, p, c, func(s io.ReadWriter) (Request, *Failure) {
-		if prove := c.prover(ctx); prove != nil {
-			return readSOCKS5(s, prove, socks5.MethodUserPass)
-		}
-		return readSOCKS5(s, nil, socks5.MethodNone)
+		return readSOCKS5(bufio.NewReaderSize(s, socksBuffer), s, c.prover(ctx))
 	})
 }
 
 // Refuse lets the client ask first: SOCKS has a word for this only in the reply to
-// a request. Who offers only to send a password is let send it.
+// a request.
 func (socksProtocol) Refuse(ctx context.Context, c *Conn, err *tunnel.DialError) {
-	s := c.talkLast(ctx)
-	if err := s.SetDeadline(time.Now().Add(answerTime)); err != nil {
-		c.Reset()
-		return
-	}
-	answer, methods := socksRefusal(err), []socks5.Method{socks5.MethodNone}
-	if c.login != nil {
+	c.refuseHeard(ctx, socksBuffer, func(r *bufio.Reader, w io.Writer) []byte { return refuseSOCKS5(r, w, c.login != nil, err) })
+}
+
+// refuseSOCKS5 hears a client out, and returns the answer to it. Who offers only to send a
+// password is let send it, where the listener asks for one.
+func refuseSOCKS5(r *bufio.Reader, w io.Writer, asksLogin bool, err *tunnel.DialError) []byte {
+	methods := []socks5.Method{socks5.MethodNone}
+	if asksLogin {
 		methods = append(methods, socks5.MethodUserPass)
 	}
-	if _, fail := readSOCKS5(s, func(string, string) error { return nil }, methods...); fail != nil {
-		answer = fail.Answer
+	if _, fail := askSOCKS5(r, w, func(string, string) error { return nil }, methods...); fail != nil {
+		return fail.Answer
 	}
-	c.CloseWith(ctx, answer)
+	return socksRefusal(err)
 }
 
 var socksReplies = replies{ready: socksReply(socks5.Succeeded), refusal: socksRefusal}
@@ -66,20 +63,27 @@ func socksRefusal(err *tunnel.DialError) []byte { return socksReply(answerTo(err
 // client pipelines behind it.
 const socksBuffer = 512
 
-// readSOCKS5 reads greeting, login and request, and answers the first two. The method is
+// readSOCKS5 reads what a client has to say, and answers all but its request.
+func readSOCKS5(r *bufio.Reader, w io.Writer, prove prover) (Request, *Failure) {
+	if prove != nil {
+		return askSOCKS5(r, w, prove, socks5.MethodUserPass)
+	}
+	return askSOCKS5(r, w, nil, socks5.MethodNone)
+}
+
+// askSOCKS5 reads greeting, login and request, and answers the first two. The method is
 // the first of methods that the client offers.
-func readSOCKS5(c io.ReadWriter, prove prover, methods ...socks5.Method) (Request, *Failure) {
-	r := bufio.NewReaderSize(c, socksBuffer)
+func askSOCKS5(r *bufio.Reader, w io.Writer, prove prover, methods ...socks5.Method) (Request, *Failure) {
 	method, fail := readGreeting(r, methods)
 	if fail != nil {
 		return Request{}, fail
 	}
-	if _, err := c.Write(socks5.AppendMethod(nil, method)); err != nil {
+	if _, err := w.Write(socks5.AppendMethod(nil, method)); err != nil {
 		return Request{}, &Failure{Err: err}
 	}
 	user := ""
 	if method == socks5.MethodUserPass {
-		if user, fail = readLogin(r, c, prove); fail != nil {
+		if user, fail = readLogin(r, w, prove); fail != nil {
 			return Request{}, fail
 		}
 	}
@@ -177,16 +181,4 @@ func socksReply(code socks5.Code) []byte {
 		panic(err) // an empty address can always be written
 	}
 	return b
-}
-
-// buffered returns a copy of what r has read too far.
-func buffered(r *bufio.Reader) []byte {
-	if r.Buffered() == 0 {
-		return nil
-	}
-	b, err := r.Peek(r.Buffered())
-	if err != nil {
-		panic(err) // it is in the buffer
-	}
-	return append([]byte(nil), b...)
 }
