@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -36,6 +37,8 @@ type caller struct {
 	asks func(t *testing.T, target, user, password string) string
 	// hears is the client's word for what it has read, until the connection's end.
 	hears func(heard []byte) string
+	// noLogin says that its protocol has no password: it never comes in where one is wanted.
+	noLogin bool
 }
 
 // callers are the clients of all kinds.
@@ -43,6 +46,9 @@ var callers = []caller{
 	{kind: listen.KindTCP, asks: func(*testing.T, string, string, string) string { return "" }, hears: hearsTCP},
 	{kind: listen.KindSOCKS5, asks: asksSOCKS5, hears: hearsSOCKS5},
 	{kind: listen.KindHTTP, asks: asksHTTP, hears: hearsHTTP},
+	{kind: listen.KindMixed, name: "`mixed`, SOCKS4", asks: asksSOCKS4, hears: hearsSOCKS4, noLogin: true},
+	{kind: listen.KindMixed, name: "`mixed`, SOCKS5", asks: asksSOCKS5, hears: hearsSOCKS5},
+	{kind: listen.KindMixed, name: "`mixed`, HTTP", asks: asksHTTP, hears: hearsHTTP},
 }
 
 func (c caller) title() string { return cmp.Or(c.name, "`"+c.kind+"`") }
@@ -98,6 +104,21 @@ func hearsSOCKS5(heard []byte) string {
 		return fmt.Sprintf("% x", heard)
 	}
 	return fmt.Sprintf("reply %02x, %s", heard[1], socks5.Code(heard[1]).Text())
+}
+
+func asksSOCKS4(t *testing.T, target, user, _ string) string {
+	t.Helper()
+	host, port := splitTarget(t, target)
+	ip := netip.MustParseAddr(host).As4()
+	return fmt.Sprintf("\x04\x01%s%s%s\x00", []byte{byte(port >> 8), byte(port)}, ip[:], user)
+}
+
+// hearsSOCKS4 reads the reply of SOCKS4's document.
+func hearsSOCKS4(heard []byte) string {
+	if len(heard) != 8 || heard[0] != 0 {
+		return fmt.Sprintf("% x", heard)
+	}
+	return fmt.Sprintf("reply %d", heard[1])
 }
 
 func asksHTTP(_ *testing.T, target, user, password string) string {
@@ -166,15 +187,16 @@ func refusals(t *testing.T) []refused {
 	}
 }
 
-// applies says whether a client of the kind can be refused so.
-func (f refused) applies(k listen.Kind) bool {
+// applies says whether the client can be refused so.
+func (f refused) applies(c caller) bool {
+	k, _ := listen.FindKind(c.kind)
 	switch {
 	case f.passwords:
-		return k.Passwords
+		return k.Passwords && !(f.first && c.noLogin)
 	case f.named:
 		return k.NamesTarget
 	case f.garbage, f.silent:
-		return k.Speaks != ""
+		return k.Foreign != nil
 	}
 	return true
 }
@@ -242,6 +264,8 @@ func (f refused) provoke(t *testing.T, c caller, closed string) string {
 		t.Fatalf("%q, %v", heard, err)
 	case len(heard) == 0:
 		return "the end, without a word"
+	case f.garbage && bytes.HasPrefix(heard, []byte("HTTP/")):
+		return hearsHTTP(heard) // who spoke no protocol is not answered in it
 	}
 	return c.hears(heard)
 }
@@ -265,8 +289,8 @@ func TestTableOfRefusals(t *testing.T) {
 		row := "| " + f.what + " |"
 		for _, c := range callers {
 			saw := "–"
-			if k, _ := listen.FindKind(c.kind); f.applies(k) {
-				t.Run(c.kind+" "+f.what, func(t *testing.T) { saw = f.provoke(t, c, closed) })
+			if f.applies(c) {
+				t.Run(c.title()+" "+f.what, func(t *testing.T) { saw = f.provoke(t, c, closed) })
 			}
 			row += " " + saw + " |"
 		}
