@@ -75,6 +75,12 @@ func TestTableOfRefusalsWithinTLS(t *testing.T) {
 			table += fmt.Sprintf("| it speaks no TLS, but what %s wants | %s, unencrypted | |\n", c.title(), d.plain(r, c, asks))
 		}
 	}
+	table += fmt.Sprintf("| it speaks no TLS, but PostgreSQL's protocol | %s, unencrypted | |\n",
+		d.plain(r, caller{hears: func(heard []byte) string {
+			_, text, _ := strings.Cut(string(heard), "\x00M")
+			text, _, _ = strings.Cut(text, "\x00")
+			return fmt.Sprintf("ErrorResponse %q", text)
+		}}, "\x00\x00\x00\x08\x04\xd2\x16\x2f"))
 	table += fmt.Sprintf("| it speaks no TLS, and nothing that tunneld knows | %s, unencrypted | |\n",
 		d.plain(r, caller{hears: func(heard []byte) string {
 			if len(heard) != 7 || heard[0] != 0x15 {

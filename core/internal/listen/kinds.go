@@ -105,9 +105,13 @@ func recognised(first byte, answer func(speaks string) []byte) Kind {
 	}
 }
 
-// withoutTLS is the answer to a client that speaks no TLS where the listener does.
-func withoutTLS(first byte) *Failure {
-	client := recognised(first, tlsKind.Foreign)
+// withoutTLS is the answer to a client that speaks no TLS where the listener does, by the
+// first bytes of it, of which there is one at least.
+func withoutTLS(first []byte) *Failure {
+	if beginsPostgres(first) {
+		return postgresWithoutTLS
+	}
+	client := recognised(first[0], tlsKind.Foreign)
 	return &Failure{
 		Err:    &mistake{fmt.Sprintf("the client speaks %s without TLS, and the listener has a tls block", client.Speaks), "set the client to TLS: https:// where it names an HTTP proxy, and a stunnel or the like in front of a client that has none; or remove the listener's tls block"},
 		Answer: client.Foreign(tlsKind.Speaks),

@@ -112,7 +112,7 @@ func noHello(hello *clienthello.Hello, err error) *Failure {
 	)
 	switch {
 	case errors.As(err, &foreign):
-		return withoutTLS(foreign.First)
+		return withoutTLS(hello.Raw)
 	case errors.As(err, &malformed):
 		return &Failure{
 			Err:    &tlsError{err: err, hint: "see what connects to this port: it begins like TLS, and goes on otherwise"},
