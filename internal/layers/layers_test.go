@@ -48,6 +48,7 @@ var allowed = map[string][]string{
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},
 	"internal/plaintext":      {},
 	"internal/nodump":         {},
+	"internal/pagetest":       {},
 	"internal/proctest":       {},
 	"internal/proxytest":      {"internal/nettest"},
 	"internal/schema":         {"proto/tunneld/plugin/v1"},

@@ -6,14 +6,11 @@ import (
 	"cmp"
 	"encoding/base64"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -23,10 +20,11 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/pagetest"
 	"github.com/tunneld/tunneld/internal/socks5"
 )
 
-var update = flag.Bool("update", false, "write the table of refusals in docs/troubleshooting.md anew")
+const troubleshooting = "../../../docs/troubleshooting.md"
 
 // caller is a client of a kind of listener: a column of the table of refusals.
 type caller struct {
@@ -296,32 +294,5 @@ func TestTableOfRefusals(t *testing.T) {
 		}
 		table.WriteString(row + "\n")
 	}
-	generated(t, "refusals", table.String())
-}
-
-// generated compares a table of the page with what it has to be, or writes it.
-func generated(t *testing.T, name, table string) {
-	t.Helper()
-	const page = "../../../docs/troubleshooting.md"
-	text, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	between := regexp.MustCompile(`(?s)(<!-- begin ` + name + ` -->\n).*?(<!-- end ` + name + ` -->)`)
-	if n := len(between.FindAll(text, -1)); n != 1 {
-		t.Fatalf("the page has %d places for the table of %s", n, name)
-	}
-	now := between.ReplaceAllFunc(text, func(b []byte) []byte {
-		m := between.FindSubmatch(b)
-		return slices.Concat(m[1], []byte(table), m[2])
-	})
-	switch {
-	case bytes.Equal(now, text):
-	case *update && !t.Failed():
-		if err := os.WriteFile(page, now, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	default:
-		t.Errorf("docs/troubleshooting.md is stale: go test ./core/internal/engine -run TestTableOfRefusals -update. What was seen:\n%s", table)
-	}
+	pagetest.Generated(t, troubleshooting, "refusals", table.String())
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/pagetest"
 )
 
 // TestTableOfRefusalsWithinTLS: what clients see of a listener that speaks TLS, whatever its
@@ -88,7 +89,7 @@ func TestTableOfRefusalsWithinTLS(t *testing.T) {
 			}
 			return "alert " + tls.AlertError(heard[6]).Error()[len("tls: "):]
 		}}, "\x00\x00\x00\x00"))
-	generated(t, "refusals within TLS", table)
+	pagetest.Generated(t, troubleshooting, "refusals within TLS", table)
 }
 
 // refusal is what a client of every kind of listener hears, in words.

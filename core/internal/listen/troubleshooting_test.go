@@ -6,24 +6,21 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/neterr"
+	"github.com/tunneld/tunneld/internal/pagetest"
 	"github.com/tunneld/tunneld/plugins/sapsocks"
 	"github.com/tunneld/tunneld/plugins/sdk"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
-
-var update = flag.Bool("update", false, "write docs/troubleshooting.md anew")
 
 const (
 	troubleshooting = "../../../docs/troubleshooting.md"
@@ -119,27 +116,8 @@ func tables() map[string]string {
 
 // TestTroubleshootingPage: the page's tables are the code's.
 func TestTroubleshootingPage(t *testing.T) {
-	page, err := os.ReadFile(troubleshooting)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := string(page)
 	for name, table := range tables() {
-		between := regexp.MustCompile(`(?s)(<!-- begin ` + name + ` -->\n).*?(<!-- end ` + name + ` -->)`)
-		if n := len(between.FindAllString(want, -1)); n != 1 {
-			t.Fatalf("%d places for the table of %s", n, name)
-		}
-		want = between.ReplaceAllStringFunc(want, func(s string) string {
-			m := between.FindStringSubmatch(s)
-			return m[1] + table + m[2]
-		})
-	}
-	if *update {
-		if err := os.WriteFile(troubleshooting, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	} else if want != string(page) {
-		t.Error("docs/troubleshooting.md is stale: go test ./core/internal/listen -run TestTroubleshootingPage -update")
+		pagetest.Generated(t, troubleshooting, name, table)
 	}
 }
 

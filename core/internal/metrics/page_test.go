@@ -1,8 +1,6 @@
 package metrics
 
 import (
-	"bytes"
-	"flag"
 	"fmt"
 	"os"
 	"regexp"
@@ -11,9 +9,9 @@ import (
 	"testing"
 
 	dto "github.com/prometheus/client_model/go"
-)
 
-var update = flag.Bool("update", false, "write docs/metrics.md anew")
+	"github.com/tunneld/tunneld/internal/pagetest"
+)
 
 const page = "../../../docs/metrics.md"
 
@@ -35,20 +33,7 @@ func TestPage(t *testing.T) {
 		slices.Sort(names)
 		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()), strings.Join(names, ", "), f.GetHelp())
 	}
-	old, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	between := regexp.MustCompile(`(?s)(<!-- metrics -->\n).*(<!-- /metrics -->\n)`)
-	next := between.ReplaceAll(old, []byte("${1}"+strings.ReplaceAll(table.String(), "$", "$$")+"${2}"))
-	if *update {
-		if err := os.WriteFile(page, next, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !between.Match(old) || !*update && !bytes.Equal(old, next) {
-		t.Error("docs/metrics.md is stale: go test ./core/internal/metrics -run TestPage -update")
-	}
+	pagetest.Generated(t, page, "metrics", table.String())
 }
 
 // TestDashboardAndAlerts: they name metrics that there are.

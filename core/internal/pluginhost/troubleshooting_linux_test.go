@@ -2,9 +2,7 @@ package pluginhost
 
 import (
 	"context"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -13,10 +11,9 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/pagetest"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
-
-var update = flag.Bool("update", false, "write the plugins' table of docs/troubleshooting.md anew")
 
 const troubleshooting = "../../../docs/troubleshooting.md"
 
@@ -118,22 +115,5 @@ func TestTroubleshootingOfPlugins(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", e.Reason.Text(), next, f.says, e.Hint)
 	}
-	page, err := os.ReadFile(troubleshooting)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const begin, end = "<!-- begin plugin -->\n", "<!-- end plugin -->"
-	head, rest, found := strings.Cut(string(page), begin)
-	_, tail, ends := strings.Cut(rest, end)
-	if !found || !ends {
-		t.Fatal("there is no place for the table")
-	}
-	want := head + begin + b.String() + end + tail
-	if *update {
-		if err := os.WriteFile(troubleshooting, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	} else if want != string(page) {
-		t.Errorf("docs/troubleshooting.md is stale: go test ./core/internal/pluginhost -run %s -update", t.Name())
-	}
+	pagetest.Generated(t, troubleshooting, "plugin", b.String())
 }
