@@ -25,7 +25,8 @@ var errDecode = &MalformedError{alertDecodeError, "its fields do not add up"}
 // extension comes twice, and there is one name at most, which does not end in a dot. The
 // error is a *MalformedError.
 func (h *Hello) Info() (*Info, error) {
-	b := fields(h.message())
+	message, _ := h.message()
+	b := fields(message)
 	var suites, extensions fields
 	version, ok := b.number(2)
 	if !ok || !b.skip(32) || !b.vector(1, new(fields)) || !b.vector(2, &suites) || len(suites)%2 != 0 || !b.vector(1, new(fields)) {
@@ -100,19 +101,24 @@ func (i *Info) extension(kind int, content fields) bool {
 	return len(content) == 0
 }
 
-// message returns the message's bytes behind its header.
-func (h *Hello) message() []byte {
-	var all []byte
+// Behind returns how many bytes of Raw are behind the records of the message.
+func (h *Hello) Behind() int {
+	_, behind := h.message()
+	return behind
+}
+
+// message returns the message's bytes behind its header, and Behind.
+func (h *Hello) message() (all []byte, behind int) {
 	for raw := h.Raw; len(raw) > recordHeader; {
 		size := int(raw[3])<<8 | int(raw[4])
 		end := min(recordHeader+size, len(raw))
 		all = append(all, raw[recordHeader:end]...)
 		if want := wanted(all); want > 0 && len(all) >= want {
-			return all[messageHeader:want]
+			return all[messageHeader:want], len(raw) - end
 		}
 		raw = raw[end:]
 	}
-	return nil
+	return nil, 0
 }
 
 // wanted is the size of the message that begins so; 0: not known yet.

@@ -41,19 +41,47 @@ func ServerConn(conn net.Conn, ahead []byte, config *tls.Config, ends Ends) *Con
 	return &Conn{tls.Server(f, config), f, ends.FIN}
 }
 
-// HandshakeWithin does the handshake. meter is asked of what is read of the connection for
-// it, in bytes, before crypto/tls has it; its error ends the handshake.
+// Meter is asked of what comes during a handshake. An error ends it.
+type Meter struct {
+	// Record is asked of each record, with its size in bytes, before crypto/tls has any of
+	// it. The peer of a refused one gets the alert record_overflow.
+	Record func(size int) error
+	// Bytes is asked of what was read of the connection. The peer gets no alert.
+	Bytes func(n int) error
+}
+
+// HandshakeWithin does the handshake of a server, measured by m. From then on the
+// connection ends with an error, and the same alert, if its client sends more than 16 KiB, and
+// the record under way, without a byte of data.
 //
 // A peer's alert is the error also where it has come in the clear: OpenSSL's client refuses
 // a certificate so with TLS 1.3, and crypto/tls cannot decrypt it.
-func (c *Conn) HandshakeWithin(meter func(int) error) error {
-	c.floor.meter = meter
-	defer func() { c.floor.meter = nil }()
+func (c *Conn) HandshakeWithin(m Meter) error {
+	c.floor.meter = &m
 	err := c.Handshake()
+	c.floor.meter, c.floor.bounded, c.floor.quiet = nil, true, 0
 	if err != nil && c.floor.alert != 0 {
 		return &net.OpError{Op: "remote error", Err: c.floor.alert}
 	}
+	return c.because(err)
+}
+
+// because puts the reason for which a record was refused in the place of what crypto/tls
+// says of the one that it was given instead.
+func (c *Conn) because(err error) error {
+	if err != nil && c.floor.refused != nil {
+		return c.floor.refused
+	}
 	return err
+}
+
+// Read reads as crypto/tls does.
+func (c *Conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.floor.quiet = 0
+	}
+	return n, c.because(err)
 }
 
 // Bulk has the reads from now on take as much from a socket as there is.
@@ -68,10 +96,10 @@ func (c *Conn) ReadNow(b []byte) (int, error) {
 			return 0, syscall.EAGAIN
 		}
 		c.floor.awaited = false
-		return c.Conn.Read(b)
+		return c.Read(b)
 	}
 	c.floor.now = true
-	n, err := c.Conn.Read(b)
+	n, err := c.Read(b)
 	c.floor.now = false
 	return n, err
 }
@@ -79,8 +107,8 @@ func (c *Conn) ReadNow(b []byte) (int, error) {
 // AwaitData waits, after Bulk, until ReadNow may have something, or the read deadline.
 func (c *Conn) AwaitData() error { return c.floor.await() }
 
-// HasData says whether bytes were read that ReadNow has not returned yet, apart from those
-// of a record that was returned in part.
+// HasData says whether more was read of a socket than ReadNow has returned yet, apart from a
+// record that was returned in part, and from what came with the handshake.
 func (c *Conn) HasData() bool { return c.floor.buf != nil }
 
 // EndedByAlert says, after an io.EOF, whether that was the peer's close_notify, and not an

@@ -29,25 +29,33 @@ func tunnel(t *testing.T, version uint16, ends Ends) (client *tls.Conn, server *
 // socketOf is the TCP connection of a tunnel's client.
 func socketOf(c *tls.Conn) *net.TCPConn { return c.NetConn().(strict).Conn.(*net.TCPConn) }
 
-func tunnelOver(t *testing.T, version uint16, ends Ends, near, far net.Conn) (client *tls.Conn, server *Conn) {
+// serving is a server with a certificate of the authority.
+func (a *authority) serving(t *testing.T) *tls.Config {
 	t.Helper()
-	a := newAuthority(t)
 	pair, err := tls.X509KeyPair(a.issue("far.example", time.Now().Add(time.Hour)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}}
+}
+
+func tunnelOver(t *testing.T, version uint16, ends Ends, near, far net.Conn) (client *tls.Conn, server *Conn) {
+	t.Helper()
 	for _, c := range []net.Conn{near, far} {
 		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 	}
 	client = tls.Client(near, &tls.Config{InsecureSkipVerify: true, MaxVersion: version})
-	server = ServerConn(far, nil, &tls.Config{Certificates: []tls.Certificate{pair}}, ends)
+	server = ServerConn(far, nil, newAuthority(t).serving(t), ends)
 	done := make(chan error, 1)
-	go func() { done <- server.HandshakeWithin(func(int) error { return nil }) }()
+	go func() { done <- server.HandshakeWithin(unmetered) }()
 	if err := errors.Join(client.Handshake(), <-done); err != nil {
 		t.Fatal(err)
 	}
 	return client, server
 }
+
+// unmetered takes anything.
+var unmetered = Meter{Record: func(int) error { return nil }, Bytes: func(int) error { return nil }}
 
 // readPatiently is a reader that holds no buffer while it waits.
 type readPatiently struct {
@@ -283,49 +291,6 @@ func TestConnWithinTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, from, "", nil)
-}
-
-// TestConnMeters what a handshake reads beyond what was read ahead, and nothing later.
-func TestConnMeters(t *testing.T) {
-	a := newAuthority(t)
-	pair, err := tls.X509KeyPair(a.issue("far.example", time.Now().Add(time.Hour)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}}
-	for _, refused := range []error{nil, errors.New("too much")} {
-		near, far := nettest.Pair(t)
-		done := make(chan error, 1)
-		go func() {
-			c := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
-			err := c.Handshake()
-			if err == nil {
-				_, err = io.WriteString(c, "more")
-			}
-			done <- err
-		}()
-		ahead := make([]byte, 10)
-		if _, err := io.ReadFull(far, ahead); err != nil {
-			t.Fatal(err)
-		}
-		server, metered := ServerConn(far, ahead, config, Ends{}), 0
-		err := server.HandshakeWithin(func(n int) error { metered += n; return refused })
-		if !errors.Is(err, refused) || metered == 0 {
-			t.Errorf("%v, %d metered", err, metered)
-		}
-		if err != nil {
-			_ = far.Close()
-			<-done
-			continue
-		}
-		before := metered
-		if n, err := server.Read(ahead); string(ahead[:n]) != "more" || err != nil || metered != before {
-			t.Errorf("%q, %v, %d metered, %d before", ahead[:n], err, metered, before)
-		}
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
 }
 
 // TestConnDeadline ends a wait, and another one may follow.

@@ -1,9 +1,11 @@
 package tlsconf
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -24,7 +26,23 @@ const (
 	// clear takes (RFC 8446, section 6).
 	recordAlert = 0x15
 	alertSize   = recordHeader + 2
+	// maxContent is the most that a record may say it has, in bytes (RFC 5246, section
+	// 6.2.3). Of one that says more crypto/tls tells.
+	maxContent = maxPlaintext + 2<<10
+	// maxQuiet bounds the records that a client may send after its handshake without a byte
+	// of data, apart from the one under way: new keys of TLS 1.3, empty records, parts of
+	// a message. crypto/tls bounds the number of whole ones, and lets a message grow
+	// to 256 KiB, which it holds until the rest has come.
+	maxQuiet = 16 << 10
 )
+
+// overflow begins a record that is too long. crypto/tls answers it with the alert
+// record_overflow, whatever the state and the keys are; it has no call that sends an alert
+// of the caller's choice.
+var overflow = [recordHeader]byte{0x16, 3, 3, 0xff, 0xff}
+
+// errQuiet ends a connection whose peer sends much and says nothing.
+var errQuiet = fmt.Errorf("more than %d bytes of TLS came without any data", maxQuiet)
 
 // inputs holds the buffers of sockets that have something to read, and batches those of
 // the records of one write.
@@ -37,7 +55,8 @@ var (
 // large pieces, where crypto/tls makes a call for each record, and writes so, too.
 //
 // It holds a buffer only while there are bytes in it. It hands out one record at a time:
-// crypto/tls keeps what it is given in a buffer that grows and never shrinks.
+// crypto/tls keeps what it is given in a buffer that grows and never shrinks. So it can
+// refuse a record before crypto/tls has any of it.
 type floor struct {
 	net.Conn
 	strict bool
@@ -51,14 +70,14 @@ type floor struct {
 	broken  error   // of a batch that was not written
 
 	// What follows is the reader's.
-	ahead []byte
-	meter func(int) error // nil: the handshake is done
-	alert tls.AlertError  // that came in the clear; 0: none
-	bulk  bool            // reads go through buf
-	now   bool            // a read that would wait ends with syscall.EAGAIN
-	buf   *[]byte         // nil: empty
-	r, w  int             // of buf
-	ended error           // with which await has met; the next read returns it
+	ahead []byte         // was read already
+	meter *Meter         // nil: no handshake is measured
+	alert tls.AlertError // that came in the clear; 0: none
+	bulk  bool           // reads go through buf
+	now   bool           // a read that would wait ends with syscall.EAGAIN
+	buf   *[]byte        // nil: empty
+	r, w  int            // of buf
+	ended error          // with which await has met; the next read returns it
 	// eof: the socket has ended.
 	eof bool
 	// awaited: await was called for what is no socket, and nothing was read since.
@@ -66,6 +85,10 @@ type floor struct {
 	header  [recordHeader]byte
 	have    int // bytes of header
 	left    int // bytes of the record's content
+	// bounded: quiet is bounded, which is what was handed out since crypto/tls had data.
+	bounded bool
+	quiet   int
+	refused error // nil: nothing was
 }
 
 func newFloor(conn net.Conn, ends Ends) *floor {
@@ -79,24 +102,14 @@ func newFloor(conn net.Conn, ends Ends) *floor {
 // Read implements net.Conn.
 func (f *floor) Read(b []byte) (n int, err error) {
 	switch {
-	case len(f.ahead) > 0:
-		n = copy(b, f.ahead)
-		if f.ahead = f.ahead[n:]; len(f.ahead) == 0 {
-			f.ahead = nil
-		}
-		f.pass(b[:n])
-		return n, nil
-	case f.bulk && f.raw != nil:
+	case f.refused != nil:
+		return 0, f.refused
+	case f.bulk && f.raw != nil && len(f.ahead) == 0:
 		n, err = f.readBulk(b)
 	default:
-		n, err = f.Conn.Read(b)
-		f.pass(b[:n])
+		n, err = f.readRecord(b)
 	}
-	if f.meter != nil && n > 0 {
-		if tooMuch := f.meter(n); tooMuch != nil {
-			return 0, tooMuch
-		}
-	}
+	f.quiet += n
 	f.eof = f.eof || err == io.EOF
 	if f.strict {
 		err = truncated(err)
@@ -104,15 +117,59 @@ func (f *floor) Read(b []byte) (n int, err error) {
 	return n, err
 }
 
-// pass follows the records in bytes that did not come through buf.
-func (f *floor) pass(b []byte) {
-	for len(b) > 0 {
-		n := f.next(b, len(b))
-		if n == alertSize && b[0] == recordAlert && binary.BigEndian.Uint16(b[3:]) == alertSize-recordHeader {
-			f.alert = tls.AlertError(b[n-1])
-		}
-		b = b[n:]
+// readRecord reads what lies ahead, or else the socket, and leaves what is behind the record
+// for the next time. In a handshake it waits for all of a record's header.
+func (f *floor) readRecord(b []byte) (n int, err error) {
+	begins, least := f.begins(), 1
+	if f.meter != nil && begins {
+		least = min(recordHeader, len(b))
 	}
+	n = copy(b, f.ahead)
+	known := n
+	for n < least && err == nil {
+		var more int
+		more, err = f.Conn.Read(b[n:])
+		n += more
+		if f.meter != nil && more > 0 {
+			if held := f.meter.Bytes(more); held != nil {
+				return 0, held
+			}
+		}
+	}
+	if f.refuses(b[:n]) {
+		return copy(b, overflow[:]), nil
+	}
+	one := f.next(b[:n], n)
+	if begins && one == alertSize && b[0] == recordAlert && binary.BigEndian.Uint16(b[3:]) == alertSize-recordHeader {
+		f.alert = tls.AlertError(b[one-1])
+	}
+	if n == known {
+		f.ahead = f.ahead[one:]
+	} else {
+		f.ahead = bytes.Clone(b[one:n])
+	}
+	if len(f.ahead) == 0 {
+		f.ahead = nil
+	}
+	return one, err
+}
+
+// begins says whether what is handed out next begins a record.
+func (f *floor) begins() bool { return f.have == 0 && f.left == 0 }
+
+// refuses says whether a record that begins so is not handed out, and neither is anything
+// behind it.
+func (f *floor) refuses(b []byte) bool {
+	switch {
+	case !f.begins():
+	case f.meter != nil && len(b) >= recordHeader:
+		if content := int(binary.BigEndian.Uint16(b[3:])); content <= maxContent {
+			f.refused = f.meter.Record(recordHeader + content)
+		}
+	case f.bounded && f.quiet > maxQuiet:
+		f.refused = errQuiet
+	}
+	return f.refused != nil
 }
 
 // next returns how many bytes of b, and of at most limit, are those of the record that is
@@ -146,6 +203,11 @@ func (f *floor) readBulk(b []byte) (int, error) {
 		if err := f.fill(); err != nil {
 			return 0, err
 		}
+	}
+	if f.refuses((*f.buf)[f.r:f.w]) {
+		inputs.Put(f.buf)
+		f.buf = nil
+		return copy(b, overflow[:]), nil
 	}
 	n := f.next((*f.buf)[f.r:f.w], len(b))
 	copy(b, (*f.buf)[f.r:f.r+n])

@@ -79,7 +79,7 @@ func (s *Server) Check() error {
 // hold the same it is the same one, so that sessions are resumed; it must not be changed,
 // nor returned by a GetConfigForClient, for which crypto/tls takes the tickets' keys of
 // another. A client that is not let in gets the alert bad_certificate, and the handshake's
-// error is a *SANError.
+// error is a *SANError, or a *LargeError.
 func (s *Server) Config() (*tls.Config, error) { return s.kept.get() }
 
 // User returns the name by which the client of a connection was let in; empty: it has shown
@@ -147,6 +147,11 @@ func (s *Server) load(r reading) (*tls.Config, error) {
 func (a allowed) verify(c tls.ConnectionState) error {
 	if len(c.PeerCertificates) == 0 {
 		return errors.New("the client has shown no certificate")
+	}
+	if !c.DidResume { // a ticket holds what was small enough
+		if size := identitySize(c); size > maxIdentity {
+			return &LargeError{size}
+		}
 	}
 	_, err := a.user(c.PeerCertificates[0])
 	return err

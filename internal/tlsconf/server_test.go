@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -261,9 +262,11 @@ func TestTicketsAreNotTooLarge(t *testing.T) {
 			few := newVisitor(t, version, append(cert, a.PEM()...), key)
 			few.visits(s, false)
 			few.visits(s, true)
-			for len(cert) < 60<<10 {
-				cert = append(cert, a.PEM()...)
+			large := &x509.Certificate{NotAfter: hour}
+			for i := range 300 {
+				large.DNSNames = append(large.DNSNames, fmt.Sprintf("web-%d.department.corp.example", i))
 			}
+			cert, key = a.Issue(t, large)
 			many := newVisitor(t, version, cert, key)
 			many.visits(s, false)
 			many.visits(s, false)

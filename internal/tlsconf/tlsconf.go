@@ -1,8 +1,10 @@
 // Package tlsconf is TLS for the daemon and plugins: configurations from followed files
 // that a user named, resumed sessions, who may come in by the names of a certificate, when
 // certificates expire, and how a direction ends: by the close_notify alert, as in RFC 8446,
-// section 6.1, or by TCP's end of file alone, as the peers of some protocols want it. It
-// makes no connection.
+// section 6.1, or by TCP's end of file alone, as the peers of some protocols want it.
+//
+// A Conn is crypto/tls on a connection that the caller has made. Beneath it the floor reads and
+// writes in large pieces, and bounds what crypto/tls would hold of a client.
 package tlsconf
 
 import (

@@ -38,8 +38,8 @@ const (
 	maxFlight = 16 << 10
 	// flightMemory is what crypto/tls holds for each byte of that: the message as it
 	// comes, in a buffer that has grown, as a whole, and as its fields, of which a
-	// certificate with thousands of short names has most: 31 bytes were measured.
-	flightMemory = 32
+	// certificate with thousands of empty URIs has most: 77 bytes were measured.
+	flightMemory = 80
 )
 
 // tlsError is of the TLS handshake with a client.
@@ -71,19 +71,23 @@ func (c *Conn) secure(ctx context.Context, o *TLSOptions) (user string, fail *Fa
 	if err != nil {
 		return "", noHello(hello, err)
 	}
-	if err := o.Hold(tlsMemory); err != nil {
+	behind := hello.Behind()
+	if err := o.Hold(tlsMemory + flightMemory*behind); err != nil {
 		return "", &Failure{Err: err, Reset: true}
 	}
 	config, err := o.Server.Config()
 	if err != nil {
 		return "", &Failure{Err: &tlsError{err: err, hint: "see the files of the listener's tls block"}, Reset: true}
 	}
-	conn, left := tlsconf.ServerConn(c.stream.(net.Conn), hello.Raw, config, o.Ends), maxFlight // Talk has made it one
-	err = conn.HandshakeWithin(func(n int) error {
-		if left -= n; left < 0 {
-			return errFlight
-		}
-		return o.Hold(flightMemory * n)
+	conn, left := tlsconf.ServerConn(c.stream.(net.Conn), hello.Raw, config, o.Ends), len(hello.Raw)-behind+maxFlight // Talk has made it one
+	err = conn.HandshakeWithin(tlsconf.Meter{
+		Record: func(size int) error {
+			if left -= size; left < 0 {
+				return errFlight
+			}
+			return nil
+		},
+		Bytes: func(n int) error { return o.Hold(flightMemory * n) },
 	})
 	if err != nil {
 		return "", failedTLS(hello, config, err)
@@ -151,6 +155,7 @@ const noCertificate = "client didn't provide a certificate"
 func tlsHint(info *clienthello.Info, config *tls.Config, err error) string {
 	var (
 		san       *tlsconf.SANError
+		large     *tlsconf.LargeError
 		unknownCA x509.UnknownAuthorityError
 		invalid   x509.CertificateInvalidError
 	)
@@ -159,6 +164,8 @@ func tlsHint(info *clienthello.Info, config *tls.Config, err error) string {
 		return "" // Hint has one
 	case errors.As(err, &san):
 		return "if this client may come in, add a pattern for one of its names to allow_san of the listener's tls block"
+	case errors.As(err, &large):
+		return "see what certificates the client sends: its own, with fewer names, and those up to an authority in client_ca_file, are enough"
 	case errors.As(err, &unknownCA):
 		return "the client's certificate is by none of the authorities in client_ca_file, or the client does not send the certificates in between"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
