@@ -1,8 +1,5 @@
 //go:build interop
 
-// Package daemon runs the real program between real clients and real servers:
-// psql and PostgreSQL, redis-cli and Redis, through each protocol's emulated far
-// end.
 package daemon
 
 import (
