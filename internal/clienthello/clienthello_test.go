@@ -187,7 +187,6 @@ var malformed = map[string]string{
 	"two names":            extended("\x00\x00\x00\x0a\x00\x08\x00\x00\x01a\x00\x00\x01b"),
 	"an empty name":        extended("\x00\x00\x00\x05\x00\x03\x00\x00\x00"),
 	"no names":             extended("\x00\x00\x00\x02\x00\x00"),
-	"a dot at the end":     extended("\x00\x00\x00\x07\x00\x05\x00\x00\x02a."),
 	"one twice":            extended("\x00\x00\x00\x06\x00\x04\x00\x00\x01a\x00\x00\x00\x06\x00\x04\x00\x00\x01a"),
 	"more in it":           extended("\x00\x00\x00\x07\x00\x04\x00\x00\x01a!"),
 	"no protocol":          extended("\x00\x10\x00\x02\x00\x00"),
@@ -217,6 +216,10 @@ func TestMalformedHellos(t *testing.T) {
 	}
 	if info, err := got.Info(); err != nil || info.ServerName != "b" || !reflect.DeepEqual(info.Versions, []uint16{0x303}) {
 		t.Errorf("a name of another form: %+v, %v", info, err)
+	}
+	dotted := &Hello{Raw: []byte(extended("\x00\x00\x00\x07\x00\x05\x00\x00\x02a."))}
+	if info, err := dotted.Info(); err != nil || info.ServerName != "a." {
+		t.Errorf("a dot at the end: %+v, %v", info, err)
 	}
 	if info, err := (&Hello{Raw: []byte(extended(""))}).Info(); err != nil || info.ServerName != "" {
 		t.Errorf("no extensions: %+v, %v", info, err)

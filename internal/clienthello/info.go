@@ -22,7 +22,8 @@ const (
 var errDecode = &MalformedError{alertDecodeError, "its fields do not add up"}
 
 // Info returns what the message says. It is as strict as crypto/tls about what it reads: no
-// extension comes twice, and there is one name at most, which does not end in a dot. The
+// extension comes twice, and there is one name at most. But that may end in a dot, as some
+// programs send it in spite of RFC 6066, section 3: servers differ in whether they mind. The
 // error is a *MalformedError.
 func (h *Hello) Info() (*Info, error) {
 	message, _ := h.message()
@@ -67,7 +68,7 @@ func (i *Info) extension(kind int, content fields) bool {
 			if form != 0 {
 				continue // no host_name; there is no other yet
 			}
-			if i.ServerName != "" || name[len(name)-1] == '.' {
+			if i.ServerName != "" {
 				return false
 			}
 			i.ServerName = string(name)

@@ -1,8 +1,11 @@
 package nettest
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
+	"io"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -30,6 +33,26 @@ func WantsCertificate(t testing.TB, version uint16) (address, caFile string) {
 		}
 	}), caFile
 }
+
+// ClientHello is the first message of a client of crypto/tls, in its records.
+func ClientHello(t testing.TB, config *tls.Config) string {
+	t.Helper()
+	var c alone
+	if err := tls.Client(&c, config).Handshake(); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	return c.sent.String()
+}
+
+// alone is a connection without a peer.
+type alone struct {
+	net.Conn
+	sent bytes.Buffer
+}
+
+func (c *alone) Write(b []byte) (int, error) { return c.sent.Write(b) }
+func (c *alone) Read([]byte) (int, error)    { return 0, io.EOF }
+func (c *alone) Close() error                { return nil }
 
 // ReplaceFile puts the content of another file in a file's place, by a rename, as
 // certificates are rotated.

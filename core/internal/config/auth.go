@@ -16,9 +16,13 @@ import (
 // authBlock is the block of listeners whose clients have to log in.
 const authBlock = "auth"
 
-// withPasswords says which listeners can have it, and what others have instead.
-func withPasswords() string {
-	return "a listener of kind " + kindsWith(func(k listen.Kind) bool { return k.Passwords }) + ", whose clients can send a password. Here let in the addresses that you know (allow), or have clients show a certificate (client_ca_file in tls)"
+// withPasswords says which listeners can have it, and what one of another kind has instead.
+func withPasswords(other listen.Kind) string {
+	text := "a listener of kind " + kindsWith(func(k listen.Kind) bool { return k.Passwords }) + ", whose clients can send a password. Here let in the addresses that you know (allow)"
+	if endsTLS(other) {
+		text += ", or have clients show a certificate (client_ca_file in tls)"
+	}
+	return text
 }
 
 // auth reads a listener's auth block, and what its htpasswd file holds. False: it is not

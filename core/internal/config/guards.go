@@ -28,6 +28,7 @@ var guards = []guard{
 	{
 		written: `tls { client_ca_file = "…" }`, asks: true,
 		has: func(l Listener) bool { return l.TLS != nil && l.TLS.Server.ClientCAFile != "" },
+		can: endsTLS,
 	},
 	{
 		written: `allow = ["10.0.0.0/8"]`,

@@ -30,7 +30,9 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 		Backlog: tcp.Int("backlog"),
 		Open:    v.Bool("open"),
 	}
-	l.TLS = p.listenerTLS(v, b)
+	if endsTLS(l.kind()) {
+		l.TLS = p.listenerTLS(v, b)
+	}
 	known := p.auth(&l, v, b)
 	known = p.clients(&l, v, b) && known
 	p.listens(&l, v, b, known)

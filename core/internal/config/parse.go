@@ -300,7 +300,8 @@ func (p *parser) values(b *hclsyntax.Block) schema.Values {
 			if b.Type != "listener" || len(path) > 0 {
 				return ""
 			}
-			return listenerWith(name)
+			kind, _ := listen.FindKind(b.Labels[0]) // the header was checked
+			return listenerWith(kind, name)
 		},
 	}
 	table := tableOf(b)

@@ -103,12 +103,15 @@ func matchAttributes() (attributes []*pluginv1.Attribute) {
 	return attributes
 }
 
-// listenerWith says which listeners have a name that not all have; empty: none.
-func listenerWith(attribute string) string {
-	if attribute == authBlock {
-		return withPasswords()
-	}
-	if slices.Contains(ofTargets, attribute) {
+// listenerWith says which listeners have a name that not all have, where one of a kind does
+// not; empty: none.
+func listenerWith(kind listen.Kind, attribute string) string {
+	switch {
+	case attribute == authBlock:
+		return withPasswords(kind)
+	case attribute == "tls":
+		return "a listener of kind " + kindsWith(endsTLS) + ". Here TLS is between the client and the target, and goes through as it is"
+	case slices.Contains(ofTargets, attribute):
 		return "a listener of kind " + kindsWith(namesTarget) + ", whose clients name their target. Here the configuration does, and no client reaches another"
 	}
 	for _, k := range listen.Kinds() {
@@ -134,9 +137,9 @@ func kindsWith(has func(listen.Kind) bool) string {
 // listenerTable is the table of a kind.
 func listenerTable(k listen.Kind) *pluginv1.Block {
 	table, _ := schema.WithCommon(schema.Listeners, &pluginv1.Block{Attributes: k.Attributes})
-	if !k.Passwords {
-		table.Blocks = slices.DeleteFunc(table.Blocks, func(b *pluginv1.NestedBlock) bool { return b.GetName() == authBlock })
-	}
+	table.Blocks = slices.DeleteFunc(table.Blocks, func(b *pluginv1.NestedBlock) bool {
+		return b.GetName() == authBlock && !k.Passwords || b.GetName() == "tls" && !endsTLS(k)
+	})
 	if !k.NamesTarget {
 		table.Attributes = slices.DeleteFunc(table.Attributes, func(a *pluginv1.Attribute) bool { return slices.Contains(ofTargets, a.GetName()) })
 	}

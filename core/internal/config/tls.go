@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/tunneld/tunneld/core/internal/hclbody"
+	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/internal/schema"
@@ -45,6 +46,9 @@ func (p *parser) tlsProblem(b *hclsyntax.Block, wrong tlsconf.Problem, path []st
 		Summary: strings.ToUpper(wrong.Summary[:1]) + wrong.Summary[1:], Detail: wrong.Detail,
 	})
 }
+
+// endsTLS says whether a listener can have a tls block.
+func endsTLS(k listen.Kind) bool { return !k.ThroughTLS }
 
 // listenerTLS reads the tls block of a listener, and whether its files are of use.
 func (p *parser) listenerTLS(v schema.Values, b *hclsyntax.Block) *ListenerTLS {

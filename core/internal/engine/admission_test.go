@@ -14,6 +14,7 @@ var hello = map[string]string{
 	"tcp":    "",
 	"socks5": "\x05\x01\x00",
 	"http":   "CONNECT 192.0.2.1:1 HTTP/1.1\r\n\r\n",
+	"sni":    "\x16\x03\x01\x02\x00\x01",
 }
 
 // guarded has a listener of each kind with what more says.

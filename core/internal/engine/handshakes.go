@@ -20,7 +20,7 @@ type handshake struct {
 	yielded bool                    // its places were given to another
 
 	place  link // among those that have a place
-	memory link // among those that hold memory for TLS
+	memory link // among those that hold memory for what their client sends
 }
 
 // errYielded ends a handshake that has made room.
@@ -162,7 +162,7 @@ const tellEach = time.Minute
 type listenerSlots struct {
 	connections, handshakes part
 	waiting                 waiting // each has one place
-	holding                 waiting // those that hold memory for TLS, in bytes
+	holding                 waiting // those that hold memory for what their client sends, in bytes
 	life                    life    // draining: no configuration has it any more
 
 	yielded int       // not logged yet
@@ -187,8 +187,10 @@ func (c *connection) asks(h *handshake) listen.HandshakeOptions {
 		o.TLS = &listen.TLSOptions{
 			Server: c.listener.tls,
 			Ends:   c.listener.TLS.Ends(),
-			Hold:   func(bytes int) error { return c.hold(h, bytes) },
 		}
+	}
+	if h != nil {
+		o.Hold = func(bytes int) error { return c.hold(h, bytes) }
 	}
 	if realm := c.listener.realm; realm != nil {
 		from := originOf(c.source.Addr())

@@ -22,7 +22,7 @@ type slots struct {
 	ceiling     ceiling
 	connections pool
 	handshakes  pool // those of the connections that are in their handshake
-	memory      int  // that handshakes hold for TLS, in bytes
+	memory      int  // that handshakes hold for what their clients send, in bytes
 	listeners   map[string]*listenerSlots
 	source      map[sourceKey]int
 	pace        pace
@@ -245,8 +245,9 @@ func (s *slots) displace(h *handshake) {
 	h.yielded = true
 }
 
-// maxTLSMemory bounds what all handshakes hold together for TLS, in bytes. If each holds
-// what is usual, some 26 KiB, maxHandshakes find room in it.
+// maxTLSMemory bounds what all handshakes hold together for TLS, in bytes, their own or the
+// ClientHellos of an sni listener. If each holds what is usual, some 26 KiB, maxHandshakes find
+// room in it.
 const maxTLSMemory = 256 << 20
 
 // hold gives h that much more memory until its handshake is over. Where there is none left

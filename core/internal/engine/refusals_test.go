@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -47,6 +48,7 @@ var callers = []caller{
 	{kind: listen.KindMixed, name: "`mixed`, SOCKS4", asks: asksSOCKS4, hears: hearsSOCKS4, noLogin: true},
 	{kind: listen.KindMixed, name: "`mixed`, SOCKS5", asks: asksSOCKS5, hears: hearsSOCKS5},
 	{kind: listen.KindMixed, name: "`mixed`, HTTP", asks: asksHTTP, hears: hearsHTTP},
+	{kind: listen.KindSNI, asks: asksSNI, hears: hearsAlert},
 }
 
 func (c caller) title() string { return cmp.Or(c.name, "`"+c.kind+"`") }
@@ -141,6 +143,29 @@ func hearsHTTP(heard []byte) string {
 	return said
 }
 
+// asksSNI has a name in place of an address; no name for no target. The port is the
+// listener's.
+func asksSNI(t *testing.T, target, _, _ string) string {
+	t.Helper()
+	config := &tls.Config{InsecureSkipVerify: true}
+	if target != "" {
+		host, _ := splitTarget(t, target)
+		config.ServerName = map[string]string{"127.0.0.1": "localhost"}[host]
+		if config.ServerName == "" {
+			config.ServerName = "elsewhere.test"
+		}
+	}
+	return nettest.ClientHello(t, config)
+}
+
+// hearsAlert reads an unencrypted alert (RFC 8446, section 6).
+func hearsAlert(heard []byte) string {
+	if len(heard) != 7 || heard[0] != 0x15 {
+		return fmt.Sprintf("% x", heard)
+	}
+	return "alert " + tls.AlertError(heard[6]).Error()[len("tls: "):]
+}
+
 // refused is a way to get no tunnel: a row of the table.
 type refused struct {
 	what  string
@@ -151,6 +176,7 @@ type refused struct {
 	// says nothing and waits.
 	garbage, silent bool
 	passwords       bool   // for the kinds that ask for some
+	nameless        bool   // for the kinds whose clients name the target by TLS: this one does not
 	target          string // empty: the echo service
 	named           bool   // for the kinds whose clients name the target
 	user            string // and with it the right password, but for stranger's
@@ -178,6 +204,7 @@ func refusals(t *testing.T) []refused {
 		{what: "it sends no user and password, and `auth` wants some", lines: asks, passwords: true},
 		{what: "its user or password is wrong", lines: asks, passwords: true, user: stranger},
 		{what: "it speaks another protocol, which tunneld does not know", lines: "", garbage: true},
+		{what: "it names no server in TLS (SNI)", nameless: true},
 		{what: "it is silent until `timeouts.handshake`", lines: " timeouts {\n  handshake = \"100ms\"\n }\n", silent: true},
 		{what: "no route takes it", lines: "", target: "192.0.2.1:1", named: true},
 		{what: "`allow_targets` or `deny_targets` refuse the target", lines: " deny_targets = [\"127.0.0.0/8\"]\n", named: true},
@@ -191,6 +218,8 @@ func (f refused) applies(c caller) bool {
 	switch {
 	case f.passwords:
 		return k.Passwords && !(f.first && c.noLogin)
+	case f.nameless:
+		return k.ThroughTLS
 	case f.named:
 		return k.NamesTarget
 	case f.garbage, f.silent:
@@ -203,19 +232,22 @@ func (f refused) applies(c caller) bool {
 func (f refused) provoke(t *testing.T, c caller, closed string) string {
 	t.Helper()
 	r := start(t, nil, func(echo string) string {
-		lines := f.lines
-		if kind, _ := listen.FindKind(c.kind); kind.NamesTarget {
-			if !strings.Contains(lines, "_targets") {
-				lines += nettest.OpenTargets
-			}
-		} else {
-			to := echo
-			if f.target != "" {
-				to = closed
-			}
+		lines, to := f.lines, echo
+		if f.target != "" {
+			to = closed
+		}
+		kind, _ := listen.FindKind(c.kind)
+		if kind.NamesTarget && !strings.Contains(lines, "_targets") {
+			lines += nettest.OpenTargets
+		}
+		if !kind.NamesTarget {
 			lines += fmt.Sprintf(" target = %q\n", to)
 		}
-		return fmt.Sprintf("upstream \"direct\" \"x\" {}\nroute \"all\" {\n match {\n  hosts = [\"127.0.0.1\"]\n }\n upstreams = [upstream.direct.x]\n}\nlistener %q \"a\" {\n address = \"127.0.0.1:0\"\n%s}\n", c.kind, lines)
+		if kind.ThroughTLS {
+			_, port := splitTarget(t, to)
+			lines += fmt.Sprintf(" port = %d\n", port)
+		}
+		return fmt.Sprintf("upstream \"direct\" \"x\" {}\nroute \"all\" {\n match {\n  hosts = [\"127.0.0.1\", \"localhost\"]\n }\n upstreams = [upstream.direct.x]\n}\nlistener %q \"a\" {\n address = \"127.0.0.1:0\"\n%s}\n", c.kind, lines)
 	})
 	target := cmp.Or(f.target, r.echo)
 	if target == "closed" {
@@ -229,6 +261,8 @@ func (f refused) provoke(t *testing.T, c caller, closed string) string {
 	switch {
 	case f.garbage:
 		asks = "\x00\x00\x00\x00"
+	case f.nameless:
+		asks = c.asks(t, "", "", "")
 	case f.silent:
 		asks = ""
 	}

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/pagetest"
 )
@@ -69,8 +70,9 @@ func TestTableOfRefusalsWithinTLS(t *testing.T) {
 	}
 	r := start(t, nil, func(echo string) string { return d.config(echo, d.mutual("spiffe://corp/*"), "") })
 	for _, c := range callers {
-		if c.name != "" && !c.noLogin {
-			continue // the same as the kind's that has the protocol alone
+		k, _ := listen.FindKind(c.kind)
+		if k.ThroughTLS || c.name != "" && !c.noLogin {
+			continue // it does, or it is the same as the kind's that has the protocol alone
 		}
 		if asks := c.asks(t, r.echo, "", ""); asks != "" {
 			table += fmt.Sprintf("| it speaks no TLS, but what %s wants | %s, unencrypted | |\n", c.title(), d.plain(r, c, asks))
@@ -83,12 +85,7 @@ func TestTableOfRefusalsWithinTLS(t *testing.T) {
 			return fmt.Sprintf("ErrorResponse %q", text)
 		}}, "\x00\x00\x00\x08\x04\xd2\x16\x2f"))
 	table += fmt.Sprintf("| it speaks no TLS, and nothing that tunneld knows | %s, unencrypted | |\n",
-		d.plain(r, caller{hears: func(heard []byte) string {
-			if len(heard) != 7 || heard[0] != 0x15 {
-				return fmt.Sprintf("% x", heard)
-			}
-			return "alert " + tls.AlertError(heard[6]).Error()[len("tls: "):]
-		}}, "\x00\x00\x00\x00"))
+		d.plain(r, caller{hears: hearsAlert}, "\x00\x00\x00\x00"))
 	pagetest.Generated(t, troubleshooting, "refusals within TLS", table)
 }
 

@@ -1,6 +1,8 @@
 package listen
 
 import (
+	"crypto/tls"
+
 	"github.com/tunneld/tunneld/internal/socks5"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
@@ -15,19 +17,21 @@ type Answer struct {
 	// 9209, section 2.3).
 	Status     int
 	ProxyError string
+	// Alert ends the handshake of TLS (RFC 8446, section 6.2) where it is with the target.
+	Alert tls.AlertError
 }
 
 // answers is the one table. An unspecified reason is not in it.
 var answers = []Answer{
-	{pluginv1.Reason_REASON_TIMEOUT, socks5.HostUnreachable, 504, "connection_timeout"},
-	{pluginv1.Reason_REASON_REFUSED, socks5.ConnectionRefused, 502, "connection_refused"},
-	{pluginv1.Reason_REASON_UNREACHABLE, socks5.HostUnreachable, 502, "destination_ip_unroutable"},
-	{pluginv1.Reason_REASON_NOT_FOUND, socks5.HostUnreachable, 502, "destination_not_found"},
-	{pluginv1.Reason_REASON_DENIED, socks5.NotAllowed, 403, "http_request_denied"},
-	{pluginv1.Reason_REASON_UNAUTHENTICATED, socks5.GeneralFailure, 502, "proxy_configuration_error"},
-	{pluginv1.Reason_REASON_PROTOCOL, socks5.GeneralFailure, 502, "connection_terminated"},
-	{pluginv1.Reason_REASON_UNAVAILABLE, socks5.GeneralFailure, 503, "destination_unavailable"},
-	{pluginv1.Reason_REASON_CANCELED, socks5.GeneralFailure, 503, "proxy_internal_error"},
+	{pluginv1.Reason_REASON_TIMEOUT, socks5.HostUnreachable, 504, "connection_timeout", alertInternalError},
+	{pluginv1.Reason_REASON_REFUSED, socks5.ConnectionRefused, 502, "connection_refused", alertInternalError},
+	{pluginv1.Reason_REASON_UNREACHABLE, socks5.HostUnreachable, 502, "destination_ip_unroutable", alertInternalError},
+	{pluginv1.Reason_REASON_NOT_FOUND, socks5.HostUnreachable, 502, "destination_not_found", alertUnrecognizedName},
+	{pluginv1.Reason_REASON_DENIED, socks5.NotAllowed, 403, "http_request_denied", alertAccessDenied},
+	{pluginv1.Reason_REASON_UNAUTHENTICATED, socks5.GeneralFailure, 502, "proxy_configuration_error", alertInternalError},
+	{pluginv1.Reason_REASON_PROTOCOL, socks5.GeneralFailure, 502, "connection_terminated", alertInternalError},
+	{pluginv1.Reason_REASON_UNAVAILABLE, socks5.GeneralFailure, 503, "destination_unavailable", alertInternalError},
+	{pluginv1.Reason_REASON_CANCELED, socks5.GeneralFailure, 503, "proxy_internal_error", alertInternalError},
 }
 
 // Answers returns the table from a reason to the answers.
@@ -39,5 +43,5 @@ func answerTo(r pluginv1.Reason) Answer {
 			return a
 		}
 	}
-	return Answer{Reason: r, SOCKS: socks5.GeneralFailure, Status: 502, ProxyError: "proxy_internal_error"}
+	return Answer{Reason: r, SOCKS: socks5.GeneralFailure, Status: 502, ProxyError: "proxy_internal_error", Alert: alertInternalError}
 }

@@ -2,6 +2,7 @@ package listen
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -39,6 +40,9 @@ func TestAnswers(t *testing.T) {
 		if a.Status < 400 || http.StatusText(a.Status) == "" || a.Status == http.StatusProxyAuthRequired {
 			t.Errorf("%s: status %d", a.Reason.Text(), a.Status)
 		}
+		if text := a.Alert.Error(); a.Alert == 0 || strings.Contains(text, "alert(") {
+			t.Errorf("%s: alert %d, %s", a.Reason.Text(), a.Alert, text)
+		}
 		found := false
 		for _, r := range registered {
 			found = found || r == a.ProxyError
@@ -52,12 +56,12 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%s has no row", r.Text())
 		}
 	}
-	if a := answerTo(pluginv1.Reason_REASON_UNSPECIFIED); a.SOCKS == 0 || a.Status < 500 {
+	if a := answerTo(pluginv1.Reason_REASON_UNSPECIFIED); a.SOCKS == 0 || a.Status < 500 || a.Alert != alertInternalError {
 		t.Errorf("without a reason: %+v", a)
 	}
 }
 
-// TestRefusalPerReason: each reason as clients of either kind read it.
+// TestRefusalPerReason: each reason as clients of each kind read it.
 func TestRefusalPerReason(t *testing.T) {
 	for _, a := range Answers() {
 		t.Run(a.Reason.Text(), func(t *testing.T) {
@@ -82,6 +86,9 @@ func TestRefusalPerReason(t *testing.T) {
 			got = refuse(KindHTTP, "CONNECT db:80 HTTP/1.1\r\n\r\n")
 			if !strings.Contains(string(got), "error="+a.ProxyError+";") {
 				t.Errorf("http: %q", got)
+			}
+			if got := refuse(KindSNI, helloFor(t, "db")); string(got) != string(tlsAlert(a.Alert)) {
+				t.Errorf("sni: % x", got)
 			}
 		})
 	}
@@ -114,7 +121,7 @@ func refuseBeyondALimit(t *testing.T, ctx context.Context, kind string, login Lo
 	return c, refused
 }
 
-// TestRefuseBeyondALimit: http is told at once, socks5 once it has asked; tcp is
+// TestRefuseBeyondALimit: http and sni are told at once, socks5 once it has asked; tcp is
 // reset.
 func TestRefuseBeyondALimit(t *testing.T) {
 	t.Run(KindTCP, func(t *testing.T) {
@@ -131,6 +138,13 @@ func TestRefuseBeyondALimit(t *testing.T) {
 			if !strings.Contains(string(got), "max_connections: 7") {
 				t.Errorf("%q", got)
 			}
+		}
+	})
+	t.Run(KindSNI, func(t *testing.T) {
+		c, _ := refuseBeyondALimit(t, t.Context(), KindSNI, nil)
+		client := tls.Client(c, &tls.Config{ServerName: "db"})
+		if err := client.Handshake(); err == nil || !strings.Contains(err.Error(), "internal error") {
+			t.Errorf("the client is told %v", err)
 		}
 	})
 	const toDB = "\x05\x01\x00\x03\x02db\x00\x50"

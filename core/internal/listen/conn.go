@@ -20,9 +20,10 @@ type Conn struct {
 	socket    *bare.Socket // nil once it is talked on
 	stream    stream       // that it is talked on
 	handshake time.Duration
-	until     time.Time   // the end of the handshake's time, once it has begun; zero: none
-	login     Login       // nil: nobody is asked
-	unwatch   func() bool // ends the watch over the context
+	until     time.Time             // the end of the handshake's time, once it has begun; zero: none
+	login     Login                 // nil: nobody is asked
+	held      func(bytes int) error // HandshakeOptions.Hold
+	unwatch   func() bool           // ends the watch over the context
 }
 
 // stream is a connection that can be talked on and closed such that the last
@@ -96,6 +97,14 @@ func (c *Conn) forget() bool {
 	ended := c.unwatch()
 	c.unwatch = nil
 	return ended
+}
+
+// hold takes that many more bytes of memory for the handshake.
+func (c *Conn) hold(bytes int) error {
+	if c.held == nil {
+		return nil
+	}
+	return c.held(bytes)
 }
 
 // heard ends the time of the handshake.

@@ -246,7 +246,7 @@ func TestSilence(t *testing.T) {
 
 // TestTimeIsForTheWhole: bytes that trickle in do not buy time.
 func TestTimeIsForTheWhole(t *testing.T) {
-	for kind, first := range map[string]string{KindSOCKS5: "\x05\xff", KindHTTP: "CONNECT db:1 HTTP/1.1\r\nX: "} {
+	for kind, first := range map[string]string{KindSOCKS5: "\x05\xff", KindHTTP: "CONNECT db:1 HTTP/1.1\r\nX: ", KindSNI: helloFor(t, "db")[:100]} {
 		t.Run(kind, func(t *testing.T) {
 			c, done := begin(t, kind, brief)
 			send(t, c, first, inOnePiece)
@@ -271,7 +271,7 @@ func TestTimeIsForTheWhole(t *testing.T) {
 // TestGoneClients: a client that has left is not answered, and a probe is told from
 // a client that broke off.
 func TestGoneClients(t *testing.T) {
-	for _, kind := range []string{KindSOCKS5, KindHTTP} {
+	for _, kind := range []string{KindSOCKS5, KindHTTP, KindSNI} {
 		t.Run(kind+", closed without a byte", func(t *testing.T) {
 			c, done := begin(t, kind, patience)
 			if err := c.CloseWrite(); err != nil {
@@ -311,6 +311,7 @@ func TestRefusalArrives(t *testing.T) {
 	begins := map[string]string{
 		KindSOCKS5: "\x05\x01\x00\x05\x01\x00\x03\x02db\x00\x01",
 		KindHTTP:   "CONNECT db:1 HTTP/1.1\r\n\r\n",
+		KindSNI:    helloFor(t, "db"),
 	}
 	for kind, first := range begins {
 		for name, beyond := range map[string]int{"nothing more": 0, "a little more": 100, "megabytes more": 4 << 20} {
@@ -329,11 +330,11 @@ func TestRefusalArrives(t *testing.T) {
 				// The client reads only after all of it is written.
 				send(t, c, strings.Repeat("x", beyond), inOnePiece)
 				got, err := io.ReadAll(c)
-				if kind == KindHTTP {
-					checkAnswer(t, got, err, "HTTP/1.1 403 Forbidden")
-				} else {
-					checkAnswer(t, got, err, "\x05\x00"+"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00")
-				}
+				checkAnswer(t, got, err, map[string]string{
+					KindSOCKS5: "\x05\x00" + "\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00",
+					KindHTTP:   "HTTP/1.1 403 Forbidden",
+					KindSNI:    string(tlsAlert(alertAccessDenied)),
+				}[kind])
 				if err := c.Close(); err != nil {
 					t.Fatal(err)
 				}

@@ -29,7 +29,7 @@ var httpKind = Kind{
 		switch speaks {
 		case "HTTP":
 			return httpAnswer(http.StatusBadRequest, requestError, "this is not an HTTP request", false)
-		case tlsKind.Speaks:
+		case sniKind.Speaks:
 			return httpAnswer(http.StatusBadRequest, "", "this port speaks TLS: write https:// in place of http://", false)
 		}
 		return httpAnswer(http.StatusBadRequest, "", "this is a "+speaks+" proxy, not one for HTTP", false)

@@ -14,6 +14,7 @@ const (
 	KindSOCKS5 = "socks5"
 	KindHTTP   = "http"
 	KindMixed  = "mixed"
+	KindSNI    = "sni"
 )
 
 // Kind is a kind of listener, and the protocol that it speaks. All that differs
@@ -33,6 +34,9 @@ type Kind struct {
 	// NamesTarget says that its clients name the target. Of the others the configuration
 	// does.
 	NamesTarget bool
+	// ThroughTLS says that its clients speak TLS with the target, and the listener none with
+	// them.
+	ThroughTLS bool
 	// Speaks is the protocol's name; empty: it has none, and no client is known
 	// by it.
 	Speaks string
@@ -57,10 +61,10 @@ type Settings struct {
 }
 
 // kinds is the one list of what listeners speak, and of what else they recognise.
-var kinds = []Kind{tcpKind, socks5Kind, httpKind, mixedKind, socks4Kind, tlsKind}
+var kinds = []Kind{tcpKind, socks5Kind, httpKind, mixedKind, sniKind, socks4Kind}
 
 // Later are names that are taken for kinds to come.
-var Later = []string{"sni", "redirect", "tproxy"}
+var Later = []string{"redirect", "tproxy"}
 
 // Kinds returns the kinds that a listener can have.
 func Kinds() []Kind {
@@ -77,19 +81,6 @@ func FindKind(name string) (Kind, bool) {
 	return Kind{}, false
 }
 
-// tlsKind begins with a handshake record (RFC 8446, section 5.1), and is answered
-// with a fatal unexpected_message, unencrypted, as the first record of a server
-// (section 6).
-var tlsKind = Kind{
-	Speaks:  "TLS",
-	Begins:  func(first byte) bool { return first == 0x16 },
-	Astray:  "the listener speaks no TLS: where the client names its proxy, write http:// or socks5h://, not https://, or give the listener a tls block",
-	Foreign: func(string) []byte { return tlsAlert(10) },
-}
-
-// tlsAlert is a fatal alert as the first record of a server, unencrypted.
-func tlsAlert(alert byte) []byte { return []byte{0x15, 3, 1, 0, 2, 2, alert} }
-
 // recognised is the kind whose protocol a client speaks, known by its first byte. Where none
 // is, it is one without a name, whose clients read answer.
 func recognised(first byte, answer func(speaks string) []byte) Kind {
@@ -105,16 +96,23 @@ func recognised(first byte, answer func(speaks string) []byte) Kind {
 	}
 }
 
-// withoutTLS is the answer to a client that speaks no TLS where the listener does, by the
-// first bytes of it, of which there is one at least.
-func withoutTLS(first []byte) *Failure {
+// tlsFirst is why clients of a listener have to begin with TLS, and what to do about one that
+// does not.
+type tlsFirst struct {
+	why, hint string
+	postgres  string // the hint for a client of PostgreSQL
+}
+
+// withoutTLS is the answer to a client that does not begin with TLS, by the first bytes of it,
+// of which there is one at least.
+func withoutTLS(first []byte, by tlsFirst) *Failure {
 	if beginsPostgres(first) {
-		return postgresWithoutTLS
+		return postgresWithoutTLS(by)
 	}
-	client := recognised(first[0], tlsKind.Foreign)
+	client := recognised(first[0], sniKind.Foreign)
 	return &Failure{
-		Err:    &mistake{fmt.Sprintf("the client speaks %s without TLS, and the listener has a tls block", client.Speaks), "set the client to TLS: https:// where it names an HTTP proxy, and a stunnel or the like in front of a client that has none; or remove the listener's tls block"},
-		Answer: client.Foreign(tlsKind.Speaks),
+		Err:    &mistake{fmt.Sprintf("the client speaks %s without TLS, and %s", client.Speaks, by.why), by.hint},
+		Answer: client.Foreign(sniKind.Speaks),
 	}
 }
 

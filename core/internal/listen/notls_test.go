@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/bare"
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // TestNoTLS: a client of another protocol is answered in it, and what only begins like TLS
 // by an alert.
 func TestNoTLS(t *testing.T) {
 	r := newTLSRig(t)
-	hello := r.firstOf(r.client())
+	hello := nettest.ClientHello(t, r.client())
 	const unexpected, decode, version = "\x15\x03\x01\x00\x02\x02\x0a", "\x15\x03\x01\x00\x02\x02\x32", "\x15\x03\x01\x00\x02\x02\x46"
 	const postgres = "E\x00\x00\x00\xbdSFATAL\x00VFATAL\x00C08P01\x00Mthis port speaks TLS from the first byte\x00" +
 		"HSet sslnegotiation=direct (libpq 17 or later), or connect by way of a TLS client such as stunnel, with sslmode=disable.\x00\x00"

@@ -3,6 +3,7 @@ package listen
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"slices"
 )
 
@@ -29,14 +30,13 @@ func beginsPostgres(first []byte) bool {
 	return code>>16 == postgresStartupMajor && bytes.HasPrefix(first[8:], []byte("user\x00"))
 }
 
-// postgresWithoutTLS is the answer to such a client where the listener speaks TLS: an
+// postgresWithoutTLS is the answer to such a client where it has to begin with TLS: an
 // ErrorResponse. No 'N' to its request, which would have it go on in the clear.
-var postgresWithoutTLS = &Failure{
-	Err: &mistake{
-		"the client begins with PostgreSQL's own protocol, and the listener has a tls block: it speaks TLS from the first byte",
-		`set sslnegotiation=direct in the client (libpq 17 or later), and alpn = ["postgresql"] in the listener's tls block; put stunnel or the like in front of an older client, with sslmode=disable; or remove the tls block`,
-	},
-	Answer: postgresError("this port speaks TLS from the first byte", "Set sslnegotiation=direct (libpq 17 or later), or connect by way of a TLS client such as stunnel, with sslmode=disable."),
+func postgresWithoutTLS(by tlsFirst) *Failure {
+	return &Failure{
+		Err:    &mistake{fmt.Sprintf("the client begins with PostgreSQL's own protocol, and not with TLS, and %s", by.why), by.postgres},
+		Answer: postgresError("this port speaks TLS from the first byte", "Set sslnegotiation=direct (libpq 17 or later), or connect by way of a TLS client such as stunnel, with sslmode=disable."),
+	}
 }
 
 // postgresError is a fatal protocol_violation.

@@ -101,13 +101,16 @@ type HandshakeOptions struct {
 	// Login has clients send a user and a password, which it checks; nil: nobody is
 	// asked. It is for protocols of kinds that have Passwords.
 	Login Login
+	// Hold takes that many more bytes of memory for the handshake, until it is over. Its
+	// error ends the handshake. nil: what it needs is not bounded in sum.
+	Hold func(bytes int) error
 }
 
 // Handshake learns what a client asks for. On an error the client has been answered in
 // its own protocol, and c is closed. ctx breaks off what the client has to say, or to
 // read, until it was answered: it is reset.
 func Handshake(ctx context.Context, p Protocol, c *Conn, o HandshakeOptions) (*Client, error) {
-	c.handshake, c.login = o.Timeout, o.Login
+	c.handshake, c.login, c.held = o.Timeout, o.Login, o.Hold
 	r, fail := c.learn(ctx, p, o.TLS)
 	if fail != nil {
 		defer c.forget()

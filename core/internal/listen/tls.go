@@ -22,9 +22,6 @@ type TLSOptions struct {
 	Server *tlsconf.Server
 	// Ends says how the directions of a tunnel end.
 	Ends tlsconf.Ends
-	// Hold takes that many more bytes of memory for the handshake, until it is over. Its
-	// error ends the handshake.
-	Hold func(bytes int) error
 }
 
 const (
@@ -67,12 +64,12 @@ func (c *Conn) secure(ctx context.Context, o *TLSOptions) (user string, fail *Fa
 	if _, err := c.Talk(ctx); err != nil {
 		return "", &Failure{Err: err, Reset: true}
 	}
-	hello, err := clienthello.Read(c.stream, newGrowth(o.Hold))
+	hello, err := clienthello.Read(c.stream, newGrowth(c.hold))
 	if err != nil {
-		return "", noHello(hello, err)
+		return "", noHello(hello, err, byBlock)
 	}
 	behind := hello.Behind()
-	if err := o.Hold(tlsMemory + flightMemory*behind); err != nil {
+	if err := c.hold(tlsMemory + flightMemory*behind); err != nil {
 		return "", &Failure{Err: err, Reset: true}
 	}
 	config, err := o.Server.Config()
@@ -87,7 +84,7 @@ func (c *Conn) secure(ctx context.Context, o *TLSOptions) (user string, fail *Fa
 			}
 			return nil
 		},
-		Bytes: func(n int) error { return o.Hold(flightMemory * n) },
+		Bytes: func(n int) error { return c.hold(flightMemory * n) },
 	})
 	if err != nil {
 		return "", failedTLS(hello, config, err)
@@ -108,19 +105,25 @@ func newGrowth(hold func(int) error) func(size int) error {
 	}
 }
 
+var byBlock = tlsFirst{
+	why:      "the listener has a tls block",
+	hint:     "set the client to TLS: https:// where it names an HTTP proxy, and a stunnel or the like in front of a client that has none; or remove the listener's tls block",
+	postgres: `set sslnegotiation=direct in the client (libpq 17 or later), and alpn = ["postgresql"] in the listener's tls block; put stunnel or the like in front of an older client, with sslmode=disable; or remove the tls block`,
+}
+
 // noHello is the answer to a client whose ClientHello has not come as a whole.
-func noHello(hello *clienthello.Hello, err error) *Failure {
+func noHello(hello *clienthello.Hello, err error, by tlsFirst) *Failure {
 	var (
 		foreign   *clienthello.NotTLSError
 		malformed *clienthello.MalformedError
 	)
 	switch {
 	case errors.As(err, &foreign):
-		return withoutTLS(hello.Raw)
+		return withoutTLS(hello.Raw, by)
 	case errors.As(err, &malformed):
 		return &Failure{
 			Err:    &tlsError{err: err, hint: "see what connects to this port: it begins like TLS, and goes on otherwise"},
-			Answer: tlsAlert(malformed.Alert),
+			Answer: tlsAlert(tls.AlertError(malformed.Alert)),
 		}
 	case len(hello.Raw) == 0 && left(err):
 		return &Failure{Err: ErrNothing}

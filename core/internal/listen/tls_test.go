@@ -41,18 +41,21 @@ func newTLSRig(t *testing.T) *tlsRig {
 var errNoMemory = errors.New("no memory")
 
 func (r *tlsRig) tls() *TLSOptions {
-	return &TLSOptions{Server: tlsconf.NewServer(r.options), Ends: tlsconf.Ends{Strict: true}, Hold: func(n int) error {
-		if held := r.held.Add(int64(n)); r.most > 0 && held > r.most {
-			return errNoMemory
-		}
-		return nil
-	}}
+	return &TLSOptions{Server: tlsconf.NewServer(r.options), Ends: tlsconf.Ends{Strict: true}}
+}
+
+// hold is HandshakeOptions.Hold.
+func (r *tlsRig) hold(n int) error {
+	if held := r.held.Add(int64(n)); r.most > 0 && held > r.most {
+		return errNoMemory
+	}
+	return nil
 }
 
 // begin connects a client to a listener of a kind that speaks TLS.
 func (r *tlsRig) begin(kind string, timeout time.Duration) (*net.TCPConn, <-chan outcome) {
 	r.t.Helper()
-	return beginWith(r.t, speaking(r.t, kind), HandshakeOptions{Timeout: timeout, TLS: r.tls()})
+	return beginWith(r.t, speaking(r.t, kind), HandshakeOptions{Timeout: timeout, TLS: r.tls(), Hold: r.hold})
 }
 
 // client is the configuration of a client with a certificate for these names, or without.
@@ -173,24 +176,10 @@ func TestTLSWaitsForTheFirstByte(t *testing.T) {
 	}
 }
 
-// firstOf is a ClientHello of crypto/tls.
-func (r *tlsRig) firstOf(config *tls.Config) string {
-	r.t.Helper()
-	near, far := nettest.Pair(r.t)
-	go func() { _ = tls.Client(near, config).Handshake() }()
-	b := make([]byte, 16<<10)
-	n, err := far.Read(b)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	bare.Reset(far)
-	return string(b[:n])
-}
-
 // TestTLSIsInTime: all of TLS and of the protocol behind it is within one time.
 func TestTLSIsInTime(t *testing.T) {
 	r := newTLSRig(t)
-	hello := r.firstOf(r.client())
+	hello := nettest.ClientHello(t, r.client())
 	for name, first := range map[string]string{"nothing": "", "half a hello": hello[:50], "a hello": hello} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -248,7 +237,7 @@ func TestTLSHasOneTime(t *testing.T) {
 // TestTLSIsBrokenOff by the context, at any time.
 func TestTLSIsBrokenOff(t *testing.T) {
 	r := newTLSRig(t)
-	hello := r.firstOf(r.client())
+	hello := nettest.ClientHello(t, r.client())
 	for name, first := range map[string]string{"nothing": "", "half a hello": hello[:50], "a hello": hello} {
 		ctx, cancel := context.WithCancel(t.Context())
 		c, done := beginIn(ctx, t, speaking(t, KindTCP), HandshakeOptions{Timeout: patience, TLS: r.tls()})

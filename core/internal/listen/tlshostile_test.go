@@ -7,6 +7,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/nettest"
 )
 
 // inPieces writes what a client sends first in another form: the record in records of some
@@ -91,7 +93,7 @@ func withExtension(hello string, kind uint16, content string) string {
 // before the handshake (RFC 8446, section 4.2.10), is refused and told so.
 func TestNoEarlyData(t *testing.T) {
 	r := newTLSRig(t)
-	hello := withExtension(r.firstOf(r.client()), 42, "")
+	hello := withExtension(nettest.ClientHello(t, r.client()), 42, "")
 	c, done := r.begin(KindTCP, patience)
 	send(t, c, hello+"\x17\x03\x03\x00\x10"+strings.Repeat("e", 16), inOnePiece)
 	got, err := io.ReadAll(c)
@@ -108,7 +110,7 @@ func TestNoEarlyData(t *testing.T) {
 func TestTLSAfterTheHello(t *testing.T) {
 	r := newTLSRig(t)
 	r.options.ClientCAFile = r.authority.File(t)
-	hello := r.firstOf(r.client())
+	hello := nettest.ClientHello(t, r.client())
 	for name, tt := range map[string]struct{ send, err string }{
 		"garbage":             {"GET / HTTP/1.1\r\n\r\n", "TLS for \"proxy.example\": "},
 		"an oversized record": {"\x17\x03\x03\xff\xff", "oversized record"},

@@ -68,6 +68,11 @@ func reader(text string) string {
 		"{detail}", "*…*", `"NAME"`, "*name*", "|", `\|`).Replace(text)
 }
 
+// alertName is that of RFC 8446, section 6.
+func alertName(a tls.AlertError) string {
+	return strings.ReplaceAll(strings.TrimPrefix(a.Error(), "tls: "), " ", "_")
+}
+
 func yes(b bool) string { return map[bool]string{true: "yes", false: "no"}[b] }
 
 // failures is the table of the failures of sapsocks that in takes.
@@ -101,9 +106,9 @@ func tables() map[string]string {
 		}
 		fmt.Fprintf(&network, "| %s | %s | %s | %s |\n", m.Reason.Text(), yes(m.Retryable), e.what, reader(hint))
 	}
-	told.WriteString("| reason | SOCKS reply | HTTP status | Proxy-Status error |\n|---|---|---|---|\n")
+	told.WriteString("| reason | SOCKS reply | HTTP status | Proxy-Status error | alert of TLS |\n|---|---|---|---|---|\n")
 	for _, a := range Answers() {
-		fmt.Fprintf(&told, "| %s | %02x, %s | %d | %s |\n", a.Reason.Text(), byte(a.SOCKS), a.SOCKS.Text(), a.Status, a.ProxyError)
+		fmt.Fprintf(&told, "| %s | %02x, %s | %d | %s | %d, %s |\n", a.Reason.Text(), byte(a.SOCKS), a.SOCKS.Text(), a.Status, a.ProxyError, a.Alert, alertName(a.Alert))
 	}
 	return map[string]string{
 		"answers":   told.String(),
