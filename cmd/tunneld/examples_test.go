@@ -63,9 +63,10 @@ func surround(t *testing.T) surroundings {
 			t.Fatal(err)
 		}
 	}
-	// COMMAND is what an example's kit.hcl has for the program that is built of it.
+	// COMMAND is what an example's kit.hcl has for the program that is built of it, and
+	// certificates the folder that the script of an example makes.
 	return surroundings{
-		strings.NewReplacer("COMMAND", "/opt/plugin", "/run/secrets", secrets, "/etc/secrets/sapcp/connectivity/my-connectivity", binding),
+		strings.NewReplacer("COMMAND", "/opt/plugin", `"certificates/`, `"`+tlsFolder+"/", "/run/secrets", secrets, "/etc/secrets/sapcp/connectivity/my-connectivity", binding),
 		nettest.NewAuthority(t, "of the documentation"),
 	}
 }
@@ -98,7 +99,8 @@ func (s surroundings) issue(t *testing.T, config string) (folder string) {
 func (s surroundings) valid(t *testing.T, config string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "tunneld.hcl")
-	text := strings.ReplaceAll(s.replace.Replace(config), tlsFolder, s.issue(t, config))
+	text := s.replace.Replace(config)
+	text = strings.ReplaceAll(text, tlsFolder, s.issue(t, text))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"syscall"
 	"testing"
@@ -150,9 +151,8 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 
 // Output returns what the program has printed so far.
 func (p *Process) Output() string {
-	p.output.mu.Lock()
-	defer p.output.mu.Unlock()
-	return string(p.output.b)
+	text, _ := p.output.now()
+	return string(text)
 }
 
 // Listens waits until the program accepts connections at all of these addresses.
@@ -178,15 +178,54 @@ func (p *Process) Listens(t testing.TB, addresses ...string) {
 	}
 }
 
+// Shows waits until what the program has printed matches an expression.
+func (p *Process) Shows(t testing.TB, pattern string) {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		text, more := p.output.now()
+		if re.Match(text) {
+			return
+		}
+		select {
+		case <-more:
+		case <-p.ended:
+			if text, _ := p.output.now(); !re.Match(text) {
+				t.Fatalf("%s has ended (%v), and has not printed %s", p.cmd.Path, p.err, pattern)
+			}
+			return
+		case <-timer.C:
+			t.Fatalf("%s has not printed %s", p.cmd.Path, pattern)
+		}
+	}
+}
+
 // output collects what a program prints.
 type output struct {
-	mu sync.Mutex
-	b  []byte
+	mu   sync.Mutex
+	b    []byte
+	more chan struct{} // closed by the next write; nil: nobody waits
 }
 
 func (o *output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.b = append(o.b, b...)
+	if o.more != nil {
+		close(o.more)
+		o.more = nil
+	}
 	return len(b), nil
+}
+
+// now returns what was printed, and what is closed when there is more.
+func (o *output) now() (text []byte, more <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.more == nil {
+		o.more = make(chan struct{})
+	}
+	return o.b[:len(o.b):len(o.b)], o.more
 }
