@@ -29,6 +29,7 @@ const (
 	messageHello      = 1
 	messageHeader     = 4
 	majorVersion      = 3
+	ssl2Header        = 0x80 // the first byte of its record has this bit
 	alertUnexpected   = 10
 	alertOverflow     = 22
 	alertDecodeError  = 50
@@ -59,6 +60,10 @@ type MalformedError struct {
 // Error says what is wrong.
 func (e *MalformedError) Error() string { return "no ClientHello: " + e.text }
 
+// ErrSSL2 is a ClientHello in the form of SSL 2.0, as libraries of that time send it also
+// where they can do more (RFC 5246, appendix E.2).
+var ErrSSL2 = &MalformedError{alertWrongVersion, "it has the form of SSL 2.0"}
+
 // Read reads until the message is complete. grow is asked before more than a first 1 KiB
 // is held, with the size of what is then; its error ends the reading. Other errors are
 // those of r, io.EOF only where nothing has come, and otherwise io.ErrUnexpectedEOF, or of
@@ -77,6 +82,8 @@ func Read(r io.Reader, grow func(size int) error) (*Hello, error) {
 			return &Hello{b}, wrong
 		case done:
 			return &Hello{b}, nil
+		case errors.Is(err, io.EOF) && len(b) > 0 && b[0] != recordHandshake:
+			return &Hello{b}, &NotTLSError{b[0]}
 		case errors.Is(err, io.EOF) && len(b) > 0:
 			return &Hello{b}, io.ErrUnexpectedEOF
 		case err != nil:
@@ -145,6 +152,8 @@ func (f *framing) take(p []byte) (done bool, err error) {
 func (f *framing) checkHeader() error {
 	first := f.got == 0
 	switch {
+	case first && f.record[0]&ssl2Header != 0:
+		return f.checkSSL2()
 	case f.have == 1 && f.record[0] != recordHandshake && first:
 		return &NotTLSError{f.record[0]}
 	case f.have == 1 && f.record[0] != recordHandshake:
@@ -163,6 +172,24 @@ func (f *framing) checkHeader() error {
 		return &MalformedError{alertOverflow, fmt.Sprintf("a record of %d bytes", f.left)}
 	}
 	return nil
+}
+
+// checkSSL2 is for what begins with a record of SSL 2.0: its length in two bytes, the type of the
+// message and its version.
+func (f *framing) checkSSL2() error {
+	foreign := &NotTLSError{f.record[0]}
+	switch {
+	case f.have < 3:
+		return nil
+	case f.record[2] != messageHello:
+		return foreign
+	case f.have < recordHeader:
+		return nil
+	}
+	if version := uint16(f.record[3])<<8 | uint16(f.record[4]); version != 2 && version>>8 != majorVersion {
+		return foreign
+	}
+	return ErrSSL2
 }
 
 func (f *framing) checkMessage() error {

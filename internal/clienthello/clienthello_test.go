@@ -148,7 +148,11 @@ func TestReadFails(t *testing.T) {
 	}{
 		"HTTP":                  {"GET / HTTP/1.1\r\n", 0, "0x47"},
 		"an alert":              {"\x15\x03\x01\x00\x02\x02\x00", 0, "0x15"},
-		"SSL 2":                 {"\x80\x2e\x01\x03\x01", 0, "0x80"},
+		"SSL 2.0":               {"\x80\x2e\x01\x00\x02", alertWrongVersion, "SSL 2.0"},
+		"TLS 1.0 in its form":   {"\x80\x67\x01\x03\x01\x00\x4e\x00\x00\x00\x10", alertWrongVersion, "SSL 2.0"},
+		"another message of it": {"\x80\x2e\x02\x00\x02", 0, "0x80"},
+		"no version of it":      {"\x80\x2e\x01\x47\x02", 0, "0x80"},
+		"half of it":            {"\x80\x2e\x01", 0, "0x80"},
 		"another version":       {"\x16\x02\x00", alertWrongVersion, "2.x"},
 		"an empty record":       {"\x16\x03\x01\x00\x00", alertUnexpected, "empty record"},
 		"a long record":         {"\x16\x03\x01\x40\x01", alertOverflow, "16385 bytes"},

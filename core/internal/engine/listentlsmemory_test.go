@@ -2,12 +2,14 @@ package engine
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/nettest"
 )
 
@@ -34,6 +36,64 @@ func (d *tlsDoor) talkers(at string, many int) (all []talker) {
 		all = append(all, talker{records, conn})
 	}
 	return all
+}
+
+// TestSilentTLSClients cost what silent clients without TLS do: crypto/tls holds nothing of a
+// client whose ClientHello is not whole, and little until its handshake is over.
+func TestSilentTLSClients(t *testing.T) {
+	many := crowd(t, 5000)
+	d := newTLSDoor(t)
+	hello := nettest.ClientHello(t, d.client(""))
+	plain := "listener \"socks5\" \"plain\" {\n address = \"127.0.0.1:0\"\n" + nettest.OpenTargets + "}\n"
+	r := start(t, nil, func(echo string) string {
+		return strings.ReplaceAll(d.config(echo, "", "")+plain, "address = \"127.0.0.1:0\"\n", "address = \"127.0.0.1:0\"\n timeouts {\n  handshake = \"0s\"\n }\n") +
+			fmt.Sprintf("daemon {\n max_connections = %d\n}\n", 3*many)
+	})
+	each := func(many int, listener, sends string, answer bool) int {
+		t.Helper()
+		at, _ := r.at(t, listener)
+		await := func(want int) {
+			t.Helper()
+			r.await(t, "clients in their handshake", func(status.Status) bool { return r.handshakes(listener).taken == want })
+		}
+		conns := make([]net.Conn, many)
+		before := inUse()
+		for i := range conns {
+			conns[i] = dialFrom(t, "", at[0])
+			if _, err := io.WriteString(conns[i], sends); err != nil {
+				t.Fatal(err)
+			}
+		}
+		first := make([]byte, 1)
+		for _, c := range conns {
+			if !answer {
+				break
+			}
+			if _, err := io.ReadFull(c, first); err != nil {
+				t.Fatal(err)
+			}
+		}
+		await(many)
+		held := (inUse() - before) / many
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		await(0)
+		return held
+	}
+	each(100, "socks5.plain", "", false) // what is made once
+	without := each(many, "socks5.plain", "", false)
+	silent := each(many, "socks5.s", "", false)
+	half := each(many/5, "socks5.s", hello[:len(hello)/2], false)
+	begun := each(many/5, "socks5.s", hello, true)
+	t.Logf("bytes each, with their client: %d without TLS, %d with it, %d after half a ClientHello, %d after a whole one", without, silent, half, begun)
+	library := 24 << 10 // what a handshake is said to hold
+	if raceDetector {
+		library *= 2 // its stacks are larger
+	}
+	if most := without + 2<<10; silent > most || half > most || begun > most+library {
+		t.Errorf("%d bytes of each are held without TLS, %d with it, %d after half a ClientHello, %d after a whole one", without, silent, half, begun)
+	}
 }
 
 // TestTLSTunnelsHoldLittle: with a message that it does not finish a client can make its

@@ -45,6 +45,8 @@ func TestTableOfRefusalsWithinTLS(t *testing.T) {
 			c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &stranger, nil }
 		}},
 		{what: "no name of its certificate is in `allow_san`", user: "spiffe://other/bob"},
+		{what: "it sends certificates of more than 16 KiB", user: alice, change: d.shows(60)},
+		{what: "its certificates take more than 64 KiB of memory", user: alice, change: d.shows(25)},
 		{what: "it speaks none of the versions from `min_version` on", user: alice, lines: "  min_version = \"1.3\"\n", only: tls.VersionTLS12},
 		{what: "it speaks none of the versions up to `max_version`", user: alice, lines: "  max_version = \"1.2\"\n", only: tls.VersionTLS13},
 		{what: "it shares no protocol of `alpn`", user: alice, lines: "  alpn = [\"h2\"]\n", change: func(c *tls.Config) { c.NextProtos = []string{"imap"} }},
@@ -84,9 +86,23 @@ func TestTableOfRefusalsWithinTLS(t *testing.T) {
 			text, _, _ = strings.Cut(text, "\x00")
 			return fmt.Sprintf("ErrorResponse %q", text)
 		}}, "\x00\x00\x00\x08\x04\xd2\x16\x2f"))
-	table += fmt.Sprintf("| it speaks no TLS, and nothing that tunneld knows | %s, unencrypted | |\n",
-		d.plain(r, caller{hears: hearsAlert}, "\x00\x00\x00\x00"))
+	for _, row := range []struct{ what, asks string }{
+		{"it begins as SSL 2.0", "\x80\x1c\x01\x03\x01\x00\x03\x00\x00\x00\x10\x00\x00\x2f" + strings.Repeat("r", 16)},
+		{"it speaks SSL 3.0 at most", "\x16\x03\x00\x00\x2d\x01\x00\x00\x29\x03\x00" + strings.Repeat("r", 32) + "\x00\x00\x02\x00\x2f\x01\x00"},
+		{"it speaks no TLS, and nothing that tunneld knows", "\x00\x00\x00\x00"},
+	} {
+		table += fmt.Sprintf("| %s | %s, unencrypted | |\n", row.what, d.plain(r, caller{hears: hearsAlert}, row.asks))
+	}
 	pagetest.Generated(t, troubleshooting, "refusals within TLS", table)
+}
+
+// shows has a client send that many certificates behind its own.
+func (d *tlsDoor) shows(many int) func(*tls.Config) {
+	return func(c *tls.Config) {
+		for range many {
+			c.Certificates[0].Certificate = append(c.Certificates[0].Certificate, d.authority.Certificate.Raw)
+		}
+	}
 }
 
 // refusal is what a client of every kind of listener hears, in words.
