@@ -73,6 +73,9 @@ func (l Listener) asks() bool {
 // strangers warns of routes that want certain users and have no listener that asks for one.
 func (p *parser) strangers() {
 	for _, r := range p.routes {
+		if len(r.route.Match.Users) == 0 {
+			continue
+		}
 		var ways []string
 		asks := false
 		for _, l := range p.cfg.Listeners {
@@ -81,7 +84,7 @@ func (p *parser) strangers() {
 				ways = append(ways, l.ways(true)...)
 			}
 		}
-		if len(r.route.Match.Users) == 0 || asks {
+		if asks {
 			continue
 		}
 		slices.Sort(ways)
