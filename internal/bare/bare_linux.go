@@ -305,6 +305,9 @@ func zone(name string) uint32 {
 	return uint32(n)
 }
 
+// Control calls f with the descriptor.
+func (s *Socket) Control(f func(fd uintptr)) { f(uintptr(s.fd)) }
+
 // Gone says whether the connection is over both ways: reset, not merely ended by
 // its peer.
 func (s *Socket) Gone() bool { return gone(s.fd) }

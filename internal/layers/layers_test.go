@@ -44,7 +44,7 @@ var allowed = map[string][]string{
 	"internal/logqueue":       {},
 	"internal/cidr":           {},
 	"internal/hostname":       {},
-	"internal/nettest":        {"internal/emu", "internal/freeport"},
+	"internal/nettest":        {"internal/emu", "internal/freeport", "internal/proctest"},
 	"internal/neterr":         {"proto/tunneld/plugin/v1"},
 	"internal/plaintext":      {},
 	"internal/nodump":         {},

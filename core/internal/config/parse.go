@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -260,9 +261,13 @@ func (p *parser) listenerKind(b *hclsyntax.Block) bool {
 	for _, k := range listen.Kinds() {
 		known = append(known, k.Name)
 	}
+	found, ok := listen.FindKind(kind)
+	summary, detail := wrongSystem(found, runtime.GOOS)
 	switch {
-	case slices.Contains(known, kind):
+	case ok && summary == "":
 		return true
+	case ok:
+		p.errorAt(b.TypeRange, summary, detail)
 	case slices.Contains(listen.Later, kind):
 		p.errorAt(b.TypeRange, fmt.Sprintf("Listeners of kind %q are not implemented yet", kind), "The name is reserved for a later version of tunneld. The kinds are "+strings.Join(known, ", ")+".")
 	default:
@@ -273,6 +278,21 @@ func (p *parser) listenerKind(b *hclsyntax.Block) bool {
 		p.errorAt(b.TypeRange, "Unknown kind of listener", detail)
 	}
 	return false
+}
+
+// wrongSystem says what is wrong with listeners of a kind on a system; empty: nothing.
+func wrongSystem(k listen.Kind, goos string) (summary, detail string) {
+	if k.System == "" || k.System == goos {
+		return "", ""
+	}
+	var here []string
+	for _, other := range listen.Kinds() {
+		if other.System == "" || other.System == goos {
+			here = append(here, other.Name)
+		}
+	}
+	return fmt.Sprintf("Listeners of kind %q need another system", k.Name),
+		fmt.Sprintf("They are for %s, and this is %s. The kinds here are %s.", k.System, goos, strings.Join(here, ", "))
 }
 
 // eval computes an expression and reports what is wrong with it.

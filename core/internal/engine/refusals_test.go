@@ -38,20 +38,29 @@ type caller struct {
 	hears func(heard []byte) string
 	// noLogin says that its protocol has no password: it never comes in where one is wanted.
 	noLogin bool
+	// redirect has clients that connect to target reach the listener's port instead; nil:
+	// they connect to the listener.
+	redirect func(t *testing.T, port, target string)
+	// always is all that it ever hears, which another test provokes, in a network of its own;
+	// empty: this one does.
+	always string
 }
 
 // callers are the clients of all kinds.
 var callers = []caller{
-	{kind: listen.KindTCP, asks: func(*testing.T, string, string, string) string { return "" }, hears: hearsTCP},
+	{kind: listen.KindTCP, asks: asksTCP, hears: hearsTCP},
 	{kind: listen.KindSOCKS5, asks: asksSOCKS5, hears: hearsSOCKS5},
 	{kind: listen.KindHTTP, asks: asksHTTP, hears: hearsHTTP},
 	{kind: listen.KindMixed, name: "`mixed`, SOCKS4", asks: asksSOCKS4, hears: hearsSOCKS4, noLogin: true},
 	{kind: listen.KindMixed, name: "`mixed`, SOCKS5", asks: asksSOCKS5, hears: hearsSOCKS5},
 	{kind: listen.KindMixed, name: "`mixed`, HTTP", asks: asksHTTP, hears: hearsHTTP},
 	{kind: listen.KindSNI, asks: asksSNI, hears: hearsAlert},
+	{kind: listen.KindRedirect, asks: asksTCP, hears: hearsTCP, always: "a reset"},
 }
 
 func (c caller) title() string { return cmp.Or(c.name, "`"+c.kind+"`") }
+
+func asksTCP(*testing.T, string, string, string) string { return "" }
 
 func hearsTCP(heard []byte) string { return fmt.Sprintf("%q", heard) }
 
@@ -177,6 +186,7 @@ type refused struct {
 	garbage, silent bool
 	passwords       bool   // for the kinds that ask for some
 	nameless        bool   // for the kinds whose clients name the target by TLS: this one does not
+	astray          bool   // for the kinds whose clients do not connect to the listener: this one does
 	target          string // empty: the echo service
 	named           bool   // for the kinds whose clients name the target
 	user            string // and with it the right password, but for stranger's
@@ -185,6 +195,9 @@ type refused struct {
 const (
 	rightUser = "alice"
 	stranger  = "mallory"
+	// daemonsAddress is where the daemon's connections come from, and no client's, where
+	// clients are redirected and the daemon is not.
+	daemonsAddress = "127.0.0.9"
 )
 
 // refusals are all rows.
@@ -205,6 +218,7 @@ func refusals(t *testing.T) []refused {
 		{what: "its user or password is wrong", lines: asks, passwords: true, user: stranger},
 		{what: "it speaks another protocol, which tunneld does not know", lines: "", garbage: true},
 		{what: "it names no server in TLS (SNI)", nameless: true},
+		{what: "it connects to the listener itself, and was not redirected", astray: true},
 		{what: "it is silent until `timeouts.handshake`", lines: " timeouts {\n  handshake = \"100ms\"\n }\n", silent: true},
 		{what: "no route takes it", lines: "", target: "192.0.2.1:1", named: true},
 		{what: "`allow_targets` or `deny_targets` refuse the target", lines: " deny_targets = [\"127.0.0.0/8\"]\n", named: true},
@@ -220,6 +234,8 @@ func (f refused) applies(c caller) bool {
 		return k.Passwords && !(f.first && c.noLogin)
 	case f.nameless:
 		return k.ThroughTLS
+	case f.astray:
+		return c.kind == listen.KindRedirect
 	case f.named:
 		return k.NamesTarget
 	case f.garbage, f.silent:
@@ -232,7 +248,7 @@ func (f refused) applies(c caller) bool {
 func (f refused) provoke(t *testing.T, c caller, closed string) string {
 	t.Helper()
 	r := start(t, nil, func(echo string) string {
-		lines, to := f.lines, echo
+		lines, to, bind := f.lines, echo, ""
 		if f.target != "" {
 			to = closed
 		}
@@ -247,7 +263,10 @@ func (f refused) provoke(t *testing.T, c caller, closed string) string {
 			_, port := splitTarget(t, to)
 			lines += fmt.Sprintf(" port = %d\n", port)
 		}
-		return fmt.Sprintf("upstream \"direct\" \"x\" {}\nroute \"all\" {\n match {\n  hosts = [\"127.0.0.1\", \"localhost\"]\n }\n upstreams = [upstream.direct.x]\n}\nlistener %q \"a\" {\n address = \"127.0.0.1:0\"\n%s}\n", c.kind, lines)
+		if c.redirect != nil {
+			bind = fmt.Sprintf("bind = %q", daemonsAddress)
+		}
+		return fmt.Sprintf("upstream \"direct\" \"x\" { %s }\nroute \"all\" {\n match {\n  hosts = [\"127.0.0.1\", \"localhost\"]\n }\n upstreams = [upstream.direct.x]\n}\nlistener %q \"a\" {\n address = \"127.0.0.1:0\"\n%s}\n", bind, c.kind, lines)
 	})
 	target := cmp.Or(f.target, r.echo)
 	if target == "closed" {
@@ -266,9 +285,16 @@ func (f refused) provoke(t *testing.T, c caller, closed string) string {
 	case f.silent:
 		asks = ""
 	}
-	at, _ := r.at(t, c.kind+".a")
+	at, digits := r.at(t, c.kind+".a")
+	address := at[0]
+	if c.redirect != nil {
+		c.redirect(t, digits, target)
+		if !f.astray {
+			address = target
+		}
+	}
 	if f.first {
-		other := dialFrom(t, "127.0.0.1", at[0])
+		other := dialFrom(t, "127.0.0.1", address)
 		if _, err := io.WriteString(other, asks+"hello"); err != nil {
 			t.Fatal(err)
 		}
@@ -281,7 +307,7 @@ func (f refused) provoke(t *testing.T, c caller, closed string) string {
 		}
 	}
 	// It may be reset so soon that already the connect is told of it.
-	conn, err := connect(t.Context(), "127.0.0.1", at[0])
+	conn, err := connect(t.Context(), "127.0.0.1", address)
 	var heard []byte
 	if err == nil {
 		defer conn.Close()
@@ -321,7 +347,11 @@ func TestTableOfRefusals(t *testing.T) {
 		row := "| " + f.what + " |"
 		for _, c := range callers {
 			saw := "–"
-			if f.applies(c) {
+			switch {
+			case !f.applies(c):
+			case c.always != "":
+				saw = c.always
+			default:
 				t.Run(c.title()+" "+f.what, func(t *testing.T) { saw = f.provoke(t, c, closed) })
 			}
 			row += " " + saw + " |"

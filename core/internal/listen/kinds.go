@@ -10,11 +10,12 @@ import (
 
 // The kinds of listeners.
 const (
-	KindTCP    = "tcp"
-	KindSOCKS5 = "socks5"
-	KindHTTP   = "http"
-	KindMixed  = "mixed"
-	KindSNI    = "sni"
+	KindTCP      = "tcp"
+	KindSOCKS5   = "socks5"
+	KindHTTP     = "http"
+	KindMixed    = "mixed"
+	KindSNI      = "sni"
+	KindRedirect = "redirect"
 )
 
 // Kind is a kind of listener, and the protocol that it speaks. All that differs
@@ -37,6 +38,8 @@ type Kind struct {
 	// ThroughTLS says that its clients speak TLS with the target, and the listener none with
 	// them.
 	ThroughTLS bool
+	// System is the only one that has such listeners, as runtime.GOOS names it; empty: all do.
+	System string
 	// Speaks is the protocol's name; empty: it has none, and no client is known
 	// by it.
 	Speaks string
@@ -61,10 +64,10 @@ type Settings struct {
 }
 
 // kinds is the one list of what listeners speak, and of what else they recognise.
-var kinds = []Kind{tcpKind, socks5Kind, httpKind, mixedKind, sniKind, socks4Kind}
+var kinds = []Kind{tcpKind, socks5Kind, httpKind, mixedKind, sniKind, redirectKind, socks4Kind}
 
 // Later are names that are taken for kinds to come.
-var Later = []string{"redirect", "tproxy"}
+var Later = []string{"tproxy"}
 
 // Kinds returns the kinds that a listener can have.
 func Kinds() []Kind {

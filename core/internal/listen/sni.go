@@ -30,7 +30,7 @@ var sniKind = Kind{
 	Foreign: func(string) []byte { return tlsAlert(alertUnexpectedMessage) },
 	New: func(s Settings) Protocol {
 		port, _ := s.Values["port"].(int64) // absent: 0
-		return sniProtocol{uint16(port)}
+		return sniProtocol{port: uint16(port)}
 	},
 }
 
@@ -49,6 +49,7 @@ func tlsAlert(alert tls.AlertError) []byte { return []byte{0x15, 3, 1, 0, 2, 2, 
 // sniProtocol reads the name that a client asks its server for, and leaves the rest to the
 // two. Until the target has answered, a client can be told by an alert why it gets no tunnel.
 type sniProtocol struct {
+	wordless
 	port uint16 // of the targets; 0: the one that the client has connected to
 }
 
@@ -75,8 +76,6 @@ func (p sniProtocol) portOf(c net.Conn) (uint16, error) {
 	}
 	return at.AddrPort().Port(), nil
 }
-
-func (sniProtocol) Ready(_ context.Context, c *Conn) (tunnel.End, error) { return c.End(), nil }
 
 func (sniProtocol) Refuse(ctx context.Context, c *Conn, err *tunnel.DialError) {
 	c.CloseWith(ctx, tlsAlert(answerTo(err.Reason).Alert))

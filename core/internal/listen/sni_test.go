@@ -144,7 +144,7 @@ func TestSNIPort(t *testing.T) {
 	if _, err := (sniProtocol{}).portOf(left); err == nil || !strings.Contains(Hint(err), "set port") {
 		t.Errorf("without a port: %v, hint %q", err, Hint(err))
 	}
-	if port, err := (sniProtocol{8443}).portOf(left); err != nil || port != 8443 {
+	if port, err := (sniProtocol{port: 8443}).portOf(left); err != nil || port != 8443 {
 		t.Errorf("with a port of the listener's: %d, %v", port, err)
 	}
 }

@@ -34,6 +34,7 @@ var tcpKind = Kind{
 // tcpProtocol has nothing to say: all clients go to one target, and are reset
 // where there is no way to it.
 type tcpProtocol struct {
+	wordless
 	target tunnel.Target
 	waits  bool // for the client's first byte
 }
@@ -108,7 +109,3 @@ func peek(fd int) error {
 		}
 	}
 }
-
-func (*tcpProtocol) Ready(_ context.Context, c *Conn) (tunnel.End, error) { return c.End(), nil }
-
-func (*tcpProtocol) Refuse(_ context.Context, c *Conn, _ *tunnel.DialError) { c.Reset() }
