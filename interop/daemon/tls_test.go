@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,8 +30,12 @@ import (
 // door is a daemon with a listener that speaks TLS, and the files of its clients.
 type door struct {
 	address, ca string
+	cert, key   string // of a client, spiffe://corp/alice
 	daemon      *proctest.Process
 }
+
+// mutual are lines of a tls block that let in whoever belongs to spiffe://corp.
+const mutual = "  client_ca_file = \"CA\"\n  allow_san = [\"spiffe://corp/*\"]\n"
 
 // open starts the daemon with the listener of a kind, and lines of its tls block.
 func open(t *testing.T, kind, own, lines string) (*door, *nettest.Authority) {
@@ -38,6 +43,7 @@ func open(t *testing.T, kind, own, lines string) (*door, *nettest.Authority) {
 	a := nettest.NewAuthority(t, "authority")
 	cert, key := a.Files(t, &x509.Certificate{DNSNames: []string{"door.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
 	d := &door{address: nettest.FreeAddress(t), ca: a.File(t)}
+	d.cert, d.key = identity(t, a, "spiffe://corp/alice")
 	file := filepath.Join(t.TempDir(), "tunneld.hcl")
 	config := fmt.Sprintf("upstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\nlistener %q \"l\" {\n address = %q\n%s tls {\n  cert_file = %q\n  key_file = %q\n%s }\n}\n",
 		kind, d.address, own, cert, key, strings.ReplaceAll(lines, "CA", d.ca))
@@ -49,16 +55,16 @@ func open(t *testing.T, kind, own, lines string) (*door, *nettest.Authority) {
 	return d, a
 }
 
-// logs waits until the daemon's log has all of the texts.
+// logs waits until a line of the daemon's log has all of the texts.
 func (d *door) logs(t *testing.T, texts ...string) {
 	t.Helper()
 	eventually(t, strings.Join(texts, ", "), func() error {
-		for _, text := range texts {
-			if !strings.Contains(d.daemon.Output(), text) {
-				return fmt.Errorf("no %s in\n%s", text, d.daemon.Output())
+		for line := range strings.Lines(d.daemon.Output()) {
+			if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
+				return nil
 			}
 		}
-		return nil
+		return fmt.Errorf("no such line in\n%s", d.daemon.Output())
 	})
 }
 
@@ -72,13 +78,28 @@ func identity(t *testing.T, a *nettest.Authority, uri string) (cert, key string)
 	return a.Files(t, &x509.Certificate{URIs: []*url.URL{u}})
 }
 
+// says returns what a client prints, without the space around it; it may fail.
+func says(t *testing.T, env []string, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || ctx.Err() != nil) {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
 // TestCurlThroughTLS: an HTTPS proxy, with and without a client certificate.
 func TestCurlThroughTLS(t *testing.T) {
 	curl := proctest.Tool(t, "curl")
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }))
 	defer web.Close()
-	d, a := open(t, "http", nettest.OpenTargets, "  client_ca_file = \"CA\"\n  allow_san = [\"spiffe://corp/*\"]\n")
-	cert, key := identity(t, a, "spiffe://corp/alice")
+	d, a := open(t, "http", nettest.OpenTargets, mutual)
+	cert, key := d.cert, d.key
 	common := []string{"-sS", "--max-time", "20", "--proxytunnel", "-x", "https://" + d.address, "--proxy-cacert", d.ca}
 	for _, version := range []string{"1.2", "1.3"} {
 		args := append(common, "--proxy-cert", cert, "--proxy-key", key, web.URL)

@@ -10,7 +10,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,11 +23,6 @@ import (
 
 // patience bounds whatever a test waits for.
 const patience = 30 * time.Second
-
-var (
-	installed  sync.Once
-	installErr error
-)
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -17,44 +16,16 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/proctest"
 	"github.com/tunneld/tunneld/plugins/sapsocks"
 	"github.com/tunneld/tunneld/plugins/sapsocks/sapsocksemu"
 	"github.com/tunneld/tunneld/plugins/sdk/sdktest"
 )
 
-// needNode installs what package-lock.json pins, once. Where CI is set, what is
-// missing fails the test.
-func needNode(t *testing.T) {
-	t.Helper()
-	for _, tool := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
-	installed.Do(func() {
-		if _, err := os.Stat("node_modules"); err == nil {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		var out []byte
-		if out, installErr = exec.CommandContext(ctx, "npm", "ci").CombinedOutput(); installErr != nil {
-			t.Logf("npm ci: %s", out)
-		}
-	})
-	if installErr != nil {
-		t.Fatalf("npm ci: %v", installErr)
-	}
-}
-
 // server runs server.js and returns its address.
 func server(t *testing.T, options any) string {
 	t.Helper()
-	needNode(t)
-	cmd := exec.Command("node", "server.js", text(t, options))
+	cmd := exec.Command(proctest.Node(t), "server.js", text(t, options))
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -90,10 +61,10 @@ func client(t *testing.T, options any) (result struct {
 	Error  string
 }) {
 	t.Helper()
-	needNode(t)
+	node := proctest.Node(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "node", "client.js", text(t, options)).Output()
+	out, err := exec.CommandContext(ctx, node, "client.js", text(t, options)).Output()
 	if err == nil {
 		err = json.Unmarshal(out, &result)
 	}

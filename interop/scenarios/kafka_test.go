@@ -13,34 +13,15 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/proctest"
 )
 
-// modules installs the packages that package-lock.json pins, once.
-var modules = sync.OnceValue(func() error {
-	if _, err := os.Stat(filepath.Join("node_modules", "kafkajs", "package.json")); err == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), setUpTime)
-	defer cancel()
-	if out, err := exec.CommandContext(ctx, "npm", "ci").CombinedOutput(); err != nil {
-		return fmt.Errorf("npm ci: %w\n%s", err, out)
-	}
-	return nil
-})
-
 // node returns a program for Node with its packages installed.
 func node(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	path := proctest.Tool(t, "node")
-	proctest.Tool(t, "npm")
-	if err := modules(); err != nil {
-		t.Fatal(err)
-	}
-	return exec.Command(path, args...)
+	return exec.Command(proctest.Node(t), args...)
 }
 
 var brokerNames = []string{"kafka-1.corp:9092", "kafka-2.corp:9092", "kafka-3.corp:9092"}

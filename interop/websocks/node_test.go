@@ -6,34 +6,18 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/tunneld/tunneld/internal/proctest"
 	"github.com/tunneld/tunneld/plugins/websocks/websocksemu"
 )
 
-// modules installs what package-lock.json pins, once.
-var modules = sync.OnceValues(func() ([]byte, error) {
-	if _, err := os.Stat("node_modules/ws/package.json"); err == nil {
-		return nil, nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	return exec.CommandContext(ctx, "npm", "ci").CombinedOutput()
-})
-
 // node runs a script of this folder and decodes what it prints.
 func node(t *testing.T, result any, script string, args ...string) {
 	t.Helper()
-	program := proctest.Tool(t, "node")
-	if output, err := modules(); err != nil {
-		t.Fatalf("npm ci: %v\n%s", err, output)
-	}
+	program := proctest.Node(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, append([]string{script}, args...)...)
