@@ -43,7 +43,8 @@ func statusOf(t *testing.T, socket string) status.Status {
 
 func reloadBy(t *testing.T, socket string) status.Reload {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	// With the race detector and little of the machine a huge configuration takes its time.
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	defer cancel()
 	r, err := core.AskReload(ctx, socket)
 	if err != nil {
