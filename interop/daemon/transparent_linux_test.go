@@ -101,7 +101,8 @@ func TestTransparentExample(t *testing.T) {
 	proctest.Start(t, far.command("haproxy -db -f "+server))
 	proctest.Start(t, far.command("microsocks -i 203.0.113.2 -p 1080")).Listens(t, "203.0.113.2:1080")
 	d := &door{daemon: proctest.Start(t, exec.Command(proctest.Tunneld(t), "run", "-c", example("tunneld.hcl", "bastion.corp:1080", "203.0.113.2:1080")))}
-	d.logs(t, "listening listener=redirect.own", "listening listener=redirect.lan")
+	d.logs(t, "listening listener=redirect.own")
+	d.logs(t, "listening listener=redirect.lan")
 
 	ask := func(from namespace, url string) (string, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
