@@ -358,4 +358,19 @@ func (s *Socket) conn() (net.Conn, error) {
 
 func (s *Socket) poll() polled { return s.file() }
 
+// Socket takes the socket out of the poller again, without its deadlines. The Stream must
+// not be used again, but for an error, after which it is as it was.
+func (s Stream) Socket() (*Socket, error) {
+	var fd int
+	err := s.control(func(of int) (err error) {
+		fd, err = unix.FcntlInt(uintptr(of), unix.F_DUPFD_CLOEXEC, 0)
+		return os.NewSyscallError("dup", err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	_ = s.Close() // the Socket has a duplicate
+	return &Socket{fd}, nil
+}
+
 func (s *Socket) file() *os.File { return os.NewFile(uintptr(s.fd), "socket") }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/tunneld/tunneld/internal/sockopt"
 )
@@ -139,3 +140,12 @@ func (s *Socket) Reset() {
 func (s *Socket) conn() (net.Conn, error) { return s.net, nil }
 
 func (s *Socket) poll() polled { return s.net.(polled) }
+
+// Socket takes the socket back, without its deadlines. The Stream must not be used again,
+// but for an error, after which it is as it was.
+func (s Stream) Socket() (*Socket, error) {
+	if err := s.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	return &Socket{s.polled.(net.Conn)}, nil // there are no others here
+}

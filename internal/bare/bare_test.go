@@ -205,3 +205,50 @@ func descriptors(t *testing.T) int {
 	}
 	return len(entries)
 }
+
+// TestStreamGivesTheSocketBack: what has come meanwhile is in it, and no deadline is.
+func TestStreamGivesTheSocketBack(t *testing.T) {
+	a, b := pair(t)
+	near, far := conn(t, a), b.Stream()
+	if err := far.SetDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := far.Socket()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := near.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	again := s.Stream()
+	defer again.Close()
+	raw, err := again.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{2, 5, 9} {
+		peeked, n := make([]byte, size), 0
+		waitErr := raw.Read(func(fd uintptr) bool {
+			n, err = Peek(fd, peeked)
+			return !errors.Is(err, syscall.EAGAIN)
+		})
+		if got := string(peeked[:n]); waitErr != nil || err != nil || got != "hello"[:min(size, 5)] {
+			t.Errorf("peeked %q, %v, %v", got, waitErr, err)
+		}
+	}
+	if err := near.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(again); string(got) != "hello" || err != nil {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if err := raw.Read(func(fd uintptr) bool {
+		n, peekErr := Peek(fd, make([]byte, 1))
+		if n != 0 || !errors.Is(peekErr, io.EOF) {
+			t.Errorf("peeked %d at the end, %v", n, peekErr)
+		}
+		return true
+	}); err != nil {
+		t.Error(err)
+	}
+}

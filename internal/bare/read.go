@@ -22,3 +22,18 @@ func Read(fd uintptr, b []byte) (int, error) {
 		}
 	}
 }
+
+// Peek is Read that leaves in a stream socket what it returns, for the next one.
+func Peek(fd uintptr, b []byte) (int, error) {
+	for {
+		switch n, _, err := syscall.Recvfrom(int(fd), b, syscall.MSG_PEEK); {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return 0, err
+		case n == 0 && len(b) > 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}

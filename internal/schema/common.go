@@ -71,7 +71,7 @@ var common = []Common{
 		Attr("htpasswd_file", File(), `""`),
 	)},
 	{Of: Listeners, Block: Single("tcp", append(Socket(), Attr("backlog", Between(Count, `0`, `65536`), `0`))...)},
-	{Of: Listeners, Reserved: "proxy_protocol"},
+	{Of: Listeners, Block: Single("proxy_protocol", Required("accept_from", List(Text)))},
 	{Of: Listeners, Reserved: "bandwidth"},
 }
 

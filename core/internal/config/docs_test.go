@@ -59,7 +59,7 @@ func TestDocumentation(t *testing.T) {
 		"plugin": tables["plugin"], "upstream": common, "tls": schema.Nested(tables["upstream.direct"], "tls").GetBody(), "route": tables["route"], "match": schema.Nested(tables["route"], "match").GetBody(),
 		"listener": listener, "listener.tls": schema.Nested(listener, "tls").GetBody(),
 		"certificate": schema.Nested(schema.Nested(listener, "tls").GetBody(), "certificate").GetBody(), "limits": schema.Nested(listener, "limits").GetBody(),
-		"auth":     schema.Nested(listener, "auth").GetBody(),
+		"auth": schema.Nested(listener, "auth").GetBody(), "listener.proxy_protocol": schema.Nested(listener, "proxy_protocol").GetBody(),
 		"timeouts": schema.Nested(listener, "timeouts").GetBody(), "tcp": schema.Nested(listener, "tcp").GetBody(),
 	}
 	for name, block := range blocks {

@@ -32,7 +32,9 @@ var guards = []guard{
 	},
 	{
 		written: `allow = ["10.0.0.0/8"]`,
-		has:     func(l Listener) bool { return !l.Allow.IsEmpty() && !letsEverybodyIn(l.Allow) },
+		has: func(l Listener) bool {
+			return !l.Allow.IsEmpty() && !letsEverybodyIn(l.Allow) && !letsEverybodyIn(l.AcceptFrom)
+		},
 	},
 	{
 		written: `auth { … }`, asks: true,
@@ -59,7 +61,10 @@ func (l Listener) Exposed() string {
 		return ""
 	}
 	detail := fmt.Sprintf("Whoever reaches it can use its upstreams. Listen on 127.0.0.1, [::1] or localhost, or say who may come in: %s. If everybody may, write: open = true", strings.Join(l.ways(false), ", or "))
-	if letsEverybodyIn(l.Allow) {
+	switch {
+	case !l.Allow.IsEmpty() && letsEverybodyIn(l.AcceptFrom):
+		detail = `Its "accept_from" has all of IPv4 or of IPv6: whoever sends a PROXY header chooses the address that "allow" is asked of, which so does not count. ` + detail
+	case letsEverybodyIn(l.Allow):
 		detail = `Its "allow" has all of IPv4 or of IPv6, and so does not count, whatever "deny" takes from it. ` + detail
 	}
 	return detail
@@ -73,9 +78,6 @@ func (l Listener) asks() bool {
 // strangers warns of routes that want certain users and have no listener that asks for one.
 func (p *parser) strangers() {
 	for _, r := range p.routes {
-		if len(r.route.Match.Users) == 0 {
-			continue
-		}
 		var ways []string
 		asks := false
 		for _, l := range p.cfg.Listeners {
@@ -84,7 +86,7 @@ func (p *parser) strangers() {
 				ways = append(ways, l.ways(true)...)
 			}
 		}
-		if asks {
+		if len(r.route.Match.Users) == 0 || asks {
 			continue
 		}
 		slices.Sort(ways)

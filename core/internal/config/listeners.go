@@ -35,6 +35,7 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 	}
 	known := p.auth(&l, v, b)
 	known = p.clients(&l, v, b) && known
+	known = p.balancers(&l, v, b) && known
 	p.listens(&l, v, b, known)
 	if known && l.Limits.MaxPerUser > 0 && !l.asks() {
 		p.warnAt(locate(b, "limits", "max_per_user"), `"max_per_user" that counts nobody`, "The listener does not ask clients who they are: "+oneOf(l.ways(true), "", "leave it out"))
@@ -74,14 +75,28 @@ func (p *parser) denyAllow(denyName, allowName, vain string, v schema.Values, b 
 	return allow, deny, denyOK && allowOK
 }
 
-// networks reads a list of addresses and CIDRs. False: it is another thing, or some of its
-// elements are.
-func (p *parser) networks(name string, v schema.Values, b *hclsyntax.Block) (networks []netip.Prefix, ok bool) {
+// balancers reads whose connections begin with a PROXY header. False: that is not known.
+func (p *parser) balancers(l *Listener, v schema.Values, b *hclsyntax.Block) bool {
+	const block, list = "proxy_protocol", "accept_from"
+	if !hasBlock(b, block) {
+		return true
+	}
+	networks, ok := p.networks(list, v.Block(block), b, block)
+	if ok && len(networks) == 0 {
+		p.errorAt(locate(b, block, list), fmt.Sprintf("%q is empty", list), "Nobody would send a PROXY header. Name the addresses of your load balancers, or remove the block.")
+	}
+	l.AcceptFrom = cidr.NewSet(networks)
+	return ok
+}
+
+// networks reads a list of addresses and CIDRs, which may be within inner blocks. False: it
+// is another thing, or some of its elements are.
+func (p *parser) networks(name string, v schema.Values, b *hclsyntax.Block, within ...string) (networks []netip.Prefix, ok bool) {
 	ok = v[name] != nil
 	for i, written := range v.List(name) {
 		network, problem := cidr.Parse(written)
 		if problem != "" {
-			p.errorAt(locate(b, name, strconv.Itoa(i)), wrongElement(i, name), problem)
+			p.errorAt(locate(b, append(within, name, strconv.Itoa(i))...), wrongElement(i, name), problem)
 			ok = false
 			continue
 		}

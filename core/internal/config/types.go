@@ -189,6 +189,9 @@ type Listener struct {
 	// Allow are the addresses that clients may come from; empty: any. Deny are those that
 	// they may not come from, whatever Allow says.
 	Allow, Deny cidr.Set
+	// AcceptFrom are the addresses whose connections begin with a PROXY header, which says
+	// where the client is; empty: there are none.
+	AcceptFrom cidr.Set
 	// Open says that everybody may use the listener who reaches it.
 	Open bool
 	Auth auth.Options // zero: clients are not asked who they are

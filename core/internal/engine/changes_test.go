@@ -42,6 +42,8 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 		"match.hosts":            {`["a"]`, `["b"]`},
 		"match.sources":          {`["10.0.0.0/8"]`, `["10.0.0.0/16"]`},
 		"match.users":            {`["alice"]`, `["bob"]`},
+
+		"proxy_protocol.accept_from": {`["10.0.0.0/8"]`, `["10.0.0.0/16"]`},
 	}[block+"."+a.GetName()]; ok {
 		return v[0], v[1]
 	}

@@ -26,7 +26,8 @@ type connection struct {
 	id       uint64
 	start    time.Duration // since the engine's
 	source   netip.AddrPort
-	user     string // who the client has shown to be; empty: nobody
+	proxied  *proxied // nil: the source is its socket's
+	user     string   // who the client has shown to be; empty: nobody
 	target   tunnel.Target
 	route    string
 	upstream string
@@ -51,9 +52,10 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 		raw.Reset()
 		return
 	}
-	if list := l.barrier(peer.Addr()); list != "" {
+	conn, announced := listen.NewConn(raw), l.AcceptFrom.Contains(peer.Addr())
+	if list := l.barrier(peer.Addr()); list != "" && !announced {
 		g.release()
-		e.shutOut(l, raw, peer, list)
+		e.shutOut(l, conn, peer.Addr(), []any{"client", peer.String()}, list)
 		return
 	}
 	c := &connection{
@@ -64,12 +66,17 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 		source:   peer,
 		target:   l.Target,
 	}
+	source := peer.Addr()
+	if announced {
+		c.proxied = &proxied{by: peer}
+		source = netip.Addr{} // until the header has come
+	}
 	ctx, h := e.dialing, (*handshake)(nil)
-	if l.Protocol.Asks() || l.tls != nil {
-		h = &handshake{slots: l.slots, source: peer.Addr(), number: c.id}
+	if announced || l.Protocol.Asks() || l.tls != nil {
+		h = &handshake{slots: l.slots, source: source, number: c.id}
 		ctx, h.yield = context.WithCancelCause(ctx)
 	}
-	yielded, over := e.slots.take(l.slots, l.Limits, peer.Addr(), h)
+	yielded, over := e.slots.take(l.slots, l.Limits, source, h)
 	for _, y := range yielded {
 		y.yield(errYielded)
 	}
@@ -78,12 +85,12 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 		if h != nil {
 			h.yield(nil)
 		}
-		c.turnedAway(raw, over)
+		c.turnedAway(conn, over)
 		return
 	}
 	e.metrics.Accepted(l.id)
 	e.connections.Go(func() {
-		c.run(ctx, g, raw, h)
+		c.run(ctx, g, conn, h)
 		if h != nil {
 			h.yield(nil)
 		}
@@ -91,18 +98,18 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 }
 
 // turnedAway ends a connection beyond a limit.
-func (c *connection) turnedAway(raw *bare.Socket, over *overLimit) {
+func (c *connection) turnedAway(conn *listen.Conn, over *overLimit) {
 	if over == errListenerGone {
-		raw.Reset()
+		conn.Reset()
 		return
 	}
 	c.engine.metrics.Refused(c.listener.id, over.limit)
 	err := c.refused(over)
 	if c.listener.tls != nil {
-		raw.Reset() // a word takes a handshake, and what that costs
+		conn.Reset() // a word takes a handshake, and what that costs
 		return
 	}
-	c.engine.refuse(c, raw, err)
+	c.engine.refuse(c, conn, err)
 }
 
 // done gives the connection's slot back. It comes before the line of the log:
@@ -123,23 +130,27 @@ func (c *connection) name() string { return "c" + strconv.FormatUint(c.id, 36) }
 // others are reset. They hold no slot, and a word to them takes a while.
 const maxRefusals = 64
 
-func (e *Engine) refuse(c *connection, raw *bare.Socket, err *tunnel.DialError) {
+func (e *Engine) refuse(c *connection, conn *listen.Conn, err *tunnel.DialError) {
 	if e.refusals.Add(1) > maxRefusals {
 		e.refusals.Add(-1)
-		raw.Reset()
+		conn.Reset()
 		return
 	}
 	e.connections.Go(func() {
 		defer e.refusals.Add(-1)
-		listen.Refuse(e.dialing, c.listener.Protocol, listen.NewConn(raw), c.asks(nil), err)
+		listen.Refuse(e.dialing, c.listener.Protocol, conn, c.asks(nil), err)
 	})
 }
 
 // run takes the connection to its tunnel, or to its refusal. A stop breaks it
 // off: it does not wait for what a client has to say or to read. h is nil for a
 // client that has nothing to say.
-func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h *handshake) {
-	client, handshakeErr := listen.Handshake(ctx, c.listener.Protocol, listen.NewConn(raw), c.asks(h))
+func (c *connection) run(ctx context.Context, g *generation, conn *listen.Conn, h *handshake) {
+	if c.proxied != nil && !c.admit(ctx, conn, h) {
+		g.release()
+		return
+	}
+	client, handshakeErr := listen.Handshake(ctx, c.listener.Protocol, conn, c.asks(h))
 	if handshakeErr == nil && h != nil && !c.engine.slots.learned(h) {
 		client.Reset()
 		handshakeErr = errYielded

@@ -14,7 +14,7 @@ import (
 // handshake is a client that has been accepted and whose target is not known yet.
 type handshake struct {
 	slots   *listenerSlots
-	source  netip.Addr
+	source  netip.Addr              // zero: not known yet
 	number  uint64                  // ascending with the time of the accept
 	yield   context.CancelCauseFunc // breaks the handshake off
 	yielded bool                    // its places were given to another
@@ -182,7 +182,11 @@ func (p *listenerSlots) note(now time.Time) int {
 
 // asks are what the listener asks of the client, whose handshake is h.
 func (c *connection) asks(h *handshake) listen.HandshakeOptions {
-	o := listen.HandshakeOptions{Timeout: c.listener.Timeout.Handshake}
+	o := listen.HandshakeOptions{
+		Timeout:   c.listener.Timeout.Handshake,
+		Headless:  !c.listener.AcceptFrom.IsEmpty() && c.proxied == nil,
+		Announced: c.proxied != nil && !c.proxied.heard,
+	}
 	if c.listener.tls != nil {
 		o.TLS = &listen.TLSOptions{
 			Server: c.listener.tls,
@@ -242,7 +246,7 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 	}
 	c.engine.metrics.HandshakeFailed(c.listener.id, reason)
 	c.engine.repeats.write(level, repeatKey{message: "client handshake failed", listener: c.listener.id, reason: reason}, func() []any {
-		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String()}
+		attrs := append([]any{"conn", c.name(), "listener", c.listener.id}, c.clientAttrs()...)
 		if c.user != "" {
 			attrs = append(attrs, "user", shownUser(c.user))
 		}
@@ -258,6 +262,6 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 // without a word, every few seconds, and HTTP clients come first without a password.
 func (c *connection) noFailure(message string) {
 	c.engine.repeats.write(slog.LevelDebug, repeatKey{message: message, listener: c.listener.id}, func() []any {
-		return []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String()}
+		return append([]any{"conn", c.name(), "listener", c.listener.id}, c.clientAttrs()...)
 	})
 }

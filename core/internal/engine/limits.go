@@ -86,7 +86,8 @@ func (e *overLimit) Error() string { return e.limit + ": " + e.state }
 // listener away.
 var errListenerGone = &overLimit{limit: "the listener is gone"}
 
-// take reserves a slot of p's listener, or says which limit is in the way. h is
+// take reserves a slot of p's listener, or says which limit is in the way. source is zero
+// for a client that has yet to say where it comes from: see identify. h is
 // nil for a client whose target is known. yielded have lost theirs: the caller
 // breaks them off.
 func (s *slots) take(p *listenerSlots, own config.Limits, source netip.Addr, h *handshake) (yielded []*handshake, over *overLimit) {
@@ -109,28 +110,75 @@ func (s *slots) take(p *listenerSlots, own config.Limits, source netip.Addr, h *
 		yielded = append(yielded, victim)
 	}
 	s.connections.take(&p.connections)
-	s.source[key]++
-	s.pace.count(key, own.MaxRate, now)
+	s.come(key, own, now)
 	if h != nil {
 		s.wait(h)
 	}
 	return yielded, nil
 }
 
-// obstacle says which limit is in the way of a connection, if one is, and who
-// gives way to it, if there is somebody.
-func (s *slots) obstacle(key sourceKey, own config.Limits, handshake bool, now time.Time) (*overLimit, *handshake) {
-	p := key.slots
+// identify says that the client of h, which has a slot, comes from source: from now on it is
+// among the connections from there. It keeps its slot if a limit of its source is in the way.
+// False: it has given way already.
+func (s *slots) identify(h *handshake, own config.Limits, source netip.Addr) (over *overLimit, ok bool) {
+	key := sourceKey{h.slots, originOf(source)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.yielded {
+		return nil, false
+	}
+	now := time.Now()
+	if over := s.tooMany(key, own, now); over != nil {
+		return over, true
+	}
+	h.slots.waiting.remove(&h.place)
+	s.leave(sourceKey{h.slots, originOf(h.source)})
+	h.source = source
+	s.come(key, own, now)
+	h.slots.waiting.add(&h.place, h, 1)
+	return nil, true
+}
+
+// come counts a connection among those of its source.
+func (s *slots) come(key sourceKey, own config.Limits, now time.Time) {
+	s.source[key]++
+	if key.isKnown() {
+		s.pace.count(key, own.MaxRate, now)
+	}
+}
+
+// leave is told of the end of a connection that come has counted.
+func (s *slots) leave(key sourceKey) {
+	if s.source[key]--; s.source[key] == 0 {
+		delete(s.source, key)
+	}
+}
+
+// tooMany says which limit of a source is in the way of a connection from there.
+func (s *slots) tooMany(key sourceKey, own config.Limits, now time.Time) *overLimit {
 	switch {
+	case !key.isKnown():
 	case own.MaxPerSource > 0 && s.source[key] >= own.MaxPerSource:
-		return &overLimit{limit: "limits.max_per_source", state: fmt.Sprintf("%d connections are open from %s", s.source[key], key.text())}, nil
+		return &overLimit{limit: "limits.max_per_source", state: fmt.Sprintf("%d connections are open from %s", s.source[key], key.text())}
 	case !s.pace.allows(key, own.MaxRate, now):
 		return &overLimit{
 			limit:      "limits.max_rate",
 			state:      fmt.Sprintf("more than %d connections a second come from %s", own.MaxRate, key.text()),
 			hint:       "raise max_rate of the listener, or find out why so many connections come from there",
 			retryAfter: time.Second,
-		}, nil
+		}
+	}
+	return nil
+}
+
+// obstacle says which limit is in the way of a connection, if one is, and who
+// gives way to it, if there is somebody.
+func (s *slots) obstacle(key sourceKey, own config.Limits, handshake bool, now time.Time) (*overLimit, *handshake) {
+	if over := s.tooMany(key, own, now); over != nil {
+		return over, nil
+	}
+	p := key.slots
+	switch {
 	case own.MaxConnections > 0 && p.connections.taken >= own.MaxConnections:
 		return &overLimit{limit: "limits.max_connections", state: fmt.Sprintf("%d connections are open on this listener", p.connections.taken)}, p.waiting.first()
 	case !s.connections.free(&p.connections):
@@ -214,12 +262,14 @@ func (s *slots) refused(h *handshake) {
 func (s *slots) give(p *listenerSlots, source netip.Addr, h *handshake) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case h == nil:
-	case h.yielded:
-		return
-	case h.place.from != nil:
-		s.forget(h)
+	if h != nil {
+		if h.yielded {
+			return
+		}
+		source = h.source // it may not be known where the client comes from
+		if h.place.from != nil {
+			s.forget(h)
+		}
 	}
 	s.release(sourceKey{p, originOf(source)})
 }
@@ -280,9 +330,7 @@ func (s *slots) release(key sourceKey) {
 	if p := key.slots; p.connections.taken == 0 && p.life.is() == status.Draining {
 		p.life.turn(status.Closed)
 	}
-	if s.source[key]--; s.source[key] == 0 {
-		delete(s.source, key)
-	}
+	s.leave(key)
 }
 
 // state is what a listener does.

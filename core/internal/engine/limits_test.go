@@ -277,3 +277,54 @@ func TestYieldedIsLoggedOnceAMinute(t *testing.T) {
 		t.Errorf("told of %d, want %d", told, want)
 	}
 }
+
+// TestIdentify: a client that has yet to say where it comes from is not among those of any
+// source, and from then on it is among its own.
+func TestIdentify(t *testing.T) {
+	s := newSlots()
+	a := s.split(ceiling{connections: 100, configured: true}, []string{"a"})["a"]
+	one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	own := config.Limits{MaxPerSource: 1, MaxRate: 2}
+	var all []*handshake
+	for number := range uint64(4) {
+		h := &handshake{slots: a, number: number}
+		if yielded, over := s.take(a, own, netip.Addr{}, h); over != nil || len(yielded) > 0 {
+			t.Fatal(yielded, over)
+		}
+		all = append(all, h)
+	}
+	identify := func(h *handshake, source netip.Addr, limit string) {
+		t.Helper()
+		over, ok := s.identify(h, own, source)
+		if !ok || (over == nil) != (limit == "") || over != nil && over.limit != limit {
+			t.Fatalf("%v, %v, want %q", over, ok, limit)
+		}
+	}
+	identify(all[0], one, "")
+	identify(all[1], two, "")
+	identify(all[2], one, "limits.max_per_source")
+	if first := a.waiting.first(); first != all[2] {
+		t.Errorf("%+v gives way first, and not the oldest of those without a source", first)
+	}
+	s.give(a, one, all[2]) // whose slot was that of no source
+	s.give(a, one, all[0])
+	identify(all[3], one, "")
+	if !s.learned(all[3]) {
+		t.Error("it has given way")
+	}
+	s.give(a, one, nil)
+	h := &handshake{slots: a, number: 9}
+	if _, over := s.take(a, own, netip.Addr{}, h); over != nil {
+		t.Fatal(over)
+	}
+	identify(h, one, "limits.max_rate")
+	s.displace(h)
+	if over, ok := s.identify(h, own, two); ok || over != nil {
+		t.Errorf("one that has given way: %v, %v", over, ok)
+	}
+	s.give(a, two, h)
+	s.give(a, two, all[1])
+	if s.connections.taken != 0 || s.handshakes.taken != 0 || len(s.source) != 0 || len(a.waiting.origins) != 0 {
+		t.Errorf("%d connections, %d handshakes and the sources %v are left", s.connections.taken, s.handshakes.taken, s.source)
+	}
+}

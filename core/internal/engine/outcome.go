@@ -86,12 +86,21 @@ func (c *connection) attrs() []any {
 		"listener", c.listener.id,
 		"route", c.route,
 		"upstream", c.upstream,
-		"client", c.source.String(),
 	}
+	attrs = append(attrs, c.clientAttrs()...)
 	if c.user != "" {
 		attrs = append(attrs, "user", shownUser(c.user))
 	}
 	return append(attrs, "target", c.target.Shown())
+}
+
+// clientAttrs name the client, and the load balancer that passes its connection on.
+func (c *connection) clientAttrs() []any {
+	attrs := []any{"client", c.source.String()}
+	if c.proxied != nil && c.proxied.by != c.source {
+		attrs = append(attrs, "peer", c.proxied.by.String())
+	}
+	return attrs
 }
 
 // maxUserShown bounds a user in messages, in bytes: it may be a URI of a certificate.

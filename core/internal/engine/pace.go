@@ -13,6 +13,9 @@ type sourceKey struct {
 	source netip.Prefix
 }
 
+// isKnown says whether it is known where the connections come from.
+func (k sourceKey) isKnown() bool { return k.source.IsValid() }
+
 // text is the source for people.
 func (k sourceKey) text() string {
 	if k.source.IsSingleIP() {

@@ -182,8 +182,11 @@ type refused struct {
 	// first says that another client has its tunnel before.
 	first bool
 	// garbage says that the client speaks no protocol that tunneld knows, silent that it
-	// says nothing and waits.
+	// says nothing and waits. header is a PROXY header that comes before all else, and wanted
+	// that the listener wants one.
 	garbage, silent bool
+	header          string
+	wanted          bool
 	passwords       bool   // for the kinds that ask for some
 	nameless        bool   // for the kinds whose clients name the target by TLS: this one does not
 	astray          bool   // for the kinds whose clients do not connect to the listener: this one does
@@ -199,6 +202,9 @@ const (
 	// clients are redirected and the daemon is not.
 	daemonsAddress = "127.0.0.9"
 )
+
+// headerUnknown is a PROXY header that does not say where the client is.
+const headerUnknown = "PROXY UNKNOWN\r\n"
 
 // refusals are all rows.
 func refusals(t *testing.T) []refused {
@@ -220,6 +226,8 @@ func refusals(t *testing.T) []refused {
 		{what: "it names no server in TLS (SNI)", nameless: true},
 		{what: "it connects to the listener itself, and was not redirected", astray: true},
 		{what: "it is silent until `timeouts.handshake`", lines: " timeouts {\n  handshake = \"100ms\"\n }\n", silent: true},
+		{what: "it has to begin with a PROXY header, and does not, or with a wrong one", lines: " proxy_protocol { accept_from = [\"127.0.0.1\"] }\n", header: "PROXY nonsense\r\n", wanted: true},
+		{what: "it begins with a PROXY header, and is not in `accept_from`", lines: "", header: headerUnknown},
 		{what: "no route takes it", lines: "", target: "192.0.2.1:1", named: true},
 		{what: "`allow_targets` or `deny_targets` refuse the target", lines: " deny_targets = [\"127.0.0.0/8\"]\n", named: true},
 		{what: "the target refuses the connection", lines: "", target: "closed"},
@@ -238,7 +246,7 @@ func (f refused) applies(c caller) bool {
 		return c.kind == listen.KindRedirect
 	case f.named:
 		return k.NamesTarget
-	case f.garbage, f.silent:
+	case f.garbage, f.silent, f.header != "" && !f.wanted:
 		return k.Foreign != nil
 	}
 	return true
@@ -285,6 +293,7 @@ func (f refused) provoke(t *testing.T, c caller, closed string) string {
 	case f.silent:
 		asks = ""
 	}
+	asks = f.header + asks
 	at, digits := r.at(t, c.kind+".a")
 	address := at[0]
 	if c.redirect != nil {

@@ -23,6 +23,7 @@ type Conn struct {
 	until     time.Time             // the end of the handshake's time, once it has begun; zero: none
 	login     Login                 // nil: nobody is asked
 	held      func(bytes int) error // HandshakeOptions.Hold
+	headless  bool                  // HandshakeOptions.Headless
 	unwatch   func() bool           // ends the watch over the context
 }
 
@@ -52,7 +53,9 @@ func NewStreamConn(c HalfCloser) *Conn { return &Conn{stream: c} }
 // descriptor beside the socket's own. On an error the client can still be refused.
 // Another call goes on with the time of the first.
 func (c *Conn) Talk(ctx context.Context) (io.ReadWriter, error) {
+	unbound := c.until.IsZero()
 	if c.socket != nil {
+		unbound = true
 		s := c.socket.Stream()
 		c.socket, c.stream = nil, s
 		tcp, err := s.TCPConn()
@@ -62,13 +65,23 @@ func (c *Conn) Talk(ctx context.Context) (io.ReadWriter, error) {
 		c.stream = tcp
 	}
 	c.watch(ctx)
-	if c.handshake > 0 && c.until.IsZero() {
-		c.until = time.Now().Add(c.handshake)
-		if err := c.stream.SetDeadline(c.until); err != nil {
+	if unbound {
+		if err := c.bound(); err != nil {
 			return nil, err
 		}
 	}
 	return c.stream, nil
+}
+
+// bound has the stream keep to the handshake's time, which begins here unless it has begun.
+func (c *Conn) bound() error {
+	if c.handshake == 0 {
+		return nil
+	}
+	if c.until.IsZero() {
+		c.until = time.Now().Add(c.handshake)
+	}
+	return c.stream.SetDeadline(c.until)
 }
 
 // talkLast makes the connection ready for an answer that ends it, which takes no

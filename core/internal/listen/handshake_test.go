@@ -53,17 +53,21 @@ func beginWith(t *testing.T, p Protocol, options HandshakeOptions) (*net.TCPConn
 // beginIn is beginWith for a handshake that ends with ctx.
 func beginIn(ctx context.Context, t *testing.T, p Protocol, options HandshakeOptions) (*net.TCPConn, <-chan outcome) {
 	t.Helper()
+	done := make(chan outcome, 1)
+	return served(t, func(c *bare.Socket) {
+		client, err := Handshake(ctx, p, NewConn(c), options)
+		done <- outcome{client, err}
+	}), done
+}
+
+// served connects a client to a listener that does this with it.
+func served(t *testing.T, do func(*bare.Socket)) *net.TCPConn {
+	t.Helper()
 	s, err := Bind(context.Background(), "127.0.0.1:0", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan outcome, 1)
-	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
-		go func() {
-			client, err := Handshake(ctx, p, NewConn(c), options)
-			done <- outcome{client, err}
-		}()
-	}, func() {})
+	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) { go do(c) }, func() {})
 	c := dial(t, s.Addr())
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
@@ -73,7 +77,7 @@ func beginIn(ctx context.Context, t *testing.T, p Protocol, options HandshakeOpt
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	return c, done
+	return c
 }
 
 // await returns the end of a handshake.

@@ -68,6 +68,9 @@ const onlyTunnels = "make the client tunnel, as curl does with --proxytunnel, or
 // whatever the header says of a body. The login comes last: what is wrong with the
 // request itself is so with the right password, too. on is the listener's kind.
 func readHTTP(r *bufio.Reader, prove prover, on Kind) (Request, *Failure) {
+	if beginsHeader(r) {
+		return Request{}, unwantedHeader()
+	}
 	req, err := readHead(r)
 	if err != nil {
 		return Request{}, badHead(err, on)

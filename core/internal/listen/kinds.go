@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/proxyheader"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -109,6 +110,9 @@ type tlsFirst struct {
 // withoutTLS is the answer to a client that does not begin with TLS, by the first bytes of it,
 // of which there is one at least.
 func withoutTLS(first []byte, by tlsFirst) *Failure {
+	if is, _ := proxyheader.Begins(first); is {
+		return unwantedHeader()
+	}
 	if beginsPostgres(first) {
 		return postgresWithoutTLS(by)
 	}

@@ -104,13 +104,19 @@ type HandshakeOptions struct {
 	// Hold takes that many more bytes of memory for the handshake, until it is over. Its
 	// error ends the handshake. nil: what it needs is not bounded in sum.
 	Hold func(bytes int) error
+	// Headless says that other clients of the listener begin with a PROXY header, and this one
+	// must not, also where its kind leaves what clients say to the target.
+	Headless bool
+	// Announced says that the client's PROXY header is still to come, so that Refuse has to
+	// pass over it.
+	Announced bool
 }
 
 // Handshake learns what a client asks for. On an error the client has been answered in
 // its own protocol, and c is closed. ctx breaks off what the client has to say, or to
 // read, until it was answered: it is reset.
 func Handshake(ctx context.Context, p Protocol, c *Conn, o HandshakeOptions) (*Client, error) {
-	c.handshake, c.login, c.held = o.Timeout, o.Login, o.Hold
+	c.handshake, c.login, c.held, c.headless = o.Timeout, o.Login, o.Hold, o.Headless
 	r, fail := c.learn(ctx, p, o.TLS)
 	if fail != nil {
 		defer c.forget()
@@ -188,6 +194,11 @@ func (c *Client) Reset() {
 // before, but no longer than answerTime. ctx breaks that off. Of a user and a password it
 // takes whatever comes, and checks nothing: the client gets no tunnel anyway.
 func Refuse(ctx context.Context, p Protocol, c *Conn, o HandshakeOptions, err *tunnel.DialError) {
+	if o.Announced && p.Asks() {
+		if _, err := c.Announced(ctx, answerTime); err != nil {
+			return
+		}
+	}
 	c.login = o.Login
 	defer c.forget()
 	p.Refuse(ctx, c, err)

@@ -141,11 +141,12 @@ const reasonBusy = "busy"
 // Reason is what kind of failure of a Handshake err is: "timeout", "descriptors",
 // "left" for a client that left without a word or while its login waited, "asked" for
 // one that was asked for user and password, "login" for one whose are wrong, "busy"
-// for one whose were not checked, "tls" for the handshake of TLS, or "protocol" for all
-// others.
+// for one whose were not checked, "proxy_protocol" for a PROXY header that is wrong, missing
+// or not taken from the client, "tls" for the handshake of TLS, or "protocol" for all others.
 func Reason(err error) string {
 	var login *LoginError
 	var inTLS *tlsError
+	var header *headerError
 	switch {
 	case errors.Is(err, ErrNothing), errors.Is(err, ErrLeft):
 		return "left"
@@ -159,6 +160,8 @@ func Reason(err error) string {
 		return "descriptors"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "timeout"
+	case errors.As(err, &header):
+		return "proxy_protocol"
 	case errors.As(err, &inTLS):
 		return "tls"
 	default:
@@ -172,7 +175,10 @@ func Hint(err error) string {
 	var theirs *mistake
 	var login *LoginError
 	var inTLS *tlsError
+	var header *headerError
 	switch {
+	case errors.As(err, &header):
+		return header.hint
 	case errors.As(err, &inTLS) && inTLS.hint != "":
 		return inTLS.hint
 	case errors.As(err, &login):

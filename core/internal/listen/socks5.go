@@ -118,6 +118,8 @@ func readGreeting(r *bufio.Reader, taken []socks5.Method) (socks5.Method, *Failu
 	switch {
 	case left(err):
 		return 0, &Failure{Err: ErrNothing}
+	case err == nil && beginsHeader(r):
+		return 0, unwantedHeader()
 	case err == nil && first[0] != socks5.Version:
 		return 0, wrongProtocol(socks5Kind, first[0])
 	}

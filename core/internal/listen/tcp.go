@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/bare"
+	"github.com/tunneld/tunneld/internal/proxyheader"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -43,7 +46,7 @@ func (p *tcpProtocol) Asks() bool { return p.waits }
 
 func (p *tcpProtocol) Learn(ctx context.Context, c *Conn) (Request, *Failure) {
 	if p.waits {
-		return hear(ctx, p, c, p.await)
+		return hear(ctx, p, c, func(s io.ReadWriter) (Request, *Failure) { return p.await(s, c.headless) })
 	}
 	return Request{Target: p.target, Responder: p}, nil
 }
@@ -51,9 +54,10 @@ func (p *tcpProtocol) Learn(ctx context.Context, c *Conn) (Request, *Failure) {
 // errSilent is of a client that was to speak first, and has not.
 var errSilent = fmt.Errorf("the client sent nothing: %w", os.ErrDeadlineExceeded)
 
-// await waits until the client has sent something.
-func (p *tcpProtocol) await(c io.ReadWriter) (Request, *Failure) {
-	ahead, err := firstBytes(c)
+// await waits until the client has sent something, which must be no PROXY header if that is
+// said.
+func (p *tcpProtocol) await(c io.Reader, headless bool) (Request, *Failure) {
+	first, ahead, err := firstBytes(c)
 	switch {
 	case left(err):
 		return Request{}, &Failure{Err: ErrNothing}
@@ -61,6 +65,9 @@ func (p *tcpProtocol) await(c io.ReadWriter) (Request, *Failure) {
 		return Request{}, &Failure{Err: errSilent, Reset: true}
 	case err != nil:
 		return Request{}, &Failure{Err: err, Reset: true}
+	}
+	if is, _ := proxyheader.Begins(first); is && headless {
+		return Request{}, unwantedHeader()
 	}
 	return Request{Target: p.target, Ahead: ahead, Responder: p}, nil
 }
@@ -70,42 +77,23 @@ func (p *tcpProtocol) await(c io.ReadWriter) (Request, *Failure) {
 const firstSize = 2 << 10
 
 // firstBytes waits for the first bytes. It leaves those of a TCP connection where they
-// are, so that the pump takes them with all others, and returns what it had to read of
-// one that is wrapped.
-func firstBytes(c io.Reader) (ahead []byte, err error) {
+// are, so that the pump takes them with all others, and returns some of them as first. Of
+// one that is wrapped it returns as ahead what it had to read.
+func firstBytes(c io.Reader) (first, ahead []byte, err error) {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
-		first := make([]byte, firstSize)
-		n, err := io.ReadAtLeast(c, first, 1)
-		return first[:n:n], err
+		ahead = make([]byte, firstSize)
+		n, err := io.ReadAtLeast(c, ahead, 1)
+		return nil, ahead[:n:n], err
 	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	first, n := make([]byte, proxyheader.Beginning), 0
 	waitErr := raw.Read(func(fd uintptr) bool {
-		err = peek(int(fd))
+		n, err = bare.Peek(fd, first)
 		return !errors.Is(err, syscall.EAGAIN)
 	})
-	if waitErr != nil {
-		return nil, waitErr
-	}
-	return nil, err
-}
-
-// peek returns nil if the next read of a socket has a byte, and otherwise its error.
-func peek(fd int) error {
-	for {
-		var first [1]byte
-		n, _, err := syscall.Recvfrom(fd, first[:], syscall.MSG_PEEK)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-		case err != nil:
-			return os.NewSyscallError("recvfrom", err)
-		case n == 0:
-			return io.EOF
-		default:
-			return nil
-		}
-	}
+	return first[:n], nil, cmp.Or(waitErr, err)
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -81,7 +80,7 @@ func TestSpliceRuns(t *testing.T) {
 			sending.Go(func() { _, _ = io.Copy(blocked.upstream, zeros{}) }) // until it is closed
 			// What was written last may have been copied, and waits in a buffer.
 			b := make([]byte, 256<<10)
-			for deadline := time.Now().Add(20 * time.Second); bytesInPipes(t) == 0; {
+			for deadline := time.Now().Add(20 * time.Second); fdtest.BytesInPipes(t) == 0; {
 				if _, err := io.ReadFull(blocked.client, b); err != nil || time.Now().After(deadline) {
 					t.Fatalf("no bytes in any pipe, %v", err)
 				}
@@ -96,24 +95,6 @@ func TestSpliceRuns(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { return len(b), nil }
-
-// bytesInPipes counts what waits in this process's pipes.
-func bytesInPipes(t *testing.T) (total int) {
-	t.Helper()
-	for _, name := range fdtest.Pipes(t) {
-		fd, err := strconv.Atoi(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if fd <= 2 {
-			continue // whatever runs the test reads those
-		}
-		if n, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err == nil {
-			total += n
-		}
-	}
-	return total
-}
 
 // unprivileged is set in the process that TestShrunkenPipes starts.
 const unprivileged = "TUNNELD_TEST_UNPRIVILEGED"
