@@ -23,11 +23,11 @@ func (s *Socket) Conn() (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hand socket over: %w", err)
 	}
-	switch c.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		return c, nil
+	h, err := halfCloser(c)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
-	return nil, errors.Join(fmt.Errorf("hand socket over: it is a %T", c), c.Close())
+	return h, nil
 }
 
 // listenTCP listens. control, unless nil, is called before.

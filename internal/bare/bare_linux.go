@@ -20,18 +20,28 @@ import (
 // Socket is a connected stream socket, TCP or unix, non-blocking, close-on-exec
 // and fit for a tunnel (see Fit). Its owner ends it by exactly one of Conn,
 // Stream, Take, Reset and Close. It is not safe for concurrent use.
-type Socket struct{ fd int }
+type Socket struct {
+	fd   int
+	unix bool
+}
 
 // Adopt takes over fd, a connected stream socket that somebody else made; it is
 // non-blocking and close-on-exec. On an error fd has been closed.
 func Adopt(fd int) (*Socket, error) {
 	Fit(fd)
-	return &Socket{fd}, nil
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return nil, errors.Join(os.NewSyscallError("getsockopt", err), unix.Close(fd))
+	}
+	return &Socket{fd: fd, unix: domain == unix.AF_UNIX}, nil
 }
+
+// IsUnix says whether it is a unix socket.
+func (s *Socket) IsUnix() bool { return s.unix }
 
 // Fit makes a stream socket fit for a tunnel, whoever made it: urgent data stays in
 // its place among the other bytes (RFC 6093, section 4); else the byte would be lost.
-// An accepted socket has it from the one that listens. It cannot fail.
+// An accepted TCP socket has it from the one that listens. It cannot fail.
 func Fit(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
 
 // Listener accepts bare sockets. Its methods may be called by several
@@ -39,7 +49,8 @@ func Fit(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE
 type Listener struct {
 	file   *os.File // with the poller, which wakes Accept
 	raw    syscall.RawConn
-	addr   *net.TCPAddr
+	addr   net.Addr
+	unix   bool
 	system sockopt.Options // what a new socket has
 	closed atomic.Bool
 }
@@ -56,22 +67,42 @@ func Listen(ctx context.Context, address string, o sockopt.Options) (*Listener, 
 	if err != nil {
 		return nil, err
 	}
-	l.addr = ln.Addr().(*net.TCPAddr)
-	// net lets nobody wait for its listener.
-	if l.file, err = ln.File(); err != nil {
-		return nil, errors.Join(err, ln.Close())
-	}
-	l.raw, err = l.file.SyscallConn()
-	if err = errors.Join(err, ln.Close()); err != nil { // file is a duplicate
-		return nil, errors.Join(err, l.file.Close())
+	if err := l.take(ln); err != nil {
+		return nil, err
 	}
 	return l, nil
 }
 
-// Inherit takes a listening TCP socket that another process has bound. file stays its
-// owner's, whom the closing of the Listener does not concern. o is as in Listen, for the
-// sockets that connect from now on.
-func Inherit(file *os.File, addr *net.TCPAddr, o sockopt.Options) (*Listener, error) {
+// ListenUnix takes over a unix socket that listens, and that leaves its path alone when it
+// is closed. On an error it has been closed.
+func ListenUnix(ln *net.UnixListener) (*Listener, error) {
+	l := &Listener{unix: true}
+	if err := l.take(ln); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// take takes a listener over from net, which lets nobody wait for its own.
+func (l *Listener) take(ln interface {
+	net.Listener
+	File() (*os.File, error)
+}) (err error) {
+	l.addr = ln.Addr()
+	if l.file, err = ln.File(); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	l.raw, err = l.file.SyscallConn()
+	if err = errors.Join(err, ln.Close()); err != nil { // file is a duplicate
+		return errors.Join(err, l.file.Close())
+	}
+	return nil
+}
+
+// Inherit takes a listening socket that another process has bound, a TCP or a unix one,
+// as addr says. file stays its owner's, whom the closing of the Listener does not concern.
+// o is as in Listen, for the sockets that connect from now on.
+func Inherit(file *os.File, addr net.Addr, o sockopt.Options) (*Listener, error) {
 	raw, err := file.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -89,8 +120,9 @@ func Inherit(file *os.File, addr *net.TCPAddr, o sockopt.Options) (*Listener, er
 		}
 		return nil, os.NewSyscallError("dup", err)
 	}
-	l := &Listener{file: os.NewFile(uintptr(fd), file.Name()), addr: addr}
-	if l.raw, err = l.file.SyscallConn(); err == nil {
+	_, isUnix := addr.(*net.UnixAddr)
+	l := &Listener{file: os.NewFile(uintptr(fd), file.Name()), addr: addr, unix: isUnix}
+	if l.raw, err = l.file.SyscallConn(); err == nil && !isUnix {
 		err = errors.Join(l.readSystem(l.raw), l.Control(func(fd uintptr) { Fit(int(fd)) }), l.SetOptions(o))
 	}
 	if err != nil {
@@ -99,8 +131,8 @@ func Inherit(file *os.File, addr *net.TCPAddr, o sockopt.Options) (*Listener, er
 	return l, nil
 }
 
-// Addr is the address that the system bound.
-func (l *Listener) Addr() *net.TCPAddr { return l.addr }
+// Addr is the address that the system bound, a *net.TCPAddr or a *net.UnixAddr.
+func (l *Listener) Addr() net.Addr { return l.addr }
 
 // Control calls f with the descriptor.
 func (l *Listener) Control(f func(fd uintptr)) error { return l.raw.Control(f) }
@@ -112,8 +144,13 @@ func (l *Listener) Close() error {
 }
 
 // SetOptions sets what the sockets that connect from now on have. Linux passes
-// the options of a listening socket on.
-func (l *Listener) SetOptions(o sockopt.Options) error { return l.setOptions(l.raw, o) }
+// the options of a listening socket on. They are TCP's: a unix socket has none.
+func (l *Listener) SetOptions(o sockopt.Options) error {
+	if l.unix {
+		return nil
+	}
+	return l.setOptions(l.raw, o)
+}
 
 func (l *Listener) setOptions(c syscall.RawConn, o sockopt.Options) error {
 	// Left alone, these would stay what an earlier call has set.
@@ -135,9 +172,9 @@ func (l *Listener) readSystem(c syscall.RawConn) error {
 	return errors.Join(ctlErr, os.NewSyscallError("getsockopt", err))
 }
 
-// Accept waits for the next connection, and returns it and its peer's address. It
-// returns net.ErrClosed after Close.
-func (l *Listener) Accept() (*Socket, netip.AddrPort, error) {
+// Accept waits for the next connection, and returns it and its peer. It returns
+// net.ErrClosed after Close.
+func (l *Listener) Accept() (*Socket, Peer, error) {
 	var (
 		fd   int
 		peer syscall.Sockaddr
@@ -158,12 +195,16 @@ func (l *Listener) Accept() (*Socket, netip.AddrPort, error) {
 		if l.closed.Load() {
 			waitErr = net.ErrClosed
 		}
-		return nil, netip.AddrPort{}, waitErr
+		return nil, Peer{}, waitErr
 	}
 	if err != nil {
-		return nil, netip.AddrPort{}, os.NewSyscallError("accept4", err)
+		return nil, Peer{}, os.NewSyscallError("accept4", err)
 	}
-	return &Socket{fd}, addrPort(peer), nil
+	if l.unix {
+		Fit(fd)
+		return &Socket{fd: fd, unix: true}, Peer{Process: ProcessOf(fd)}, nil
+	}
+	return &Socket{fd: fd}, Peer{Addr: addrPort(peer)}, nil
 }
 
 func addrPort(sa syscall.Sockaddr) netip.AddrPort {
@@ -189,7 +230,7 @@ func (d Dialer) Dial(ctx context.Context, addr netip.AddrPort) (*Socket, error) 
 		if err != nil {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: err}
 		}
-		return &Socket{fd}, nil
+		return &Socket{fd: fd}, nil
 	}
 }
 
@@ -307,27 +348,35 @@ func zone(name string) uint32 {
 
 // Gone says whether the connection is over both ways: reset, not merely ended by
 // its peer.
-func (s *Socket) Gone() bool { return gone(s.fd) }
+func (s *Socket) Gone() bool { return gone(s.fd, s.unix) }
 
-// Gone is the same of a TCP connection that net holds, also under wrappers.
+// Gone is the same of a connection that net holds, also under wrappers.
 func Gone(c net.Conn) bool {
-	tcp, ok := Under(c).(*net.TCPConn)
+	c = Under(c)
+	_, isUnix := c.(*net.UnixConn)
+	socket, ok := c.(syscall.Conn)
 	if !ok {
 		return false
 	}
-	raw, err := tcp.SyscallConn()
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return true
 	}
 	var is bool
-	err = raw.Control(func(fd uintptr) { is = gone(int(fd)) })
+	err = raw.Control(func(fd uintptr) { is = gone(int(fd), isUnix) })
 	return err != nil || is
 }
 
-func gone(fd int) bool {
+// gone asks the system. Of a unix socket a hang-up says no more than that its peer has
+// closed, as an end of file does of a TCP connection: what it has sent may still be there.
+func gone(fd int, isUnix bool) bool {
 	p := []unix.PollFd{{Fd: int32(fd)}}
 	n, err := unix.Poll(p, 0)
-	return err == nil && n > 0 && p[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
+	events := int16(unix.POLLERR)
+	if !isUnix {
+		events |= unix.POLLHUP
+	}
+	return err == nil && n > 0 && p[0].Revents&events != 0
 }
 
 // Take hands the descriptor over to the caller.

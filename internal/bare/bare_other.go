@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/tunneld/tunneld/internal/sockopt"
 )
@@ -31,7 +32,7 @@ func Adopt(fd int) (*Socket, error) {
 // Listener accepts bare sockets. Its methods may be called by several
 // goroutines.
 type Listener struct {
-	ln      *net.TCPListener
+	ln      net.Listener // *net.TCPListener or *net.UnixListener
 	options atomic.Pointer[sockopt.Options]
 }
 
@@ -47,28 +48,36 @@ func Listen(ctx context.Context, address string, o sockopt.Options) (*Listener, 
 	return l, nil
 }
 
-// Inherit takes a listening TCP socket that another process has bound. file stays its
-// owner's, whom the closing of the Listener does not concern. o is as in Listen.
-func Inherit(file *os.File, _ *net.TCPAddr, o sockopt.Options) (*Listener, error) {
+// ListenUnix takes over a unix socket that listens, and that leaves its path alone when it
+// is closed.
+func ListenUnix(ln *net.UnixListener) (*Listener, error) { return &Listener{ln: ln}, nil }
+
+// Inherit takes a listening socket that another process has bound, a TCP or a unix one.
+// file stays its owner's, whom the closing of the Listener does not concern. o is as in
+// Listen.
+func Inherit(file *os.File, _ net.Addr, o sockopt.Options) (*Listener, error) {
 	ln, err := net.FileListener(file) // a duplicate
 	if err != nil {
 		return nil, err
 	}
-	tcp, ok := ln.(*net.TCPListener)
-	if !ok {
-		return nil, errors.Join(errors.New("it is not a TCP socket"), ln.Close())
+	switch ln := ln.(type) {
+	case *net.TCPListener:
+	case *net.UnixListener:
+		ln.SetUnlinkOnClose(false) // its owner does
+	default:
+		return nil, errors.Join(errors.New("it is neither a TCP nor a unix socket"), ln.Close())
 	}
-	l := &Listener{ln: tcp}
+	l := &Listener{ln: ln}
 	l.options.Store(&o)
 	return l, nil
 }
 
-// Addr is the address that the system bound.
-func (l *Listener) Addr() *net.TCPAddr { return l.ln.Addr().(*net.TCPAddr) }
+// Addr is the address that the system bound, a *net.TCPAddr or a *net.UnixAddr.
+func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 
 // Control calls f with the descriptor.
 func (l *Listener) Control(f func(fd uintptr)) error {
-	raw, err := l.ln.SyscallConn()
+	raw, err := l.ln.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -78,23 +87,36 @@ func (l *Listener) Control(f func(fd uintptr)) error {
 // Close ends Accept. Connections that wait in the queue are reset by the system.
 func (l *Listener) Close() error { return l.ln.Close() }
 
-// SetOptions sets what the sockets that are accepted from now on have.
+// SetOptions sets what the sockets that are accepted from now on have, if they are TCP's.
 func (l *Listener) SetOptions(o sockopt.Options) error {
 	l.options.Store(&o)
 	return nil
 }
 
-// Accept waits for the next connection, and returns it and its peer's address. It
-// returns net.ErrClosed after Close.
-func (l *Listener) Accept() (*Socket, netip.AddrPort, error) {
-	c, err := l.ln.AcceptTCP()
+// Accept waits for the next connection, and returns it and its peer. It returns
+// net.ErrClosed after Close.
+func (l *Listener) Accept() (*Socket, Peer, error) {
+	c, err := l.ln.Accept()
 	if err != nil {
-		return nil, netip.AddrPort{}, err
+		return nil, Peer{}, err
+	}
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return &Socket{c}, Peer{Process: processOf(c)}, nil
 	}
 	// It fails on a connection that is reset already.
-	_ = l.options.Load().Apply(c)
-	peer := c.RemoteAddr().(*net.TCPAddr).AddrPort()
-	return &Socket{c}, netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), nil
+	_ = l.options.Load().Apply(tcp)
+	peer := tcp.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return &Socket{c}, Peer{Addr: netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())}, nil
+}
+
+func processOf(c net.Conn) (p Process) {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return p
+	}
+	_ = raw.Control(func(fd uintptr) { p = ProcessOf(int(fd)) }) // an error: it is closed
+	return p
 }
 
 // Dial connects to addr. Its errors are a *net.OpError, as net.Dialer's are.

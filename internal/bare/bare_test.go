@@ -21,7 +21,7 @@ func listen(t *testing.T) (*Listener, netip.AddrPort) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	return l, l.Addr().AddrPort()
+	return l, l.Addr().(*net.TCPAddr).AddrPort()
 }
 
 // pair returns both ends of a connection, dialed and accepted.
@@ -36,7 +36,7 @@ func pair(t *testing.T) (dialed, accepted *Socket) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !peer.Addr().IsLoopback() || peer.Port() == 0 {
+	if from := peer.Addr; !from.Addr().IsLoopback() || from.Port() == 0 || peer.String() != from.String() {
 		t.Errorf("peer %s", peer)
 	}
 	return dialed, accepted
@@ -44,10 +44,11 @@ func pair(t *testing.T) (dialed, accepted *Socket) {
 
 func conn(t *testing.T, s *Socket) *net.TCPConn {
 	t.Helper()
-	c, err := s.Stream().TCPConn()
+	h, err := s.Stream().Conn()
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := h.(*net.TCPConn)
 	t.Cleanup(func() { _ = c.Close() })
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	return c

@@ -14,11 +14,11 @@ import (
 
 // Stream is a socket in Go's poller, for a handshake before the socket belongs to a
 // tunnel. Unlike a connection of net it takes no descriptor beside the socket's
-// own, so that a client can be answered even if none are left. It ends by TCPConn,
+// own, so that a client can be answered even if none are left. It ends by Conn,
 // Reset or Close.
 type Stream struct{ polled }
 
-// polled is what an *os.File and a *net.TCPConn have in common.
+// polled is what an *os.File and a connection of net have in common.
 type polled interface {
 	io.ReadWriteCloser
 	SetDeadline(time.Time) error
@@ -28,28 +28,34 @@ type polled interface {
 // Stream hands the socket over. The Socket must not be used again.
 func (s *Socket) Stream() Stream { return Stream{s.poll()} }
 
-// TCPConn hands a TCP socket over to net. The Stream must not be used again, but
-// for an error, after which it is as it was.
-func (s Stream) TCPConn() (*net.TCPConn, error) {
+// HalfCloser is a connection of which one direction can end alone.
+type HalfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// Conn hands the socket over to net, as a *net.TCPConn or *net.UnixConn. The Stream must
+// not be used again, but for an error, after which it is as it was.
+func (s Stream) Conn() (HalfCloser, error) {
 	f, ok := s.polled.(*os.File)
 	if !ok {
-		return tcpConn(s.polled)
+		return halfCloser(s.polled)
 	}
 	c, err := sockopt.FileConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("hand socket over: %w", err)
 	}
-	tcp, err := tcpConn(c)
+	h, err := halfCloser(c)
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	_ = f.Close() // tcp has a duplicate
-	return tcp, nil
+	_ = f.Close() // h has a duplicate
+	return h, nil
 }
 
-func tcpConn(c any) (*net.TCPConn, error) {
-	if tcp, ok := c.(*net.TCPConn); ok {
-		return tcp, nil
+func halfCloser(c any) (HalfCloser, error) {
+	if h, ok := c.(HalfCloser); ok {
+		return h, nil
 	}
 	return nil, fmt.Errorf("hand socket over: it is a %T", c)
 }

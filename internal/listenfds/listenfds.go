@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +41,7 @@ type Table struct{ byName map[string][]Socket }
 type Socket struct {
 	// File stays the table's.
 	File *os.File
-	Addr *net.TCPAddr
+	Addr net.Addr // a *net.TCPAddr or *net.UnixAddr
 	Err  error
 }
 
@@ -97,15 +98,22 @@ func inspect(fd int, name string) Socket {
 	case *unix.SockaddrInet4:
 		s.Addr = &net.TCPAddr{IP: a.Addr[:], Port: a.Port}
 	case *unix.SockaddrInet6:
-		s.Addr = &net.TCPAddr{IP: a.Addr[:], Port: a.Port}
+		tcp := &net.TCPAddr{IP: a.Addr[:], Port: a.Port}
 		if a.ZoneId != 0 {
-			s.Addr.Zone = strconv.FormatUint(uint64(a.ZoneId), 10)
+			tcp.Zone = strconv.FormatUint(uint64(a.ZoneId), 10)
+		}
+		s.Addr = tcp
+	case *unix.SockaddrUnix:
+		// Others have no permissions: one without a path, or with the name of an
+		// abstract one, which begins with @ here.
+		if filepath.IsAbs(a.Name) {
+			s.Addr = &net.UnixAddr{Name: a.Name, Net: "unix"}
 		}
 	}
 	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	switch {
 	case kind != unix.SOCK_STREAM || s.Addr == nil:
-		s.Err = fmt.Errorf("descriptor %d is not a TCP socket", fd)
+		s.Err = fmt.Errorf("descriptor %d is neither a TCP socket nor a unix stream socket at an absolute path", fd)
 	case err != nil:
 		s.Err = fmt.Errorf("descriptor %d: %w", fd, err)
 	case listening == 0:

@@ -47,6 +47,9 @@ var common = []Common{
 
 	{Of: Listeners, Attribute: Required("address", Text)},
 	{Of: Listeners, Attribute: Without(Attr("addresses", List(Text), ``), "address")},
+	{Of: Listeners, Attribute: Attr("mode", Text, `"0600"`)},
+	{Of: Listeners, Attribute: Attr("owner", Text, ``)},
+	{Of: Listeners, Attribute: Attr("group", Text, ``)},
 	{Of: Listeners, Attribute: Attr("allow", List(Text), `[]`)},
 	{Of: Listeners, Attribute: Attr("deny", List(Text), `[]`)},
 	{Of: Listeners, Attribute: Attr("open", Bool, `false`)},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/hostname"
 	"github.com/tunneld/tunneld/internal/schema"
+	"github.com/tunneld/tunneld/internal/unixsock"
 )
 
 // fdNameRE is what systemd allows in FileDescriptorName=, but for what nobody writes.
@@ -26,18 +28,56 @@ func InheritedName(address string) (name string, ok bool) {
 	return strings.CutPrefix(address, "fd://")
 }
 
+const unixScheme = "unix://"
+
+// UnixPath returns the path in an address "unix:///path": that of a unix socket.
+func UnixPath(address string) (path string, ok bool) {
+	path, ok = strings.CutPrefix(address, unixScheme)
+	return filepath.Clean(path), ok
+}
+
 // listenAddress is where a socket listens.
 type listenAddress struct {
 	fd   string     // the name of an inherited socket; the others are unset
+	path string     // of a unix socket; likewise
 	host string     // in lower case
 	ip   netip.Addr // unset where host is a name
 	port uint16
 }
 
-func parseListenAddress(s string) (listenAddress, bool) {
-	if name, ok := InheritedName(s); ok {
-		return listenAddress{fd: name}, fdNameRE.MatchString(name)
+const wantHostPort = `Write host:port, with a port from 0 (any) to 65535: "127.0.0.1:5432", "[::1]:5432", "localhost:5432".`
+
+// parseListenAddress reads an address. problem is empty, or a sentence for the user.
+func parseListenAddress(s string) (a listenAddress, problem string) {
+	a, ok := listenAddress{}, false
+	if name, inherited := InheritedName(s); inherited {
+		a, ok = listenAddress{fd: name}, fdNameRE.MatchString(name)
+	} else if path, isUnix := strings.CutPrefix(s, unixScheme); isUnix || strings.HasPrefix(s, "/") {
+		return listenAddress{path: filepath.Clean(path)}, unixProblem(path, isUnix)
+	} else {
+		a, ok = parseHostPort(s)
 	}
+	if !ok {
+		return a, wantHostPort
+	}
+	return a, ""
+}
+
+// unixProblem says what is wrong with the path of a unix socket; empty: nothing.
+func unixProblem(path string, isUnix bool) string {
+	const want = `Write unix:// and an absolute path, without control characters: "unix:///run/tunneld/orders.sock".`
+	switch {
+	case strings.HasPrefix(path, "@"):
+		return "Abstract unix sockets have no permissions: every user of this machine can connect to them, so there are none here. " + want
+	case !isUnix, !cleanPath(path), strings.HasSuffix(path, "/"):
+		return want
+	case len(path) > unixsock.MaxPath:
+		return fmt.Sprintf("The path has %d bytes, and that of a unix socket at most %d. Choose a shorter one.", len(path), unixsock.MaxPath)
+	}
+	return ""
+}
+
+func parseHostPort(s string) (listenAddress, bool) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		return listenAddress{}, false
@@ -64,12 +104,18 @@ func parseListenAddress(s string) (listenAddress, bool) {
 // localhost is known to be so; others are not resolved here.
 func (a listenAddress) loopback() bool { return a.host == "localhost" || a.ip.IsLoopback() }
 
+// beyond says whether others than this machine's users may reach the address. Of an
+// inherited socket that is not known here.
+func (a listenAddress) beyond() bool { return a.fd == "" && a.path == "" && !a.loopback() }
+
 // overlaps says whether the two cannot be bound at once. The unspecified
 // address takes all, of both families: that is how Go listens on it.
 func (a listenAddress) overlaps(b listenAddress) bool {
 	switch {
 	case a.fd != "" || b.fd != "":
 		return a.fd == b.fd
+	case a.path != "" || b.path != "":
+		return a.path == b.path
 	case a.port != b.port || a.port == 0:
 		return false
 	case a.ip.IsUnspecified() || b.ip.IsUnspecified() || a.host == b.host:
@@ -117,7 +163,7 @@ func (p *parser) listens(l *Listener, v schema.Values, b *hclsyntax.Block, guard
 // exposed checks an address of a listener, and that not everybody comes in by it unasked.
 func (p *parser) exposed(l *Listener, b *hclsyntax.Block, at hcl.Range, element int, guarded bool) {
 	a, ok := p.address(b, at, element, l.Addresses[max(element, 0)])
-	if !ok || a.fd != "" || a.loopback() || !guarded {
+	if !ok || !a.beyond() || !guarded {
 		return
 	}
 	if detail := l.Exposed(); detail != "" {
@@ -130,22 +176,30 @@ func (p *parser) exposed(l *Listener, b *hclsyntax.Block, at hcl.Range, element 
 
 // address checks an address of a block that listens.
 func (p *parser) address(b *hclsyntax.Block, at hcl.Range, element int, written string) (listenAddress, bool) {
-	a, ok := parseListenAddress(written)
-	if ok && a.fd != "" && b.Type != "listener" {
-		ok = false // only listeners take sockets over
+	a, problem := parseListenAddress(written)
+	switch {
+	case b.Type != "listener" && (a.fd != "" || a.path != ""):
+		problem = wantHostPort // only listeners have these
+	case b.Type == "listener" && problem == wantHostPort:
+		problem += ` Or the path of a unix socket: "unix:///run/tunneld/orders.sock".`
 	}
-	if !ok {
+	if problem != "" {
 		summary := `Wrong value for "address"`
 		if element >= 0 {
 			summary = wrongElement(element, listed)
 		}
-		p.errorAt(at, summary, `Write host:port, with a port from 0 (any) to 65535: "127.0.0.1:5432", "[::1]:5432", "localhost:5432".`)
+		p.errorAt(at, summary, problem)
 		return a, false
 	}
+	p.listenAt(b, a, element, at)
+	return a, true
+}
+
+// listenAt notes an address that a block listens on.
+func (p *parser) listenAt(b *hclsyntax.Block, a listenAddress, element int, at hcl.Range) {
 	if p.src.blocks[blockID(b)] == b {
 		p.listen = append(p.listen, listenPlace{a, headerText(b.Type, b.Labels), element, at})
 	}
-	return a, true
 }
 
 // overlap says what an address overlaps with, and what to do.
@@ -163,22 +217,29 @@ func (l listenPlace) overlap(earlier listenPlace) (summary, detail string) {
 		summary, fix = "One address twice", "Remove one of the two."
 	case l.address.fd != "":
 		fix = "A socket serves one listener: remove one of the two."
+	case l.address.path != "":
+		fix = "Give one of them another path."
 	}
 	return summary, fmt.Sprintf("%s overlaps %s in %s on line %d. %s", it, with, earlier.at.Filename, earlier.at.Start.Line, fix)
 }
 
 // addresses reports sockets that cannot be bound at once.
 func (p *parser) addresses() {
-	byPort := map[uint16][]listenPlace{}
+	type bucket struct {
+		text string
+		port uint16
+	}
+	all := map[bucket][]listenPlace{}
 	for _, l := range p.listen {
-		for _, earlier := range byPort[l.address.port] {
+		of := bucket{l.address.fd + l.address.path, l.address.port}
+		for _, earlier := range all[of] {
 			if l.address.overlaps(earlier.address) {
 				summary, detail := l.overlap(earlier)
 				p.errorAt(l.at, summary, detail)
 				break
 			}
 		}
-		byPort[l.address.port] = append(byPort[l.address.port], l)
+		all[of] = append(all[of], l)
 	}
 }
 

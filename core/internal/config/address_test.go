@@ -1,9 +1,11 @@
 package config
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
+	"github.com/tunneld/tunneld/internal/unixsock"
 )
 
 func TestListenAddress(t *testing.T) {
@@ -33,7 +35,16 @@ func TestListenAddress(t *testing.T) {
 		{"127.0.0.1:http", false, false},
 		{"::1:5", false, false},
 		{"a b:5", false, false},
-		{"unix:///run/x", false, false},
+		{"unix:///run/x", true, false},
+		{"unix:///run/" + strings.Repeat("x", unixsock.MaxPath-len("/run/")), true, false},
+		{"unix:///run/" + strings.Repeat("x", unixsock.MaxPath-len("/run/")+1), false, false},
+		{"unix:///run/x/", false, false},
+		{"unix:///run/x\n", false, false},
+		{"unix://run/x", false, false},
+		{"unix://", false, false},
+		{"unix://@x", false, false},
+		{"unix:@x", false, false},
+		{"/run/x", false, false},
 		{"fd://orders", true, false},
 		{"fd://tunneld-a.socket", true, false},
 		{"fd://", false, false},
@@ -41,9 +52,9 @@ func TestListenAddress(t *testing.T) {
 		{"fd://a b", false, false},
 		{"", false, false},
 	} {
-		a, ok := parseListenAddress(c.in)
-		if ok != c.ok || ok && a.loopback() != c.loop {
-			t.Errorf("%q: %+v, %v, loopback %v", c.in, a, ok, a.loopback())
+		a, problem := parseListenAddress(c.in)
+		if ok := problem == ""; ok != c.ok || ok && a.loopback() != c.loop {
+			t.Errorf("%q: %+v, %q, loopback %v", c.in, a, problem, a.loopback())
 		}
 	}
 }
@@ -57,6 +68,11 @@ func TestOverlaps(t *testing.T) {
 		{"fd://a", "fd://a", true},
 		{"fd://a", "fd://b", false},
 		{"fd://a", "0.0.0.0:0", false},
+		{"unix:///a/b", "unix:///a/b", true},
+		{"unix:///a/b", "unix:///a/./c/..//b", true},
+		{"unix:///a/b", "unix:///a/c", false},
+		{"unix:///a/b", "0.0.0.0:0", false},
+		{"unix:///a/b", "fd://b", false},
 		{"127.0.0.1:5", "127.0.0.1:6", false},
 		{"127.0.0.1:0", "127.0.0.1:0", false},
 		{"127.0.0.1:5", "127.0.0.2:5", false},
@@ -71,9 +87,9 @@ func TestOverlaps(t *testing.T) {
 		{"host.corp:5", "10.0.0.1:5", false},
 		{"[::ffff:10.0.0.1]:5", "10.0.0.1:5", true},
 	} {
-		a, ok1 := parseListenAddress(c.a)
-		b, ok2 := parseListenAddress(c.b)
-		if !ok1 || !ok2 || a.overlaps(b) != c.want || b.overlaps(a) != c.want {
+		a, problem1 := parseListenAddress(c.a)
+		b, problem2 := parseListenAddress(c.b)
+		if problem1 != "" || problem2 != "" || a.overlaps(b) != c.want || b.overlaps(a) != c.want {
 			t.Errorf("%q and %q: %v, %v, want %v", c.a, c.b, a.overlaps(b), b.overlaps(a), c.want)
 		}
 	}

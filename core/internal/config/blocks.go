@@ -47,6 +47,8 @@ func (p *parser) decode(b *hclsyntax.Block) {
 		path, isUnix := strings.CutPrefix(p.cfg.Control.Address, "unix://")
 		if v["address"] != nil && (!isUnix || !cleanPath(path)) {
 			p.errorAt(locate(b, "address"), "Wrong address for the control socket", `Write unix:// and an absolute path, without control characters: "unix:///run/tunneld/control.sock".`)
+		} else if isUnix {
+			p.listenAt(b, listenAddress{path: filepath.Clean(path)}, -1, locate(b, "address"))
 		}
 	case "daemon":
 		p.cfg.Daemon = p.daemon(v, b)

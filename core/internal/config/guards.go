@@ -70,23 +70,32 @@ func (l Listener) asks() bool {
 	return slices.ContainsFunc(guards, func(g guard) bool { return g.asks && g.has(l) })
 }
 
-// strangers warns of routes that want certain users and have no listener that asks for one.
+// strangers warns of routes that take nobody of their listeners: since none of these asks for a
+// user, or since nobody has an address.
 func (p *parser) strangers() {
 	for _, r := range p.routes {
-		var ways []string
-		asks := false
-		for _, l := range p.cfg.Listeners {
-			if of := r.route.Match.Listeners; len(of) == 0 || slices.Contains(of, l.ID()) {
-				asks = asks || l.asks()
-				ways = append(ways, l.ways(true)...)
-			}
+		of := p.listenersOf(r)
+		if len(r.route.Match.Sources) > 0 && len(of) > 0 && !slices.ContainsFunc(of, func(l Listener) bool { return !l.onlyUnix() }) {
+			p.warnAt(r.sources, nobody, `It wants certain addresses, and its listeners have only unix sockets, whose clients have none. Leave "sources" out.`)
 		}
-		if len(r.route.Match.Users) == 0 || asks {
+		if len(r.route.Match.Users) == 0 || slices.ContainsFunc(of, Listener.asks) {
 			continue
 		}
+		var ways []string
+		for _, l := range of {
+			ways = append(ways, l.ways(true)...)
+		}
 		slices.Sort(ways)
-		p.warnAt(r.users, "Route that takes nobody", "It wants certain users, and none of its listeners asks clients who they are: "+oneOf(slices.Compact(ways), " to one of them", `leave "users" out`))
+		p.warnAt(r.users, nobody, "It wants certain users, and none of its listeners asks clients who they are: "+oneOf(slices.Compact(ways), " to one of them", `leave "users" out`))
 	}
+}
+
+const nobody = "Route that takes nobody"
+
+// listenersOf are those whose clients may come to a route.
+func (p *parser) listenersOf(r routePlace) []Listener {
+	of := r.route.Match.Listeners
+	return slices.DeleteFunc(slices.Clone(p.cfg.Listeners), func(l Listener) bool { return len(of) > 0 && !slices.Contains(of, l.ID()) })
 }
 
 // oneOf is what can be done: add one of the ways, or something else.

@@ -36,6 +36,7 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 	known := p.auth(&l, v, b)
 	known = p.clients(&l, v, b) && known
 	p.listens(&l, v, b, known)
+	p.access(&l, v, b)
 	if known && l.Limits.MaxPerUser > 0 && !l.asks() {
 		p.warnAt(locate(b, "limits", "max_per_user"), `"max_per_user" that counts nobody`, "The listener does not ask clients who they are: "+oneOf(l.ways(true), "", "leave it out"))
 	}

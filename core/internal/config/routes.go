@@ -23,6 +23,7 @@ type routePlace struct {
 	upstreams []reference
 	matches   []reference
 	users     hcl.Range // where it names users
+	sources   hcl.Range // where it names addresses
 	wrong     bool      // what it matches is not known
 }
 
@@ -46,7 +47,7 @@ func (p *parser) route(v schema.Values, b *hclsyntax.Block) routePlace {
 	v["upstreams"] = r.route.Upstreams
 	if i := slices.IndexFunc(b.Body.Blocks, func(b *hclsyntax.Block) bool { return b.Type == "match" }); i >= 0 {
 		p.match(&r, b.Body.Blocks[i], v.Block("match"))
-		r.users = locate(b.Body.Blocks[i], "users")
+		r.users, r.sources = locate(b.Body.Blocks[i], "users"), locate(b.Body.Blocks[i], "sources")
 	}
 	return r
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/tunneld/tunneld/internal/outbound"
 	"github.com/tunneld/tunneld/internal/schema"
 	"github.com/tunneld/tunneld/internal/tlsconf"
+	"github.com/tunneld/tunneld/internal/unixsock"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
 )
 
@@ -175,17 +176,19 @@ func (u Upstream) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint
 type Listener struct {
 	Kind string // of listen.Kinds
 	Name string
-	// Addresses are as written: "host:port", of which a name may stand for several, or
-	// "fd://NAME".
+	// Addresses are as written: "host:port", of which a name may stand for several,
+	// "unix:///path" or "fd://NAME".
 	Addresses []string
-	listed    bool          // as addresses, and not as address
-	Target    tunnel.Target // of kind "tcp" only
-	Protocol  listen.Protocol
-	TLS       *ListenerTLS // nil: there is no tls block
-	Limits    Limits
-	Timeout   Timeouts
-	Socket    tunnel.SocketOptions
-	Backlog   int // 0: the system's
+	listed    bool // as addresses, and not as address
+	// Access is of the unix sockets among them.
+	Access   unixsock.Access
+	Target   tunnel.Target // of kind "tcp" only
+	Protocol listen.Protocol
+	TLS      *ListenerTLS // nil: there is no tls block
+	Limits   Limits
+	Timeout  Timeouts
+	Socket   tunnel.SocketOptions
+	Backlog  int // 0: the system's
 	// Allow are the addresses that clients may come from; empty: any. Deny are those that
 	// they may not come from, whatever Allow says.
 	Allow, Deny cidr.Set

@@ -8,14 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"github.com/tunneld/tunneld/internal/unixsock"
 )
 
 // scheme begins a socket's address in the configuration.
 const scheme = "unix://"
-
-// maxPath is the longest path of a unix socket here, in bytes: 107 on Linux.
-const maxPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 
 // socketName is the default socket's name in the run directory.
 const socketName = "control.sock"
@@ -72,8 +70,8 @@ func Path(address string) (string, error) {
 		return "", fmt.Errorf("control address %q: write unix:// and an absolute path, such as unix://%s, or a path", address, systemSocket)
 	case strings.ContainsRune(path, 0):
 		return "", fmt.Errorf("control address %q: it contains a zero byte", address)
-	case len(path) > maxPath:
-		return "", fmt.Errorf("control address %q: the path has %d bytes, and a unix socket allows at most %d: choose a shorter control.address", address, len(path), maxPath)
+	case len(path) > unixsock.MaxPath:
+		return "", fmt.Errorf("control address %q: the path has %d bytes, and a unix socket allows at most %d: choose a shorter control.address", address, len(path), unixsock.MaxPath)
 	}
 	return path, nil
 }

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/unixsock"
 )
 
 func TestAddress(t *testing.T) {
@@ -41,7 +43,7 @@ func TestAddress(t *testing.T) {
 }
 
 func TestPath(t *testing.T) {
-	longest := "/" + strings.Repeat("x", maxPath-1)
+	longest := "/" + strings.Repeat("x", unixsock.MaxPath-1)
 	for address, want := range map[string]string{
 		"unix:///run/c.sock": "/run/c.sock",
 		"/run/c.sock":        "/run/c.sock",

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/tunneld/tunneld/core/status"
+	"github.com/tunneld/tunneld/internal/unixsock"
 )
 
 // maxAnswer bounds an answer, in bytes: ten thousand listeners are about 3 MB.
@@ -120,7 +121,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		text = fmt.Sprintf("there is no control socket at %s: is tunneld running?", c.path)
 	case errors.Is(err, fs.ErrPermission) && statErr == nil:
-		text = fmt.Sprintf("permission denied for the control socket %s: it belongs to user %s; ask as that user, or as root", c.path, owner(info))
+		text = fmt.Sprintf("permission denied for the control socket %s: it belongs to user %s; ask as that user, or as root", c.path, unixsock.Owner(info))
 	case errors.Is(err, fs.ErrPermission):
 		text = fmt.Sprintf("permission denied on the way to the control socket %s: ask as the daemon's user, or as root", c.path)
 	case statErr == nil && info.Mode().Type() != fs.ModeSocket:

@@ -7,10 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/nettest"
+	"github.com/tunneld/tunneld/internal/unixsock"
 )
 
 func mustListen(t *testing.T, path string) net.Listener {
@@ -126,10 +126,10 @@ func TestListenLeavesWhatIsNotItsOwn(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { ln.Close() })
-		}, "another tunneld serves it: stop"},
+		}, "serves it itself, as another of its sockets: see where else the path is written, links among its folders included, or choose another control.address"},
 		{"another daemon's socket", func(t *testing.T, path string) {
 			serve(t, mustListen(t, path), &fake{})
-		}, "another tunneld serves it (process 812, configuration /etc/tunneld): stop that one, or choose another control.address"},
+		}, "another tunneld serves it (process 812, configuration /etc/tunneld): stop that process, or choose another control.address"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -176,91 +176,18 @@ func TestCloseLeavesAnothersSocket(t *testing.T) {
 	conn.Close()
 }
 
-// TestOneOfManyGetsTheSocket: of daemons that start at once, over a dead socket
-// or over none, one serves it, and it is the one that is reached.
-func TestOneOfManyGetsTheSocket(t *testing.T) {
-	for _, dead := range []bool{false, true} {
-		dir := nettest.SocketDir(t)
-		path := filepath.Join(dir, "c")
-		if dead {
-			deadSocket(t, path)
-		}
-		var wg sync.WaitGroup
-		listeners := make(chan net.Listener, 4)
-		for range cap(listeners) {
-			wg.Go(func() {
-				if ln, err := bind(path); err == nil {
-					listeners <- ln
-				}
-			})
-		}
-		wg.Wait()
-		close(listeners)
-		if n := len(listeners); n != 1 {
-			t.Errorf("dead %t: %d serve it", dead, n)
-		}
-		wantFiles(t, dir, "c")
-		for ln := range listeners {
-			conn, err := net.Dial("unix", path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			accepted, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			accepted.Close()
-			conn.Close()
-			ln.Close()
-		}
-		wantFiles(t, dir)
-	}
-}
-
-// TestLockedFolder: a process that holds the folder's lock for long does not hang a
-// start.
-func TestLockedFolder(t *testing.T) {
-	dir := nettest.SocketDir(t)
-	held, err := lock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "c")
-	if ln, err := bind(path); err == nil || !strings.Contains(err.Error(), "lock its folder against other daemons") {
-		t.Errorf("%v, %v", ln, err)
-	}
-	wantFiles(t, dir)
-	if err := held.Close(); err != nil {
-		t.Fatal(err)
-	}
-	mustListen(t, path)
-}
-
+// TestListenSaysThatThePathIsTooLong, before it makes a folder.
 func TestListenSaysThatThePathIsTooLong(t *testing.T) {
 	base := nettest.SocketDir(t)
-	for length := maxPath - tempLength + 1; length+len("/c") <= maxPath; length++ {
-		dir := filepath.Join(base, strings.Repeat("d", length-len(base)-1))
-		ln, err := bind(filepath.Join(dir, "c"))
-		if err == nil {
-			ln.Close()
-			t.Fatalf("folder of %d bytes: it is bound", length)
-		}
-		if !strings.Contains(err.Error(), "choose a shorter control.address") {
-			t.Errorf("folder of %d bytes: %v", length, err)
-		}
+	ln, err := bind(filepath.Join(base, "d", strings.Repeat("c", unixsock.MaxPath-len(base)-len("/d/")+1)))
+	if err == nil {
+		ln.Close()
+		t.Fatal("it is bound")
+	}
+	if !strings.Contains(err.Error(), "choose a shorter control.address") {
+		t.Error(err)
 	}
 	wantFiles(t, base)
-}
-
-// TestLongestFolder: the longest folder that is allowed works.
-func TestLongestFolder(t *testing.T) {
-	base := nettest.SocketDir(t)
-	dir := filepath.Join(base, strings.Repeat("d", maxPath-tempLength-len(base)-1))
-	for range 20 { // the name of the private folder is of several lengths
-		if err := mustListen(t, filepath.Join(dir, "c")).Close(); err != nil {
-			t.Error(err)
-		}
-	}
 }
 
 // acceptAll accepts until the listener is closed, and returns why it ended.

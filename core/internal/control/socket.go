@@ -54,7 +54,7 @@ func (s *Server) Prepare(address string) (commit, undo func(), err error) {
 	if s.open.Err() != nil {
 		return nil, nil, http.ErrServerClosed
 	}
-	if now := s.current; now != nil && now.address == address && now.ln.inPlace() || now == nil && address == "" {
+	if now := s.current; now != nil && now.address == address && now.ln.place.Held() || now == nil && address == "" {
 		return func() {}, func() {}, nil
 	}
 	var next *serving

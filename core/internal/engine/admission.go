@@ -14,9 +14,11 @@ const (
 	byDeny  = "deny"
 )
 
-// barrier is the list that keeps clients with an address out; empty: none.
+// barrier is the list that keeps clients with an address out; empty: none. Of a unix
+// socket the mode has let them in, and they have no address.
 func (l *listener) barrier(source netip.Addr) string {
 	switch {
+	case !source.IsValid():
 	case l.Deny.Contains(source):
 		return byDeny
 	case !l.Allow.IsEmpty() && !l.Allow.Contains(source):

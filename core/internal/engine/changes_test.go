@@ -3,6 +3,7 @@ package engine
 import (
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +24,9 @@ func twoValues(t *testing.T, block string, a *pluginv1.Attribute) (one, other st
 		"daemon.plugin_dir":      {`"/run/a"`, `"/run/b"`},
 		"listener.address":       {`"127.0.0.1:3"`, `"127.0.0.1:4"`},
 		"listener.addresses":     {`["127.0.0.1:3", "127.0.0.1:4"]`, `["127.0.0.1:4"]`},
+		"listener.mode":          {`"0600"`, `"0660"`},
+		"listener.owner":         {`"0"`, `"1"`},
+		"listener.group":         {`"0"`, `"1"`},
 		"listener.target":        {`"h:1"`, `"h:2"`},
 		"listener.allow":         {`["10.0.0.0/8"]`, `["10.0.0.0/16"]`},
 		"listener.deny":          {`["10.0.0.0/8"]`, `["10.0.0.0/16"]`},
@@ -109,6 +113,8 @@ listener "tcp" "b" {
 				case in == "" && a.GetName() == attribute:
 					fmt.Fprintf(&b, "%s = %s\n", attribute, value)
 				case in == "" && attribute == "addresses" && a.GetName() == "address": // it stands in for this one
+				case in == "" && slices.Contains([]string{"mode", "owner", "group"}, attribute) && a.GetName() == "address":
+					fmt.Fprintln(&b, `address = "unix:///run/x.sock"`)
 				case a.GetRequired():
 					required, _ := twoValues(t, kind, a)
 					fmt.Fprintf(&b, "%s = %s\n", a.GetName(), required)

@@ -24,9 +24,10 @@ type connection struct {
 	engine   *Engine
 	listener *listener
 	id       uint64
-	start    time.Duration // since the engine's
-	source   netip.AddrPort
-	user     string // who the client has shown to be; empty: nobody
+	start    time.Duration  // since the engine's
+	source   netip.AddrPort // zero: it came over a unix socket
+	process  bare.Process   // of such a client
+	user     string         // who the client has shown to be; empty: nobody
 	target   tunnel.Target
 	route    string
 	upstream string
@@ -38,7 +39,7 @@ type connection struct {
 }
 
 // handle takes a connection that was just accepted. It does not block.
-func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
+func (e *Engine) handle(on *listening, raw *bare.Socket, peer bare.Peer) {
 	g := e.hold()
 	if g == nil {
 		raw.Reset()
@@ -51,9 +52,10 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 		raw.Reset()
 		return
 	}
-	if list := l.barrier(peer.Addr()); list != "" {
+	source := peer.Addr.Addr()
+	if list := l.barrier(source); list != "" {
 		g.release()
-		e.shutOut(l, raw, peer, list)
+		e.shutOut(l, raw, peer.Addr, list)
 		return
 	}
 	c := &connection{
@@ -61,15 +63,16 @@ func (e *Engine) handle(on *listening, raw *bare.Socket, peer netip.AddrPort) {
 		listener: l,
 		id:       e.ids.Add(1),
 		start:    time.Since(e.began),
-		source:   peer,
+		source:   peer.Addr,
+		process:  peer.Process,
 		target:   l.Target,
 	}
 	ctx, h := e.dialing, (*handshake)(nil)
 	if l.Protocol.Asks() || l.tls != nil {
-		h = &handshake{slots: l.slots, source: peer.Addr(), number: c.id}
+		h = &handshake{slots: l.slots, source: source, number: c.id}
 		ctx, h.yield = context.WithCancelCause(ctx)
 	}
-	yielded, over := e.slots.take(l.slots, l.Limits, peer.Addr(), h)
+	yielded, over := e.slots.take(l.slots, l.Limits, source, h)
 	for _, y := range yielded {
 		y.yield(errYielded)
 	}
@@ -118,6 +121,17 @@ func (c *connection) done(h *handshake) {
 
 // name is the connection's id in the log and towards plugins.
 func (c *connection) name() string { return "c" + strconv.FormatUint(c.id, 36) }
+
+// client is who the client is for the log: its address, or its process.
+func (c *connection) client() string { return bare.Peer{Addr: c.source, Process: c.process}.String() }
+
+// address is that of the client, "host:port"; empty: it has none.
+func (c *connection) address() string {
+	if !c.source.IsValid() {
+		return ""
+	}
+	return c.source.String()
+}
 
 // maxRefusals bounds the clients beyond a limit that are told so at one time; the
 // others are reset. They hold no slot, and a word to them takes a while.
@@ -251,7 +265,7 @@ func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, tim
 	}
 	want := tunnel.Dial{
 		Target:     c.target,
-		Source:     c.source.String(),
+		Source:     c.address(),
 		Listener:   c.listener.id,
 		Route:      c.route,
 		Connection: c.name(),

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/tunneld/tunneld/core/internal/config"
 )
 
 // endpoint is an address as the block writes it, and the sockets that it resolves
@@ -22,8 +24,8 @@ type endpoint struct {
 	named   bool   // its host is a name, of which the machine may lack an address
 	// inherited: the process was given the sockets at its start.
 	inherited bool
-	addrs     []netip.AddrPort // port 0: any, the same for all
-	sockets   []boundSocket    // by the position in addrs; nil: not bound
+	places    []place       // where the port is any, the same for all
+	sockets   []boundSocket // by the position in places; nil: not bound
 }
 
 // lookup returns the addresses of a name.
@@ -33,8 +35,12 @@ func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
-// resolve resolves an address: "host:port", as the configuration has checked it.
+// resolve resolves an address, "host:port" or "unix:///path", as the configuration has
+// checked it.
 func resolve(ctx context.Context, find lookup, block, written string) (*endpoint, error) {
+	if path, ok := config.UnixPath(written); ok {
+		return &endpoint{block: block, written: written, places: []place{{path: path}}, sockets: make([]boundSocket, 1)}, nil
+	}
 	host, text, err := net.SplitHostPort(written)
 	if err != nil {
 		return nil, err
@@ -55,9 +61,9 @@ func resolve(ctx context.Context, find lookup, block, written string) (*endpoint
 		}
 	}
 	for _, ip := range ips {
-		s.addrs = append(s.addrs, netip.AddrPortFrom(ip.Unmap(), uint16(port)))
+		s.places = append(s.places, placeAt(netip.AddrPortFrom(ip.Unmap(), uint16(port))))
 	}
-	s.sockets = make([]boundSocket, len(s.addrs))
+	s.sockets = make([]boundSocket, len(s.places))
 	return s, nil
 }
 
@@ -67,13 +73,13 @@ func asBound(old []boundSocket, block, written string) *endpoint {
 	s := &endpoint{block: block, written: written}
 	for _, t := range old {
 		if c := t.claimed(); c.block == block && c.written == written {
-			s.addrs = append(s.addrs, t.bound())
+			s.places = append(s.places, t.bound())
 		}
 	}
-	if s.addrs == nil {
+	if s.places == nil {
 		return nil
 	}
-	s.sockets = make([]boundSocket, len(s.addrs))
+	s.sockets = make([]boundSocket, len(s.places))
 	return s
 }
 
@@ -100,28 +106,32 @@ func addresses(ctx context.Context, find lookup, host string) ([]netip.Addr, err
 // reuse takes those of the old sockets that serve the endpoint as well, and returns
 // the others: a socket for the same address, whatever was written, and of a port
 // that the system picked one that the same block asked for. One that is bound to the
-// very address goes before one that is as good.
+// very address goes before one that is as good. One that clients do not come to any more
+// serves nothing.
 func (s *endpoint) reuse(old []boundSocket) []boundSocket {
-	for i, addr := range s.addrs {
-		if addr.Port() != 0 {
+	for i, at := range s.places {
+		if !at.any() {
 			break
 		}
 		if known := asBound(old, s.block, s.written); known != nil {
-			s.addrs[i] = netip.AddrPortFrom(addr.Addr(), known.addrs[0].Port())
+			s.places[i] = placeAt(netip.AddrPortFrom(at.addr.Addr(), known.places[0].addr.Port()))
 		}
 	}
-	for _, serves := range []func(boundSocket, netip.AddrPort) bool{
-		func(t boundSocket, addr netip.AddrPort) bool { return t.bound() == addr },
-		func(t boundSocket, addr netip.AddrPort) bool {
+	for _, serves := range []func(boundSocket, place) bool{
+		func(t boundSocket, at place) bool {
+			// An inherited path has the permissions that its maker gave it.
+			return t.bound() == at && t.inPlace() && (at.path == "" || t.claimed().inherited == s.inherited)
+		},
+		func(t boundSocket, at place) bool {
 			// Of an inherited one the families are what it was made for.
-			return !s.inherited && !t.claimed().inherited && (sameAddress(t.bound(), addr) || sameAddress(t.claimed().asked, addr))
+			return !s.inherited && !t.claimed().inherited && t.inPlace() && (t.bound().same(at) || t.claimed().asked.same(at))
 		},
 	} {
-		for i, addr := range s.addrs {
-			if addr.Port() == 0 || s.sockets[i] != nil {
+		for i, at := range s.places {
+			if at.any() || s.sockets[i] != nil {
 				continue
 			}
-			if j := slices.IndexFunc(old, func(t boundSocket) bool { return serves(t, addr) }); j >= 0 {
+			if j := slices.IndexFunc(old, func(t boundSocket) bool { return serves(t, at) }); j >= 0 {
 				s.sockets[i] = old[j]
 				old = slices.Delete(old, j, j+1)
 			}
@@ -130,19 +140,13 @@ func (s *endpoint) reuse(old []boundSocket) []boundSocket {
 	return old
 }
 
-// sameAddress says whether the daemon binds a and b as one: an unspecified address is
-// that of both families.
-func sameAddress(a, b netip.AddrPort) bool {
-	return a == b || a.Port() == b.Port() && a.Addr().IsUnspecified() && b.Addr().IsUnspecified()
-}
-
-// claim is that of the socket for one of the addresses, by the position.
+// claim is that of the socket for one of the places, by the position.
 func (s *endpoint) claim(i int) claim {
-	return claim{block: s.block, written: s.written, asked: s.addrs[i], inherited: s.inherited}
+	return claim{block: s.block, written: s.written, asked: s.places[i], inherited: s.inherited}
 }
 
 // opener binds a socket.
-type opener func(context.Context, netip.AddrPort, claim) (boundSocket, error)
+type opener func(context.Context, place, claim) (boundSocket, error)
 
 // portTries bounds how often the system picks a port anew that is to be free on
 // several addresses.
@@ -160,7 +164,7 @@ func (s *endpoint) bind(ctx context.Context, b *binding, open opener) (lacking [
 		for _, t := range fresh {
 			err = errors.Join(err, t.close())
 		}
-		if s.addrs[0].Port() != 0 || len(fresh) == 0 || !errors.Is(err, syscall.EADDRINUSE) {
+		if !s.places[0].any() || len(fresh) == 0 || !errors.Is(err, syscall.EADDRINUSE) {
 			break
 		}
 	}
@@ -172,13 +176,13 @@ func (s *endpoint) bind(ctx context.Context, b *binding, open opener) (lacking [
 func (s *endpoint) try(ctx context.Context, b *binding, open opener) (fresh []boundSocket, lacking []netip.Addr, err error) {
 	sockets := slices.Clone(s.sockets)
 	var lackErr error
-	for i, asked := range s.addrs {
+	for i, asked := range s.places {
 		if sockets[i] != nil {
 			continue
 		}
 		at := asked
-		if asked.Port() == 0 && len(fresh) > 0 {
-			at = netip.AddrPortFrom(asked.Addr(), fresh[0].bound().Port())
+		if asked.any() && len(fresh) > 0 {
+			at = placeAt(netip.AddrPortFrom(asked.addr.Addr(), fresh[0].bound().addr.Port()))
 		}
 		err := b.displacing(at, func() (err error) {
 			sockets[i], err = open(ctx, at, s.claim(i))
@@ -189,12 +193,12 @@ func (s *endpoint) try(ctx context.Context, b *binding, open opener) (fresh []bo
 			fresh = append(fresh, sockets[i])
 		case s.named && (errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)):
 			sockets[i], lackErr = nil, err
-			lacking = append(lacking, asked.Addr())
+			lacking = append(lacking, asked.addr.Addr())
 		default:
 			return fresh, nil, err
 		}
 	}
-	if len(lacking) == len(s.addrs) {
+	if len(lacking) == len(s.places) {
 		return nil, nil, lackErr
 	}
 	s.sockets = sockets

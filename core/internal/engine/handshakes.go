@@ -242,7 +242,7 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 	}
 	c.engine.metrics.HandshakeFailed(c.listener.id, reason)
 	c.engine.repeats.write(level, repeatKey{message: "client handshake failed", listener: c.listener.id, reason: reason}, func() []any {
-		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String()}
+		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.client()}
 		if c.user != "" {
 			attrs = append(attrs, "user", shownUser(c.user))
 		}
@@ -258,6 +258,6 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 // without a word, every few seconds, and HTTP clients come first without a password.
 func (c *connection) noFailure(message string) {
 	c.engine.repeats.write(slog.LevelDebug, repeatKey{message: message, listener: c.listener.id}, func() []any {
-		return []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String()}
+		return []any{"conn", c.name(), "listener", c.listener.id, "client", c.client()}
 	})
 }

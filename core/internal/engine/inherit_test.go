@@ -365,16 +365,13 @@ func TestInheritedThatCannotBeUsed(t *testing.T) {
 	}
 	bare := os.NewFile(uintptr(notListening), "bare")
 	defer bare.Close()
-	unixListener, err := net.Listen("unix", filepath.Join(shortDir(t), "s"))
+	unnamed, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unixListener.Close()
-	local, err := unixListener.(*net.UnixListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
+	nowhere := os.NewFile(uintptr(unnamed), "nowhere")
+	defer nowhere.Close()
+	local, _ := passedUnix(t)
 	plain, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
@@ -384,11 +381,12 @@ func TestInheritedThatCannotBeUsed(t *testing.T) {
 		file       *os.File
 		want, more string
 	}{
-		"open":  {open, "beyond this machine", ""},
-		"all":   {open, "beyond this machine", "allow = [\"0.0.0.0/0\"]"},
-		"bare":  {bare, "does not listen", ""},
-		"local": {local, "is not a TCP socket", ""},
-		"plain": {plain, "is not a socket", ""},
+		"open":    {open, "beyond this machine", ""},
+		"all":     {open, "beyond this machine", "allow = [\"0.0.0.0/0\"]"},
+		"bare":    {bare, "does not listen", ""},
+		"nowhere": {nowhere, "neither a TCP socket nor a unix stream socket at an absolute path", ""},
+		"local":   {local, "whose clients have no IP address", "deny = [\"10.0.0.0/8\"]"},
+		"plain":   {plain, "is not a socket", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, told := startHeir(t, "upstream \"direct\" \"x\" {}\nroute \"all\" {\n upstreams = [upstream.direct.x]\n}\n"+

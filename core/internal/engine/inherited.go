@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/internal/unixsock"
 )
 
 // inherited is the endpoint of address i of a block, "fd://NAME", or what is wrong with it.
@@ -27,15 +29,39 @@ func (b *binding) inherited(w *wanted, i int, name string) (*endpoint, *diag.Dia
 	s := &endpoint{block: w.block, written: written, path: path, inherited: true, sockets: make([]boundSocket, len(sockets))}
 	for _, one := range sockets {
 		if one.Err != nil {
-			return problem("the socket cannot be used", fmt.Sprintf("%s: %s. A listener takes a TCP socket that listens: ListenStream= with an address, and Accept=no.", written, one.Err))
+			return problem("the socket cannot be used", fmt.Sprintf("%s: %s. A listener takes a TCP or unix socket that listens: ListenStream= with an address or a path, and Accept=no.", written, one.Err))
 		}
-		addr := unmapped(one.Addr)
-		if w.exposedAt(addr.Addr()) {
-			return problem(config.OpenSummary, fmt.Sprintf("%s is bound to %s. %s", written, addr, w.exposed))
+		at := placeOf(one.Addr)
+		if w.exposedAt(at) {
+			return problem(config.OpenSummary, fmt.Sprintf("%s is bound to %s. %s", written, at, w.exposed))
 		}
-		s.addrs = append(s.addrs, addr)
+		s.places = append(s.places, at)
 	}
 	return s, nil
+}
+
+// listOf is the first list of a listener that keeps clients out by their addresses.
+func listOf(l config.Listener) string {
+	switch {
+	case !l.Allow.IsEmpty():
+		return byAllow
+	case !l.Deny.IsEmpty():
+		return byDeny
+	}
+	return ""
+}
+
+// unlisted reports a block whose clients' addresses are to be looked at, and whose sockets
+// turn out to be unix sockets, all of them inherited: the configuration has checked the
+// others.
+func (b *binding) unlisted(w *wanted) diag.Diagnostics {
+	addressed := func(p place) bool { return p.path == "" }
+	if w.list == "" || len(w.endpoints) < len(w.addresses) ||
+		slices.ContainsFunc(w.endpoints, func(s *endpoint) bool { return slices.ContainsFunc(s.places, addressed) }) {
+		return nil
+	}
+	return diag.Diagnostics{obstacle(b.cfg, w.block, w.list, fmt.Sprintf("%q without addresses", w.list),
+		"The sockets that the daemon inherited for it are unix sockets, whose clients have no IP address. SocketMode=, SocketUser= and SocketGroup= in the .socket unit say who may connect. Remove it.")}
 }
 
 // tellUnused warns of sockets that the daemon was given and no listener takes: clients
@@ -60,7 +86,8 @@ func (b *binding) tellUnused() {
 // inheritedHint says what to do where err is that an address of the endpoint is taken, by
 // a socket that the daemon was given; otherwise it is empty.
 func (b *binding) inheritedHint(s *endpoint, err error) string {
-	if !errors.Is(err, syscall.EADDRINUSE) {
+	var atPath *unixsock.Error
+	if served := errors.As(err, &atPath) && atPath.Served; !served && !errors.Is(err, syscall.EADDRINUSE) {
 		return ""
 	}
 	for _, name := range b.engine.opts.Inherited.Names() {
@@ -68,11 +95,8 @@ func (b *binding) inheritedHint(s *endpoint, err error) string {
 			if one.Err != nil {
 				continue
 			}
-			at := unmapped(one.Addr)
-			for _, addr := range s.addrs {
-				if !overlap(at, addr) {
-					continue
-				}
+			at := placeOf(one.Addr)
+			if slices.ContainsFunc(s.places, at.overlaps) {
 				instead := fmt.Sprintf("write address = \"fd://%s\"", name)
 				if s.block == metricsBlock {
 					instead = "choose another port"

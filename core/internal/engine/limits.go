@@ -110,7 +110,9 @@ func (s *slots) take(p *listenerSlots, own config.Limits, source netip.Addr, h *
 	}
 	s.connections.take(&p.connections)
 	s.source[key]++
-	s.pace.count(key, own.MaxRate, now)
+	if key.named() {
+		s.pace.count(key, own.MaxRate, now)
+	}
 	if h != nil {
 		s.wait(h)
 	}
@@ -122,9 +124,9 @@ func (s *slots) take(p *listenerSlots, own config.Limits, source netip.Addr, h *
 func (s *slots) obstacle(key sourceKey, own config.Limits, handshake bool, now time.Time) (*overLimit, *handshake) {
 	p := key.slots
 	switch {
-	case own.MaxPerSource > 0 && s.source[key] >= own.MaxPerSource:
+	case key.named() && own.MaxPerSource > 0 && s.source[key] >= own.MaxPerSource:
 		return &overLimit{limit: "limits.max_per_source", state: fmt.Sprintf("%d connections are open from %s", s.source[key], key.text())}, nil
-	case !s.pace.allows(key, own.MaxRate, now):
+	case key.named() && !s.pace.allows(key, own.MaxRate, now):
 		return &overLimit{
 			limit:      "limits.max_rate",
 			state:      fmt.Sprintf("more than %d connections a second come from %s", own.MaxRate, key.text()),

@@ -14,6 +14,7 @@ import (
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/listen"
 	"github.com/tunneld/tunneld/internal/bare"
+	"github.com/tunneld/tunneld/internal/unixsock"
 )
 
 // listening is a listener's socket. Which listener block it serves is the
@@ -25,19 +26,21 @@ type listening struct {
 	lost   atomic.Bool // it could not be bound again
 }
 
-func (l *listening) bound() netip.AddrPort { return unmapped(l.socket.Addr()) }
-
-func unmapped(addr *net.TCPAddr) netip.AddrPort {
-	a := addr.AddrPort()
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+func (l *listening) bound() place {
+	if l.asked.path != "" {
+		return l.asked
+	}
+	return placeOf(l.socket.Addr())
 }
+
+func (l *listening) inPlace() bool { return l.socket.InPlace() }
 
 // inForce returns what the generation in force says of the socket.
 func (l *listening) inForce() *listener { return l.engine.current.Load().listeners[l] }
 
 func (l *listening) serve() {
 	e := l.engine
-	l.socket.Serve(e.log, func(c *bare.Socket, peer netip.AddrPort) { e.handle(l, c, peer) }, func() { e.paused(l) })
+	l.socket.Serve(e.log, func(c *bare.Socket, peer bare.Peer) { e.handle(l, c, peer) }, func() { e.paused(l) })
 }
 
 func (l *listening) adapt() error {
@@ -68,22 +71,21 @@ func (l *listening) tell(serves bool) {
 }
 
 // open takes over the inherited socket that c names, or binds a new one.
-func (e *Engine) open(ctx context.Context, at netip.AddrPort, c claim, l config.Listener) (*listen.Socket, error) {
-	name, ok := config.InheritedName(c.written)
-	if !ok {
-		return bind(ctx, at, l)
-	}
-	for _, s := range e.opts.Inherited.Sockets(name) {
-		if s.Err == nil && unmapped(s.Addr) == at {
-			return listen.Inherit(s.File, s.Addr, listen.Options{Backlog: l.Backlog, Socket: l.Socket})
+func (e *Engine) open(ctx context.Context, at place, c claim, l config.Listener) (*listen.Socket, error) {
+	opts := listen.Options{Backlog: l.Backlog, Socket: l.Socket}
+	name, inherited := config.InheritedName(c.written)
+	switch {
+	case inherited:
+		for _, s := range e.opts.Inherited.Sockets(name) {
+			if s.Err == nil && placeOf(s.Addr) == at {
+				return listen.Inherit(s.File, s.Addr, opts)
+			}
 		}
+		return nil, fmt.Errorf("%s has no socket at %s", c.written, at)
+	case at.path != "":
+		return listen.BindUnix(ctx, at.path, l.Access, opts)
 	}
-	return nil, fmt.Errorf("%s has no socket at %s", c.written, at)
-}
-
-// bind binds address with l's options.
-func bind(ctx context.Context, address netip.AddrPort, l config.Listener) (*listen.Socket, error) {
-	return listen.Bind(ctx, address.String(), listen.Options{Backlog: l.Backlog, Socket: l.Socket})
+	return listen.Bind(ctx, at.addr.String(), opts)
 }
 
 // paused counts a pause of accepting for the listener that l serves.
@@ -115,7 +117,10 @@ func isLacking(cfg *config.Config, s *endpoint, ip netip.Addr) diag.Diagnostic {
 
 func bindHint(err error) string {
 	var notFound *net.DNSError
+	var atPath *unixsock.Error
 	switch {
+	case errors.As(err, &atPath):
+		return atPath.Hint
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "another program holds it; find it with ss -ltnp, or choose another port"
 	case errors.Is(err, syscall.EACCES):

@@ -13,13 +13,13 @@ import (
 // made room is bound by the next reload that can.
 func TestLostListenerComesBack(t *testing.T) {
 	block := config.Listener{Kind: "tcp", Name: "a"}
-	socket, err := bind(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"), block)
+	e := &Engine{log: slog.New(slog.DiscardHandler), lookup: systemLookup}
+	socket, err := e.open(t.Context(), placeAt(netip.MustParseAddrPort("127.0.0.1:0")), claim{}, block)
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := socket.Addr().String()
 	block.Addresses = []string{address}
-	e := &Engine{log: slog.New(slog.DiscardHandler), lookup: systemLookup}
 	old := &listening{claim: claim{block: "listener.tcp.a", written: address, serving: true, displaced: true}, engine: e, socket: socket}
 	if err := socket.Close(); err != nil {
 		t.Fatal(err)

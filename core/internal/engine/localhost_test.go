@@ -59,7 +59,7 @@ func TestLocalhostIsAllItsAddresses(t *testing.T) {
 		t.Errorf("%+v", r.Status().Listeners)
 	}
 	metrics := r.metricsSockets()
-	if len(metrics) != 2 || metrics[0].bound().Port() != metrics[1].bound().Port() {
+	if len(metrics) != 2 || metrics[0].bound().addr.Port() != metrics[1].bound().addr.Port() {
 		t.Fatalf("%d sockets of the metrics", len(metrics))
 	}
 	for _, m := range metrics {
@@ -186,7 +186,7 @@ func TestEachSocketMakesRoom(t *testing.T) {
 	metrics := func(address string) string { return fmt.Sprintf("metrics {\n address = %q\n}\n", address) }
 	r := start(t, both, func(echo string) string { return listeners(echo, metrics("localhost:0"), "localhost:0") })
 	_, port := r.at(t, "tcp.a")
-	metricsPort := fmt.Sprint(r.metricsSockets()[0].bound().Port())
+	metricsPort := fmt.Sprint(r.metricsSockets()[0].bound().addr.Port())
 	check := func(hosts ...string) {
 		t.Helper()
 		for _, host := range hosts {
@@ -252,23 +252,23 @@ func TestPickedPortIsFreeOnAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b binding
-	lacking, err := s.bind(t.Context(), &b, func(ctx context.Context, at netip.AddrPort, c claim) (boundSocket, error) {
-		if at.Addr().Is6() {
+	lacking, err := s.bind(t.Context(), &b, func(ctx context.Context, at place, c claim) (boundSocket, error) {
+		if at.addr.Addr().Is6() {
 			if tries++; tries < 3 {
-				taken, err := listenTCP(ctx, at)
+				taken, err := listenTCP(ctx, at.addr)
 				if err != nil {
 					return nil, err
 				}
 				defer taken.Close()
 			}
 		}
-		ln, err := listenTCP(ctx, at)
+		ln, err := listenTCP(ctx, at.addr)
 		return &metricsSocket{claim: c, ln: ln}, err
 	})
 	if err != nil || len(lacking) > 0 || len(b.fresh) != 2 || tries < 3 {
 		t.Fatalf("%v, %v, %d bound in %d tries", lacking, err, len(b.fresh), tries)
 	}
-	if b.fresh[0].bound().Port() != b.fresh[1].bound().Port() {
+	if b.fresh[0].bound().addr.Port() != b.fresh[1].bound().addr.Port() {
 		t.Errorf("bound to %s and %s", b.fresh[0].bound(), b.fresh[1].bound())
 	}
 	for _, bound := range b.fresh {

@@ -86,7 +86,7 @@ func (c *connection) attrs() []any {
 		"listener", c.listener.id,
 		"route", c.route,
 		"upstream", c.upstream,
-		"client", c.source.String(),
+		"client", c.client(),
 	}
 	if c.user != "" {
 		attrs = append(attrs, "user", shownUser(c.user))

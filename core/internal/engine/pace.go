@@ -13,6 +13,10 @@ type sourceKey struct {
 	source netip.Prefix
 }
 
+// named says whether the source is known: clients of unix sockets have no address, and
+// are not one source.
+func (k sourceKey) named() bool { return k.source.IsValid() }
+
 // text is the source for people.
 func (k sourceKey) text() string {
 	if k.source.IsSingleIP() {

@@ -3,11 +3,11 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -169,12 +169,23 @@ func (r *rig) metricsSockets() []*metricsSocket {
 // visit has something echoed.
 func visit(t *testing.T, address string) {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", address, patience)
+	c := dialAt(t, address)
+	defer c.Close()
+	echoed(t, c)
+}
+
+// dialAt connects to an address as the status has it.
+func dialAt(t *testing.T, address string) net.Conn {
+	t.Helper()
+	network := "tcp"
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		network, address = "unix", path
+	}
+	c, err := net.DialTimeout(network, address, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	echoed(t, c)
+	return c
 }
 
 // echoed sends something and reads it back.
@@ -236,7 +247,7 @@ func needIPv6(t *testing.T) {
 	_ = ln.Close()
 }
 
-func scrape(t *testing.T, at netip.AddrPort) {
+func scrape(t *testing.T, at fmt.Stringer) {
 	t.Helper()
 	if code, _ := get(t, at, "/healthz"); code != http.StatusOK {
 		t.Errorf("%s: %d", at, code)
@@ -244,7 +255,7 @@ func scrape(t *testing.T, at netip.AddrPort) {
 }
 
 // get asks the metrics' server. It keeps no connection.
-func get(t *testing.T, at netip.AddrPort, path string) (code int, text string) {
+func get(t *testing.T, at fmt.Stringer, path string) (code int, text string) {
 	t.Helper()
 	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Get("http://" + at.String() + path)

@@ -27,7 +27,9 @@ type metricsSocket struct {
 	ln     net.Listener
 }
 
-func (m *metricsSocket) bound() netip.AddrPort { return unmapped(m.ln.Addr().(*net.TCPAddr)) }
+func (m *metricsSocket) bound() place { return placeOf(m.ln.Addr()) }
+
+func (m *metricsSocket) inPlace() bool { return true }
 
 func (m *metricsSocket) serve() {
 	server, ln := m.engine.metricsServer, m.ln
@@ -40,7 +42,7 @@ func (m *metricsSocket) adapt() error { return nil }
 func (m *metricsSocket) close() error { return unlessClosed(m.ln.Close()) }
 
 func (m *metricsSocket) rebind(ctx context.Context) error {
-	ln, err := listenTCP(ctx, m.bound())
+	ln, err := listenTCP(ctx, m.bound().addr)
 	if err == nil {
 		m.ln = ln
 	}

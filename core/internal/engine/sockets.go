@@ -6,20 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/tunneld/tunneld/core/diag"
 	"github.com/tunneld/tunneld/core/internal/config"
+	"github.com/tunneld/tunneld/internal/unixsock"
 )
 
 // boundSocket is a socket that the daemon listens on: a listener's, or one of the
 // metrics.
 type boundSocket interface {
 	claimed() *claim
-	bound() netip.AddrPort
+	bound() place
+	// inPlace says whether clients still come to it there.
+	inPlace() bool
 	// serve accepts on the socket. It is called with the generation in force that has
 	// the socket, and again after a rebind.
 	serve()
@@ -40,7 +42,7 @@ type boundSocket interface {
 type claim struct {
 	block   string // "listener.tcp.orders"; "metrics"
 	written string // "localhost:5432"
-	asked   netip.AddrPort
+	asked   place
 	// inherited: the process was given the socket at its start, so that its address
 	// stays taken when the daemon has closed it.
 	inherited bool
@@ -93,10 +95,20 @@ type binding struct {
 	leaving map[boundSocket]bool
 	// lost are those of the blocks that stay that could not be bound again.
 	lost map[string][]*listening
+	// permitted are the unix sockets that stay and whose permissions have changed, and
+	// these as they were.
+	permitted map[*listening]unixsock.Access
 }
 
 func (e *Engine) newBinding(cfg *config.Config, like *generation) *binding {
-	return &binding{engine: e, cfg: cfg, like: like, lost: map[string][]*listening{}, old: e.sockets, next: socketTable{}, claims: map[boundSocket]claim{}, leaving: map[boundSocket]bool{}}
+	return &binding{
+		engine: e, cfg: cfg, like: like, old: e.sockets,
+		next:      socketTable{},
+		claims:    map[boundSocket]claim{},
+		leaving:   map[boundSocket]bool{},
+		lost:      map[string][]*listening{},
+		permitted: map[*listening]unixsock.Access{},
+	}
 }
 
 // wanted is what a block listens on.
@@ -105,13 +117,14 @@ type wanted struct {
 	addresses []string
 	path      func(i int) string // where the block has one of them
 	exposed   string             // what is wrong with it where it is reached from beyond this machine; empty: nothing
+	list      string             // the attribute that says which addresses clients may have; empty: none does
 	open      opener
 	endpoints []*endpoint
 }
 
 // exposedAt says whether the block says too little of who may use it for a socket that is
 // bound to an address.
-func (w *wanted) exposedAt(a netip.Addr) bool { return w.exposed != "" && !a.IsLoopback() }
+func (w *wanted) exposedAt(p place) bool { return w.exposed != "" && p.beyond() }
 
 // wants lists what the configuration listens on.
 func (b *binding) wants() []*wanted {
@@ -122,7 +135,8 @@ func (b *binding) wants() []*wanted {
 			addresses: l.Addresses,
 			path:      l.AddressPath,
 			exposed:   l.Exposed(),
-			open: func(ctx context.Context, at netip.AddrPort, c claim) (boundSocket, error) {
+			list:      listOf(l),
+			open: func(ctx context.Context, at place, c claim) (boundSocket, error) {
 				socket, err := b.engine.open(ctx, at, c, l)
 				return &listening{claim: c, engine: b.engine, socket: socket}, err
 			},
@@ -132,8 +146,8 @@ func (b *binding) wants() []*wanted {
 		block:     metricsBlock,
 		addresses: b.cfg.Metrics.Addresses,
 		path:      func(int) string { return "address" },
-		open: func(ctx context.Context, at netip.AddrPort, c claim) (boundSocket, error) {
-			ln, err := listenTCP(ctx, at)
+		open: func(ctx context.Context, at place, c claim) (boundSocket, error) {
+			ln, err := listenTCP(ctx, at.addr)
 			return &metricsSocket{claim: c, engine: b.engine, ln: ln}, err
 		},
 	})
@@ -189,7 +203,7 @@ func (b *binding) bind(ctx context.Context) (diags diag.Diagnostics) {
 // to now. Of others, and of those that now would be open to everybody, it says false, and does
 // nothing.
 func (b *binding) keep(w *wanted) bool {
-	exposed := func(s boundSocket) bool { return s.claimed().inherited && w.exposedAt(s.bound().Addr()) }
+	exposed := func(s boundSocket) bool { return s.claimed().inherited && w.exposedAt(s.bound()) }
 	if b.like == nil || slices.ContainsFunc(b.old[w.block], exposed) {
 		return false
 	}
@@ -245,7 +259,7 @@ func (b *binding) plan(ctx context.Context, w *wanted, old []boundSocket) (diags
 		old = s.reuse(old)
 		w.endpoints = append(w.endpoints, s)
 	}
-	return diags, old
+	return append(diags, b.unlisted(w)...), old
 }
 
 // take binds what is left of an endpoint, and says what is in its way.
@@ -261,16 +275,16 @@ func (b *binding) take(ctx context.Context, s *endpoint, open opener) diag.Diagn
 	return diags
 }
 
-// displacing calls open, which binds address. Where an old socket that the next
+// displacing calls open, which binds a socket. Where an old socket that the next
 // configuration does not use overlaps with it (127.0.0.1:P and 0.0.0.0:P), that one
 // is closed first.
-func (b *binding) displacing(address netip.AddrPort, open func() error) error {
+func (b *binding) displacing(at place, open func() error) error {
 	err := open()
 	for old := range b.leaving {
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			break // what is left is not in the way
 		}
-		if old.claimed().inherited || !overlap(old.bound(), address) {
+		if old.claimed().inherited || !old.bound().overlaps(at) {
 			continue
 		}
 		delete(b.leaving, old)
@@ -281,13 +295,6 @@ func (b *binding) displacing(address netip.AddrPort, open func() error) error {
 		err = open()
 	}
 	return err
-}
-
-// overlap says whether the one may be in the way of the other. The unspecified
-// address takes both families: that is how Go listens on it.
-func overlap(bound, address netip.AddrPort) bool {
-	return bound.Port() == address.Port() &&
-		(address.Addr().IsUnspecified() || bound.Addr().IsUnspecified() || address.Addr() == bound.Addr())
 }
 
 // undo closes the new sockets, and binds those again that were displaced.

@@ -28,7 +28,7 @@ type standing struct {
 	sockets    map[string][]string // their addresses, by block
 	processes  map[string][]uint64 // the generations of each plugin's process, by its name and number
 	control    os.FileInfo
-	files      []string // where the control sockets are
+	files      []string // where the unix sockets are, with their modes
 	listening  int      // sockets of the process, whatever the engine knows of them
 	running    int
 }
@@ -64,7 +64,11 @@ func (r *rig) standing(t *testing.T, socket string) standing {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		s.files = append(s.files, e.Name())
+		if info, err := e.Info(); err != nil {
+			t.Error(err)
+		} else {
+			s.files = append(s.files, fmt.Sprint(e.Name(), " ", info.Mode()))
+		}
 	}
 	s.listening = listeningDescriptors(t)
 	client, err := control.NewClient(socket)
@@ -107,7 +111,7 @@ func (s standing) want(t *testing.T, want standing) {
 // upstream: from the first to the second each step has all there can be to do.
 type twoWorlds struct {
 	*rig
-	dir string // of the control sockets
+	dir string // of the unix sockets
 }
 
 func startFirstWorld(t *testing.T) *twoWorlds {
@@ -119,13 +123,17 @@ func startFirstWorld(t *testing.T) *twoWorlds {
 func (w *twoWorlds) world(t *testing.T, toy, listener, metrics, echo string) string {
 	return toyBlocks(t) + fmt.Sprintf("control {\n address = \"unix://%s\"\n}\nmetrics {\n address = %q\n}\n", w.socket(toy), metrics) +
 		fmt.Sprintf("upstream %q \"u\" {}\nupstream \"toy\" \"both\" {}\nroute \"r\" {\n upstreams = [upstream.%s.u, upstream.toy.both]\n}\n", toy, toy) +
-		fmt.Sprintf("listener \"tcp\" \"l\" {\n address = %q\n target = %q\n open = true\n}\n", listener, echo)
+		fmt.Sprintf("listener \"tcp\" \"l\" {\n address = %q\n target = %q\n open = true\n}\n", listener, echo) +
+		fmt.Sprintf("listener \"tcp\" \"local\" {\n addresses = [\"unix://%s\", \"unix://%s\"]\n mode = %q\n target = %q\n}\n", w.socket("kept"), w.socket(toy+"-own"), modes[toy], echo)
 }
+
+// modes are those of the unix sockets, of which one is in both worlds.
+var modes = map[string]string{toyName: "0600", otherToyName: "0660"}
 
 // second is the other configuration. Its sockets overlap with those of the first, which
 // have to be closed before, and there is one more.
 func (w *twoWorlds) second(t *testing.T) string {
-	port := func(s boundSocket) string { return fmt.Sprint("0.0.0.0:", s.bound().Port()) }
+	port := func(s boundSocket) string { return fmt.Sprint("0.0.0.0:", s.bound().addr.Port()) }
 	return w.world(t, otherToyName, port(w.sockets("tcp.l")[0]), port(w.metricsSockets()[0]), w.echo) +
 		fmt.Sprintf("listener \"tcp\" \"new\" {\n address = \"127.0.0.1:0\"\n target = %q\n}\n", w.echo)
 }
@@ -188,11 +196,16 @@ func TestEachStepIsUndone(t *testing.T) {
 	// Nothing of all that is in the way of the same reload.
 	w.reload(t, second)
 	after := w.standing(t, w.socket(otherToyName))
-	if after.generation == before.generation || len(after.sockets) != 3 {
+	if after.generation == before.generation || len(after.sockets) != 4 {
 		t.Errorf("%+v", after)
 	}
-	if _, err := os.Lstat(w.socket(toyName)); !os.IsNotExist(err) {
-		t.Errorf("the old control socket: %v", err)
+	for _, old := range []string{w.socket(toyName), w.socket(toyName + "-own")} {
+		if _, err := os.Lstat(old); !os.IsNotExist(err) {
+			t.Errorf("the old socket: %v", err)
+		}
+	}
+	if kept, err := os.Lstat(w.socket("kept")); err != nil || kept.Mode() != os.ModeSocket|0o660 {
+		t.Errorf("the socket that stays: %v, %v", kept.Mode(), err)
 	}
 }
 
@@ -215,7 +228,8 @@ func TestEachStepFails(t *testing.T) {
 		"a plugin that is not there":        {`"serve", "` + otherToyName + `"`, `"serve", "nobody"`, "does not start"},
 		"an upstream that does not start":   {`"` + otherToyName + `" "u" {}`, `"` + otherToyName + "\" \"u\" {\n fail_start = \"out of order\"\n}", "out of order"},
 		"an address that somebody else has": {`"127.0.0.1:0"`, `"` + taken.Addr().String() + `"`, "address already in use"},
-		"a control socket that is a file":   {w.socket(otherToyName), noSocket, "a file that is not a socket"},
+		"a control socket that is a file":   {"unix://" + w.socket(otherToyName) + `"`, "unix://" + noSocket + `"`, "a file that is not a socket"},
+		"a unix socket that is a file":      {w.socket(otherToyName + "-own"), noSocket, "a file that is not a socket: remove it"},
 	} {
 		t.Run(step, func(t *testing.T) {
 			text := strings.Replace(second, c.old, c.new, 1)

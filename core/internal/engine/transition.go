@@ -51,7 +51,8 @@ func (e *Engine) newTransition(n renewal) *transition {
 // steps are what puts a configuration in force, in this order. The check comes first:
 // no other step has to do with a configuration that has errors. From the commit of the
 // generation on, connections go by the new one; so it comes before that of the
-// sockets, which accept them. What the old generation alone needed is retired last.
+// sockets, which accept them. The permissions of sockets that stay change as the last thing
+// that can fail. What the old generation alone needed is retired last.
 func (t *transition) steps() []step {
 	return []step{
 		{name: "plugins", prepare: t.plugins.check, undo: t.plugins.stop},
@@ -59,6 +60,7 @@ func (t *transition) steps() []step {
 		{name: "generation", commit: t.swap},
 		{name: "sockets", prepare: t.bind, undo: t.sockets.undo, commit: t.sockets.commit},
 		{name: "control socket", prepare: t.bindControl, undo: t.unbindControl, commit: func() { t.commitControl() }},
+		{name: "permissions", prepare: t.permit, undo: t.sockets.revoke},
 		{name: "followed files", commit: func() { t.engine.followed.follow(t.plugins.cfg) }},
 		{name: "retirement", commit: t.retire},
 	}
@@ -66,6 +68,12 @@ func (t *transition) steps() []step {
 
 func (t *transition) bind(ctx context.Context) error {
 	found := t.sockets.bind(ctx)
+	t.plugins.diags = append(t.plugins.diags, found...)
+	return verdict(found)
+}
+
+func (t *transition) permit(context.Context) error {
+	found := t.sockets.permit()
 	t.plugins.diags = append(t.plugins.diags, found...)
 	return verdict(found)
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -102,7 +101,7 @@ func refuseBeyondALimit(t *testing.T, ctx context.Context, kind string, login Lo
 		t.Fatal(err)
 	}
 	connected, refused := make(chan struct{}), make(chan struct{})
-	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
+	s.Serve(quiet(), func(c *bare.Socket, _ bare.Peer) {
 		<-connected // a reset while the client connects would fail that instead
 		Refuse(ctx, speaking(t, kind), NewConn(c), HandshakeOptions{Login: login}, &tunnel.DialError{
 			Reason:  pluginv1.Reason_REASON_UNAVAILABLE,

@@ -34,18 +34,12 @@ type stream interface {
 	CloseWrite() error
 }
 
-// HalfCloser is a connection of which one direction can end alone.
-type HalfCloser interface {
-	net.Conn
-	CloseWrite() error
-}
-
 // NewConn takes over an accepted socket.
 func NewConn(s *bare.Socket) *Conn { return &Conn{socket: s} }
 
-// NewStreamConn takes over a connection that is not a bare socket: a *net.TCPConn,
-// or one around it that names it by NetConn, as TLS does.
-func NewStreamConn(c HalfCloser) *Conn { return &Conn{stream: c} }
+// NewStreamConn takes over a connection that is not a bare socket: a *net.TCPConn or
+// *net.UnixConn, or one around it that names it by NetConn, as TLS does.
+func NewStreamConn(c bare.HalfCloser) *Conn { return &Conn{stream: c} }
 
 // Talk makes the connection ready for a handshake that a tunnel may follow: the
 // handshake's time begins, and from now on ctx resets the connection. It takes a
@@ -55,11 +49,11 @@ func (c *Conn) Talk(ctx context.Context) (io.ReadWriter, error) {
 	if c.socket != nil {
 		s := c.socket.Stream()
 		c.socket, c.stream = nil, s
-		tcp, err := s.TCPConn()
+		conn, err := s.Conn()
 		if err != nil {
 			return nil, err
 		}
-		c.stream = tcp
+		c.stream = conn
 	}
 	c.watch(ctx)
 	if c.handshake > 0 && c.until.IsZero() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,7 +29,7 @@ func TestHandshakeWithTheLastDescriptor(t *testing.T) {
 			send(t, c, tt.send, thenEOF)
 			done := make(chan outcome, 1)
 			defer leaveDescriptors(t, 1)()
-			s.Serve(quiet(), func(raw *bare.Socket, _ netip.AddrPort) {
+			s.Serve(quiet(), func(raw *bare.Socket, _ bare.Peer) {
 				client, err := Handshake(t.Context(), speaking(t, kind), NewConn(raw), HandshakeOptions{Timeout: patience})
 				done <- outcome{client, err}
 			}, func() {})

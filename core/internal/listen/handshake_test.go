@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +57,7 @@ func beginIn(ctx context.Context, t *testing.T, p Protocol, options HandshakeOpt
 		t.Fatal(err)
 	}
 	done := make(chan outcome, 1)
-	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
+	s.Serve(quiet(), func(c *bare.Socket, _ bare.Peer) {
 		go func() {
 			client, err := Handshake(ctx, p, NewConn(c), options)
 			done <- outcome{client, err}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -41,7 +40,7 @@ func TestServeAndClose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Serve(quiet(), func(s *bare.Socket, _ netip.AddrPort) { go echo(tcp(t, s)) }, func() {})
+	s.Serve(quiet(), func(s *bare.Socket, _ bare.Peer) { go echo(tcp(t, s)) }, func() {})
 	c := dial(t, s.Addr())
 	if _, err := c.Write([]byte("ping")); err != nil {
 		t.Fatal(err)
@@ -71,11 +70,11 @@ func TestServeAndClose(t *testing.T) {
 // tcp hands a socket over to net.
 func tcp(t *testing.T, s *bare.Socket) *net.TCPConn {
 	t.Helper()
-	c, err := s.Stream().TCPConn()
+	c, err := s.Stream().Conn()
 	if err != nil {
 		t.Error(err)
 	}
-	return c
+	return c.(*net.TCPConn)
 }
 
 func echo(c *net.TCPConn) {
@@ -104,7 +103,7 @@ func TestRefuseTCPIsReset(t *testing.T) {
 	}
 	defer s.Close()
 	connected := make(chan struct{})
-	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) {
+	s.Serve(quiet(), func(c *bare.Socket, _ bare.Peer) {
 		<-connected // a reset while the client connects would fail that instead
 		client, err := Handshake(t.Context(), speaking(t, KindTCP), NewConn(c), HandshakeOptions{})
 		if err != nil {
@@ -134,7 +133,7 @@ func TestAcceptSurvivesDescriptorExhaustion(t *testing.T) {
 
 	c := dial(t, s.Addr())
 	giveBack := leaveDescriptors(t, 0)
-	s.Serve(log, func(s *bare.Socket, _ netip.AddrPort) { go echo(tcp(t, s)) }, func() {})
+	s.Serve(log, func(s *bare.Socket, _ bare.Peer) { go echo(tcp(t, s)) }, func() {})
 	select {
 	case <-failed:
 	case <-time.After(10 * time.Second):

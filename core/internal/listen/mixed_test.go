@@ -126,13 +126,13 @@ func TestMixedSilence(t *testing.T) {
 
 // TestMixedGone: a client that leaves before it has begun a protocol was a probe.
 func TestMixedGone(t *testing.T) {
-	for name, leave := range map[string]func(*testing.T, HalfCloser){
-		"closed": func(t *testing.T, c HalfCloser) {
+	for name, leave := range map[string]func(*testing.T, bare.HalfCloser){
+		"closed": func(t *testing.T, c bare.HalfCloser) {
 			if err := c.CloseWrite(); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"reset": func(_ *testing.T, c HalfCloser) { bare.Reset(c) },
+		"reset": func(_ *testing.T, c bare.HalfCloser) { bare.Reset(c) },
 	} {
 		c, done := begin(t, KindMixed, patience)
 		leave(t, c)

@@ -12,7 +12,6 @@ import (
 	"io"
 	"math/big"
 	"net"
-	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,7 +31,7 @@ func pair(t *testing.T) (*net.TCPConn, *bare.Socket) {
 	}
 	defer s.Close()
 	accepted := make(chan *bare.Socket, 1)
-	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) { accepted <- c }, func() {})
+	s.Serve(quiet(), func(c *bare.Socket, _ bare.Peer) { accepted <- c }, func() {})
 	c := dial(t, s.Addr())
 	return c, <-accepted
 }
@@ -91,7 +90,7 @@ func TestHandshakeOverTLS(t *testing.T) {
 			go func() {
 				defer end.Stream.Close()
 				_, _ = io.Copy(end.Stream, end.Stream)
-				_ = end.Stream.(HalfCloser).CloseWrite()
+				_ = end.Stream.(bare.HalfCloser).CloseWrite()
 			}()
 			if _, err := io.WriteString(c, "hello"); err != nil {
 				t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/internal/bare"
+	"github.com/tunneld/tunneld/internal/unixsock"
 )
 
 // Socket is a bound, listening socket. It outlives the configurations that name
@@ -24,8 +24,9 @@ import (
 type Socket struct {
 	address string
 	ln      *bare.Listener
-	pause   time.Duration // after the first failed accept
-	closing chan struct{} // closed by the first Close
+	place   *unixsock.Place // of a unix socket that Bind has made; else nil
+	pause   time.Duration   // after the first failed accept
+	closing chan struct{}   // closed by the first Close
 	once    sync.Once
 	serving sync.WaitGroup
 }
@@ -48,8 +49,28 @@ func Bind(ctx context.Context, address string, opts Options) (*Socket, error) {
 	return newSocket(address, ln, opts)
 }
 
-// Inherit takes a socket that listens already. file stays its owner's.
-func Inherit(file *os.File, addr *net.TCPAddr, opts Options) (*Socket, error) {
+// BindUnix binds a unix socket to an absolute path and listens, as unixsock.Listen does.
+// Close removes the socket.
+func BindUnix(ctx context.Context, path string, a unixsock.Access, opts Options) (*Socket, error) {
+	ln, place, err := unixsock.Listen(ctx, path, a)
+	if err != nil {
+		return nil, fmt.Errorf("listen on unix://%s: %w", path, err)
+	}
+	b, err := bare.ListenUnix(ln)
+	if err != nil {
+		return nil, errors.Join(err, place.Remove())
+	}
+	s, err := newSocket("unix://"+path, b, opts)
+	if err != nil {
+		return nil, errors.Join(err, place.Remove())
+	}
+	s.place = place
+	return s, nil
+}
+
+// Inherit takes a socket that listens already, a TCP or a unix one. file stays its owner's,
+// and so does a path.
+func Inherit(file *os.File, addr net.Addr, opts Options) (*Socket, error) {
 	ln, err := bare.Inherit(file, addr, opts.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("inherit %s: %w", file.Name(), err)
@@ -90,8 +111,24 @@ func (s *Socket) SetBacklog(backlog int) error {
 	return nil
 }
 
-// Addr is the address that the system bound.
-func (s *Socket) Addr() *net.TCPAddr { return s.ln.Addr() }
+// Addr is the address that the system bound, a *net.TCPAddr or a *net.UnixAddr. That of
+// a socket that BindUnix has made may be another than its path.
+func (s *Socket) Addr() net.Addr { return s.ln.Addr() }
+
+// InPlace says whether clients still come to the socket: the path of a unix socket may
+// have become another's.
+func (s *Socket) InPlace() bool { return s.place == nil || s.place.Held() }
+
+// Access is who may connect to a unix socket that BindUnix has made. False: it is not one.
+func (s *Socket) Access() (_ unixsock.Access, ok bool) {
+	if s.place == nil {
+		return unixsock.Access{}, false
+	}
+	return s.place.Access(), true
+}
+
+// SetAccess sets it.
+func (s *Socket) SetAccess(a unixsock.Access) error { return s.place.Set(a) }
 
 // The pauses after a failed accept double from the first to the last.
 const (
@@ -103,7 +140,7 @@ const (
 // each to handle, which must not block. An error of one accept never ends the
 // others: where the process has no descriptors left, clients wait in the queue
 // until one is free. paused is called for each pause that such an error makes.
-func (s *Socket) Serve(log *slog.Logger, handle func(*bare.Socket, netip.AddrPort), paused func()) {
+func (s *Socket) Serve(log *slog.Logger, handle func(*bare.Socket, bare.Peer), paused func()) {
 	s.serving.Go(func() {
 		pause := s.pause
 		for {
@@ -191,9 +228,13 @@ func Hint(err error) string {
 }
 
 // Close stops listening and returns once Serve has returned. Connections that
-// wait in the queue are reset by the system.
+// wait in the queue are reset by the system. What BindUnix has made it removes first.
 func (s *Socket) Close() error {
-	err := s.ln.Close()
+	var err error
+	if s.place != nil {
+		err = s.place.Remove()
+	}
+	err = errors.Join(err, s.ln.Close())
 	s.once.Do(func() { close(s.closing) })
 	s.serving.Wait()
 	if err != nil {

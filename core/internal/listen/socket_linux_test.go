@@ -1,7 +1,6 @@
 package listen
 
 import (
-	"net/netip"
 	"testing"
 	"time"
 
@@ -60,7 +59,7 @@ func TestCloseEndsAPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	paused := make(chan struct{}, 1)
-	s.Serve(quiet(), func(c *bare.Socket, _ netip.AddrPort) { c.Close() }, func() { paused <- struct{}{} })
+	s.Serve(quiet(), func(c *bare.Socket, _ bare.Peer) { c.Close() }, func() { paused <- struct{}{} })
 	<-paused
 	closed := make(chan error, 1)
 	go func() { closed <- s.Close() }()

@@ -68,17 +68,22 @@ func (p *tcpProtocol) await(c io.ReadWriter) (Request, *Failure) {
 // most protocols begin with, so that it goes on in one piece.
 const firstSize = 2 << 10
 
-// firstBytes waits for the first bytes. It leaves those of a TCP connection where they
-// are, so that the pump takes them with all others, and returns what it had to read of
-// one that is wrapped.
+// firstBytes waits for the first bytes. It leaves those of a socket where they are, so that
+// the pump takes them with all others, and returns what it had to read of a connection
+// that is wrapped.
 func firstBytes(c io.Reader) (ahead []byte, err error) {
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
+	var socket syscall.Conn
+	switch c := c.(type) {
+	case *net.TCPConn:
+		socket = c
+	case *net.UnixConn:
+		socket = c
+	default:
 		first := make([]byte, firstSize)
 		n, err := io.ReadAtLeast(c, first, 1)
 		return first[:n:n], err
 	}
-	raw, err := tcp.SyscallConn()
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ func newSlotRig(t *testing.T, state tunnelState, dirs [2]dirState) *slotRig {
 	t.Cleanup(func() {
 		b.w.helpers.Wait()
 		if s.fds != [2]int32{} {
-			b.w.free(s, closeReset)
+			b.w.free(s, broken)
 		}
 		b.w.helpers.Wait()
 		b.w.pipes.closeAll()

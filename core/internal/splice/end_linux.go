@@ -207,14 +207,20 @@ func (w *worker) closeCleanly(s *slot) {
 	if s.stuck() {
 		// What looks like a clean end is the watch's doing.
 		s.ending = s.heldUp()
-		w.free(s, closeReset)
+		w.free(s, broken)
 		return
 	}
-	w.free(s, closeClean)
+	w.free(s, clean)
 }
 
+// How the sockets of a tunnel are closed.
+const (
+	clean  = true
+	broken = false
+)
+
 // free closes the sockets and ends the use of the slot.
-func (w *worker) free(s *slot, shut func(fd int32)) {
+func (w *worker) free(s *slot, how bool) {
 	s.fold()
 	result := Result{Reason: s.ending.reason, Err: s.ending.err, Up: s.dirs[s.side(client)].moved, Down: s.dirs[s.side(upstream)].moved}
 	for d := range s.dirs {
@@ -222,8 +228,14 @@ func (w *worker) free(s *slot, shut func(fd int32)) {
 	}
 	// Closing a socket takes it from the epoll; where somebody still holds a copy
 	// its events go on, with a key that finds nothing.
-	h := s.handed
-	shut(s.fds[client])
+	h, shut, shutClient := s.handed, closeClean, closeClean
+	if how == broken {
+		shut, shutClient = closeReset, closeReset
+		if s.unix[client] {
+			shutClient = closeUnix
+		}
+	}
+	shutClient(s.fds[client])
 	if h == nil {
 		shut(s.fds[upstream])
 	}

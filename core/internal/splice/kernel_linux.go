@@ -72,7 +72,7 @@ func (k *kernel) tick(tunnels *counter) {
 // connections are not sockets or there are no descriptors for it, and where plugins
 // have a hand in both: a worker guards itself from one of them alone.
 func (k *kernel) start(t *Tunnel) bool {
-	flip := 0
+	flip, isUnix := 0, [2]bool{ownUnix(&t.Client), ownUnix(&t.Upstream)}
 	if byPlugin(&t.Client) {
 		flip = 1
 		if byPlugin(&t.Upstream) {
@@ -100,6 +100,7 @@ func (k *kernel) start(t *Tunnel) bool {
 	setLinger(ufd, &unfinished)
 	m := message{kind: msgJoin, join: t, flip: flip}
 	m.fds[client^flip], m.fds[upstream^flip] = cfd, ufd
+	m.unix[client^flip], m.unix[upstream^flip] = isUnix[client], isUnix[upstream]
 	if plugin := t.Client.Plugin + t.Upstream.Plugin; plugin != "" { // one of the two has one
 		m.from = k.origins.of(plugin)
 	}
@@ -109,6 +110,18 @@ func (k *kernel) start(t *Tunnel) bool {
 
 // byPlugin says whether a plugin may have a hand in e's socket.
 func byPlugin(e *tunnel.End) bool { return e.Plugin != "" || e.Relay != nil }
+
+// ownUnix says whether e is a unix socket, and not one by which a plugin relays.
+func ownUnix(e *tunnel.End) bool {
+	if e.Relay != nil {
+		return false
+	}
+	if e.Socket != nil {
+		return e.Socket.IsUnix()
+	}
+	_, ok := e.Stream.(*net.UnixConn)
+	return ok
+}
 
 // takeSocket returns the descriptor of e's socket, or one of its own for the socket
 // that e's stream is.

@@ -93,10 +93,6 @@ func TestSpliceRuns(t *testing.T) {
 	}
 }
 
-type zeros struct{}
-
-func (zeros) Read(b []byte) (int, error) { return len(b), nil }
-
 // bytesInPipes counts what waits in this process's pipes.
 func bytesInPipes(t *testing.T) (total int) {
 	t.Helper()

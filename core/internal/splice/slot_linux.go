@@ -26,6 +26,7 @@ type slot struct {
 	finSeen [2]bool // a FIN came along: read on to zero
 	urgent  [2]bool // urgent data came along: a short read says nothing
 	gone    [2]bool // the socket is dead both ways
+	unix    [2]bool // a unix socket, and no relay; see fill
 
 	dirs     [2]direction
 	start    time.Duration

@@ -223,11 +223,11 @@ func (w *worker) tunnelEvent(s *slot, e tunnelEvent, why ending) {
 		w.closeCleanly(s)
 	case doReset:
 		s.endBy(why)
-		w.free(s, closeReset)
+		w.free(s, broken)
 	case doAbort:
 		s.endBy(why)
 		w.abort(s)
 	case doRelease:
-		w.free(s, closeReset)
+		w.free(s, broken)
 	}
 }

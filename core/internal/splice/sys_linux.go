@@ -147,6 +147,10 @@ func closeReset(fd int32) {
 	_ = unix.Close(int(fd))
 }
 
+// closeUnix closes a unix socket of which nobody has a copy. Its peer is reset if it has
+// sent what nobody has read; the end that a shutdown makes could come before that.
+func closeUnix(fd int32) { _ = unix.Close(int(fd)) }
+
 // held is how many bytes, the end among them, a socket holds that its peer's
 // system, or a unix socket's reader, does not have yet.
 func held(fd int32) int {

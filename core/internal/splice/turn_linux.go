@@ -76,8 +76,9 @@ func (w *worker) fill(s *slot, d int) (int, bool) {
 		full := n == len(w.buf)
 		dir.bulk = full && !dir.plain && !s.urgent[d]
 		// A short read has emptied the socket, unless a FIN came along, when
-		// only a read of zero tells, or it ended where urgent data begins.
-		if !full && !s.finSeen[d] && !s.urgent[d] {
+		// only a read of zero tells, or it ended where urgent data begins, or
+		// descriptors were sent along, which the system drops.
+		if !full && !s.finSeen[d] && !s.urgent[d] && !s.unix[d] {
 			s.readyIn[d] = false
 		}
 		return n, w.pass(s, d, w.buf[:n])

@@ -84,6 +84,7 @@ type message struct {
 	join *Tunnel
 	flip int      // of join, as what follows: see slot
 	fds  [2]int32 // its client's and its upstream's as the worker takes them
+	unix [2]bool  // which of them are unix sockets; see slot
 	from *origin  // where a plugin handed the upstream over
 	key  slotKey
 	err  error
@@ -257,7 +258,7 @@ func (w *worker) message(m message) {
 // for; that they take bytes is taken for granted.
 func (w *worker) join(m message) {
 	s, t := w.slots.take(), m.join
-	s.flip, s.fds = m.flip, m.fds
+	s.flip, s.fds, s.unix = m.flip, m.fds, m.unix
 	ends := [2]*tunnel.End{&t.Client, &t.Upstream}
 	s.relay = ends[s.side(upstream)].Relay
 	s.state = tunnelDirect

@@ -48,7 +48,8 @@ type SocketOptions = sockopt.Options
 // Dial is what an upstream is asked for.
 type Dial struct {
 	Target Target
-	// Source is the client's address, "host:port".
+	// Source is the client's address, "host:port"; empty where it has none, as over a unix
+	// socket.
 	Source string
 	// Listener, Route and Connection name the connection in the log.
 	Listener, Route, Connection string
