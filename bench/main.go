@@ -10,6 +10,10 @@
 // git revisions.
 //
 //	go run ./bench compare main .
+//
+// And it measures how near tunneld comes to the bandwidths that it is told to keep.
+//
+//	go run ./bench limits
 package main
 
 import (
@@ -42,6 +46,7 @@ type settings struct {
 const (
 	peersCommand   = ""
 	compareCommand = "compare"
+	limitsCommand  = "limits"
 )
 
 func run() int {
@@ -63,19 +68,22 @@ func run() int {
 		if len(args) > 0 {
 			return measureGuarded(args)
 		}
-	case peersCommand, compareCommand:
+	case peersCommand, compareCommand, limitsCommand:
 		parse(command, args) // it exits on an error
 		return guard(append([]string{command}, args...))
 	}
-	return status(fmt.Errorf("unknown command %q: the only one is compare; without a command, bench measures tunneld beside its peers", command))
+	return status(fmt.Errorf("unknown command %q: there are compare and limits; without a command, bench measures tunneld beside its peers", command))
 }
 
 // measureGuarded does what a command is about, in the process that guard starts.
 func measureGuarded(args []string) int {
 	command := args[0]
 	s, builds := parse(command, args[1:])
-	if command == compareCommand {
+	switch command {
+	case compareCommand:
 		return status(compare(guarded(), s, builds))
+	case limitsCommand:
+		return status(measureLimits(guarded(), s))
 	}
 	return status(besidePeers(guarded(), s))
 }
@@ -97,11 +105,13 @@ func parse(command string, args []string) (s settings, builds []string) {
 	}
 	fs.IntVar(&s.rounds, "rounds", rounds, "rounds; medians are printed")
 	fs.DurationVar(&s.length, "length", length, "length of one measurement")
-	fs.StringVar(&s.only, "only", "", "measure only these, comma-separated: bulk,rr,crr,idle")
-	fs.StringVar(&s.rows, "rows", "", "measure only these rows, comma-separated")
+	if command != limitsCommand {
+		fs.StringVar(&s.only, "only", "", "measure only these, comma-separated: bulk,rr,crr,idle")
+		fs.StringVar(&s.rows, "rows", "", "measure only these rows, comma-separated")
+	}
 	_ = fs.Parse(args) // it exits on an error
 	builds = fs.Args()
-	if command == compareCommand && len(builds) != 2 || command == peersCommand && len(builds) > 0 {
+	if command == compareCommand && len(builds) != 2 || command != compareCommand && len(builds) > 0 {
 		fmt.Fprintf(fs.Output(), "bench: unexpected arguments %q\n", builds)
 		fs.Usage()
 		os.Exit(2)

@@ -237,6 +237,9 @@ func writePump(w io.Writer, s status.Status) {
 		fmt.Fprintf(w, ", %s\n", count(uint64(p.Workers), "worker"))
 		fmt.Fprintf(w, "  pipes: %d in use, %d idle, %d made, %d refused, %d small\n", p.PipesInUse, p.PipesIdle, p.PipesMade, p.PipesRefused, p.PipesSmall)
 	}
+	if p.Paused > 0 {
+		fmt.Fprintf(w, "  waiting for bandwidth: %s\n", count(uint64(p.Paused), "direction"))
+	}
 	fmt.Fprintf(w, "  buffers: %d in use, %d made\n", p.BuffersInUse, p.BuffersMade)
 }
 

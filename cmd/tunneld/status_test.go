@@ -46,6 +46,7 @@ func daemonStatus(now time.Time) status.Status {
 	}
 	s.LogDropped = 21
 	s.Pump.Tunnels, s.Pump.Workers, s.Pump.PipesInUse, s.Pump.PipesIdle, s.Pump.PipesMade, s.Pump.BuffersMade = 12, 2, 1, 3, 40, 2
+	s.Pump.Paused = 5
 	return s
 }
 
@@ -82,6 +83,7 @@ plugin acme, last exit: exit status 3
 
 pump: 12 tunnels, 2 workers
   pipes: 1 in use, 3 idle, 40 made, 0 refused, 0 small
+  waiting for bandwidth: 5 directions
   buffers: 0 in use, 2 made
 `
 

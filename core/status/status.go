@@ -191,6 +191,8 @@ type Pump struct {
 	// Workers are those of the kernel pump, which share its tunnels; 0: this system has
 	// no such pump.
 	Workers int `json:"workers"`
+	// Paused are directions of tunnels that wait for bandwidth.
+	Paused int `json:"paused"`
 	// PipesInUse and PipesIdle exist; PipesMade counts those that were made,
 	// PipesRefused the tries that the system refused, PipesSmall those that it
 	// made smaller than asked for.

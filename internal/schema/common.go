@@ -42,8 +42,8 @@ var common = []Common{
 	{Of: Upstreams, Table: 1, Attribute: Attr("half_close", Duration, ``)},
 	{Of: Upstreams, Table: 2, ByPlugin: true, Attribute: Sensitive(Attr("via", Text, ``))},
 	{Of: Upstreams, Table: 2, ByPlugin: true, Attribute: Attr("bind", Text, ``)},
+	{Of: Upstreams, Table: 3, Block: BandwidthBlock()},
 	{Of: Upstreams, Reserved: "pool"},
-	{Of: Upstreams, Reserved: "bandwidth"},
 
 	{Of: Listeners, Attribute: Required("address", Text)},
 	{Of: Listeners, Attribute: Without(Attr("addresses", List(Text), ``), "address")},
@@ -71,8 +71,8 @@ var common = []Common{
 		Attr("htpasswd_file", File(), `""`),
 	)},
 	{Of: Listeners, Block: Single("tcp", append(Socket(), Attr("backlog", Between(Count, `0`, `65536`), `0`))...)},
+	{Of: Listeners, Block: BandwidthBlock()},
 	{Of: Listeners, Reserved: "proxy_protocol"},
-	{Of: Listeners, Reserved: "bandwidth"},
 }
 
 // listenersTLS is how a listener speaks TLS with its clients.
@@ -94,6 +94,21 @@ func listenersTLS() *pluginv1.NestedBlock {
 		Body:    &pluginv1.Block{Attributes: []*pluginv1.Attribute{Required("cert_file", File()), Required("key_file", File())}},
 	}}
 	return b
+}
+
+// Bandwidth is the name of BandwidthBlock.
+const Bandwidth = "bandwidth"
+
+// BandwidthBlock limits how many bytes a second the connections of a listener, route or
+// upstream move.
+func BandwidthBlock() *pluginv1.NestedBlock {
+	rate := OrZero(Between(&pluginv1.Type{Kind: pluginv1.Kind_KIND_SIZE}, `1024`, ``))
+	return Single(Bandwidth,
+		Attr("up", rate, `0`),
+		Attr("down", rate, `0`),
+		Attr("total_up", rate, `0`),
+		Attr("total_down", rate, `0`),
+	)
 }
 
 // Socket are the options of a socket; the limits are the kernel's.

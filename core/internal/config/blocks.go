@@ -61,6 +61,7 @@ func (p *parser) decode(b *hclsyntax.Block) {
 	case "route":
 		r := p.route(v, b)
 		r.wrong = len(p.diags) > before
+		p.report(r.route.Bandwidth.doubts(b)...)
 		p.routes = append(p.routes, r)
 		p.cfg.Routes = append(p.cfg.Routes, r.route)
 	}
@@ -72,6 +73,7 @@ func (p *parser) direct(v schema.Values, b *hclsyntax.Block) {
 	for _, w := range wrong {
 		p.errorAt(locate(b, w.name), w.summary(), w.problem)
 	}
+	p.report(shared.Bandwidth.doubts(b)...)
 	u := Upstream{Type: DirectType, Name: b.Labels[1], Socket: socket(v.Block("tcp")), TLS: p.directTLS(v, b), Common: shared}
 	w := u.Wire()
 	w.ConfigJson = fmt.Appendf(nil, "%#v", u.TLS) // names of files, and what is the same every time

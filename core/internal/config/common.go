@@ -61,5 +61,6 @@ func common(v schema.Values) (c Common, wrong []wrongValue) {
 	if c.Bind, err = outbound.ParseBind(v.Text("bind")); err != nil {
 		wrong = append(wrong, wrongValue{"bind", "It is not a usable address: " + err.Error() + ". " + outbound.BindHelp})
 	}
+	c.Bandwidth = bandwidth(v)
 	return c, wrong
 }

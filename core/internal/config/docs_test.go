@@ -61,6 +61,7 @@ func TestDocumentation(t *testing.T) {
 		"certificate": schema.Nested(schema.Nested(listener, "tls").GetBody(), "certificate").GetBody(), "limits": schema.Nested(listener, "limits").GetBody(),
 		"auth":     schema.Nested(listener, "auth").GetBody(),
 		"timeouts": schema.Nested(listener, "timeouts").GetBody(), "tcp": schema.Nested(listener, "tcp").GetBody(),
+		"bandwidth": schema.Nested(listener, "bandwidth").GetBody(),
 	}
 	for name, block := range blocks {
 		var b bytes.Buffer

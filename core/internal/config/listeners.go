@@ -47,6 +47,8 @@ func (p *parser) listener(v schema.Values, b *hclsyntax.Block) {
 		l.Target = target
 	}
 	p.listenerTimes(l.Timeout, b)
+	l.Bandwidth = bandwidth(v)
+	p.report(l.Bandwidth.doubts(b)...)
 	p.targetRules(&l, v, b)
 	l.Protocol = l.kind().New(listen.Settings{Target: l.Target, Values: v})
 	p.cfg.Listeners = append(p.cfg.Listeners, l)

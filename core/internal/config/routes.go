@@ -44,6 +44,7 @@ func (p *parser) route(v schema.Values, b *hclsyntax.Block) routePlace {
 		r.route.Upstreams = append(r.route.Upstreams, strings.TrimPrefix(u.id, "upstream."))
 	}
 	v["upstreams"] = r.route.Upstreams
+	r.route.Bandwidth = bandwidth(v)
 	if i := slices.IndexFunc(b.Body.Blocks, func(b *hclsyntax.Block) bool { return b.Type == "match" }); i >= 0 {
 		p.match(&r, b.Body.Blocks[i], v.Block("match"))
 		r.users = locate(b.Body.Blocks[i], "users")

@@ -87,7 +87,7 @@ var tables = map[string]*pluginv1.Block{
 	"upstream.direct": directTable(),
 	"route": {
 		Attributes: []*pluginv1.Attribute{schema.Required("upstreams", nil)},
-		Blocks:     []*pluginv1.NestedBlock{schema.Single("match", matchAttributes()...)},
+		Blocks:     []*pluginv1.NestedBlock{schema.Single("match", matchAttributes()...), schema.BandwidthBlock()},
 	},
 }
 

@@ -135,6 +135,8 @@ type Common struct {
 	// are made from; zero: none, and any.
 	Via  outbound.Via
 	Bind netip.Addr
+	// Bandwidth is what its connections may move.
+	Bandwidth Bandwidth
 }
 
 // Or returns c with what is not set taken from a plugin's defaults.
@@ -183,6 +185,7 @@ type Listener struct {
 	Protocol  listen.Protocol
 	TLS       *ListenerTLS // nil: there is no tls block
 	Limits    Limits
+	Bandwidth Bandwidth
 	Timeout   Timeouts
 	Socket    tunnel.SocketOptions
 	Backlog   int // 0: the system's
@@ -253,4 +256,5 @@ type Route struct {
 	Match route.Rule
 	// Upstreams are the IDs, in order.
 	Upstreams []string
+	Bandwidth Bandwidth
 }

@@ -120,6 +120,7 @@ func (c *Config) decodeUpstream(u *Upstream, spec PluginSchema, b *hclsyntax.Blo
 	for _, w := range wrongShared {
 		problems = append(problems, hclbody.Problem{Summary: w.summary(), Detail: w.problem, Range: locate(b, w.name)})
 	}
+	problems = append(problems, shared.Bandwidth.doubts(b)...)
 	for _, name := range spec.missing() {
 		if commonValues[name] != nil {
 			problems = append(problems, hclbody.Problem{

@@ -185,6 +185,7 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 			HalfClose: halfClose,
 			Lifetime:  c.listener.Timeout.Lifetime,
 		},
+		Rates:   c.engine.rates.of(blocksOf{c.listener.id, c.route, c.upstream}),
 		Traffic: c.counts.Traffic(),
 		Done:    c.ended,
 	})

@@ -71,6 +71,7 @@ type Engine struct {
 	host   *pluginhost.Host
 	lookup lookup
 	pump   *splice.Pump
+	rates  *rates
 	slots  *slots
 	gates  *gates
 	// availabilities are the upstreams', by name and values.
@@ -180,6 +181,7 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 		began:          time.Now(),
 		host:           host,
 		pump:           pump,
+		rates:          newRates(pump),
 		slots:          newSlots(),
 		gates:          newGates(),
 		connections:    newGoroutines(),

@@ -45,6 +45,7 @@ func (e *Engine) pumpStatus() status.Pump {
 	return status.Pump{
 		Tunnels:      p.Tunnels,
 		Workers:      p.Workers,
+		Paused:       p.Paused,
 		PipesInUse:   p.PipesInUse,
 		PipesIdle:    p.PipesIdle,
 		PipesMade:    p.PipesMade,

@@ -107,6 +107,7 @@ func (t *transition) swap() {
 	t.next = newGeneration(t.plugins.number, cfg, t.plugins.plugins, t.sockets, upstreamRecords{e.gates, e.availabilities, e.tls, e.own, e.opts.resolver}, e.logins)
 	t.next.limit.warn(e.log)
 	t.next.place(e.slots)
+	e.rates.inForce(cfg)
 	e.current.Store(t.next)
 	for _, p := range t.plugins.plugins {
 		e.availabilities.catchUp(p)
@@ -118,6 +119,7 @@ func (t *transition) retire() {
 	e := t.engine
 	listeners, routes, upstreams := t.next.names()
 	e.metrics.Retain(listeners, routes, upstreams)
+	e.rates.retain(t.plugins.cfg, e.openTunnels())
 	e.gates.retain(upstreams)
 	e.availabilities.retain(t.next.upstreams)
 	e.tls.retain(t.next.secured)

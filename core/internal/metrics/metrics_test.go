@@ -47,7 +47,7 @@ func full() status.Status {
 			{Name: "acme", Status: "crash_looping", LastExit: "start: " + strings.Repeat("x", 1000)},
 			{Name: "websocks", Status: "running", Refused: "no password"},
 		},
-		Pump: status.Pump{Workers: 2, PipesInUse: 1, PipesIdle: 4, PipesMade: 5, PipesRefused: 6, PipesSmall: 7, BuffersInUse: 8, BuffersMade: 9},
+		Pump: status.Pump{Workers: 2, Paused: 10, PipesInUse: 1, PipesIdle: 4, PipesMade: 5, PipesRefused: 6, PipesSmall: 7, BuffersInUse: 8, BuffersMade: 9},
 	}
 }
 
@@ -77,6 +77,7 @@ func populated() *Metrics {
 		t.Traffic().Up.Spliced.Add(1 << 30)
 		t.Traffic().Up.Copied.Add(3)
 		t.Traffic().Down.Copied.Add(4)
+		t.Traffic().Down.Paused.Add(int64(1500 * time.Millisecond))
 		t.Ended(tunnel.CloseClientEOF, time.Minute)
 		t.Ended("what nobody thought of", time.Minute)
 	}
@@ -162,6 +163,8 @@ func TestScrape(t *testing.T) {
 		`tunneld_tunnels_closed_total{listener="tcp.db",path="direct",reason="other",route="all",upstream="direct.x"} 1`,
 		`tunneld_tunnel_bytes_total{direction="up",listener="tcp.db",method="splice",path="relay",route="all",upstream="soht.x"} 1.073741824e+09`,
 		`tunneld_tunnel_bytes_total{direction="down",listener="tcp.db",method="copy",path="relay",route="all",upstream="soht.x"} 4`,
+		`tunneld_tunnel_paused_seconds_total{direction="down",listener="tcp.db",path="relay",route="all",upstream="soht.x"} 1.5`,
+		`tunneld_pump_paused_directions 10`,
 		`tunneld_config_generation 7`,
 		`tunneld_config_reloads_total{outcome="success"} 3`,
 		`tunneld_config_reloads_total{outcome="failure"} 2`,

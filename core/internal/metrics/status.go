@@ -42,6 +42,7 @@ var (
 	pluginRetired  = desc("plugin_retired_processes", "Draining processes that the configuration in force does not use.", "plugin")
 
 	pumpWorkers    = desc("pump_workers", "Workers of the kernel pump; 0 on a system without one.")
+	pumpPaused     = desc("pump_paused_directions", "Directions of tunnels that wait for bandwidth now.")
 	pipesInUse     = desc("pump_pipes_in_use", "Pipes that tunnels splice through now.")
 	pipesIdle      = desc("pump_pipes_idle", "Pipes kept for the next tunnels.")
 	pipesMade      = desc("pump_pipes_made_total", "Pipes made.")
@@ -58,7 +59,7 @@ func (c statusCollector) Describe(out chan<- *prometheus.Desc) {
 		generation, reloads, lastReloadOK, lastReloadAt, lastReloadDur, logDropped,
 		upstreamUp, upUsable, credExpires, credRenewed, certExpires, fileProblem, listenCert, listenFile, upConns, upLimit, upWaiting, unreleased,
 		pluginUp, pluginStatus, pluginRestarts, pluginExit, pluginOpen, pluginRetired,
-		pumpWorkers, pipesInUse, pipesIdle, pipesMade, pipesRefused, pipesSmall, buffersInUse, buffersMade,
+		pumpWorkers, pumpPaused, pipesInUse, pipesIdle, pipesMade, pipesRefused, pipesSmall, buffersInUse, buffersMade,
 	} {
 		out <- d
 	}
@@ -166,6 +167,7 @@ func exitClass(exit string) string {
 
 func (w writer) pump(p status.Pump) {
 	w.gauge(pumpWorkers, float64(p.Workers))
+	w.gauge(pumpPaused, float64(p.Paused))
 	w.gauge(pipesInUse, float64(p.PipesInUse))
 	w.gauge(pipesIdle, float64(p.PipesIdle))
 	w.counter(pipesMade, float64(p.PipesMade))

@@ -86,6 +86,7 @@ var (
 	tunnelsClosed = desc("tunnels_closed_total", "Tunnels ended, by reason.", append(tunnelLabels[:4:4], "reason")...)
 	tunnelBytes   = desc("tunnel_bytes_total", "Bytes moved, up towards the upstream or down towards the client, by splice in the kernel or by copy through a buffer.",
 		append(tunnelLabels[:4:4], "direction", "method")...)
+	tunnelPaused = desc("tunnel_paused_seconds_total", "Time that tunnels waited for bandwidth, all of them together.", append(tunnelLabels[:4:4], "direction")...)
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -94,7 +95,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c tunnelCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{tunnelsOpened, tunnelsActive, tunnelsClosed, tunnelBytes} {
+	for _, d := range []*prometheus.Desc{tunnelsOpened, tunnelsActive, tunnelsClosed, tunnelBytes, tunnelPaused} {
 		out <- d
 	}
 }
@@ -121,6 +122,7 @@ func (c tunnelCollector) Collect(out chan<- prometheus.Metric) {
 		}{{"up", &t.traffic.Up}, {"down", &t.traffic.Down}} {
 			w.counter(tunnelBytes, float64(way.moved.Spliced.Load()), with(way.direction, "splice")...)
 			w.counter(tunnelBytes, float64(way.moved.Copied.Load()), with(way.direction, "copy")...)
+			w.counter(tunnelPaused, time.Duration(way.moved.Paused.Load()).Seconds(), with(way.direction)...)
 		}
 	})
 }

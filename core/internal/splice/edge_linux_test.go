@@ -357,7 +357,7 @@ func TestResetThatAWriteWasTold(t *testing.T) {
 	if _, err := near.Read(make([]byte, 1)); err != io.EOF {
 		t.Fatalf("read: %v", err)
 	}
-	if f := newFlow(Tunnel{Client: tunnel.End{Stream: near}}); f.sides[client].cut() == nil {
+	if f := newFlow(Tunnel{Client: tunnel.End{Stream: near}}, nil); f.sides[client].cut() == nil {
 		t.Error("the reset looks like an end")
 	}
 	near, far = tcpPair(t)
@@ -365,7 +365,7 @@ func TestResetThatAWriteWasTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectEOF(t, near, "")
-	if f := newFlow(Tunnel{Client: tunnel.End{Stream: near}}); f.sides[client].cut() != nil {
+	if f := newFlow(Tunnel{Client: tunnel.End{Stream: near}}, nil); f.sides[client].cut() != nil {
 		t.Error("an end looks like a reset")
 	}
 }

@@ -50,7 +50,7 @@ func (w *worker) endUp(s *slot, cause error) {
 func (w *worker) notice(s *slot) {
 	for side := range s.gone {
 		dir := &s.dirs[side]
-		if !s.gone[side] || dir.state == dirOpen && !dir.holds() {
+		if !s.gone[side] || dir.state == dirOpen && !dir.holds() && !s.paused(side) {
 			continue // a read will tell, after what there is to read
 		}
 		s.gone[side] = false
@@ -215,6 +215,7 @@ func (w *worker) closeCleanly(s *slot) {
 
 // free closes the sockets and ends the use of the slot.
 func (w *worker) free(s *slot, shut func(fd int32)) {
+	w.unmeter(s)
 	s.fold()
 	result := Result{Reason: s.ending.reason, Err: s.ending.err, Up: s.dirs[s.side(client)].moved, Down: s.dirs[s.side(upstream)].moved}
 	for d := range s.dirs {

@@ -167,12 +167,13 @@ func (s *slot) send(side int, b []byte) (int, syscall.Errno) {
 	return s.unlessStuck(rawSend(s.fds[side], b))
 }
 
-func (s *slot) fromSocket(side int, p *pipe) (int, syscall.Errno) {
+func (s *slot) fromSocket(side int, p *pipe, most int) (int, syscall.Errno) {
+	most = min(p.size, most)
 	// From a unix socket splice's own flag is enough.
 	if side == upstream && s.handed != nil && s.relay == nil {
-		return s.unlessStuck(blockingSplice(s.fds[side], p.w, p.size))
+		return s.unlessStuck(blockingSplice(s.fds[side], p.w, most))
 	}
-	return rawSplice(s.fds[side], p.w, p.size)
+	return rawSplice(s.fds[side], p.w, most)
 }
 
 func (s *slot) toSocket(side int, p *pipe) (int, syscall.Errno) {

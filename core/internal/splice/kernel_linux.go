@@ -28,12 +28,12 @@ type kernel struct {
 	ticking sync.WaitGroup
 }
 
-func (k *kernel) init(tunnels *counter, lines *lineCheck) error {
+func (k *kernel) init(tunnels *counter, lines *lineCheck, began time.Time) error {
 	k.closing = make(chan struct{})
 	n := min(runtime.GOMAXPROCS(0), maxWorkers)
 	pipes := pipesAllowed(n)
 	for range n {
-		w, err := newWorker(tunnels, pipes, lines)
+		w, err := newWorker(tunnels, pipes, lines, began)
 		if err != nil {
 			return errors.Join(fmt.Errorf("start pump: %w", err), k.close())
 		}
@@ -72,7 +72,7 @@ func (k *kernel) tick(tunnels *counter) {
 // connections are not sockets or there are no descriptors for it, and where plugins
 // have a hand in both: a worker guards itself from one of them alone.
 func (k *kernel) start(t *Tunnel) bool {
-	flip := 0
+	flip := uint8(0)
 	if byPlugin(&t.Client) {
 		flip = 1
 		if byPlugin(&t.Upstream) {
@@ -131,11 +131,18 @@ func takeSocket(e tunnel.End) (int32, bool) {
 func (k *kernel) stats(s *Stats) {
 	s.Workers = len(k.workers)
 	for _, w := range k.workers {
+		s.Paused += int(w.waiting.Load())
 		s.PipesInUse += int(w.pipes.inUse.Load())
 		s.PipesIdle += int(w.pipes.kept.Load())
 		s.PipesMade += w.pipes.made.Load()
 		s.PipesRefused += w.pipes.refused.Load()
 		s.PipesSmall += w.pipes.small.Load()
+	}
+}
+
+func (k *kernel) measure() {
+	for _, w := range k.workers {
+		w.submit(message{kind: msgMeasure})
 	}
 }
 

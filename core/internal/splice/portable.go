@@ -23,14 +23,16 @@ import (
 type portable struct {
 	tunnels *counter
 	lines   *lineCheck
+	began   time.Time // of the pump's clock
+	waiting atomic.Int64
 
 	mu    sync.Mutex
 	flows map[*flow]struct{}
 	stop  chan struct{} // ends the watch; nil while there are no flows
 }
 
-func (p *portable) init(tunnels *counter, lines *lineCheck) {
-	p.tunnels, p.lines, p.flows = tunnels, lines, map[*flow]struct{}{}
+func (p *portable) init(tunnels *counter, lines *lineCheck, began time.Time) {
+	p.tunnels, p.lines, p.began, p.flows = tunnels, lines, began, map[*flow]struct{}{}
 }
 
 func (p *portable) start(t Tunnel) {
@@ -38,7 +40,7 @@ func (p *portable) start(t Tunnel) {
 		fit(e.Stream)
 		linger(e.Stream, 0) // see finish
 	}
-	f := newFlow(t)
+	f := newFlow(t, p)
 	p.mu.Lock()
 	if len(p.flows) == 0 {
 		p.stop = make(chan struct{})
@@ -46,6 +48,7 @@ func (p *portable) start(t Tunnel) {
 	}
 	p.flows[f] = struct{}{}
 	p.mu.Unlock()
+	f.measure() // from here on it learns of changes
 	go func() {
 		result := f.run()
 		p.mu.Lock()
@@ -90,8 +93,10 @@ func (p *portable) watch(stop <-chan struct{}) {
 // flow is one tunnel under way. Its two directions each have a goroutine.
 type flow struct {
 	Tunnel
+	pump    *portable
 	sides   [2]side
 	start   time.Time
+	meter   atomic.Pointer[meter]
 	active  atomic.Int64 // when the last byte moved, in nanoseconds after start
 	half    atomic.Bool  // one direction has ended
 	backlog backlog      // the watch's, as what follows
@@ -103,11 +108,12 @@ type flow struct {
 	err    error
 	broken bool          // breakOff was called
 	torn   chan struct{} // closed once it has closed both connections
+	woken  chan struct{} // closed, and made anew, where pauses end early
 	closed bool          // both were closed cleanly
 }
 
-func newFlow(t Tunnel) *flow {
-	f := &flow{Tunnel: t, start: time.Now(), torn: make(chan struct{})}
+func newFlow(t Tunnel, p *portable) *flow {
+	f := &flow{Tunnel: t, pump: p, start: time.Now(), torn: make(chan struct{}), woken: make(chan struct{})}
 	for s, e := range []*tunnel.End{&f.Client, &f.Upstream} {
 		f.sides[s].End, f.sides[s].name, f.sides[s].passed = e, sideNames[s], make(chan struct{})
 	}
@@ -136,7 +142,7 @@ func (f *flow) direction(d int) {
 // pass says whether the direction has ended cleanly.
 func (f *flow) pass(d int) bool {
 	src, dst := &f.sides[d], &f.sides[1-d]
-	readErr, writeErr := f.carry(dst, src)
+	readErr, writeErr := f.carry(d)
 	if src.Relay != nil && writeErr == nil && (readErr == nil || errors.Is(readErr, syscall.ECONNRESET)) {
 		// A relay that was closed with bytes of ours in it reads as a reset,
 		// after all that the plugin sent.
@@ -220,6 +226,7 @@ func (f *flow) awaitEnd(of int, passed <-chan struct{}) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.sides[of].over = true
+		f.wakeUp()
 		if other := &f.sides[1-of]; !other.sinks {
 			_ = other.Stream.SetReadDeadline(time.Now())
 		}
@@ -228,19 +235,22 @@ func (f *flow) awaitEnd(of int, passed <-chan struct{}) {
 	}
 }
 
-// carry copies what was read ahead from src and then src to dst, until src ends
-// (nil, nil) or one of them fails.
-func (f *flow) carry(dst, src *side) (readErr, writeErr error) {
+// carry copies what was read ahead from side d and then that side to the other, until it
+// ends (nil, nil) or one of them fails.
+func (f *flow) carry(d int) (readErr, writeErr error) {
+	src := &f.sides[d]
 	if len(src.ReadAhead) > 0 {
-		if err := f.write(dst, src, src.ReadAhead); err != nil {
+		f.await(d, len(src.ReadAhead))
+		if err := f.write(d, src.ReadAhead); err != nil {
 			return nil, err
 		}
 		src.ReadAhead = nil
 	}
 	for from := newSource(src.Stream); ; {
-		buf, n, err := from.next()
+		buf, n, err := from.next(f.most(d))
 		if n > 0 {
-			err := f.write(dst, src, buf[:n])
+			f.await(d, n)
+			err := f.write(d, buf[:n])
 			buffers.put(buf)
 			if err != nil {
 				return nil, err
@@ -255,15 +265,12 @@ func (f *flow) carry(dst, src *side) (readErr, writeErr error) {
 	}
 }
 
-func (f *flow) write(dst, src *side, b []byte) error {
-	n, err := dst.Stream.Write(b)
-	src.moved.Add(int64(n))
-	if t := f.Traffic; t != nil {
-		way := &t.Up
-		if src == &f.sides[upstream] {
-			way = &t.Down
-		}
-		way.Copied.Add(int64(n))
+// write writes what direction d has read.
+func (f *flow) write(d int, b []byte) error {
+	n, err := f.sides[1-d].Stream.Write(b)
+	f.sides[d].moved.Add(int64(n))
+	if moved := movedBy(f.Traffic, d); moved != nil {
+		moved.Copied.Add(int64(n))
 	}
 	f.active.Store(int64(time.Since(f.start)))
 	return err
@@ -290,6 +297,7 @@ func (f *flow) breakOff(reason tunnel.CloseReason, err error) {
 		return
 	}
 	f.broken, f.reason, f.err = true, reason, err
+	f.wakeUp()
 	relays := f.relays()
 	if len(relays) == 0 {
 		f.tear()
@@ -368,7 +376,9 @@ func (f *flow) isBroken() bool {
 }
 
 func (f *flow) checkTimeouts(now time.Time) {
-	age, active, half := now.Sub(f.start), time.Duration(f.active.Load()), f.half.Load()
+	age, half := now.Sub(f.start), f.half.Load()
+	f.inspectPauses(age)
+	active := time.Duration(f.active.Load())
 	quiet := age - active
 	if f.backlog.shrinks(active, quiet, f.Timeouts.patience(half), f.held) {
 		// If a byte has moved since, that was no earlier than this.

@@ -93,10 +93,6 @@ func TestSpliceRuns(t *testing.T) {
 	}
 }
 
-type zeros struct{}
-
-func (zeros) Read(b []byte) (int, error) { return len(b), nil }
-
 // bytesInPipes counts what waits in this process's pipes.
 func bytesInPipes(t *testing.T) (total int) {
 	t.Helper()
@@ -277,6 +273,7 @@ func TestNoPipes(t *testing.T) {
 func TestIdleTunnels(t *testing.T) {
 	const n, most = 2000, 300
 	p := newPump(t)
+	rates := NewRates(&Rate{}, &Rate{}, &Rate{})
 	var far []int
 	defer func() {
 		for _, fd := range far {
@@ -290,7 +287,7 @@ func TestIdleTunnels(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		open := descriptors(t)
 		for range n {
-			p.Start(Tunnel{Client: tunnel.End{Stream: halfPair(t, &far)}, Upstream: tunnel.End{Stream: halfPair(t, &far)}})
+			p.Start(Tunnel{Rates: rates, Client: tunnel.End{Stream: halfPair(t, &far)}, Upstream: tunnel.End{Stream: halfPair(t, &far)}})
 		}
 		for _, w := range p.kernel.workers {
 			settle(w)

@@ -21,17 +21,25 @@ import (
 
 // eachPump runs test with the pump of this system and with the portable one.
 func eachPump(t *testing.T, test func(t *testing.T, start func(Tunnel))) {
+	eachPumpOf(t, func(t *testing.T, _ *Pump, start func(Tunnel)) { test(t, start) })
+}
+
+// eachPumpOf is eachPump for tests that need more of it.
+func eachPumpOf(t *testing.T, test func(t *testing.T, p *Pump, start func(Tunnel))) {
 	t.Run("kernel", func(t *testing.T) {
 		p := newPump(t)
-		test(t, p.Start)
+		test(t, p, p.Start)
 	})
 	t.Run("portable", func(t *testing.T) {
 		p := newPump(t)
-		test(t, func(tun Tunnel) {
-			p.tunnels.add()
-			p.portable.start(tun)
-		})
+		test(t, p, p.startPortable)
 	})
+}
+
+// startPortable is Start without the kernel's pump.
+func (p *Pump) startPortable(t Tunnel) {
+	p.tunnels.add()
+	p.portable.start(t)
 }
 
 func newPump(t *testing.T) *Pump {
@@ -79,6 +87,7 @@ type shape struct {
 	plugin   string // who handed the upstream over, or nobody
 	timeouts Timeouts
 	traffic  *tunnel.Traffic
+	rates    *Rates
 	up, down []byte // read ahead
 	// before is called with the rig, and the pump's ends, before it starts.
 	before func(r *rig, client, upstream net.Conn)
@@ -119,6 +128,7 @@ func newRig(t testing.TB, start func(Tunnel), s shape) *rig {
 		Upstream: conn,
 		Timeouts: s.timeouts,
 		Traffic:  s.traffic,
+		Rates:    s.rates,
 		Done:     func(res Result) { r.result <- res },
 	})
 	return r
@@ -307,3 +317,8 @@ func descriptors(t testing.TB) int {
 	}
 	return len(list)
 }
+
+// zeros has no end.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }

@@ -2,6 +2,7 @@ package splice
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -78,7 +79,9 @@ func schedules(t *testing.T) int {
 func TestRandomSchedules(t *testing.T) {
 	before, goroutines := descriptors(t), runtime.NumGoroutine()
 	t.Run("tunnels", func(t *testing.T) {
-		eachPump(t, func(t *testing.T, start func(Tunnel)) {
+		eachPumpOf(t, func(t *testing.T, p *Pump, start func(Tunnel)) {
+			shared := &Rate{}
+			p.Limit(map[*Rate]Bandwidth{shared: {TotalUp: 64 << 20, TotalDown: 64 << 20}})
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
 			slots := make(chan struct{}, 8)
@@ -88,7 +91,7 @@ func TestRandomSchedules(t *testing.T) {
 				wg.Go(func() {
 					defer func() { <-slots }()
 					t.Run(strconv.Itoa(i), func(t *testing.T) {
-						schedule(t, start, rand.New(rand.NewPCG(seed, uint64(i))))
+						schedule(t, p, shared, start, rand.New(rand.NewPCG(seed, uint64(i))))
 					})
 				})
 			}
@@ -106,7 +109,8 @@ func TestRandomSchedules(t *testing.T) {
 	}
 }
 
-func schedule(t *testing.T, start func(Tunnel), rnd *rand.Rand) {
+// schedule makes one. Half of them are limited, also by what they share.
+func schedule(t *testing.T, p *Pump, shared *Rate, start func(Tunnel), rnd *rand.Rand) {
 	s := shape{relay: rnd.IntN(2) == 0}
 	plans := [2]plan{randomPlan(rnd, true), randomPlan(rnd, true)}
 	for side, p := range plans {
@@ -117,6 +121,17 @@ func schedule(t *testing.T, start func(Tunnel), rnd *rand.Rand) {
 			other.size = min(other.size, 5<<20)
 			other.resetAt = min(other.resetAt, other.size)
 		}
+	}
+	if rnd.IntN(2) == 0 {
+		rates := [2]int64{}
+		for side := range rates {
+			rates[side] = []int64{0, 1 << 20, 100 << 20}[rnd.IntN(3)]
+			plans[side].size = min(plans[side].size, cmp.Or(int(rates[side]), 8<<20))
+			plans[side].resetAt = min(plans[side].resetAt, plans[side].size)
+		}
+		own := &Rate{}
+		p.Limit(map[*Rate]Bandwidth{own: {Up: rates[client], Down: rates[upstream]}})
+		s.rates = NewRates(own, shared)
 	}
 	streams := [2][]byte{stream(rnd, plans[0].size), stream(rnd, plans[1].size)}
 	var traffic tunnel.Traffic

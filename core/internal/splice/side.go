@@ -15,6 +15,8 @@ type side struct {
 	name  string
 	moved atomic.Int64 // bytes from it that were written
 	shut  atomic.Bool  // its write side is about to be, or is, shut down
+	// paused: what was read from it waits for bandwidth.
+	paused atomic.Bool
 
 	passed chan struct{} // closed once the end of its direction was passed on
 	over   bool          // its plugin has ended the tunnel cleanly

@@ -13,12 +13,12 @@ import (
 // piece, which the next tunnel uses again.
 type slot struct {
 	index, generation uint32
+	fds               [2]int32 // client, upstream
+	handed            *handed  // the upstream, where a plugin handed it over
+
 	// The worker takes the side that a plugin has a hand in for the upstream. flip is
 	// 1 where it is the client, and otherwise 0: see side.
-	flip   int
-	fds    [2]int32 // client, upstream
-	handed *handed  // the upstream, where a plugin handed it over
-
+	flip    uint8
 	state   tunnelState
 	queued  bool // in the worker's ready list
 	readyIn [2]bool
@@ -33,6 +33,7 @@ type slot struct {
 	backlog  backlog
 	lines    [2]sockopt.Line
 	timeouts Timeouts
+	meter    *meter // nil: nothing limits the tunnel, nor ever will
 	relay    tunnel.Relay
 	traffic  *tunnel.Traffic
 	done     func(Result)
@@ -41,7 +42,7 @@ type slot struct {
 
 // side is what the worker's side d, or its direction, is in fact, and the other way
 // round.
-func (s *slot) side(d int) int { return d ^ s.flip }
+func (s *slot) side(d int) int { return d ^ int(s.flip) }
 
 func (s *slot) name(d int) string { return sideNames[s.side(d)] }
 
@@ -96,17 +97,16 @@ func (s *slot) fold() {
 			continue
 		}
 		dir.moved += dir.spliced + dir.copied
-		if t := s.traffic; t != nil {
-			way := &t.Up
-			if s.side(d) == upstream {
-				way = &t.Down
-			}
-			way.Spliced.Add(dir.spliced)
-			way.Copied.Add(dir.copied)
+		if moved := s.movedBy(d); moved != nil {
+			moved.Spliced.Add(dir.spliced)
+			moved.Copied.Add(dir.copied)
 		}
 		dir.spliced, dir.copied = 0, 0
 	}
 }
+
+// movedBy is what direction d counts in; nil: nobody asks.
+func (s *slot) movedBy(d int) *tunnel.Moved { return movedBy(s.traffic, s.side(d)) }
 
 // held is how many bytes the sockets hold for their peers.
 func (s *slot) held() int { return held(s.fds[client]) + held(s.fds[upstream]) }

@@ -26,9 +26,11 @@ type source struct {
 	read   func(uintptr) bool
 	dry    bool // the waiter's last read said that there is no more
 
-	buf *[bufferSize]byte // of the read under way
-	n   int
-	err error
+	// Of the read under way.
+	most int
+	buf  *[bufferSize]byte
+	n    int
+	err  error
 }
 
 func newSource(c net.Conn) *source {
@@ -44,10 +46,11 @@ func newSource(c net.Conn) *source {
 	return s
 }
 
-// next waits for bytes and returns them, with the buffer that they are in, which goes back
-// to the pool: nil where there are none. An end is io.EOF. Bytes may come with an error.
-func (s *source) next() (buf *[bufferSize]byte, n int, err error) {
-	s.buf, s.n, s.err = nil, 0, nil
+// next waits for bytes and returns at most that many, with the buffer that they are in,
+// which goes back to the pool: nil where there are none. An end is io.EOF. Bytes may come
+// with an error.
+func (s *source) next(most int) (buf *[bufferSize]byte, n int, err error) {
+	s.buf, s.n, s.err, s.most = nil, 0, nil, most
 	switch {
 	case s.waiter != nil:
 		s.readWaiter()
@@ -57,7 +60,7 @@ func (s *source) next() (buf *[bufferSize]byte, n int, err error) {
 		}
 	default:
 		s.buf = buffers.get()
-		s.n, s.err = s.conn.Read(s.buf[:])
+		s.n, s.err = s.conn.Read(s.buf[:s.most])
 	}
 	if s.n == 0 && s.buf != nil {
 		buffers.put(s.buf)
@@ -69,7 +72,7 @@ func (s *source) next() (buf *[bufferSize]byte, n int, err error) {
 // readSocket is for RawConn.Read. False: there is nothing yet.
 func (s *source) readSocket(fd uintptr) bool {
 	s.buf = buffers.get()
-	s.n, s.err = bare.Read(fd, s.buf[:])
+	s.n, s.err = bare.Read(fd, s.buf[:s.most])
 	switch {
 	case errors.Is(s.err, syscall.EAGAIN):
 		buffers.put(s.buf)
@@ -81,7 +84,7 @@ func (s *source) readSocket(fd uintptr) bool {
 	return true
 }
 
-// readWaiter fills the buffer with all that is there.
+// readWaiter reads all that is there, up to most.
 func (s *source) readWaiter() {
 	for {
 		if s.dry {
@@ -93,9 +96,9 @@ func (s *source) readWaiter() {
 		if s.buf == nil {
 			s.buf = buffers.get()
 		}
-		for s.n < len(s.buf) && s.err == nil {
+		for s.n < s.most && s.err == nil {
 			var n int
-			n, s.err = s.waiter.ReadNow(s.buf[s.n:])
+			n, s.err = s.waiter.ReadNow(s.buf[s.n:s.most])
 			s.n += n
 		}
 		if !errors.Is(s.err, syscall.EAGAIN) {

@@ -25,6 +25,8 @@ import (
 type Tunnel struct {
 	Client, Upstream tunnel.End
 	Timeouts         Timeouts
+	// Rates, unless nil, bound how fast the bytes move.
+	Rates *Rates
 	// Traffic, unless nil, is added to while the tunnel lives, at least once a
 	// second; it may be shared.
 	Traffic *tunnel.Traffic
@@ -76,6 +78,7 @@ var errKilled = errors.New("ended by the daemon")
 
 // Pump moves the bytes of any number of tunnels. See New.
 type Pump struct {
+	began    time.Time // of its clock
 	tunnels  counter
 	portable portable
 	kernel   kernel
@@ -85,10 +88,10 @@ type Pump struct {
 func New() (*Pump, error) { return newWith(defaultLineCheck()) }
 
 func newWith(lines *lineCheck) (*Pump, error) {
-	p := &Pump{}
+	p := &Pump{began: time.Now()}
 	p.tunnels.init()
-	p.portable.init(&p.tunnels, lines)
-	if err := p.kernel.init(&p.tunnels, lines); err != nil {
+	p.portable.init(&p.tunnels, lines, p.began)
+	if err := p.kernel.init(&p.tunnels, lines, p.began); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -137,10 +140,24 @@ func (t *Tunnel) abandon(cause error) {
 	}
 }
 
+// Limit sets the bandwidth of some blocks, also for the tunnels that are open. The other
+// blocks keep theirs.
+func (p *Pump) Limit(blocks map[*Rate]Bandwidth) {
+	changed, now := false, time.Since(p.began)
+	for r, b := range blocks {
+		changed = r.set(b, now) || changed
+	}
+	if changed {
+		p.kernel.measure()
+		p.portable.measure()
+	}
+}
+
 // Stats is what a pump holds at one moment, and what it has made since its start.
 type Stats struct {
 	Tunnels int
 	Workers int // of the kernel's pump; 0: this system has none
+	Paused  int // directions of tunnels that wait for bandwidth
 	// PipesRefused counts the tries to make a pipe that the system refused,
 	// PipesSmall the pipes that it made smaller than asked for.
 	PipesInUse, PipesIdle               int
@@ -154,6 +171,7 @@ type Stats struct {
 func (p *Pump) Stats() Stats {
 	s := Stats{
 		Tunnels:      p.Active(),
+		Paused:       int(p.portable.waiting.Load()),
 		BuffersInUse: int(spare.inUse.Load() + buffers.inUse.Load()),
 		BuffersMade:  spare.made.Load() + buffers.made.Load(),
 	}
@@ -189,6 +207,9 @@ const (
 	smallRead = 16 << 10
 	// bufferSize is what one read of the portable pump takes at most.
 	bufferSize = 64 << 10
+	// budget is how many bytes a direction may move in one turn, so that one
+	// fast stream does not starve the rest.
+	budget = 1 << 20
 )
 
 var (
@@ -269,6 +290,17 @@ const (
 	client   = 0
 	upstream = 1
 )
+
+// movedBy is what of a traffic the bytes of a side count in; nil: nobody asks.
+func movedBy(t *tunnel.Traffic, side int) *tunnel.Moved {
+	switch {
+	case t == nil:
+		return nil
+	case side == client:
+		return &t.Up
+	}
+	return &t.Down
+}
 
 // brokenBy names the reason of a tunnel that a side broke.
 func brokenBy(side int, err error) tunnel.CloseReason {

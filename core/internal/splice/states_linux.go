@@ -200,6 +200,9 @@ func (w *worker) directionEvent(s *slot, d int, e dirEvent) {
 	case doShut:
 		w.shut(s, d)
 	case doDrop:
+		if a := s.allowance(d); a != nil {
+			w.unpause(a)
+		}
 		w.drop(dir)
 		s.readyIn[d] = true
 	case doFinish:

@@ -26,7 +26,7 @@ type tlsRig struct {
 	result   chan Result
 }
 
-func newTLSRig(t *testing.T, version uint16, ends tlsconf.Ends, timeouts Timeouts) *tlsRig {
+func newTLSRig(t *testing.T, version uint16, ends tlsconf.Ends, tun Tunnel) *tlsRig {
 	t.Helper()
 	s := httptest.NewTLSServer(nil)
 	config := &tls.Config{Certificates: s.TLS.Certificates}
@@ -48,10 +48,9 @@ func newTLSRig(t *testing.T, version uint16, ends tlsconf.Ends, timeouts Timeout
 			t.Fatal(err)
 		}
 	}
-	r.pump.Start(Tunnel{
-		Client: tunnel.End{Stream: server}, Upstream: tunnel.End{Stream: conn}, Timeouts: timeouts,
-		Done: func(res Result) { r.result <- res },
-	})
+	tun.Client, tun.Upstream = tunnel.End{Stream: server}, tunnel.End{Stream: conn}
+	tun.Done = func(res Result) { r.result <- res }
+	r.pump.Start(tun)
 	return r
 }
 
@@ -244,7 +243,7 @@ func TestTLSEnds(t *testing.T) {
 			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 				t.Run(name+"; "+mode+", "+tls.VersionName(version), func(t *testing.T) {
 					t.Parallel()
-					tc.event(t, newTLSRig(t, version, ends, Timeouts{}), ends)
+					tc.event(t, newTLSRig(t, version, ends, Tunnel{}), ends)
 				})
 			}
 		}
@@ -263,7 +262,7 @@ func TestTLSTimeouts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newTLSRig(t, tls.VersionTLS13, tlsconf.Ends{Strict: true}, tc.timeouts)
+			r := newTLSRig(t, tls.VersionTLS13, tlsconf.Ends{Strict: true}, Tunnel{Timeouts: tc.timeouts})
 			if tc.timeouts.HalfClose > 0 {
 				r.closeNotify(t)
 			}
@@ -278,7 +277,7 @@ func TestTLSTimeouts(t *testing.T) {
 func TestTLSSlowReaders(t *testing.T) {
 	for _, ends := range []tlsconf.Ends{{Strict: true}, {FIN: true}} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-			r := newTLSRig(t, version, ends, Timeouts{})
+			r := newTLSRig(t, version, ends, Tunnel{})
 			// More than the sockets hold.
 			text := strings.Repeat("0123456789abcdef", 1<<20)
 			var sent sync.WaitGroup
@@ -309,7 +308,7 @@ func TestTLSSlowReaders(t *testing.T) {
 
 // TestIdleTLSHoldsNoBuffer of the pump.
 func TestIdleTLSHoldsNoBuffer(t *testing.T) {
-	r := newTLSRig(t, tls.VersionTLS13, tlsconf.Ends{Strict: true}, Timeouts{})
+	r := newTLSRig(t, tls.VersionTLS13, tlsconf.Ends{Strict: true}, Tunnel{})
 	text := strings.Repeat("x", 200<<10)
 	go func() { _, _ = io.WriteString(r.client, text) }()
 	read(t, r.upstream, text)

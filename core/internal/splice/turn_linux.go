@@ -1,14 +1,6 @@
 package splice
 
-import (
-	"syscall"
-)
-
-const (
-	// budget is how many bytes a direction may move in one turn, so that one
-	// fast stream does not starve the rest.
-	budget = 1 << 20
-)
+import "syscall"
 
 // turn moves what can be moved in both directions.
 func (w *worker) turn(s *slot) {
@@ -16,7 +8,9 @@ func (w *worker) turn(s *slot) {
 		return
 	}
 	for d := range s.dirs {
-		if w.pump(s, d); !s.moves() {
+		w.pump(s, d)
+		s.refund(d)
+		if !s.moves() {
 			return
 		}
 	}
@@ -26,7 +20,7 @@ func (w *worker) turn(s *slot) {
 // pump moves one direction until it has nothing to read, nowhere to write, or
 // has had its share.
 func (w *worker) pump(s *slot, d int) {
-	dir := &s.dirs[d]
+	dir, a := &s.dirs[d], s.allowance(d)
 	for left := budget; ; {
 		switch {
 		case dir.state == dirDone || dir.state == dirPassing:
@@ -49,32 +43,43 @@ func (w *worker) pump(s *slot, d int) {
 			w.later(s)
 			return
 		default:
-			n, ok := w.fill(s, d)
+			most := budget
+			if a != nil {
+				if most = w.allowed(s, d, a); most == 0 {
+					w.unpipe(dir)
+					return
+				}
+			}
+			n, ok := w.fill(s, d, most)
 			if !ok {
 				return
 			}
 			left -= n
+			if a != nil {
+				a.granted -= n
+			}
 		}
 	}
 }
 
-// fill reads from the direction's source. It returns false after the tunnel was
-// broken off.
-func (w *worker) fill(s *slot, d int) (int, bool) {
+// fill reads from the direction's source, at most that many bytes. It returns false after
+// the tunnel was broken off.
+func (w *worker) fill(s *slot, d, most int) (int, bool) {
 	dir := &s.dirs[d]
 	if dir.bulk && !s.suspect() {
 		if dir.pipe == nil {
 			dir.pipe = w.pipes.get(w.now)
 		}
 		if dir.pipe != nil {
-			return w.fillPipe(s, d)
+			return w.fillPipe(s, d, most)
 		}
 	}
-	n, errno := s.recv(d, w.buf)
+	b := w.buf[:min(len(w.buf), most)]
+	n, errno := s.recv(d, b)
 	switch {
 	case errno == 0 && n > 0:
-		full := n == len(w.buf)
-		dir.bulk = full && !dir.plain && !s.urgent[d]
+		full := n == len(b)
+		dir.bulk = n == len(w.buf) && !dir.plain && !s.urgent[d]
 		// A short read has emptied the socket, unless a FIN came along, when
 		// only a read of zero tells, or it ended where urgent data begins.
 		if !full && !s.finSeen[d] && !s.urgent[d] {
@@ -86,10 +91,10 @@ func (w *worker) fill(s *slot, d int) (int, bool) {
 	}
 }
 
-func (w *worker) fillPipe(s *slot, d int) (int, bool) {
+func (w *worker) fillPipe(s *slot, d, most int) (int, bool) {
 	dir := &s.dirs[d]
 	// The pipe is empty, so that EAGAIN speaks of the socket.
-	n, errno := s.fromSocket(d, dir.pipe)
+	n, errno := s.fromSocket(d, dir.pipe, most)
 	if errno == 0 && n > 0 {
 		dir.pipe.held = n
 		return n, true

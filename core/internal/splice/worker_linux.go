@@ -37,6 +37,8 @@ type worker struct {
 	asleep atomic.Bool // it waits, and a message must wake it
 	queued atomic.Bool // queue is not empty
 
+	waiting atomic.Int64 // pauses
+
 	// For the watch; see sight.
 	at    atomic.Pointer[handed]
 	visit atomic.Uint32
@@ -45,6 +47,8 @@ type worker struct {
 	began  time.Time
 	now    time.Duration // since began, read once a turn
 	rung   bool          // a message has ended a wait: the deadline is in the past
+	alarm  time.Duration // the deadline otherwise; 0: none
+	pauses pauses
 	ticks  uint32
 	slots  slab
 	pipes  pipes
@@ -65,6 +69,8 @@ const (
 	msgJoin messageKind = iota
 	// msgTick comes once in a tick.
 	msgTick
+	// msgMeasure comes when rates have changed.
+	msgMeasure
 	// msgKill breaks every tunnel off.
 	msgKill
 	// msgClose ends the worker; it has no tunnels then.
@@ -82,14 +88,14 @@ const (
 type message struct {
 	kind messageKind
 	join *Tunnel
-	flip int      // of join, as what follows: see slot
+	flip uint8    // of join, as what follows: see slot
 	fds  [2]int32 // its client's and its upstream's as the worker takes them
 	from *origin  // where a plugin handed the upstream over
 	key  slotKey
 	err  error
 }
 
-func newWorker(tunnels *counter, mostPipes int, lines *lineCheck) (*worker, error) {
+func newWorker(tunnels *counter, mostPipes int, lines *lineCheck, began time.Time) (*worker, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -112,7 +118,7 @@ func newWorker(tunnels *counter, mostPipes int, lines *lineCheck) (*worker, erro
 		tunnels: tunnels,
 		lines:   lines,
 		stopped: make(chan struct{}),
-		began:   time.Now(),
+		began:   began,
 		buf:     make([]byte, smallRead),
 		events:  make([]unix.EpollEvent, eventsPerTurn),
 		pipes:   pipes{most: mostPipes},
@@ -164,6 +170,7 @@ func (w *worker) run() {
 			w.event(&w.events[i])
 		}
 		w.messages()
+		w.resume()
 		w.runReady()
 	}
 }
@@ -175,15 +182,24 @@ func (w *worker) wait() int {
 		w.look(0)
 		return w.seen
 	}
-	if w.rung {
-		w.deadline(time.Time{})
+	if next := w.pauses.next(); w.rung || next != w.alarm {
+		w.alarm = next
+		if next > 0 {
+			w.deadline(w.began.Add(next))
+		} else {
+			w.deadline(time.Time{})
+		}
 	}
 	w.asleep.Store(true)
 	w.seen = 0
+	var over error
 	if !w.queued.Load() {
-		_ = w.raw.Read(w.look) // an error: a message has come
+		over = w.raw.Read(w.look) // an error: a message has come, or a pause is over
 	}
-	w.rung = !w.asleep.Swap(false)
+	if w.rung = !w.asleep.Swap(false); over != nil && !w.rung {
+		// The deadline may have been over before it looked.
+		w.look(0)
+	}
 	return w.seen
 }
 
@@ -227,6 +243,10 @@ func (w *worker) message(m message) {
 	case msgTick:
 		w.tick()
 		return
+	case msgMeasure:
+		w.slots.each(w.measure)
+		w.slots.each(w.later)
+		return
 	case msgKill:
 		w.slots.each(func(s *slot) { w.breakOff(s, tunnel.CloseKilled, errKilled) })
 		return
@@ -268,11 +288,17 @@ func (w *worker) join(m message) {
 		s.handed = &handed{fd: s.fds[upstream], from: m.from}
 	}
 	s.timeouts, s.traffic, s.done = t.Timeouts, t.Traffic, t.Done
+	if t.Rates != nil {
+		s.meter = t.Rates.measure(nil, w.now)
+	}
 	s.start, s.active = w.now, w.now
 	s.readyTo = [2]bool{true, true}
 	for side, end := range ends {
 		if len(end.ReadAhead) > 0 {
 			s.dirs[s.side(side)].rest = &rest{b: end.ReadAhead}
+			if a := s.allowance(s.side(side)); a != nil {
+				a.take(len(end.ReadAhead), w.now) // what follows waits for it
+			}
 		}
 	}
 	for side, fd := range s.fds {
@@ -325,6 +351,9 @@ func (w *worker) tick() {
 func (w *worker) inspect(s *slot) {
 	if w.finish(s); s.state == tunnelFree {
 		return
+	}
+	if s.paused(client) || s.paused(upstream) {
+		s.active = w.now // it is not its peers that are silent
 	}
 	half := s.dirs[0].state != dirOpen || s.dirs[1].state != dirOpen
 	if s.backlog.shrinks(s.active, w.now-s.active, s.timeouts.patience(half), s.held) {

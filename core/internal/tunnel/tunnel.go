@@ -205,8 +205,8 @@ func (e *DialError) Unwrap() error { return e.Err }
 type Traffic struct{ Up, Down Moved }
 
 // Moved is bytes by how they were moved: inside the kernel, or through a buffer
-// of the daemon.
-type Moved struct{ Spliced, Copied atomic.Int64 }
+// of the daemon; and for how long they waited for bandwidth, in nanoseconds.
+type Moved struct{ Spliced, Copied, Paused atomic.Int64 }
 
 // CloseReason is why a tunnel ended, as the log and the metrics name it.
 type CloseReason string
