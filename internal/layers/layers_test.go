@@ -100,7 +100,7 @@ var allowed = map[string][]string{
 	"core/internal/control":    {"core/status"},
 	"core/internal/pluginhost": {"internal/bare", "internal/hostname", "core/internal/tunnel", "internal/pluginwire", "internal/nodump", "internal/plaintext", "internal/schema", "internal/tlsconf", "internal/userfile", "proto/tunneld/plugin/v1"},
 	"core/internal/engine": {
-		"core/diag", "core/internal/auth", "core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost", "core/internal/route", "core/internal/splice", "core/internal/targets", "core/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/listenfds", "internal/userfile", "internal/neterr", "internal/outbound", "internal/plaintext", "proto/tunneld/plugin/v1", "internal/tlsconf",
+		"core/diag", "core/internal/auth", "core/internal/config", "core/internal/control", "core/internal/listen", "core/internal/metrics", "core/internal/pluginhost", "core/internal/route", "core/internal/splice", "core/internal/targets", "core/status", "core/internal/tunnel", "internal/bare", "internal/follow", "internal/listenfds", "internal/userfile", "internal/neterr", "internal/outbound", "internal/plaintext", "internal/pluginwire", "proto/tunneld/plugin/v1", "internal/tlsconf",
 	},
 	"core/conformance": {
 		"core/conformance/internal/...", "core/diag", "core/internal/config", "core/internal/pluginhost", "core/internal/tunnel",

@@ -203,6 +203,9 @@ func (l Listener) ID() string { return l.Kind + "." + l.Name }
 // NamesTarget says whether the clients name the target; of the others the configuration does.
 func (l Listener) NamesTarget() bool { return l.kind().NamesTarget }
 
+// TakesRequests says whether clients may send HTTP requests, and want no tunnel.
+func (l Listener) TakesRequests() bool { return l.kind().Plain }
+
 // kind is the zero value where the header, which was reported, names none.
 func (l Listener) kind() listen.Kind {
 	kind, _ := listen.FindKind(l.Kind)

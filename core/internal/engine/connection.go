@@ -110,10 +110,15 @@ func (c *connection) turnedAway(raw *bare.Socket, over *overLimit) {
 func (c *connection) done(h *handshake) {
 	c.uncountUser()
 	c.engine.slots.give(c.listener.slots, c.source.Addr(), h)
+	c.leaveGate()
+	c.engine.metrics.Closed(c.listener.id)
+}
+
+func (c *connection) leaveGate() {
 	if c.gate != nil {
 		c.gate.leave()
+		c.gate = nil
 	}
-	c.engine.metrics.Closed(c.listener.id)
 }
 
 // name is the connection's id in the log and towards plugins.
@@ -140,6 +145,11 @@ func (e *Engine) refuse(c *connection, raw *bare.Socket, err *tunnel.DialError) 
 // client that has nothing to say.
 func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h *handshake) {
 	client, handshakeErr := listen.Handshake(ctx, c.listener.Protocol, listen.NewConn(raw), c.asks(h))
+	if handshakeErr == nil && client.Plain {
+		g.release()
+		c.serve(ctx, client, h)
+		return
+	}
 	if handshakeErr == nil && h != nil && !c.engine.slots.learned(h) {
 		client.Reset()
 		handshakeErr = errYielded
@@ -164,9 +174,7 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 		c.failed(dialErr)
 		return
 	}
-	c.path, c.stages = up.Path, up.Stages
-	c.counts = c.engine.metrics.Tunnel(metrics.TunnelKey{Listener: c.listener.id, Route: c.route, Upstream: c.upstream, Path: up.Path})
-	c.counts.Opened()
+	c.opened(up)
 	end, err := client.Ready(ctx)
 	if err != nil {
 		up.Abandon(err.Error())
@@ -177,16 +185,28 @@ func (c *connection) run(ctx context.Context, g *generation, raw *bare.Socket, h
 		c.ended(splice.Result{Reason: gone, Err: err})
 		return
 	}
+	c.pump(end, up.End, halfClose, c.ended)
+}
+
+// opened counts the tunnel.
+func (c *connection) opened(up *tunnel.Conn) {
+	c.path, c.stages = up.Path, up.Stages
+	c.counts = c.engine.metrics.Tunnel(metrics.TunnelKey{Listener: c.listener.id, Route: c.route, Upstream: c.upstream, Path: up.Path})
+	c.counts.Opened()
+}
+
+// pump has the bytes of the tunnel moved.
+func (c *connection) pump(client, up tunnel.End, halfClose time.Duration, done func(splice.Result)) {
 	c.engine.pump.Start(splice.Tunnel{
-		Client:   end,
-		Upstream: up.End,
+		Client:   client,
+		Upstream: up,
 		Timeouts: splice.Timeouts{
 			Idle:      c.listener.Timeout.Idle,
 			HalfClose: halfClose,
 			Lifetime:  c.listener.Timeout.Lifetime,
 		},
 		Traffic: c.counts.Traffic(),
-		Done:    c.ended,
+		Done:    done,
 	})
 }
 
@@ -213,7 +233,7 @@ func (c *connection) uncountUser() {
 func (c *connection) tell(ctx context.Context, client *listen.Client, h *handshake, err *tunnel.DialError) {
 	c.uncountUser()
 	if h != nil {
-		c.engine.slots.refused(h)
+		c.engine.slots.waits(h)
 	}
 	client.Refuse(ctx, err)
 	c.done(h)
@@ -224,26 +244,34 @@ func (c *connection) reach(ctx context.Context, g *generation, client *listen.Cl
 	if client.Denied != nil {
 		return nil, 0, client.Denied
 	}
+	to, err := c.find(g)
+	if err != nil {
+		return nil, 0, err
+	}
 	ctx, stop := client.Watch(ctx)
 	defer stop()
-	return c.dial(ctx, g)
+	return c.dial(ctx, to)
 }
 
-// dial finds the route and tries its upstreams in order, as long as each error
-// is retryable and the listener's time for dialing is not over. It also returns
-// half_close of the tunnel, as far as the pump keeps it.
-func (c *connection) dial(ctx context.Context, g *generation) (*tunnel.Conn, time.Duration, *tunnel.DialError) {
+// find returns the route.
+func (c *connection) find(g *generation) (routing, *tunnel.DialError) {
 	n, ok := g.table.Find(route.Connection{Listener: c.listener.id, Source: c.source.Addr(), User: c.user, Target: c.target})
 	if !ok {
-		return nil, 0, &tunnel.DialError{
+		return routing{}, &tunnel.DialError{
 			Stage:   pluginv1.Stage_STAGE_REQUEST,
 			Reason:  pluginv1.Reason_REASON_DENIED,
 			Message: fmt.Sprintf("no route matches %s on listener %s", c.target.Shown(), c.listener.id),
 			Hint:    "add a route whose match block takes this listener, client, user, host and port, or one without a match block at the end",
 		}
 	}
-	to := g.routes[n]
-	c.route = to.name
+	c.route = g.routes[n].name
+	return g.routes[n], nil
+}
+
+// dial tries the upstreams of a route in order, as long as each error is retryable and the
+// listener's time for dialing is not over. It also returns half_close of the tunnel, as far
+// as the pump keeps it.
+func (c *connection) dial(ctx context.Context, to routing) (*tunnel.Conn, time.Duration, *tunnel.DialError) {
 	upstreams := choose(to.upstreams, time.Now())
 	var deadline time.Time
 	if d := c.listener.Timeout.Dial; d > 0 {

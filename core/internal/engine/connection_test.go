@@ -11,7 +11,6 @@ import (
 
 	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/internal/metrics"
-	"github.com/tunneld/tunneld/core/internal/route"
 	"github.com/tunneld/tunneld/core/internal/tunnel"
 	"github.com/tunneld/tunneld/core/status"
 	pluginv1 "github.com/tunneld/tunneld/proto/tunneld/plugin/v1"
@@ -112,14 +111,11 @@ func TestAnswerBeforeTheNext(t *testing.T) {
 			listener: &listener{id: "tcp.a"},
 		}
 		conn.listener.Timeout.Dial = 35 * time.Second
-		g := &generation{
-			table: route.New([]route.Rule{{}}),
-			routes: []routing{{upstreams: []upstream{
-				records.upstream(config.Upstream{Type: "relay", Name: "a", Answer: 35 * time.Second}, nil, slow),
-				records.upstream(config.Upstream{Type: "relay", Name: "b", Answer: 35 * time.Second}, nil, last),
-			}}},
-		}
-		if _, _, err := conn.dial(t.Context(), g); err == nil || next != 30*time.Second {
+		to := routing{upstreams: []upstream{
+			records.upstream(config.Upstream{Type: "relay", Name: "a", Answer: 35 * time.Second}, nil, slow),
+			records.upstream(config.Upstream{Type: "relay", Name: "b", Answer: 35 * time.Second}, nil, last),
+		}}
+		if _, _, err := conn.dial(t.Context(), to); err == nil || next != 30*time.Second {
 			t.Errorf("the second one was tried after %s, %v", next, err)
 		}
 	})

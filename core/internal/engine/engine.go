@@ -86,7 +86,8 @@ type Engine struct {
 	current        atomic.Pointer[generation]
 	ids            atomic.Uint64
 
-	refusals atomic.Int64 // clients beyond a limit that are being told so
+	refusals  atomic.Int64 // clients beyond a limit that are being told so
+	exchanges exchanges    // clients that send requests
 
 	// dialing ends at the stop; connections outlive the calls that begin them.
 	dialing     context.Context
@@ -193,6 +194,8 @@ func newEngine(cfg *config.Config, opts Options) (*Engine, error) {
 	if e.lookup == nil {
 		e.lookup = systemLookup
 	}
+	e.gates.waits = e.exchanges.unkeep
+	e.gates.waits = e.exchanges.unkeep
 	e.followed = newFollowed(e)
 	e.tls = newTLSFiles(&e.followed.follower, e.log)
 	e.logins = newLogins(&e.followed.follower, e.log)
@@ -309,6 +312,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 func (e *Engine) stop(ctx context.Context) error {
 	e.announceStop()
 	e.life.turn(status.Draining)
+	e.exchanges.drain()
 	e.followed.close()
 	e.log.Info("stopping", "tunnels", e.pump.Active())
 	drain, cancel := context.WithTimeout(ctx, e.current.Load().cfg.Daemon.ShutdownTimeout)

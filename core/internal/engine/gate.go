@@ -17,6 +17,9 @@ import (
 type gate struct {
 	id   string
 	life life // the upstream's; draining: no configuration has it any more
+	// waits, unless nil, is called when a dial has to wait: some of the connections may be
+	// kept for requests that have not come yet.
+	waits func(*gate)
 
 	mu      sync.Mutex
 	limit   int // 0: none
@@ -35,6 +38,9 @@ func (g *gate) enter(ctx context.Context) *tunnel.DialError {
 	letIn := make(chan struct{})
 	place := g.waiting.PushBack(letIn)
 	g.mu.Unlock()
+	if g.waits != nil {
+		g.waits(g)
+	}
 	select {
 	case <-letIn:
 		return nil
@@ -63,6 +69,13 @@ func (g *gate) full(ctx context.Context) *tunnel.DialError {
 		Hint:      "raise max_connections of the upstream if its far end can take more, or find out who holds the connections",
 		Err:       context.Cause(ctx),
 	}
+}
+
+// crowded says whether a dial waits.
+func (g *gate) crowded() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.waiting.Len() > 0
 }
 
 // leave gives a place back.
@@ -106,6 +119,8 @@ func (g *gate) status() gateStatus {
 
 // gates are those of all upstreams, by ID.
 type gates struct {
+	waits func(*gate) // each gate's
+
 	mu   sync.Mutex
 	byID map[string]*gate
 }
@@ -118,7 +133,7 @@ func (g *gates) of(id string) *gate {
 	defer g.mu.Unlock()
 	one := g.byID[id]
 	if one == nil {
-		one = &gate{id: id}
+		one = &gate{id: id, waits: g.waits}
 		g.byID[id] = one
 	}
 	return one

@@ -205,6 +205,16 @@ func (g *generation) place(s *slots) {
 	}
 }
 
+// listener returns the one with the ID; nil: there is none.
+func (g *generation) listener(id string) *listener {
+	for _, l := range g.listeners {
+		if l.id == id {
+			return l
+		}
+	}
+	return nil
+}
+
 // names are those that series of metrics may have.
 func (g *generation) names() (listeners, routes, upstreams map[string]bool) {
 	listeners, routes, upstreams = map[string]bool{}, map[string]bool{}, map[string]bool{}

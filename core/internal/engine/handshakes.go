@@ -192,13 +192,19 @@ func (c *connection) asks(h *handshake) listen.HandshakeOptions {
 	if h != nil {
 		o.Hold = func(bytes int) error { return c.hold(h, bytes) }
 	}
-	if realm := c.listener.realm; realm != nil {
-		from := originOf(c.source.Addr())
-		o.Login = func(ctx context.Context, user, password string) (bool, error) {
-			return realm.Check(ctx, from, user, password)
-		}
-	}
+	o.Login = c.login()
 	return o
+}
+
+// login checks users and their passwords; nil: nobody is asked.
+func (c *connection) login() listen.Login {
+	realm, from := c.listener.realm, originOf(c.source.Addr())
+	if realm == nil {
+		return nil
+	}
+	return func(ctx context.Context, user, password string) (bool, error) {
+		return realm.Check(ctx, from, user, password)
+	}
 }
 
 // hold takes memory for the handshake, and breaks those off that give way.
@@ -236,15 +242,16 @@ func (c *connection) handshakeFailed(ctx context.Context, err error) {
 		level, reason, err = slog.LevelInfo, "stopping", errStopping // the client did nothing wrong
 	}
 	var login *listen.LoginError
+	user := c.user
 	if errors.As(err, &login) {
-		c.user = login.User
+		user = login.User
 		c.engine.metrics.LoginFailed(c.listener.id, login.Unchecked == nil)
 	}
 	c.engine.metrics.HandshakeFailed(c.listener.id, reason)
 	c.engine.repeats.write(level, repeatKey{message: "client handshake failed", listener: c.listener.id, reason: reason}, func() []any {
 		attrs := []any{"conn", c.name(), "listener", c.listener.id, "client", c.source.String()}
-		if c.user != "" {
-			attrs = append(attrs, "user", shownUser(c.user))
+		if user != "" {
+			attrs = append(attrs, "user", shownUser(user))
 		}
 		attrs = append(attrs, "reason", reason, "err", err)
 		if hint := listen.Hint(err); hint != "" {

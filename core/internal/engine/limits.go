@@ -11,7 +11,7 @@ import (
 )
 
 // maxHandshakes bounds the clients whose target is not known yet, of all
-// listeners. Each costs some 7 KiB.
+// listeners. Each costs some 7 KiB, one between two HTTP requests up to 40 KB.
 const maxHandshakes = 8192
 
 // slots counts the connections that are open, so that a limit can refuse one
@@ -202,9 +202,8 @@ func (s *slots) learned(h *handshake) bool {
 	return true
 }
 
-// refused says that h will be told why it gets no tunnel. How long that takes is up
-// to the client, so the handshake may give way again.
-func (s *slots) refused(h *handshake) {
+// waits says that h may give way again: what it waits for is up to the client.
+func (s *slots) waits(h *handshake) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wait(h)

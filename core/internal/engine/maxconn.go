@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"syscall"
 
 	"github.com/tunneld/tunneld/core/internal/config"
@@ -12,8 +13,12 @@ import (
 // reservedDescriptors are for plugins, logs and what is being dialed.
 const reservedDescriptors = 256
 
-// perConnection is how many descriptors a tunnel holds.
-const perConnection = 2
+// perConnection is how many descriptors a tunnel holds, and perExchange how many a client
+// does that sends requests: its own, and those of a tunnel whose client is the daemon.
+const (
+	perConnection = 2
+	perExchange   = 4
+)
 
 // fewConnections is what a daemon is warned of that nobody gave a limit. A system
 // with the usual limits leaves room for hundreds of thousands.
@@ -31,25 +36,29 @@ type ceiling struct {
 // they are now.
 func newCeiling(cfg *config.Config) ceiling {
 	c := ceiling{connections: cfg.Daemon.MaxConnections}
-	c.files, c.room = roomForConnections(len(cfg.Listeners))
+	c.files, c.room = roomForConnections(cfg.Listeners)
 	if c.configured = c.connections > 0; !c.configured {
 		c.connections = c.room
 	}
 	return c
 }
 
-func roomForConnections(listeners int) (files, room int) {
+func roomForConnections(listeners []config.Listener) (files, room int) {
+	each := perConnection
+	if slices.ContainsFunc(listeners, config.Listener.TakesRequests) {
+		each = perExchange
+	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, math.MaxInt
 	}
 	if limit.Cur > math.MaxInt32 {
-		return 0, math.MaxInt32 / perConnection
+		return 0, math.MaxInt32 / each
 	}
 	files = int(limit.Cur)
 	pipes := min(files/16, 512) // what the pump may hold, see splice
-	free := files - reservedDescriptors - pipes - listeners
-	return files, max(free, perConnection) / perConnection
+	free := files - reservedDescriptors - pipes - len(listeners)
+	return files, max(free, each) / each
 }
 
 // over says that the ceiling is reached.

@@ -25,4 +25,7 @@ func TestMaxConnections(t *testing.T) {
 	if none-many != 1000/perConnection {
 		t.Errorf("%d connections without a listener, %d with 1000", none, many)
 	}
+	if plain := newCeiling(&config.Config{Listeners: []config.Listener{{Kind: "http"}}}).connections; plain < none/2-1 || plain > none/2 {
+		t.Errorf("%d connections without a listener, %d with one that takes requests", none, plain)
+	}
 }

@@ -44,15 +44,7 @@ func (c *connection) logFailure(err *tunnel.DialError, reason string) {
 func (c *connection) ended(r splice.Result) {
 	age := c.age()
 	c.done(nil)
-	c.counts.Ended(r.Reason, age)
-	var held *splice.HeldUpError
-	if errors.As(r.Err, &held) {
-		c.engine.log.Warn("tunnel broken off", append(c.attrs(), "plugin", held.Plugin, "err", held,
-			"hint", "other tunnels waited meanwhile: fix or replace the plugin. Until the daemon restarts, what it hands over is copied instead of spliced")...)
-	}
-	if r.Reason == tunnel.CloseUpstreamReset && neterr.RefusesCertificate(r.Err) {
-		c.refusedLate(r.Err)
-	}
+	c.closed(r)
 	if !c.listener.access {
 		return
 	}
@@ -68,6 +60,19 @@ func (c *connection) ended(r splice.Result) {
 		attrs = append(attrs, "err", r.Err.Error())
 	}
 	c.engine.log.Info("connection", attrs...)
+}
+
+// closed counts a tunnel that has ended, and logs who is to blame for it.
+func (c *connection) closed(r splice.Result) {
+	c.counts.Ended(r.Reason, c.age())
+	var held *splice.HeldUpError
+	if errors.As(r.Err, &held) {
+		c.engine.log.Warn("tunnel broken off", append(c.attrs(), "plugin", held.Plugin, "err", held,
+			"hint", "other tunnels waited meanwhile: fix or replace the plugin. Until the daemon restarts, what it hands over is copied instead of spliced")...)
+	}
+	if r.Reason == tunnel.CloseUpstreamReset && neterr.RefusesCertificate(r.Err) {
+		c.refusedLate(r.Err)
+	}
 }
 
 // refusedLate logs that the upstream's server does not accept the client's certificate,
@@ -97,14 +102,23 @@ func (c *connection) attrs() []any {
 // maxUserShown bounds a user in messages, in bytes: it may be a URI of a certificate.
 const maxUserShown = 255
 
-// shownUser is a user fit for messages: others have chosen the text. It is the user
-// itself where that is short and can be read, so that a route can name it.
-func shownUser(user string) string {
+// maxMethodShown bounds a request's method in messages, in bytes, and maxURLShown its URL.
+const (
+	maxMethodShown = 20
+	maxURLShown    = 512
+)
+
+// shownUser is a user fit for messages. It is the user itself where that is short and can be
+// read, so that a route can name it.
+func shownUser(user string) string { return shownText(user, maxUserShown) }
+
+// shownText is a text fit for messages that others have chosen.
+func shownText(text string, most int) string {
 	more := ""
-	if len(user) > maxUserShown {
-		user, more = strings.ToValidUTF8(user[:maxUserShown], ""), "…"
+	if len(text) > most {
+		text, more = strings.ToValidUTF8(text[:most], ""), "…"
 	}
-	return plaintext.Shown(user) + more
+	return plaintext.Shown(text) + more
 }
 
 func failureAttrs(err *tunnel.DialError) []any {

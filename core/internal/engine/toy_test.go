@@ -55,6 +55,7 @@ type toyUpstream struct {
 	Note      string `tunneld:"note" doc:"of no meaning: another value makes another upstream"`
 	FailStart string `tunneld:"fail_start" doc:"the error to fail the start with"`
 	FailIf    string `tunneld:"fail_if" doc:"a file with the error to fail the start with, if it is there"`
+	Relay     bool   `tunneld:"relay" doc:"whether the plugin pumps the bytes itself"`
 
 	env  *sdk.Env
 	conn net.Conn
@@ -154,6 +155,9 @@ func (u *toyUpstream) Dial(ctx context.Context, req *sdk.Request) (*sdk.Tunnel, 
 	conn, err := req.Outbound().DialContext(ctx, "tcp", req.Target.String())
 	if err != nil {
 		return nil, err
+	}
+	if u.Relay {
+		return sdk.RelayConn(conn), nil
 	}
 	return sdk.Direct(conn, nil), nil
 }

@@ -118,6 +118,7 @@ func (t *transition) retire() {
 	e := t.engine
 	listeners, routes, upstreams := t.next.names()
 	e.metrics.Retain(listeners, routes, upstreams)
+	e.exchanges.drain()
 	e.gates.retain(upstreams)
 	e.availabilities.retain(t.next.upstreams)
 	e.tls.retain(t.next.secured)

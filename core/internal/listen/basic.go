@@ -42,7 +42,7 @@ const (
 // prove checks the credentials by HTTP's Basic scheme (RFC 7617), and returns the user.
 func (c credentials) prove(prove prover) (user string, fail *Failure) {
 	bad := func(text string) *Failure {
-		return &Failure{Err: &mistake{text, putPassword}, Answer: httpAnswer(http.StatusBadRequest, requestError, text, false)}
+		return &Failure{Err: &mistake{text, putPassword}, Answer: httpAnswer(http.StatusBadRequest, requestError, text)}
 	}
 	scheme, encoded, _ := strings.Cut(strings.Trim(string(c.value), " \t\r"), " ")
 	switch {
@@ -52,7 +52,7 @@ func (c credentials) prove(prove prover) (user string, fail *Failure) {
 		return "", bad("the request's " + authorization + " is too long for a user and a password")
 	case c.fields == 0 || !strings.EqualFold(scheme, "Basic"):
 		// A client that can do more asks first what is wanted, or tries what it prefers.
-		return "", &Failure{Err: ErrAsked, Answer: httpAnswer(http.StatusProxyAuthRequired, challenge, sendPassword, false)}
+		return "", &Failure{Err: ErrAsked, Answer: httpAnswer(http.StatusProxyAuthRequired, challenge, sendPassword)}
 	}
 	text, err := base64.StdEncoding.DecodeString(strings.TrimLeft(encoded, " "))
 	user, password, found := strings.Cut(string(text), ":")
@@ -67,5 +67,5 @@ func (c credentials) prove(prove prover) (user string, fail *Failure) {
 	if Reason(err) == reasonBusy {
 		status, headers = http.StatusServiceUnavailable, "Retry-After: 1\r\nProxy-Status: tunneld; error=proxy_internal_error\r\n"
 	}
-	return "", &Failure{Err: err, Answer: httpAnswer(status, headers, err.Error()+"\n"+Hint(err), false), Reset: errors.Is(err, errNobody)}
+	return "", &Failure{Err: err, Answer: httpAnswer(status, headers, err.Error()+"\n"+Hint(err)), Reset: errors.Is(err, errNobody)}
 }

@@ -163,10 +163,15 @@ func (c *Conn) Close(ctx context.Context) {
 	if err := s.CloseWrite(); err != nil {
 		return
 	}
+	drop(s)
+}
+
+// drop reads until there is an error.
+func drop(r io.Reader) {
 	// Many clients may be answered at one time: a small buffer each.
 	var forgotten [512]byte
 	for {
-		if _, err := s.Read(forgotten[:]); err != nil {
+		if _, err := r.Read(forgotten[:]); err != nil {
 			return
 		}
 	}

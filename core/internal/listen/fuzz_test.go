@@ -40,6 +40,16 @@ func fuzz(f *testing.F, bound int, cases map[string]handshakeCase, read func(io.
 		if taken := len(b) - whole.Len(); taken > bound {
 			t.Fatalf("%d bytes were read", taken)
 		}
+		if fail == nil && got.Plain {
+			left, err := io.ReadAll(whole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all := append(got.Ahead, left...); !bytes.Equal(all, bytes.TrimLeft(b, "\r\n")) || !bytewise.Plain {
+				t.Fatalf("%q is left, byte by byte plain: %v", all, bytewise.Plain)
+			}
+			return
+		}
 		if fail == nil {
 			if got.Target.Host == "" || got.Target.Port == 0 || len(got.Target.Host) > 255 {
 				t.Fatalf("target %+v", got.Target)

@@ -131,6 +131,8 @@ type handshakeCase struct {
 	answer string
 	target string
 	ahead  string
+	// plain says that the client turns out to send requests.
+	plain bool
 	// login is the listener's, and user who the client then is.
 	login Login
 	user  string
@@ -155,6 +157,16 @@ func (h handshakeCase) run(t *testing.T, kind string, how manner) {
 	o := await(t, done)
 	if o.err != nil {
 		t.Fatal(o.err)
+	}
+	if o.client.Plain != h.plain {
+		t.Fatalf("plain: %v, want %v", o.client.Plain, h.plain)
+	}
+	if h.plain {
+		if got := string(o.client.Ahead); got == "" || !strings.HasPrefix(strings.TrimLeft(h.send, "\r\n"), got) {
+			t.Errorf("ahead %q", got)
+		}
+		o.client.Reset()
+		return
 	}
 	if got, denied := o.client.Target, o.client.Denied; got.String() != h.target || denied != nil {
 		t.Errorf("target %q, %v; want %q", got, denied, h.target)

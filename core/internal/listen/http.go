@@ -19,20 +19,21 @@ import (
 
 var httpKind = Kind{
 	Name:        KindHTTP,
-	Summary:     "HTTP/1, only CONNECT (RFC 9110, section 9.3.6), with at most 64 KiB of headers",
+	Summary:     "HTTP/1: CONNECT (RFC 9110, section 9.3.6), and requests for `http://` URIs (RFC 9112, section 3.2.2), with at most 64 KiB of headers",
 	NamesTarget: true,
 	Passwords:   true,
+	Plain:       true,
 	Speaks:      "HTTP",
 	Begins:      func(first byte) bool { return first >= 'A' && first <= 'Z' },
 	Astray:      "the client is set to an HTTP proxy: set it to SOCKS5, or to the port of an http or mixed listener",
 	Foreign: func(speaks string) []byte {
 		switch speaks {
 		case "HTTP":
-			return httpAnswer(http.StatusBadRequest, requestError, "this is not an HTTP request", false)
+			return httpAnswer(http.StatusBadRequest, requestError, "this is not an HTTP request")
 		case sniKind.Speaks:
-			return httpAnswer(http.StatusBadRequest, "", "this port speaks TLS: write https:// in place of http://", false)
+			return httpAnswer(http.StatusBadRequest, "", "this port speaks TLS: write https:// in place of http://")
 		}
-		return httpAnswer(http.StatusBadRequest, "", "this is a "+speaks+" proxy, not one for HTTP", false)
+		return httpAnswer(http.StatusBadRequest, "", "this is a "+speaks+" proxy, not one for HTTP")
 	},
 	New: func(Settings) Protocol { return httpProtocol{} },
 }
@@ -62,12 +63,15 @@ var httpReplies = replies{
 // 9209, section 2.3.21).
 const requestError = "Proxy-Status: tunneld; error=http_request_error\r\n"
 
-const onlyTunnels = "make the client tunnel, as curl does with --proxytunnel, or let it use a socks5 listener"
-
 // readHTTP reads a CONNECT request. What follows its header is the tunnel's,
 // whatever the header says of a body. The login comes last: what is wrong with the
-// request itself is so with the right password, too. on is the listener's kind.
+// request itself is so with the right password, too. on is the listener's kind. Of another
+// request it reads no more than that it is one.
 func readHTTP(r *bufio.Reader, prove prover, on Kind) (Request, *Failure) {
+	if method, blank := peekMethod(r); method != "" && method != http.MethodConnect {
+		discard(r, blank)
+		return Request{Plain: true, Ahead: buffered(r)}, nil
+	}
 	req, err := readHead(r)
 	if err != nil {
 		return Request{}, badHead(err, on)
@@ -75,19 +79,15 @@ func readHTTP(r *bufio.Reader, prove prover, on Kind) (Request, *Failure) {
 	if !strings.HasPrefix(req.version, "HTTP/1.") {
 		return Request{}, &Failure{
 			Err:    fmt.Errorf("the client speaks %s, and only HTTP/1 is supported", req.version),
-			Answer: httpAnswer(http.StatusHTTPVersionNotSupported, requestError, "this proxy speaks HTTP/1.1", false),
+			Answer: httpAnswer(http.StatusHTTPVersionNotSupported, requestError, "this proxy speaks HTTP/1.1"),
 		}
 	}
 	if req.method != http.MethodConnect {
-		return Request{}, &Failure{
-			Err: &mistake{fmt.Sprintf("method %.20q, and only CONNECT is supported", req.method), onlyTunnels},
-			Answer: httpAnswer(http.StatusMethodNotAllowed, "Allow: CONNECT\r\n"+requestError,
-				fmt.Sprintf("this proxy accepts only CONNECT, not %.20q\n%s", req.method, onlyTunnels), req.method == http.MethodHead),
-		}
+		return Request{}, badRequest(fmt.Sprintf("no method comes within the first %d bytes of the request", r.Size()), "see what the client sends before it")
 	}
 	host, port, err := splitTarget(req.target)
 	if err != nil {
-		return Request{}, &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
+		return Request{}, &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, err.Error())}
 	}
 	asked := ask(host, port, buffered(r), httpReplies)
 	if prove != nil {
@@ -99,6 +99,26 @@ func readHTTP(r *bufio.Reader, prove prover, on Kind) (Request, *Failure) {
 	return asked, nil
 }
 
+// peekMethod returns the method of a request as soon as it is there, and how many bytes of
+// empty lines are before it. It takes nothing. The method is empty where none comes, or not
+// within the buffer.
+func peekMethod(r *bufio.Reader) (method string, blank int) {
+	for n := 1; ; n++ {
+		b, err := r.Peek(n)
+		if err != nil {
+			return "", 0
+		}
+		switch c := b[n-1]; {
+		case blank == n-1 && (c == '\r' || c == '\n'):
+			blank = n
+		case c == ' ' && httpKind.Begins(b[blank]):
+			return string(b[blank : n-1]), blank
+		case !isTokenByte(c):
+			return "", 0
+		}
+	}
+}
+
 // badHead is the answer to a request that has not come as a whole.
 func badHead(err error, on Kind) *Failure {
 	var first wrongFirstByte
@@ -106,17 +126,17 @@ func badHead(err error, on Kind) *Failure {
 	case errors.As(err, &first):
 		return wrongProtocol(on, byte(first))
 	case errors.Is(err, errNotHTTP):
-		return &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, err.Error(), false)}
+		return &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, err.Error())}
 	case errors.Is(err, errHeaderTooLarge):
-		return &Failure{Err: err, Answer: httpAnswer(http.StatusRequestHeaderFieldsTooLarge, requestError, err.Error(), false)}
+		return &Failure{Err: err, Answer: httpAnswer(http.StatusRequestHeaderFieldsTooLarge, requestError, err.Error())}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &Failure{Err: err, Answer: httpAnswer(http.StatusRequestTimeout, requestError, "the request did not arrive in time", false)}
+		return &Failure{Err: err, Answer: httpAnswer(http.StatusRequestTimeout, requestError, "the request did not arrive in time")}
 	case errors.Is(err, io.EOF):
 		return &Failure{Err: ErrNothing}
 	case broken(err):
 		return &Failure{Err: err}
 	default:
-		return &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, "the request is incomplete", false)}
+		return &Failure{Err: err, Answer: httpAnswer(http.StatusBadRequest, requestError, "the request is incomplete")}
 	}
 }
 
@@ -156,7 +176,7 @@ func httpRefusal(err *tunnel.DialError) []byte {
 	if told.Hint != "" {
 		body += "\n" + told.Hint
 	}
-	return httpAnswer(a.Status, headers, body, false)
+	return httpAnswer(a.Status, headers, body)
 }
 
 // maxDetails bounds what of a message goes into a header; all of it is in the
@@ -186,13 +206,8 @@ func sfString(s string) string {
 	return b.String()
 }
 
-// httpAnswer is a whole response. headers are lines with their CRLF; headless
-// leaves the body away that the answer to HEAD must not have.
-func httpAnswer(status int, headers, body string, headless bool) []byte {
-	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n",
-		status, http.StatusText(status), headers, len(body)+1)
-	if headless {
-		return b
-	}
-	return append(append(b, body...), '\n')
+// httpAnswer is a whole response. headers are lines with their CRLF.
+func httpAnswer(status int, headers, body string) []byte {
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
+		status, http.StatusText(status), headers, len(body)+1, body)
 }

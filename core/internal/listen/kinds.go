@@ -34,6 +34,8 @@ type Kind struct {
 	// NamesTarget says that its clients name the target. Of the others the configuration
 	// does.
 	NamesTarget bool
+	// Plain says that clients may send requests and want no tunnel: see Request.
+	Plain bool
 	// ThroughTLS says that its clients speak TLS with the target, and the listener none with
 	// them.
 	ThroughTLS bool

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Login says whether a user has a password. It may take its time, and returns soon after
@@ -60,16 +61,21 @@ func (c *Conn) prover(ctx context.Context) prover {
 	if c.login == nil {
 		return nil
 	}
+	return c.proves(ctx, c.login, c.until)
+}
+
+// proves checks by login, in time: zero: it may take any.
+func (c *Conn) proves(ctx context.Context, login Login, until time.Time) prover {
 	return func(user, password string) error {
 		there, stop := c.watched(ctx)
 		defer stop()
 		inTime := there
-		if !c.until.IsZero() {
+		if !until.IsZero() {
 			var cancel context.CancelFunc
-			inTime, cancel = context.WithDeadlineCause(there, c.until, errLoginTime)
+			inTime, cancel = context.WithDeadlineCause(there, until, errLoginTime)
 			defer cancel()
 		}
-		right, err := c.login(inTime, user, password)
+		right, err := login(inTime, user, password)
 		switch {
 		case there.Err() != nil:
 			return &nobodyError{context.Cause(there)}

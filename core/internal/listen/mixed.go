@@ -15,8 +15,9 @@ var mixedKind = Kind{
 	Summary:     "SOCKS4, SOCKS4a, and all that `socks5` and `http` listeners take, told apart by the first byte",
 	NamesTarget: true,
 	Passwords:   true,
+	Plain:       true,
 	Foreign: func(string) []byte {
-		return httpAnswer(http.StatusBadRequest, requestError, "this port takes SOCKS4, SOCKS5 and HTTP", false)
+		return httpAnswer(http.StatusBadRequest, requestError, "this port takes SOCKS4, SOCKS5 and HTTP")
 	},
 	New: func(Settings) Protocol { return mixedProtocol{} },
 }

@@ -40,6 +40,10 @@ type Request struct {
 	User string
 	// Ahead is what was read behind the handshake, the tunnel's first bytes.
 	Ahead []byte
+	// Plain says that the client does not want a tunnel: it sends HTTP requests, of which
+	// Ahead has the first bytes, each with a target of its own. See Client.Server. There is
+	// neither a Target nor a Responder.
+	Plain bool
 	// Responder is how the client learns the outcome.
 	Responder Responder
 }
@@ -83,8 +87,8 @@ func left(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
-// Client is a client whose target is known and which waits for the answer. One of
-// Ready, Refuse and Reset is called, once.
+// Client is a client whose target is known and which waits for the answer, or one that is
+// Plain. Of the first one of Ready, Refuse and Reset is called, once.
 type Client struct {
 	Request
 	conn *Conn
@@ -101,7 +105,8 @@ type HandshakeOptions struct {
 	// Login has clients send a user and a password, which it checks; nil: nobody is
 	// asked. It is for protocols of kinds that have Passwords.
 	Login Login
-	// Hold takes that many more bytes of memory for the handshake, until it is over. Its
+	// Hold takes that many more bytes of memory for the handshake, until it is over: also for
+	// the heads of the requests of a client that is Plain, until Gateway.Begin. Its
 	// error ends the handshake. nil: what it needs is not bounded in sum.
 	Hold func(bytes int) error
 }

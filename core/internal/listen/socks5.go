@@ -89,7 +89,7 @@ func askSOCKS5(r *bufio.Reader, w io.Writer, prove prover, methods ...socks5.Met
 	}
 	req, err := socks5.ReadRequest(r)
 	if err != nil {
-		return Request{}, badRequest(err)
+		return Request{}, badSOCKS5(err)
 	}
 	if req.Command != socks5.Connect {
 		return Request{}, &Failure{
@@ -162,8 +162,8 @@ func readLogin(r io.Reader, w io.Writer, prove prover) (user string, fail *Failu
 	return login.Username, nil
 }
 
-// badRequest is the answer to a request that cannot be read.
-func badRequest(err error) *Failure {
+// badSOCKS5 is the answer to a request that cannot be read.
+func badSOCKS5(err error) *Failure {
 	var badType *socks5.AddressTypeError
 	switch {
 	case errors.As(err, &badType):

@@ -4,6 +4,7 @@
 package metrics
 
 import (
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,7 @@ type Metrics struct {
 	accepted, paused, yielded, probes     *prometheus.CounterVec // by listener
 	handshakes                            *prometheus.CounterVec
 	loginsAsked, loginsFailed, loginsBusy *prometheus.CounterVec // as well
+	requests                              *prometheus.CounterVec
 	refused                               *prometheus.CounterVec
 	dials, stages                         *prometheus.HistogramVec
 	failures                              *prometheus.CounterVec
@@ -68,6 +70,7 @@ func New(version string, snapshot func() status.Status) *Metrics {
 		loginsAsked:  counter("login_challenges_total", "HTTP clients that sent no user and password and were asked for them, as most are at first.", "listener"),
 		loginsFailed: counter("login_failures_total", "Clients with a wrong user or password.", "listener"),
 		loginsBusy:   counter("logins_busy_total", "Clients whose user and password were not checked, since too many waited, or for too long.", "listener"),
+		requests:     counter("http_requests_total", "Requests of HTTP clients that ask for no tunnel, by the class of the answer's status; none: there was no answer.", "listener", "code"),
 		refused:      counter("connections_refused_total", "Connections refused by a limit, or by allow or deny of the listener.", "listener", "limit"),
 		failures:     counter("connection_failures_total", "Connections without a tunnel, by the stage and the reason of the last dial.", "listener", "route", "upstream", "stage", "reason"),
 		dials:        histogram("dial_duration_seconds", "Time of one dial of one upstream; result is ok or the reason of its failure.", dialBuckets, "upstream", "result"),
@@ -145,6 +148,15 @@ func (m *Metrics) LoginFailed(listener string, checked bool) {
 	} else {
 		m.loginsBusy.WithLabelValues(listener).Inc()
 	}
+}
+
+// Requested counts an HTTP request and the status of its answer; 0: there was none.
+func (m *Metrics) Requested(listener string, status int) {
+	code := "none"
+	if status > 0 {
+		code = fmt.Sprintf("%dxx", status/100)
+	}
+	m.requests.WithLabelValues(listener, code).Inc()
 }
 
 // AcceptPaused counts a pause of accepting for want of descriptors.
@@ -231,7 +243,7 @@ type vector interface {
 }
 
 func (m *Metrics) vectors() []vector {
-	return []vector{m.accepted, m.paused, m.handshakes, m.yielded, m.probes, m.loginsAsked, m.loginsFailed, m.loginsBusy, m.refused, m.failures, m.dials, m.stages, m.lifetimes}
+	return []vector{m.accepted, m.paused, m.handshakes, m.yielded, m.probes, m.loginsAsked, m.loginsFailed, m.loginsBusy, m.requests, m.refused, m.failures, m.dials, m.stages, m.lifetimes}
 }
 
 // connectionCollector reads the open connections at the time of a scrape.

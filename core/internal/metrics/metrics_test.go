@@ -66,6 +66,8 @@ func populated() *Metrics {
 	m.LoginFailed("tcp.db", true)
 	m.LoginFailed("tcp.db", true)
 	m.LoginFailed("tcp.db", false)
+	m.Requested("tcp.db", 204)
+	m.Requested("tcp.db", 0)
 	m.AcceptPaused("tcp.db")
 	m.Dialed("direct.x", 20*time.Millisecond, []tunnel.StageTime{{Stage: pluginv1.Stage_STAGE_CONNECT, Duration: 20 * time.Millisecond}}, nil)
 	m.Dialed("direct.x", time.Second, nil, failed)
