@@ -1,4 +1,4 @@
-// Asks for a page through a proxy: client.mjs socks|http HOST:PORT USER PASSWORD TARGET.
+// Asks for a page through a proxy: client.mjs socks4|socks5|http HOST:PORT USER PASSWORD TARGET.
 // It prints the answer's status, or what the library says.
 import http from 'node:http'
 import { SocksClient } from 'socks'
@@ -15,9 +15,9 @@ const get = (options) => new Promise((resolve, reject) => {
 })
 
 try {
-  if (kind === 'socks') {
+  if (kind !== 'http') {
     const { socket } = await SocksClient.createConnection({
-      proxy: { ...at(proxy), type: 5, userId: user, password }, command: 'connect', destination: at(target),
+      proxy: { ...at(proxy), type: kind === 'socks4' ? 4 : 5, userId: user, password }, command: 'connect', destination: at(target),
     })
     console.log(await get({ createConnection: () => socket }))
   } else {

@@ -1,17 +1,15 @@
 //go:build interop
 
-// Package auth has the users of an htpasswd file, which Apache's htpasswd writes, log in by
-// clients that were not written here.
-package auth
+package clients
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,10 +17,6 @@ import (
 	"github.com/tunneld/tunneld/internal/nettest"
 	"github.com/tunneld/tunneld/internal/proctest"
 )
-
-const patience = time.Minute
-
-func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
 
 // site is a running tunneld whose users are in an htpasswd file, and a web server behind it.
 type site struct {
@@ -63,19 +57,6 @@ func (s site) htpasswd(t *testing.T, create, user, password string) {
 	}
 }
 
-// said is what a client prints, without the space around it; it may fail.
-func said(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.WaitDelay = patience
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatalf("%s %q: %v", name, args, err)
-	}
-	return strings.TrimSpace(string(out))
-}
-
 // client asks for a page, and returns what is printed.
 type client func(t *testing.T, s site, user, password string) string
 
@@ -92,24 +73,18 @@ func curl(args ...string) client {
 	}
 }
 
-func node(kind string) client {
+func library(kind string) client {
 	return func(t *testing.T, s site, user, password string) string {
-		proctest.Tool(t, "node")
-		if _, err := os.Stat("node_modules"); err != nil {
-			if out, err := exec.CommandContext(t.Context(), proctest.Tool(t, "npm"), "ci").CombinedOutput(); err != nil {
-				t.Fatalf("npm ci: %v\n%s", err, out)
-			}
-		}
 		proxy := s.web
-		if kind == "socks" {
+		if kind == "socks5" {
 			proxy = s.socks
 		}
-		return said(t, "node", "client.mjs", kind, proxy, user, password, s.page)
+		return said(t, node(t), "client.mjs", kind, proxy, user, password, s.page)
 	}
 }
 
-func python(t *testing.T, s site, user, password string) string {
-	return said(t, proctest.Tool(t, "python3"), "client.py", s.web, user, password, s.page)
+func httpClient(t *testing.T, s site, user, password string) string {
+	return said(t, python(t), "client.py", s.web, user, password, s.page)
 }
 
 // TestClients: each gets in with the right password, and is told of a wrong one, or of
@@ -123,9 +98,9 @@ func TestClients(t *testing.T) {
 		"curl, socks5":                    {curl("-x", "socks5h://SOCKS"), "User was rejected by the SOCKS5 server", "No authentication method was acceptable"},
 		"curl, CONNECT":                   {curl("-p", "-x", "http://WEB"), "CONNECT tunnel failed, response 407", "CONNECT tunnel failed, response 407"},
 		"curl, whatever the proxy offers": {curl("-p", "--proxy-anyauth", "-x", "http://WEB"), "CONNECT tunnel failed, response 407", "CONNECT tunnel failed, response 407"},
-		"Node's socks":                    {node("socks"), "Socks5 Authentication failed", ""},
-		"Node's https-proxy-agent":        {node("http"), "407", ""},
-		"Python's http.client":            {python, "407 Proxy Authentication Required", "407 Proxy Authentication Required"},
+		"Node's socks":                    {library("socks5"), "Socks5 Authentication failed", ""},
+		"Node's https-proxy-agent":        {library("http"), "407", ""},
+		"Python's http.client":            {httpClient, "407 Proxy Authentication Required", "407 Proxy Authentication Required"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for user, password := range map[string]string{"alice": "corréct:horse", "bob": "b"} {
@@ -169,5 +144,26 @@ func TestHtpasswdChanges(t *testing.T) {
 	}
 	if got := get(t, s, "bob", "b"); !strings.Contains(got, "rejected") {
 		t.Errorf("the old password: %s", got)
+	}
+}
+
+// TestOpenJDK: only an Authenticator gives it a user and a password. Without one it logs in as
+// the system's user with an empty password, whatever the properties are that OpenJDK documents
+// for it.
+func TestOpenJDK(t *testing.T) {
+	s := startSite(t)
+	java := openJDK(t)
+	come := func(user, password string, properties ...string) string {
+		args := slices.Concat(java[1:], properties, []string{"Client", "socks", s.socks, user, password, s.page})
+		return said(t, java[0], args...)
+	}
+	if got := come("bob", "b"); got != "it came through" {
+		t.Errorf("with an Authenticator: %s", got)
+	}
+	if got := come("", "", "-Duser.name=somebody", "-Djava.net.socks.username=bob", "-Djava.net.socks.password=b"); !strings.Contains(got, "authentication failed") {
+		t.Errorf("without one: %s", got)
+	}
+	if log := s.daemon.Output(); !strings.Contains(log, "user=somebody reason=login") {
+		t.Errorf("the log: %s", log)
 	}
 }
