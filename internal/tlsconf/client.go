@@ -45,8 +45,8 @@ type clientState struct {
 	sessions    tls.ClientSessionCache
 }
 
-// NewClient reads nothing yet. Until Follow, the files are read by each Config, and no
-// session is resumed. The ClientSessionCache of two configurations is the same one if the
+// NewClient reads nothing yet. Until Follow, the files are read by Config, once a second at
+// most, and no session is resumed. The ClientSessionCache of two configurations is the same one if the
 // files held the same for both.
 func NewClient(o ClientOptions) *Client {
 	c := &Client{options: o}
@@ -58,6 +58,10 @@ func NewClient(o ClientOptions) *Client {
 	}
 	return c
 }
+
+// Read reads the files for Follow, which then reads none itself and does not block. It begins
+// nothing that would have to be ended.
+func (c *Client) Read() { c.kept.prepare() }
 
 // Follow reads the files, and again when they have changed; new handshakes use the
 // new content. If that is unusable, the old content stays in use. report is called

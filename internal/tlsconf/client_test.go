@@ -6,7 +6,10 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/follow"
 )
 
 // strictServer is one that wants a certificate of the authority, and resumes sessions.
@@ -128,28 +131,82 @@ func TestClientWithoutFiles(t *testing.T) {
 	dial("a.example", first, false)
 }
 
-// TestClientThatIsNotFollowed: what its files hold is told apart by the cache of
-// sessions, by which a user of configurations knows which connections are of an older one.
+// TestClientThatIsNotFollowed reads its files again, but not for each connection. What they
+// hold is told apart by the cache of sessions, by which a user of configurations knows which
+// connections are of an older one.
 func TestClientThatIsNotFollowed(t *testing.T) {
-	a, f := newAuthority(t), newFolder(t)
+	synctest.Test(t, func(t *testing.T) {
+		a, f := newAuthority(t), newFolder(t)
+		c := NewClient(ClientOptions{CAFile: f.put("ca", a.PEM())})
+		first := c.must(t, "x")
+		time.Sleep(readAgain)
+		if again := c.must(t, "x"); again.ClientSessionCache != first.ClientSessionCache {
+			t.Error("the same files make another state")
+		}
+		f.put("ca", newAuthority(t).PEM())
+		if again := c.must(t, "x"); again.ClientSessionCache != first.ClientSessionCache {
+			t.Error("the files are read for each connection")
+		}
+		time.Sleep(readAgain)
+		changed := c.must(t, "x")
+		if changed.ClientSessionCache == first.ClientSessionCache || changed.RootCAs.Equal(first.RootCAs) {
+			t.Error("other files make the same state")
+		}
+		was := f.put("ca.old", a.PEM())
+		if err := os.Remove(f.dir + "/ca"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(readAgain)
+		for range 2 {
+			if _, err := c.Config("x"); err == nil {
+				t.Error("a file that is gone is in use")
+			}
+		}
+		if err := os.Rename(was, f.dir+"/ca"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Config("x"); err == nil {
+			t.Error("files of no use are read for each connection")
+		}
+		time.Sleep(readAgain)
+		c.must(t, "x")
+	})
+}
+
+// TestFollowTakesWhatWasRead, and what has changed since once the follower sees it. Where there
+// are too many files to be followed, it is in use, too.
+func TestFollowTakesWhatWasRead(t *testing.T) {
+	a, other, f := newAuthority(t), newAuthority(t), newFolder(t)
 	c := NewClient(ClientOptions{CAFile: f.put("ca", a.PEM())})
-	first := c.must(t, "x")
-	if again := c.must(t, "x"); again.ClientSessionCache != first.ClientSessionCache {
-		t.Error("the same files make another state")
+	c.Read()
+	f.put("ca", other.PEM())
+	told := followed(t, c)
+	before := c.must(t, "x").RootCAs
+	await(t, told)
+	if after := c.must(t, "x").RootCAs; after.Equal(before) {
+		t.Error("what was read before is not where it begins")
 	}
-	f.put("ca", newAuthority(t).PEM())
-	changed := c.must(t, "x")
-	if changed.ClientSessionCache == first.ClientSessionCache || changed.RootCAs.Equal(first.RootCAs) {
-		t.Error("other files make the same state")
+
+	full := &follow.Follower{}
+	var many []follow.File
+	for range 4096 {
+		many = append(many, follow.File{Path: f.dir + "/none"})
 	}
-	if again := c.must(t, "x"); again.ClientSessionCache != changed.ClientSessionCache {
-		t.Error("the same files make another state")
+	watch, err := full.Follow(many, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Stop()
+	c = NewClient(ClientOptions{CAFile: f.dir + "/ca"})
+	c.Read()
+	if err := c.Follow(full, func(error) {}); err == nil {
+		t.Fatal("any number of files can be followed")
 	}
 	if err := os.Remove(f.dir + "/ca"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Config("x"); err == nil {
-		t.Error("a file that is gone is in use")
+	if err := c.Check(); err != nil {
+		t.Errorf("what was read is not in use: %v", err)
 	}
 }
 

@@ -47,7 +47,8 @@ type Server struct {
 	kept kept[tls.Config]
 }
 
-// NewServer reads nothing yet. Until Follow, the files are read for each connection.
+// NewServer reads nothing yet. Until Follow, the files are read for connections, once a second
+// at most.
 func NewServer(o ServerOptions) *Server {
 	s := &Server{options: o}
 	s.allowed, s.wrong = parseAllowed(o.AllowSAN)
@@ -60,6 +61,9 @@ func NewServer(o ServerOptions) *Server {
 	}
 	return s
 }
+
+// Read does what the Read of Client does.
+func (s *Server) Read() { s.kept.prepare() }
 
 // Follow does what the Follow of Client does.
 func (s *Server) Follow(by *follow.Follower, report func(error)) error {

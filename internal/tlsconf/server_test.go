@@ -300,7 +300,7 @@ func TestServerOptions(t *testing.T) {
 			t.Errorf("%+v: %v", tc.options, err)
 		}
 	}
-	// Until they are followed, the files are read for each connection.
+	// Until they are followed, the files are read for connections.
 	s := NewServer(ServerOptions{Pairs: pairs, MaxVersion: "1.2", CipherSuites: []string{"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"}})
 	c := NewClient(ClientOptions{InsecureSkipVerify: true})
 	if got, err := meet(t, c.must(t, "x"), s.must(t)); err != nil || got.client.Version != tls.VersionTLS12 || got.client.CipherSuite != tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 {

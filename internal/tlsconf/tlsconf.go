@@ -116,16 +116,10 @@ type kept[T any] struct {
 	files []string
 	make  func(reading) (*T, error)
 
-	following atomic.Pointer[following[T]] // nil: the files are read at each use
+	following atomic.Pointer[following[T]] // nil: the files are read at a use
 	mu        sync.Mutex                   // held by who begins and ends the following
-	last      lastRead[T]
-}
-
-// lastRead is what was made of files that are not followed, and of which contents.
-type lastRead[T any] struct {
-	mu    sync.Mutex
-	value *T
-	sums  reading
+	begin     *found[T]                    // what the following begins with; nil: what it finds
+	last      unfollowed[T]
 }
 
 type following[T any] struct {
@@ -139,6 +133,35 @@ type made[T any] struct {
 	err   error
 }
 
+// found is what was made of files, and of which contents.
+type found[T any] struct {
+	made[T]
+	sums reading
+}
+
+// readAgain is for how long what was read of files that are not followed is used: how often
+// that is done is not up to those who connect.
+const readAgain = time.Second
+
+// unfollowed is what was found in files that are not followed.
+type unfollowed[T any] struct {
+	mu   sync.Mutex
+	now  found[T]
+	at   time.Time // when
+	good found[T]  // the last that was of use
+}
+
+// note is called with mu held.
+func (u *unfollowed[T]) note(f found[T]) {
+	if f.err == nil {
+		if u.good.value != nil && maps.Equal(u.good.sums, f.sums) {
+			f = u.good // who has both can tell
+		}
+		u.good = f
+	}
+	u.now, u.at = f, time.Now()
+}
+
 // get returns the value. An error is of files that are not followed, or that were
 // of no use from the beginning.
 func (k *kept[T]) get() (*T, error) {
@@ -146,23 +169,26 @@ func (k *kept[T]) get() (*T, error) {
 		m := f.now.Load()
 		return m.value, m.err
 	}
-	return k.read()
-}
-
-// read makes the value, or returns that of the last time if the files hold the same: who
-// has both can tell.
-func (k *kept[T]) read() (*T, error) {
-	sums := reading{}
-	value, err := k.make(sums)
-	if err != nil {
-		return nil, err
-	}
 	k.last.mu.Lock()
 	defer k.last.mu.Unlock()
-	if k.last.value == nil || !maps.Equal(k.last.sums, sums) {
-		k.last.value, k.last.sums = value, sums
+	if k.last.at.IsZero() || time.Since(k.last.at) >= readAgain {
+		k.last.note(k.look())
 	}
-	return k.last.value, nil
+	return k.last.now.value, k.last.now.err
+}
+
+func (k *kept[T]) look() (f found[T]) {
+	f.sums = reading{}
+	f.value, f.err = k.make(f.sums)
+	return f
+}
+
+// prepare does what may take time of a follow that is to come.
+func (k *kept[T]) prepare() {
+	f := k.look()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.begin = &f
 }
 
 // follow begins to follow the files. report is called after each change: with nil
@@ -174,32 +200,41 @@ func (k *kept[T]) follow(by *follow.Follower, report func(error)) error {
 	if k.following.Load() != nil {
 		return nil
 	}
-	sums := reading{}
-	value, err := k.make(sums)
+	if k.begin == nil {
+		now := k.look()
+		k.begin = &now
+	}
+	first := *k.begin
+	k.begin = nil
 	f := &following[T]{}
-	f.now.Store(&made[T]{value, err})
+	f.now.Store(&first.made)
 	files := make([]follow.File, len(k.files))
 	for i, path := range k.files {
-		files[i] = follow.File{Path: path, Sum: sums[path]}
+		files[i] = follow.File{Path: path, Sum: first.sums[path]}
 	}
 	if len(files) == 0 {
 		k.following.Store(f)
 		return nil
 	}
-	f.watch, err = by.Follow(files, func() {
+	watch, err := by.Follow(files, func() {
 		value, err := k.make(nil)
 		if err == nil || f.now.Load().value == nil {
 			f.now.Store(&made[T]{value, err})
 		}
 		report(err)
 	})
-	if err == nil {
-		k.following.Store(f)
+	if err != nil {
+		k.last.mu.Lock()
+		defer k.last.mu.Unlock()
+		k.last.note(first)
+		return err
 	}
-	return err
+	f.watch = watch
+	k.following.Store(f)
+	return nil
 }
 
-// stop ends the following: from then on the files are read at each use.
+// stop ends the following: from then on the files are read at a use.
 func (k *kept[T]) stop() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

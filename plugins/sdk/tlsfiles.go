@@ -88,7 +88,7 @@ func (k *tlsKept) follow(o tlsconf.ClientOptions, c *tlsconf.Client) {
 		k.changed()
 	})
 	if err != nil {
-		k.log.Warn("the files of the tls block are not followed, but read for each connection", "err", err)
+		k.log.Warn("the files of the tls block are not followed, but read for connections, once a second at most", "err", err)
 	}
 }
 

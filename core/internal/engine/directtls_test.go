@@ -223,7 +223,7 @@ func TestSessionsOfAProxyAreResumed(t *testing.T) {
 	defer all.retain(nil)
 	d := newDirect(config.Upstream{Type: config.DirectType, Name: "d", Common: config.Common{Via: via}}, func(o tlsconf.ClientOptions) *tlsconf.Client {
 		o.CAFile = proxy.CAFile // as one of the system's
-		return all.client("direct.d", o)
+		return all.made("direct.d", o)
 	})
 	for _, want := range []bool{false, true} {
 		up, err := dialed(t, d, target)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunneld/tunneld/core/internal/config"
 	"github.com/tunneld/tunneld/core/status"
 	"github.com/tunneld/tunneld/internal/follow"
 	"github.com/tunneld/tunneld/internal/logtest"
@@ -134,6 +135,50 @@ route "r" {
 	visits(false) // it may be another authority
 }
 
+// made is client without a configuration that has the upstream.
+func (all *tlsFiles) made(upstream string, o tlsconf.ClientOptions) *tlsconf.Client {
+	all.ready = map[tlsKey]tlsSide{clientKey(upstream, o): tlsconf.NewClient(o)}
+	defer all.forget()
+	return all.client(upstream, o)
+}
+
+// TestTLSFilesAreReadBefore the commit: it may not wait for a file system, nor fail.
+func TestTLSFilesAreReadBefore(t *testing.T) {
+	d, id := newTLSDoor(t), newIdentity(t)
+	all := newTLSFiles(&follow.Follower{}, slog.New(slog.DiscardHandler))
+	defer all.retain(nil)
+	path := filepath.Join(t.TempDir(), "tunneld.hcl")
+	put(t, path, d.config("db:1", d.mutual("spiffe://corp/*"), "")+fmt.Sprintf("upstream \"direct\" \"d\" {\n tls {\n cert_file = %q\n key_file = %q\n }\n}\n", id.cert, id.key))
+	cfg, diags := config.Parse(path)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	if err := all.prepare(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{d.cert, d.key, d.auth, id.cert, id.key} {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	certificates := 0
+	for _, l := range cfg.Listeners {
+		certificates += len(all.server(l.ID(), l.TLS.Server).Certificates())
+	}
+	for _, u := range cfg.Upstreams {
+		if u.TLS != nil {
+			certificates += len(all.client(u.ID(), u.TLS.Client).Certificates())
+		}
+	}
+	if certificates != len(cfg.Listeners)+1 {
+		t.Errorf("%d certificates are in use", certificates)
+	}
+	// Those that are in use are not read again.
+	if all.forget(); all.prepare(t.Context(), cfg) != nil || len(all.ready) > 0 {
+		t.Errorf("%d are read again", len(all.ready))
+	}
+}
+
 // TestTLSClients: an upstream keeps its client as long as its options are the same, what
 // is of no use from the beginning is told, and no client is kept that nobody has.
 func TestTLSClients(t *testing.T) {
@@ -142,13 +187,13 @@ func TestTLSClients(t *testing.T) {
 	defer all.retain(nil)
 	id := newIdentity(t)
 	authority := tlsconf.ClientOptions{CAFile: id.cert}
-	first := all.client("direct.d", authority)
-	if all.client("direct.d", authority) != first || all.client("direct.e", authority) == first {
+	first := all.made("direct.d", authority)
+	if all.made("direct.d", authority) != first || all.made("direct.e", authority) == first {
 		t.Error("each upstream has one client")
 	}
 	both := tlsconf.ClientOptions{CAFile: filepath.Join(t.TempDir(), "ca.pem"), CertFile: id.cert, KeyFile: id.key}
-	all.client("direct.d", both)
-	all.client("direct.d", tlsconf.ClientOptions{CAFile: both.CAFile})
+	all.made("direct.d", both)
+	all.made("direct.d", tlsconf.ClientOptions{CAFile: both.CAFile})
 	certificates, problem := all.state(ofUpstream, "direct.d")
 	if len(certificates) != 0 || strings.Count(problem, both.CAFile) != 1 {
 		t.Errorf("%v, %q", certificates, problem)
@@ -167,7 +212,7 @@ func TestTLSClients(t *testing.T) {
 		t.Errorf("once it is there: %v, %q", certificates, problem)
 	}
 	all.retain(map[tlsKey]bool{clientKey("direct.d", authority): true})
-	if len(all.byKey) != 1 || all.client("direct.d", authority) != first {
+	if len(all.byKey) != 1 || all.made("direct.d", authority) != first {
 		t.Errorf("%d clients are kept", len(all.byKey))
 	}
 }

@@ -56,12 +56,22 @@ func (t *transition) steps() []step {
 	return []step{
 		{name: "plugins", prepare: t.plugins.check, undo: t.plugins.stop},
 		{name: "upstreams", prepare: t.plugins.configure, undo: t.plugins.release},
+		{name: "TLS files", prepare: t.readTLS, undo: t.forgetTLS},
 		{name: "generation", commit: t.swap},
 		{name: "sockets", prepare: t.bind, undo: t.sockets.undo, commit: t.sockets.commit},
 		{name: "control socket", prepare: t.bindControl, undo: t.unbindControl, commit: func() { t.commitControl() }},
 		{name: "followed files", commit: func() { t.engine.followed.follow(t.plugins.cfg) }},
 		{name: "retirement", commit: t.retire},
 	}
+}
+
+func (t *transition) readTLS(ctx context.Context) error {
+	return t.engine.tls.prepare(ctx, t.plugins.cfg)
+}
+
+func (t *transition) forgetTLS(context.Context) error {
+	t.engine.tls.forget()
+	return nil
 }
 
 func (t *transition) bind(ctx context.Context) error {
@@ -105,6 +115,7 @@ func (t *transition) swap() {
 	e, cfg := t.engine, t.plugins.cfg
 	e.opts.SetLog(cfg.Log)
 	t.next = newGeneration(t.plugins.number, cfg, t.plugins.plugins, t.sockets, upstreamRecords{e.gates, e.availabilities, e.tls, e.own, e.opts.resolver}, e.logins)
+	e.tls.forget()
 	t.next.limit.warn(e.log)
 	t.next.place(e.slots)
 	e.current.Store(t.next)
